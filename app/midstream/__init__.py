@@ -1,0 +1,1 @@
+"""Split inference between an edge device and a cloud server."""

@@ -1,0 +1,1 @@
+"""The cloud side: holds partitions and runs their tails for many edges."""

@@ -1,0 +1,1 @@
+"""The edge side: runs the head, streams activations, always answers."""

@@ -1,0 +1,1 @@
+"""Reference networks, emulated links, and experiments with real processes."""
