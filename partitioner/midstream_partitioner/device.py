@@ -1,0 +1,182 @@
+"""A device that runs segments: what it is, how fast it pretends to be, what it draws."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, final
+
+from midstream_wire.errors import UsageError
+
+# Declared, not measured: energy plans are only as good as these four figures, and a profile's
+# JSON is the place to put a device's own. All four are what the *whole* device draws, so that
+# energy is power times time, stage by stage.
+#
+# Raspberry Pi 4 B: 540 mA at 5 V idle, 1280 mA with all four cores busy (J. Geerling,
+# "Raspberry Pi Dramble: power consumption benchmarks").
+IDLE_W = 2.7
+ACTIVE_W = 6.4
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Radio:
+    """Power of a radio on top of the idle device: base_w + slope * rate while it transfers.
+
+    The linear model and figures of Huang, Qian, Gerber, Mao, Sen and Spatscheck, "A close
+    examination of performance and power characteristics of 4G LTE networks", MobiSys 2012;
+    measured on one phone, and not to be read beyond some 20 Mbit/s.
+    """
+
+    base_w: float
+    uplink_w_per_mbps: float
+    downlink_w_per_mbps: float
+
+    def tx_w(self, uplink_bps: float) -> float:
+        """What the radio draws while it sends at `uplink_bps`."""
+        return self.base_w + self.uplink_w_per_mbps * uplink_bps / 1e6
+
+    def rx_w(self, downlink_bps: float) -> float:
+        """What the radio draws while it receives at `downlink_bps`."""
+        return self.base_w + self.downlink_w_per_mbps * downlink_bps / 1e6
+
+
+RADIOS: Mapping[str, Radio] = {
+    "lte": Radio(base_w=1.28804, uplink_w_per_mbps=0.43839, downlink_w_per_mbps=0.05197),
+    "3g": Radio(base_w=0.81788, uplink_w_per_mbps=0.86898, downlink_w_per_mbps=0.12212),
+    "wifi": Radio(base_w=0.13286, uplink_w_per_mbps=0.28317, downlink_w_per_mbps=0.13701),
+}
+
+# LTE at the median rates of that paper: 6 Mbit/s up, 13 Mbit/s down.
+TX_W = round(IDLE_W + RADIOS["lte"].tx_w(6e6), 2)
+RX_W = round(IDLE_W + RADIOS["lte"].rx_w(13e6), 2)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One side's machine.
+
+    `slowdown` is 1.0 for a real device; above that the device is an emulation that waits, and
+    `label()` says so in every output. `memory_nbytes` is the whole machine's (0 if unknown).
+    `active_w`, `idle_w`, `tx_w` and `rx_w` are watts that the whole device draws while it
+    computes, waits, sends and receives. Raises `UsageError` for values out of range.
+    """
+
+    name: str
+    threads: int
+    slowdown: float = 1.0
+    cpu: str = "unknown"
+    memory_nbytes: int = 0
+    active_w: float = ACTIVE_W
+    idle_w: float = IDLE_W
+    tx_w: float = TX_W
+    rx_w: float = RX_W
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise UsageError(
+                f"a device's threads must be at least 1 (not {self.threads}): "
+                "give the number of cores to use"
+            )
+        if not (self.slowdown >= 1 and math.isfinite(self.slowdown)):
+            raise UsageError(
+                f"a device's slowdown must be a number from 1 up (not {self.slowdown}): a "
+                "device can be emulated slower than it is, never faster"
+            )
+        for name in ("memory_nbytes", "active_w", "idle_w", "tx_w", "rx_w"):
+            value = getattr(self, name)
+            if not (value >= 0 and math.isfinite(value)):
+                raise UsageError(
+                    f"a device's {name} must be a finite number from 0 up (not {value}): "
+                    "correct the profile or leave the field out"
+                )
+
+    @property
+    def emulated(self) -> bool:
+        """Whether its times are stretched."""
+        return self.slowdown != 1
+
+    def label(self) -> str:
+        """The name for people; an emulated device is always called one."""
+        emulation = f" (emulated {self.slowdown:g}x slower)" if self.emulated else ""
+        return self.name + emulation
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `from_dict` reads them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: object) -> Device:
+        """The device that a parsed JSON object describes; raises `UsageError`.
+
+        `name` and `threads` must be there, everything else has its default.
+        """
+        if not isinstance(values, Mapping):
+            raise UsageError(f"a device must be a JSON object (not {type(values).__name__})")
+        kinds = {field.name: str(field.type) for field in fields(cls)}
+        unknown = sorted(set(values) - set(kinds))
+        if unknown:
+            raise UsageError(
+                f"a device has no field {unknown[0]!r}: the fields are {', '.join(kinds)}"
+            )
+        missing = [name for name in ("name", "threads") if name not in values]
+        if missing:
+            raise UsageError(f"a device must have {' and '.join(missing)}: add to the profile")
+        checked: dict[str, Any] = {
+            name: _checked(name, kinds[name], value) for name, value in values.items()
+        }
+        return cls(**checked)
+
+
+def _checked(name: str, kind: str, value: object) -> object:
+    """`value` if it is what the field takes (a JSON integer may stand for a float)."""
+    allowed = {"str": (str,), "int": (int,), "float": (int, float)}[kind]
+    if isinstance(value, bool) or not isinstance(value, allowed):
+        raise UsageError(f"a device's {name} must be of type {kind} (not {value!r})")
+    return float(value) if kind == "float" and isinstance(value, int) else value
+
+
+def this_device(threads: int = 1, slowdown: float = 1.0, name: str | None = None) -> Device:
+    """The machine at hand, named after its processor unless `name` is given.
+
+    The host's name is not used: profiles travel, and it tells strangers more than they need.
+    """
+    cpu = _cpu_model()
+    return Device(
+        name=name or cpu,
+        threads=threads,
+        slowdown=float(slowdown),
+        cpu=cpu,
+        memory_nbytes=_memory_nbytes(),
+    )
+
+
+def _cpu_model() -> str:
+    """x86 says "model name", 64-bit Arm boards only "Model" (Raspberry Pi 4 Model B ...)."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    entries = {
+        key.strip().lower(): value.strip()
+        for key, separator, value in (
+            line.partition(":") for line in reversed(text.splitlines())
+        )
+        if separator
+    }
+    found = entries.get("model name") or entries.get("model", "")
+    if not found or found.isdigit():
+        found = platform.processor() or platform.machine()
+    return found or "unknown"
+
+
+def _memory_nbytes() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # not a POSIX system
+        return 0
