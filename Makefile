@@ -1,0 +1,91 @@
+# Every target builds the environment it needs from nothing, with the versions in constraints.txt.
+# PYTHON=python3.12 make test    takes another interpreter for an environment not yet built.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+PYTEST_ARGS ?=
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test slow test-torch check bench proto proto-check clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(VENV)/.lab  ## a photo through split networks over emulated links, measured and explained
+	$(BIN)/midstream demo
+
+test: $(VENV)/.dev  ## the tests, without the exhaustive ones (PYTEST_ARGS="-k wire" narrows them)
+	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+slow: $(VENV)/.dev  ## the exhaustive proofs: every cut of every network
+	$(BIN)/python -m pytest -n $(WORKERS) -m slow $(PYTEST_ARGS)
+
+test-torch: .venv-torch/.torch  ## intake of torch modules, in an environment that has torch
+	.venv-torch/bin/python -m pytest -m torch $(PYTEST_ARGS)
+
+check: $(VENV)/.dev proto-check  ## ruff, mypy --strict, the import rules, the generated code
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev  ## every benchmark, one after the other; results go to out/benchmarks
+	@mkdir -p out/benchmarks
+	@for script in benchmarks/*.py; do \
+	  echo "== $$script"; $(BIN)/python $$script | tee out/benchmarks/$$(basename $$script .py).txt; \
+	done
+
+proto: .venv-proto/.compiler  ## regenerate the code of proto/midstream_wire/v1/midstream.proto
+	PYTHONPATH=proto .venv-proto/bin/python -m midstream_wire.generate
+
+# The generated code is committed; this proves that it is what the compiler makes of the .proto.
+proto-check: .venv-proto/.compiler
+	@rm -rf build/generated && mkdir -p build/generated
+	@PYTHONPATH=proto .venv-proto/bin/python -m midstream_wire.generate build/generated
+	@cd build/generated; for made in midstream_wire/v1/*_pb2*; do \
+	  cmp $$made ../../proto/$$made || { echo "proto/$$made must be what the compiler makes of the .proto: run 'make proto'"; exit 1; }; \
+	done; echo "generated code matches the .proto"
+
+clean:  ## remove environments, caches and outputs
+	rm -rf .venv .venv-torch .venv-proto build dist out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Environments. A stamp stands for what is installed; .dev includes all that .lab does.
+
+define create
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+  { echo "midstream needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1): name another, as in 'make PYTHON=python3.12 $(MAKECMDGOALS)'"; exit 1; }
+@echo "setting up $(@D)"
+@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+endef
+
+define install
+@$(@D)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt hatchling editables
+@$(@D)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[$(EXTRAS)]'
+@touch $@
+endef
+
+$(VENV)/.lab: EXTRAS := lab
+$(VENV)/.lab: pyproject.toml constraints.txt
+	$(create)
+	$(install)
+
+$(VENV)/.dev: EXTRAS := dev
+$(VENV)/.dev: pyproject.toml constraints.txt
+	$(create)
+	$(install)
+	@touch $(@D)/.lab
+
+.venv-torch/.torch: EXTRAS := dev,torch
+.venv-torch/.torch: pyproject.toml constraints.txt
+	$(create)
+	$(install)
+
+.venv-proto/.compiler: proto/compiler.txt
+	$(create)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check -r proto/compiler.txt
+	@touch $@
