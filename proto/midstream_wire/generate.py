@@ -48,7 +48,8 @@ def generate(folder: Path) -> None:
 
     # google/rpc/status.proto lies beside the code generated from it.
     googleapis = Path(status_pb2.__file__).parents[2]
-    arguments = [f"-I{ROOT}", f"-I{googleapis}", f"-I{Path(protoc.__file__).parent / '_proto'}"]
+    well_known = Path(protoc.__file__).parent / "_proto"
+    arguments = [f"-I{root}" for root in (ROOT, googleapis, well_known)]
     arguments += [f"--{kind}_out={folder}" for kind in ("python", "pyi", "grpc_python")]
     if protoc.main(["protoc", *arguments, PROTO]) != 0:
         raise MidstreamError(f"{PROTO} must compile: see the compiler's message above")

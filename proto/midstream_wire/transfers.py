@@ -1,0 +1,131 @@
+"""Tensors split into frames, and put together again as the frames arrive.
+
+Both directions are lazy, so that encoding, sending, receiving and decoding overlap. Tensors
+follow one another in the order of their names; each payload says itself where it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import final
+
+from midstream_wire.codecs import Decoder
+from midstream_wire.errors import ProtocolError
+from midstream_wire.frames import More, Piece, Reply, Request, ServerTimings
+from midstream_wire.limits import MAX_PIECE_NBYTES, MESSAGE_NBYTES
+from midstream_wire.tensors import Array, TensorSpec
+
+#: A tensor's encoded bytes, piece by piece, as `codecs.encode` yields them.
+Payload = Iterable[bytes | memoryview]
+
+
+def request_frames(
+    id: int, first_segment: int, payloads: Mapping[str, Payload], *, budget_s: float = 0.0
+) -> Iterator[Request | More]:
+    """The frames of a request; a payload is pulled when the frame it belongs to is."""
+    bundles = _bundles(payloads.values())
+    yield Request(id, first_segment, tuple(payloads), next(bundles, ()), budget_s)
+    for pieces in bundles:
+        yield More(id, pieces)
+
+
+def reply_frames(
+    id: int, payloads: Mapping[str, Payload], timings: ServerTimings
+) -> Iterator[Reply | More]:
+    """The frames of an answer that carries outputs."""
+    bundles = _bundles(payloads.values())
+    yield Reply(id, tensors=tuple(payloads), pieces=next(bundles, ()), timings=timings)
+    for pieces in bundles:
+        yield More(id, pieces)
+
+
+def _bundles(payloads: Iterable[Payload]) -> Iterator[tuple[Piece, ...]]:
+    """Pieces in messages of at least `MESSAGE_NBYTES`, the last one excepted.
+
+    A message leaves as soon as it is large enough, not when the next piece no longer fits:
+    that piece would have to be encoded first.
+    """
+    bundle: list[Piece] = []
+    nbytes = 0
+    for tensor, payload in enumerate(payloads):
+        for data in payload:
+            for part in _split(data):
+                bundle.append(Piece(tensor, part))
+                nbytes += len(part)
+                if nbytes >= MESSAGE_NBYTES:
+                    yield tuple(bundle)
+                    bundle, nbytes = [], 0
+    if bundle:
+        yield tuple(bundle)
+
+
+def _split(data: bytes | memoryview) -> Iterator[bytes | memoryview]:
+    view = memoryview(data).cast("B")
+    if view.nbytes <= MAX_PIECE_NBYTES:
+        yield data if isinstance(data, bytes) else view
+        return
+    for start in range(0, view.nbytes, MAX_PIECE_NBYTES):
+        yield view[start : start + MAX_PIECE_NBYTES]
+
+
+@final
+class Incoming:
+    """The tensors of one request or reply while their pieces arrive.
+
+    `names` is what the peer announced, `specs` what the partition says must come; `max_nbytes`
+    bounds the decoded size of all tensors together and is checked before anything of a tensor
+    is allocated. Raises `ProtocolError` when names or order are wrong, `CodecError` when a
+    payload is, and is of no use after that.
+    """
+
+    __slots__ = ("_arrays", "_decoder", "_max_nbytes", "_names", "_specs")
+
+    def __init__(
+        self, names: Sequence[str], specs: Iterable[TensorSpec], *, max_nbytes: int
+    ) -> None:
+        self._names = tuple(names)
+        self._specs = {spec.name: spec for spec in specs}
+        if sorted(self._names) != sorted(self._specs):
+            raise ProtocolError(
+                f"the tensors must be {_listed(self._specs)} (not {_listed(self._names)}): "
+                "cut the same partition at the same segment on both sides"
+            )
+        self._max_nbytes = max_nbytes
+        self._arrays: dict[str, Array] = {}
+        self._decoder: Decoder | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether every tensor has arrived whole."""
+        return len(self._arrays) == len(self._names)
+
+    def feed(self, piece: Piece) -> None:
+        """Decode what `piece` completes."""
+        current = len(self._arrays)
+        if self.done or piece.tensor != current:
+            due = "no piece" if self.done else f"a piece of tensor {current}"
+            raise ProtocolError(
+                f"{due} is due (not of tensor {piece.tensor}): send the pieces of each tensor "
+                "in order, and the tensors in the order of their names"
+            )
+        name = self._names[current]
+        if self._decoder is None:
+            self._decoder = Decoder(self._specs[name], max_nbytes=self._max_nbytes)
+        self._decoder.feed(piece.data)
+        if self._decoder.done:
+            array = self._decoder.result()
+            self._arrays[name] = array
+            self._max_nbytes -= array.nbytes
+            self._decoder = None
+
+    def result(self) -> dict[str, Array]:
+        """The tensors by name; only when `done`."""
+        assert self.done
+        return self._arrays
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Names in an error: enough of them to recognise, however many the peer sent."""
+    shown = [repr(name[:64]) for name in names]
+    more = f" and {len(shown) - 4} more" if len(shown) > 4 else ""
+    return (", ".join(shown[:4]) or "none") + more
