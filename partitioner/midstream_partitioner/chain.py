@@ -1,0 +1,95 @@
+"""Running a partition's segments one after the other, on either side of the link."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import final
+
+from midstream_partitioner.partition import Partition, fuse
+from midstream_partitioner.runtime import Executor
+from midstream_wire.errors import ModelError, TensorError
+from midstream_wire.tensors import Array
+
+State = Mapping[str, Array]
+
+
+@final
+class Chain:
+    """Compiled segments [first, last) of a partition. `run` may be called from many threads.
+
+    `slowdown` > 1 emulates a device that is slower by that factor: every run is followed by a
+    wait, during which the processor is free for others.
+    """
+
+    def __init__(
+        self,
+        partition: Partition,
+        *,
+        first: int = 0,
+        last: int | None = None,
+        threads: int = 1,
+        slowdown: float = 1.0,
+    ) -> None:
+        self.partition = partition
+        self.first = first
+        self.last = len(partition.segments) if last is None else last
+        self.threads = threads
+        self.slowdown = slowdown
+        self._links = {
+            (index, index + 1): Executor(partition.segments[index].model, threads=threads)
+            for index in range(self.first, self.last)
+        }
+
+    def fuse(self, first: int, last: int) -> None:
+        """Compile segments [first, last) into one more executor, used where a run covers them.
+
+        Slightly faster than the chain for a plan that stays; takes the weights once more, and
+        answers are equal to rounding instead of bit-identical.
+        """
+        if last - first > 1:
+            self._check_range(first, last)
+            model = fuse(self.partition.segments[first:last])
+            self._links = self._links | {(first, last): Executor(model, threads=self.threads)}
+
+    def run(self, state: State, first: int, last: int) -> dict[str, Array]:
+        """Run segments [first, last) on `state`: the inputs, or what crosses cut `first`.
+
+        Returns what crosses cut `last`, and the network's outputs made so far. Raises
+        `TensorError` when `state` does not fit, `ModelError` for segments not held here.
+        """
+        self._check_range(first, last)
+        started = time.perf_counter()
+        arrays = dict(state)
+        self._check_state(arrays, first)
+        links = self._links
+        outputs = {spec.name for spec in self.partition.outputs}
+        while first < last:
+            reach = max(end for start, end in links if start == first and end <= last)
+            link = links[first, reach]
+            made = link.run(arrays)
+            alive = outputs.union(self.partition.cuts[reach].tensors)
+            arrays = {name: a for name, a in (arrays | made).items() if name in alive}
+            first = reach
+        if self.slowdown > 1.0:
+            time.sleep((self.slowdown - 1.0) * (time.perf_counter() - started))
+        return arrays
+
+    def _check_range(self, first: int, last: int) -> None:
+        if not self.first <= first <= last <= self.last:
+            raise ModelError(
+                f"segments [{first}, {last}) must lie within [{self.first}, {self.last}), which "
+                "are held here: load more of them, or plan within these"
+            )
+
+    def _check_state(self, arrays: State, first: int) -> None:
+        partition = self.partition
+        wanted = partition.inputs if first == 0 else partition.crossing(first)
+        for spec in wanted:
+            if spec.name not in arrays:
+                came = ", ".join(sorted(arrays)) or "nothing"
+                raise TensorError(
+                    f"the tensor {spec.name!r} ({spec}) must be given; {came} came: name the "
+                    "inputs as the network does"
+                )
+            spec.check(arrays[spec.name])

@@ -1,0 +1,50 @@
+"""Weights that a model keeps in files of their own, read only from inside its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+from onnx.external_data_helper import uses_external_data
+
+from midstream_partitioner.constants import walk_tensors
+from midstream_wire.errors import ModelError
+
+
+def inline(model: onnx.ModelProto, folder: Path) -> None:
+    """Read every external tensor of `model` into it.
+
+    onnx and onnxruntime follow a location wherever it points; here it must be a regular file
+    that resolves, links included, to a place inside `folder`. Raises `ModelError`.
+    """
+    for tensor in walk_tensors(model):
+        if uses_external_data(tensor):
+            entries = {entry.key: entry.value for entry in tensor.external_data}
+            tensor.raw_data = _read(entries, folder, tensor.name)
+            tensor.ClearField("external_data")
+            tensor.data_location = onnx.TensorProto.DEFAULT
+
+
+def _read(entries: dict[str, str], folder: Path, name: str) -> bytes:
+    location = entries.get("location", "")
+    root = folder.resolve()
+    path = (root / location).resolve()
+    if not location or not path.is_relative_to(root) or not path.is_file():
+        raise ModelError(
+            f"external data must be a file inside the model's folder; the weight {name!r} points "
+            f"to {location!r}: move the file beside the model"
+        )
+    size = path.stat().st_size
+    try:
+        offset = int(entries.get("offset", "0"))
+        length = int(entries.get("length", size - offset))
+    except ValueError:
+        offset = length = -1
+    if offset < 0 or length < 0 or offset + length > size:
+        raise ModelError(
+            f"external data must lie within its file; the weight {name!r} asks for {length} "
+            f"bytes at {offset} of {location!r}, which has {size}: export the model again"
+        )
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(length)

@@ -1,0 +1,128 @@
+"""A network as midstream sees it: nodes in execution order and the tensors between them.
+
+Constants (weights, and whatever is computed from weights alone) are no part of the graph: they
+never cross a link. What remains are the activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import final
+
+from midstream_wire.tensors import DTYPES, TensorSpec, nbytes_of
+
+#: Producer index of a graph input.
+INPUT = -1
+
+#: Depth of what no input reaches: nothing of the input can be read from it.
+SEALED = 1_000_000
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An activation: its declared shape, and the nominal one that sizes and times refer to."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    nominal: tuple[int, ...]
+
+    @property
+    def spec(self) -> TensorSpec:
+        return TensorSpec(self.name, self.dtype, self.shape)
+
+    @property
+    def carriable(self) -> bool:
+        """Whether it may cross a cut; strings, sequences and optionals may not."""
+        return self.dtype in DTYPES
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the nominal shape; 0 for what cannot be carried."""
+        return nbytes_of(self.dtype, self.nominal) if self.carriable else 0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operator of the network.
+
+    `inputs` and `outputs` name activations only, among them those that the bodies of If, Loop
+    and Scan capture. `weight_nbytes` counts a weight shared by several nodes at the first.
+    `layer` tells whether the node applies learned weights to an activation (Conv, MatMul, ...).
+    """
+
+    index: int
+    name: str
+    op_type: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    weight_nbytes: int
+    flops: int
+    layer: bool
+    reveals: bool = True  # False for Shape and Size: their output says nothing of the values
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Nodes in execution order, tensors by name, and a digest over the content (sha256, hex)."""
+
+    name: str
+    nodes: tuple[Node, ...]
+    tensors: Mapping[str, Tensor]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    digest: str
+    producer: Mapping[str, int] = field(init=False, repr=False, compare=False)
+    consumers: Mapping[str, tuple[int, ...]] = field(init=False, repr=False, compare=False)
+    depths: Mapping[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        producer = dict.fromkeys(self.inputs, INPUT)
+        consumers: dict[str, list[int]] = {name: [] for name in self.inputs}
+        for node in self.nodes:
+            for name in node.inputs:
+                consumers[name].append(node.index)
+            for name in node.outputs:
+                producer[name] = node.index
+                consumers[name] = []
+        frozen = {name: tuple(indices) for name, indices in consumers.items()}
+        object.__setattr__(self, "producer", producer)
+        object.__setattr__(self, "consumers", frozen)
+        object.__setattr__(self, "depths", _depths(self.inputs, self.nodes))
+
+    @property
+    def weight_nbytes(self) -> int:
+        return sum(node.weight_nbytes for node in self.nodes)
+
+    def crossing(self, head: Iterable[int]) -> tuple[str, ...]:
+        """Names of the tensors that the nodes of `head` (and the inputs) hand to the rest."""
+        inside = set(head)
+        return tuple(
+            name
+            for name, made_by in self.producer.items()
+            if (made_by == INPUT or made_by in inside)
+            and any(user not in inside for user in self.consumers[name])
+        )
+
+    def is_closed(self, head: Iterable[int]) -> bool:
+        """Whether every producer of what `head` consumes is in `head` too (a down-set)."""
+        inside = set(head)
+        return all(
+            self.producer[name] == INPUT or self.producer[name] in inside
+            for index in inside
+            for name in self.nodes[index].inputs
+        )
+
+
+def _depths(inputs: Iterable[str], nodes: Iterable[Node]) -> dict[str, int]:
+    """Least number of weight-bearing layers between any graph input and each tensor."""
+    depths = dict.fromkeys(inputs, 0)
+    for node in nodes:
+        before = min((depths[name] for name in node.inputs), default=SEALED)
+        after = min(before + node.layer, SEALED) if node.reveals else SEALED
+        depths.update(dict.fromkeys(node.outputs, after))
+    return depths

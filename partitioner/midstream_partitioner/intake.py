@@ -1,0 +1,228 @@
+"""From an ONNX model to a network that can be cut.
+
+The model is normalised first: external data is read in, initializers are no inputs, every node
+has a name of its own, nodes that no output needs are gone. Then the shapes of all activations
+are found: inferred where that is possible, otherwise seen in a run on random input.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from midstream_partitioner import external, shapes
+from midstream_partitioner.constants import Constants, captured_names
+from midstream_partitioner.feed import Feed, guess_feed, prepend
+from midstream_partitioner.graph import Graph, Node, Tensor
+from midstream_wire.errors import ModelError, UsageError
+from midstream_wire.tensors import TensorSpec
+
+OLDEST_OPSET = 7
+
+#: Operators that apply learned weights to an activation.
+_LAYERS = frozenset(
+    "Conv ConvTranspose Gemm MatMul ConvInteger MatMulInteger QLinearConv QLinearMatMul "
+    "LSTM GRU RNN Attention Einsum FusedConv FusedMatMul MatMulNBits".split()
+)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A normalised model, its graph, and what feeds it."""
+
+    name: str
+    graph: Graph
+    feed: Feed
+    model: onnx.ModelProto
+
+
+def load_network(
+    source: str | Path | bytes, *, feed: Feed | None = None, name: str | None = None
+) -> Network:
+    """Read an ONNX model from a path or bytes, with its preprocessing put in front.
+
+    `feed` describes the input; without it a TOML file beside the model is looked for, and
+    otherwise arrays are assumed. Raises `UsageError` when there is no such file and
+    `ModelError` when it is no model that can be cut.
+    """
+    if isinstance(source, bytes):
+        model, found = _parse(source, what="the bytes given"), None
+    else:
+        path = Path(source)
+        model, found = _read(path), Feed.find(path)
+        name = name or path.stem
+    feed = feed or found
+    normalised = _normalise(model)
+    if feed is not None:
+        normalised = prepend(normalised, feed)
+    else:
+        feed = guess_feed(_value_spec(normalised.graph.input[0]))
+    return _build(normalised, feed=feed, name=name or model.graph.name or "network")
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    if not path.is_file():
+        raise UsageError(
+            f"a model must be an ONNX file, a partition's folder or a reference network's name; "
+            f"there is no file {path}: check the path"
+        )
+    model = _parse(path.read_bytes(), what=str(path))
+    external.inline(model, path.resolve().parent)
+    return model
+
+
+def _parse(data: bytes, *, what: str) -> onnx.ModelProto:
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError:
+        model.Clear()
+    if not model.graph.node or not model.opset_import:
+        raise ModelError(
+            f"a model must be an ONNX file with nodes; {what} is not one: export the network "
+            "to ONNX first"
+        )
+    opset = max((entry.version for entry in model.opset_import if not entry.domain), default=99)
+    if opset < OLDEST_OPSET:
+        raise ModelError(
+            f"the opset must be {OLDEST_OPSET} or newer; {what} has {opset}: convert it with "
+            "onnx.version_converter"
+        )
+    return model
+
+
+def _normalise(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A canonical copy: the same network always gives the same bytes."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    for field in ("doc_string", "producer_name", "producer_version", "domain", "model_version"):
+        result.ClearField(field)
+    result.ClearField("metadata_props")
+    result.ir_version = max(result.ir_version, 8)  # from 4 on initializers need not be inputs
+    weights = {tensor.name for tensor in graph.initializer}
+    _keep(graph.input, lambda value: value.name not in weights)
+    _drop_dead(graph)
+    _name_nodes(graph.node)
+    for tensor in graph.initializer:
+        _pack(tensor)
+    if not graph.input:
+        raise ModelError("a network must have at least one input; this one computes a constant")
+    if not graph.node:
+        raise ModelError("a network must compute its outputs; this one passes its inputs on")
+    return result
+
+
+def _keep(values, wanted) -> None:  # type: ignore[no-untyped-def]
+    for position in reversed(range(len(values))):
+        if not wanted(values[position]):
+            del values[position]
+
+
+def _drop_dead(graph: onnx.GraphProto) -> None:
+    needed = {value.name for value in graph.output}
+    for position in reversed(range(len(graph.node))):
+        node = graph.node[position]
+        if needed.isdisjoint(node.output):
+            del graph.node[position]
+        else:
+            needed.update(node.input, captured_names(node))
+    _keep(graph.initializer, lambda tensor: tensor.name in needed)
+    graph.ClearField("value_info")
+
+
+def _name_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
+    taken: set[str] = set()
+    for index, node in enumerate(nodes):
+        node.ClearField("doc_string")
+        name = node.name or f"{node.op_type}_{index}"
+        while name in taken:
+            name = f"{name}_{index}"
+        node.name = name
+        taken.add(name)
+
+
+def _pack(tensor: onnx.TensorProto) -> None:
+    """Store a numeric initializer as raw bytes, whichever field it came in."""
+    tensor.ClearField("doc_string")
+    if tensor.HasField("raw_data") or tensor.data_type == onnx.TensorProto.STRING:
+        return
+    packed = onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor), tensor.name)
+    tensor.CopyFrom(packed)
+
+
+def _build(model: onnx.ModelProto, *, feed: Feed, name: str) -> Network:
+    constants = Constants.of(model.graph)
+    known = shapes.infer(model, feed)
+    tensors = {
+        tensor: Tensor(tensor, found.dtype, found.shape, found.nominal)
+        for tensor, found in known.items()
+        if tensor not in constants.names
+    }
+    graph = Graph(
+        name=name,
+        nodes=tuple(_nodes(model.graph, constants, known)),
+        tensors=tensors,
+        inputs=tuple(value.name for value in model.graph.input),
+        outputs=tuple(value.name for value in model.graph.output),
+        digest=_digest(model),
+    )
+    for output in graph.outputs:
+        if not graph.tensors[output].carriable:
+            raise ModelError(
+                f"outputs must be dense tensors; {output!r} of {name} is a "
+                f"{graph.tensors[output].dtype}: export the network without that output"
+            )
+    return Network(name=name, graph=graph, feed=feed, model=model)
+
+
+def _nodes(
+    graph: onnx.GraphProto, constants: Constants, known: Mapping[str, shapes.Shaped]
+) -> Iterable[Node]:
+    counted: set[str] = set()
+    moving = [node for node in graph.node if node.name not in constants.nodes]
+    for index, node in enumerate(moving):
+        consumed = [name for name in (*node.input, *captured_names(node)) if name]
+        weights = constants.weights(name for name in consumed if name in constants.names)
+        fresh = weights.keys() - counted
+        counted |= fresh
+        activations = dict.fromkeys(name for name in consumed if name not in constants.names)
+        yield Node(
+            index=index,
+            name=node.name,
+            op_type=node.op_type,
+            inputs=tuple(activations),
+            outputs=tuple(name for name in node.output if name),
+            weight_nbytes=sum(weights[name] for name in fresh),
+            flops=shapes.flops_of(node, known),
+            layer=node.op_type in _LAYERS and len(activations) < len(set(consumed)),
+            reveals=node.op_type not in ("Shape", "Size"),
+        )
+
+
+def _digest(model: onnx.ModelProto) -> str:
+    """sha256 over what the network computes; weights go in one by one to save memory."""
+    digest = hashlib.sha256()
+    bare = onnx.ModelProto()
+    bare.ir_version = model.ir_version
+    bare.opset_import.extend(model.opset_import)
+    bare.functions.extend(model.functions)
+    bare.graph.node.extend(model.graph.node)
+    bare.graph.input.extend(model.graph.input)
+    bare.graph.output.extend(model.graph.output)
+    bare.graph.sparse_initializer.extend(model.graph.sparse_initializer)
+    digest.update(bare.SerializeToString(deterministic=True))
+    for tensor in sorted(model.graph.initializer, key=lambda tensor: tensor.name):
+        digest.update(hashlib.sha256(tensor.SerializeToString(deterministic=True)).digest())
+    return digest.hexdigest()
+
+
+def _value_spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    return shapes.spec_of(value)

@@ -1,0 +1,131 @@
+"""What was measured on a device: times per layer and per segment, cost and size per codec.
+
+Profiles are documents: JSON on disk and on the wire, checked when read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, final
+
+import numpy as np
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from midstream_partitioner.device import Device
+from midstream_wire.errors import UsageError
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, lt=1 << 62)]
+
+_CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
+
+
+@final
+@checked_dataclass(frozen=True, slots=True, config=_CONFIG)
+class Stat:
+    """A time over several runs: median, 10th and 90th percentile."""
+
+    median_s: Seconds
+    low_s: Seconds
+    high_s: Seconds
+    runs: Count
+
+    @classmethod
+    def of(cls, samples_s: Sequence[float]) -> Stat:
+        low, median, high = np.percentile(samples_s, [10, 50, 90])
+        return cls(float(median), float(low), float(high), len(samples_s))
+
+
+@final
+@checked_dataclass(frozen=True, slots=True, config=_CONFIG)
+class CodecCost:
+    """Sending what crosses `cut` with `codec`: bytes of payload, seconds on this device."""
+
+    cut: str
+    codec: str
+    payload_nbytes: Count
+    encode_s: Seconds
+    decode_s: Seconds
+
+
+@final
+@checked_dataclass(frozen=True, slots=True, config=_CONFIG)
+class Profile:
+    """Segments [0, len(segments)) of a partition as they really run on `device`.
+
+    `replies_nbytes[k]` is the payload of the reply when the cloud runs segments [k, K).
+    """
+
+    device: Device
+    graph_digest: str
+    partition_digest: str
+    segments: tuple[Stat, ...]
+    codecs: tuple[CodecCost, ...]
+    replies_nbytes: tuple[Count, ...]
+    kind: Literal["segments"] = "segments"
+
+    def segments_s(self, first: int, last: int) -> float:
+        """Seconds for segments [first, last): the sum of their medians."""
+        return sum(stat.median_s for stat in self.segments[first:last])
+
+    def to_json(self) -> str:
+        return _PROFILE.dump_json(self, indent=1).decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes, *, source: str = "the profile") -> Profile:
+        """Parse what `to_json` wrote; `UsageError` naming the first wrong field."""
+        return _parse(_PROFILE, text, source)
+
+
+@final
+@checked_dataclass(frozen=True, slots=True, config=_CONFIG)
+class Layer:
+    """One node of the graph: its time, or 0 where it runs as part of the node `fused_into`."""
+
+    name: str
+    op_type: str
+    time: Stat
+    fused_into: str | None = None
+
+
+@final
+@checked_dataclass(frozen=True, slots=True, config=_CONFIG)
+class LayerProfile:
+    """Every node of a graph on `device`; the layers' medians add up to that of the whole."""
+
+    device: Device
+    graph_digest: str
+    layers: tuple[Layer, ...]
+    whole: Stat
+    kind: Literal["layers"] = "layers"
+
+    @property
+    def seconds(self) -> tuple[float, ...]:
+        """Median seconds by node index."""
+        return tuple(layer.time.median_s for layer in self.layers)
+
+    def to_json(self) -> str:
+        return _LAYERS.dump_json(self, indent=1).decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes, *, source: str = "the profile") -> LayerProfile:
+        """Parse what `to_json` wrote; `UsageError` naming the first wrong field."""
+        return _parse(_LAYERS, text, source)
+
+
+def _parse(adapter: TypeAdapter[Any], text: str | bytes, source: str) -> Any:
+    try:
+        return adapter.validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the document"
+        raise UsageError(
+            f"{source} must be a profile as `midstream profile --json` writes it; {field}: "
+            f"{first['msg'].lower()}: measure it again"
+        ) from None
+
+
+_PROFILE = TypeAdapter(Profile)
+_LAYERS = TypeAdapter(LayerProfile)

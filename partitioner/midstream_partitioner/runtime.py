@@ -1,0 +1,115 @@
+"""The one module that touches onnxruntime: running a serialized ONNX model on the CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, final
+
+import onnxruntime as ort
+
+from midstream_wire.errors import ModelError, TensorError
+from midstream_wire.tensors import Array
+
+ort.set_default_logger_severity(4)
+
+#: Below ALL, so that nodes keep the names of their tensors: ALL rewrites convolutions into a
+#: blocked layout and renames what lies between them.
+_TRACE_LEVEL = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+
+
+@final
+class Executor:
+    """One onnxruntime session. `run` may be called from several threads at once."""
+
+    def __init__(self, model: bytes, *, threads: int = 1) -> None:
+        """Compile `model`; `ModelError` if it has operators or types that cannot run here."""
+        self._session = _open(model, _options(threads))
+        self.inputs = tuple(value.name for value in self._session.get_inputs())
+        self.outputs = tuple(value.name for value in self._session.get_outputs())
+
+    def run(
+        self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None
+    ) -> dict[str, Array]:
+        """Outputs by name for `feeds` by name; `TensorError` if the network refuses them."""
+        names = self.outputs if outputs is None else tuple(outputs)
+        try:
+            values = self._session.run(names, {name: feeds[name] for name in self.inputs})
+        except KeyError as error:
+            raise TensorError(
+                f"the network needs the inputs {', '.join(self.inputs)}; {error} is missing"
+            ) from None
+        except Exception as error:  # onnxruntime raises a dozen unrelated types
+            raise TensorError(f"the network cannot run on this input: {_first_line(error)}") from (
+                error
+            )
+        return dict(zip(names, values, strict=True))
+
+
+def trace_kernels(
+    model: bytes, feeds: Mapping[str, Array], *, threads: int, runs: int
+) -> tuple[bytes, list[dict[str, float]]]:
+    """The optimised model and, per run, seconds spent in each of its nodes, by node name."""
+    with TemporaryDirectory(prefix="midstream-trace-") as folder:
+        options = _options(threads)
+        options.graph_optimization_level = _TRACE_LEVEL
+        options.optimized_model_filepath = os.path.join(folder, "optimised.onnx")
+        options.enable_profiling = True
+        options.profile_file_prefix = os.path.join(folder, "trace")
+        session = _open(model, options)
+        for _ in range(runs):
+            session.run(None, dict(feeds))
+        events = json.loads(Path(session.end_profiling()).read_text())
+        optimised = Path(options.optimized_model_filepath).read_bytes()
+    return optimised, _split_runs(events)
+
+
+def _split_runs(events: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """Kernel times of a chrome trace, one mapping per `model_run` span."""
+    spans = sorted(
+        (event["ts"], event["ts"] + event["dur"])
+        for event in events
+        if event.get("name") == "model_run"
+    )
+    times: list[dict[str, float]] = [{} for _ in spans]
+    for event in events:
+        name = event.get("name", "")
+        if event.get("cat") != "Node" or not name.endswith("_kernel_time"):
+            continue
+        for (start, end), run in zip(spans, times, strict=True):
+            if start <= event["ts"] <= end:
+                node = name.removesuffix("_kernel_time")
+                run[node] = run.get(node, 0.0) + event["dur"] * 1e-6
+    return times
+
+
+def _options(threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    # Idle workers that spin would take the cores from the other sessions of a chain.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _open(model: bytes, options: ort.SessionOptions) -> ort.InferenceSession:
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises a dozen unrelated types
+        raise ModelError(
+            f"the network must run on onnxruntime {ort.__version__}, which refuses it: "
+            f"{_first_line(error)}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    """The gist of an onnxruntime message, without its error code, file and line."""
+    text = str(error).strip().splitlines()[0]
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+    text = re.sub(r"\S+\.(cc|h):\d+ \S+( \S+::\S+\([^)]*\))? ?", "", text)
+    return text[:300]

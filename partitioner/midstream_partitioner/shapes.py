@@ -1,0 +1,188 @@
+"""The dtype and shape of every tensor of a model, and how much arithmetic a node does.
+
+Shapes are inferred twice, with the symbolic dimensions kept (what a request may look like) and
+set to 1 (what sizes and times refer to). What inference cannot tell is seen in one run of the
+network on random input, with every activation as an output.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import onnx
+
+from midstream_partitioner.feed import Feed, read_inputs
+from midstream_partitioner.runtime import Executor
+from midstream_wire.errors import ModelError
+from midstream_wire.tensors import DTYPES, TensorSpec, nbytes_of
+
+#: Initializers above this are left out while inferring: only small ones are shapes.
+_SHAPE_NBYTES = 4096
+
+#: No single activation may ask for more: a model of 120 bytes can ask for 16 GiB.
+MAX_TENSOR_NBYTES = 4 << 30
+
+UNKNOWN = "?"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Shaped:
+    """What is known of a tensor; `nominal` has every symbolic dimension at 1."""
+
+    dtype: str
+    shape: tuple[int | str, ...]
+    nominal: tuple[int, ...]
+
+
+def infer(model: onnx.ModelProto, feed: Feed) -> dict[str, Shaped]:
+    """Every tensor of `model` by name; `ModelError` if the model contradicts itself."""
+    skeleton = _skeleton(model)
+    symbolic = _inferred(skeleton)
+    for value in skeleton.graph.input:
+        _pin(value)
+    for value in skeleton.graph.output:
+        value.type.ClearField("tensor_type")
+    pinned = _inferred(skeleton)
+    wanted = _activations(model)
+    known = {}
+    for name in wanted | pinned.keys():
+        spec, nominal = symbolic.get(name), pinned.get(name)
+        if spec and nominal and all(isinstance(size, int) for size in nominal.shape):
+            known[name] = _shaped(name, spec, nominal)
+    missing = sorted(wanted - known.keys())
+    if missing:
+        known.update(_observe(model, feed, missing, symbolic))
+    return known
+
+
+def spec_of(value: onnx.ValueInfoProto) -> TensorSpec:
+    """Name, dtype and shape as declared; dtypes that cannot be carried keep a plain name."""
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type":
+        return TensorSpec(value.name, (kind or "unknown").removesuffix("_type"), ())
+    declared = value.type.tensor_type
+    dims = declared.shape.dim if declared.HasField("shape") else []
+    shape = tuple(
+        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or UNKNOWN for dim in dims
+    )
+    if not declared.HasField("shape"):
+        shape = (UNKNOWN,)
+    return TensorSpec(value.name, _dtype_name(declared.elem_type), shape)
+
+
+def flops_of(node: onnx.NodeProto, known: Mapping[str, Shaped]) -> int:
+    """Floating-point operations of one node at nominal shapes, a multiply-add counting two.
+
+    Convolutions and products are exact; any other operator counts one per output element.
+    """
+    sizes = [known[name].nominal for name in node.input if name in known]
+    results = sum(math.prod(known[name].nominal) for name in node.output if name in known)
+    if len(sizes) >= 2 and node.op_type in ("Conv", "FusedConv", "ConvInteger"):
+        return 2 * results * math.prod(sizes[1][1:])
+    if len(sizes) >= 2 and node.op_type == "ConvTranspose":
+        return 2 * math.prod(sizes[0]) * math.prod(sizes[1][1:])
+    if len(sizes) >= 2 and node.op_type in ("MatMul", "Gemm", "MatMulInteger"):
+        transposed = any(a.name == "transA" and a.i for a in node.attribute)
+        inner = sizes[0][0 if transposed else -1] if sizes[0] else 1
+        return 2 * results * inner
+    return results
+
+
+def _activations(model: onnx.ModelProto) -> set[str]:
+    names = {value.name for value in model.graph.input}
+    return names | {name for node in model.graph.node for name in node.output if name}
+
+
+def _skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its large weights as inputs of known shape: cheap to infer over."""
+    bare = onnx.ModelProto()
+    bare.ir_version = model.ir_version
+    bare.opset_import.extend(model.opset_import)
+    bare.functions.extend(model.functions)
+    bare.graph.name = "skeleton"
+    bare.graph.node.extend(model.graph.node)
+    bare.graph.input.extend(model.graph.input)
+    bare.graph.output.extend(model.graph.output)
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) <= _SHAPE_NBYTES:
+            bare.graph.initializer.append(tensor)
+        else:
+            bare.graph.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+    return bare
+
+
+def _inferred(model: onnx.ModelProto) -> dict[str, TensorSpec]:
+    try:
+        done = onnx.shape_inference.infer_shapes(model, check_type=False, data_prop=True)
+    except Exception as error:  # onnx raises InferenceError, RuntimeError and others
+        reason = str(error).strip().splitlines()[0][:200]
+        raise ModelError(
+            f"the shapes of a network must agree; inference says: {reason}"
+        ) from error
+    graph = done.graph
+    found = {value.name: spec_of(value) for value in (*graph.input, *graph.value_info)}
+    found.update({v.name: spec_of(v) for v in graph.output if v.type.WhichOneof("value")})
+    for tensor in graph.initializer:
+        shape: tuple[int | str, ...] = tuple(tensor.dims)
+        found[tensor.name] = TensorSpec(tensor.name, _dtype_name(tensor.data_type), shape)
+    return found
+
+
+def _pin(value: onnx.ValueInfoProto) -> None:
+    for dim in value.type.tensor_type.shape.dim:
+        if not dim.HasField("dim_value"):
+            dim.dim_value = 1
+
+
+def _shaped(name: str, spec: TensorSpec, nominal: TensorSpec) -> Shaped:
+    sizes = tuple(size if isinstance(size, int) else 1 for size in nominal.shape)
+    shape = spec.shape if len(spec.shape) == len(sizes) else (UNKNOWN,) * len(sizes)
+    _bound(name, nominal.dtype, sizes)
+    return Shaped(nominal.dtype, shape, sizes)
+
+
+def _bound(name: str, dtype: str, sizes: tuple[int, ...]) -> None:
+    if dtype in DTYPES and nbytes_of(dtype, sizes) > MAX_TENSOR_NBYTES:
+        raise ModelError(
+            f"a tensor may take at most {MAX_TENSOR_NBYTES >> 30} GiB; {name!r} would take "
+            f"{nbytes_of(dtype, sizes) / 2**30:.0f}: give the network a smaller input"
+        )
+
+
+def _observe(
+    model: onnx.ModelProto, feed: Feed, names: list[str], symbolic: Mapping[str, TensorSpec]
+) -> dict[str, Shaped]:
+    """Run the network once and look at the arrays called `names`."""
+    specs = [spec_of(value) for value in model.graph.input]
+    inputs = next(iter(read_inputs(feed, specs, None, count=1)))
+    known = {value.name for value in model.graph.output}
+    exposed = onnx.ModelProto()
+    exposed.CopyFrom(model)
+    exposed.graph.output.extend(
+        onnx.ValueInfoProto(name=name) for name in names if name not in known | inputs.keys()
+    )
+    arrays = Executor(exposed.SerializeToString()).run(inputs) | inputs
+    found = {}
+    for name in names:
+        array, spec = arrays[name], symbolic.get(name)
+        if not hasattr(array, "dtype"):
+            found[name] = Shaped(type(array).__name__, (), ())
+            continue
+        unknown: tuple[int | str, ...] = (UNKNOWN,) * array.ndim
+        shape = spec.shape if spec and len(spec.shape) == array.ndim else unknown
+        found[name] = Shaped(array.dtype.name, shape, array.shape)
+    return found
+
+
+def _dtype_name(elem_type: int) -> str:
+    try:
+        name = onnx.helper.tensor_dtype_to_np_dtype(elem_type).name
+    except KeyError:
+        return onnx.TensorProto.DataType.Name(elem_type).lower()
+    return str(name) if elem_type != onnx.TensorProto.STRING else "string"
