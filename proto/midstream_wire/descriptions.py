@@ -11,7 +11,7 @@ from midstream_wire.tensors import TensorSpec
 @final
 @dataclass(frozen=True, slots=True)
 class CutDescription:
-    """A cut: the nodes in front of it as runs (start, end, start, end, ...), and what crosses."""
+    """A cut: the nodes in front of it as runs (start, end, start, ...), and what crosses."""
 
     id: str
     head_runs: tuple[int, ...]
@@ -21,7 +21,7 @@ class CutDescription:
 @final
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
-    """A partition that a server holds; `profile` is its profile's JSON, empty when it has none."""
+    """A partition that a server holds; `profile` is its profile's JSON, empty = none."""
 
     name: str
     graph_digest: str

@@ -235,8 +235,8 @@ def _read_model(message: pb.Model) -> ModelDescription:
 def _read_spec(message: pb.TensorDescription) -> TensorSpec:
     if message.dtype not in DTYPES:
         raise ProtocolError(
-            f"a tensor's dtype must be one of {', '.join(DTYPES)} (not {message.dtype!r}): use "
-            "the same version of midstream on both sides"
+            f"a tensor's dtype must be one of {', '.join(DTYPES)} (not {message.dtype!r}): "
+            "use the same version of midstream on both sides"
         )
     shape = tuple(int(size) if size.isdecimal() else size for size in message.shape)
     return TensorSpec(message.name, message.dtype, shape)

@@ -1,0 +1,114 @@
+"""TLS from certificate files, bearer tokens, and when plaintext is allowed.
+
+Files are PEM. Plaintext is for loopback alone unless the caller says `insecure`, since tensors
+of a person's camera are no less private than the picture; a token over plaintext would be
+anyone's.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+from pathlib import Path
+
+import grpc
+
+from midstream_wire.address import Address
+from midstream_wire.errors import UsageError
+
+#: The metadata key of the token (RFC 6750, section 2.1).
+AUTHORIZATION = "authorization"
+
+_SCHEME = "Bearer "
+
+
+def channel_tls(
+    *,
+    authority: Path | None = None,
+    certificate: Path | None = None,
+    key: Path | None = None,
+) -> grpc.ChannelCredentials:
+    """TLS for an edge.
+
+    `authority` holds the certificates that may sign the server's (None: those of the system).
+    `certificate` and `key`, given together, show the server who the edge is (mutual TLS).
+    """
+    if (certificate is None) != (key is None):
+        raise UsageError("a client certificate must come with its key: give both or neither")
+    return grpc.ssl_channel_credentials(
+        _read(authority, "certificate authority"),
+        _read(key, "client key"),
+        _read(certificate, "client certificate"),
+    )
+
+
+def server_tls(
+    *, certificate: Path, key: Path, client_authority: Path | None = None
+) -> grpc.ServerCredentials:
+    """TLS for a server; with `client_authority`, edges must show a certificate it signed."""
+    return grpc.ssl_server_credentials(
+        [(_read(key, "server key"), _read(certificate, "server certificate"))],
+        _read(client_authority, "client certificate authority"),
+        require_client_auth=client_authority is not None,
+    )
+
+
+def load_token(path: Path) -> str:
+    """The bearer token in a file, without the white space around it."""
+    content = _read_file(path, "token")
+    try:
+        token = content.decode("ascii").strip()
+    except UnicodeDecodeError:
+        token = ""
+    if not token or not token.isprintable() or " " in token:
+        raise UsageError(
+            f"the token file {path} must hold one word of ASCII letters, digits and signs: "
+            "for example the output of 'openssl rand -hex 32'"
+        )
+    return token
+
+
+def require_safe(address: Address, *, tls: bool, token: bool, insecure: bool) -> None:
+    """`UsageError` when plaintext would leave the machine and nobody said that it may."""
+    if tls or insecure or address.is_loopback:
+        return
+    what = "a token needs TLS" if token else "plaintext is allowed on loopback only"
+    raise UsageError(
+        f"{what} (not {address}): give certificate files, use 127.0.0.1, or say --insecure"
+    )
+
+
+def bearer(token: str) -> tuple[tuple[str, str], ...]:
+    """The call metadata that carries `token`."""
+    return ((AUTHORIZATION, _SCHEME + token),)
+
+
+def is_bearer(metadata: Iterable[tuple[str, str | bytes]], token: str) -> bool:
+    """Whether `metadata` carries `token`, compared in constant time."""
+    wanted = (_SCHEME + token).encode()
+    shown = [value for key, value in metadata if key == AUTHORIZATION]
+    if len(shown) != 1:
+        return False
+    value = shown[0]
+    return hmac.compare_digest(value.encode() if isinstance(value, str) else value, wanted)
+
+
+def _read(path: Path | None, what: str) -> bytes | None:
+    """Content of a PEM file. Anything else would fail much later, without a reason."""
+    if path is None:
+        return None
+    content = _read_file(path, what)
+    if b"-----BEGIN " not in content:
+        raise UsageError(
+            f"the {what} {path} must be a PEM file (lines '-----BEGIN ...-----'): convert "
+            "it with openssl"
+        )
+    return content
+
+
+def _read_file(path: Path, what: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UsageError(f"the {what} must be a readable file ({path}: {reason})") from None
