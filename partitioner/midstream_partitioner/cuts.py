@@ -18,6 +18,9 @@ from midstream_wire.errors import ModelError
 CLOUD_ONLY = "cloud-only"
 EDGE_ONLY = "edge-only"
 
+#: More nodes than any network has; bounds what a manifest or a peer may claim.
+MAX_NODES = 1_000_000
+
 
 @final
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,206 @@
+"""A partition as a folder: segments, a manifest, profiles.
+
+    resnet50.midstream/
+        manifest.json           digests, cuts, tensor specs, what feeds the network
+        segments/0.onnx ...     one model per segment
+        profiles/NAME.json      as measured on a device
+
+Nothing in a manifest is trusted: segments are checked against their digests when they are
+loaded, and names of files are never taken from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, final
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from midstream_partitioner.cuts import MAX_NODES, Cut, head_of, runs_of
+from midstream_partitioner.feed import Feed
+from midstream_partitioner.partition import Partition, Segment
+from midstream_partitioner.profile import Profile
+from midstream_wire.errors import ModelError, UsageError
+from midstream_wire.tensors import TensorSpec
+
+SUFFIX = ".midstream"
+
+_CONFIG = ConfigDict(extra="forbid")
+_Name = Annotated[str, Field(max_length=4096)]
+_Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+_Index = Annotated[int, Field(ge=0, lt=1 << 31)]
+_Size = Annotated[int, Field(ge=0, lt=1 << 62)]
+
+
+@final
+@checked_dataclass(frozen=True, config=_CONFIG)
+class _SegmentEntry:
+    digest: _Digest
+    inputs: tuple[_Name, ...]
+    outputs: tuple[_Name, ...]
+    node_runs: tuple[_Index, ...]
+    weight_nbytes: _Size
+
+
+@final
+@checked_dataclass(frozen=True, config=_CONFIG)
+class _CutEntry:
+    id: _Name
+    head_runs: tuple[_Index, ...]
+    tensors: tuple[_Name, ...]
+    label: _Name
+    nbytes: _Size
+    depth: _Size
+
+
+@final
+@checked_dataclass(frozen=True, config=_CONFIG)
+class _SpecEntry:
+    dtype: _Name
+    shape: tuple[_Size | _Name, ...]
+
+
+@final
+@checked_dataclass(frozen=True, config=_CONFIG)
+class _Manifest:
+    format: Literal["midstream-partition-1"]
+    name: _Name
+    graph_digest: _Digest
+    digest: _Digest
+    segments: tuple[_SegmentEntry, ...]
+    cuts: tuple[_CutEntry, ...]
+    inputs: tuple[_Name, ...]
+    outputs: tuple[_Name, ...]
+    specs: dict[_Name, _SpecEntry]
+    feed: dict[str, Any]
+
+
+_MANIFEST = TypeAdapter(_Manifest)
+
+
+def save_partition(
+    partition: Partition, folder: Path, *, profiles: Iterable[Profile] = ()
+) -> None:
+    """Write `partition` to `folder`, which is made if need be; older content is replaced.
+
+    The same partition gives the same bytes. The manifest comes last: a folder without one is
+    no partition, so an interrupted write is noticed.
+    """
+    segments = folder / "segments"
+    segments.mkdir(parents=True, exist_ok=True)
+    manifest = folder / "manifest.json"
+    models = [segment.model for segment in partition.segments]
+    manifest.unlink(missing_ok=True)
+    for old in segments.glob("*.onnx"):
+        old.unlink()
+    for segment, model in zip(partition.segments, models, strict=True):
+        (segments / f"{segment.index}.onnx").write_bytes(model)
+    for profile in profiles:
+        save_profile(profile, folder)
+    manifest.write_bytes(_MANIFEST.dump_json(_entry_of(partition), indent=1) + b"\n")
+
+
+def save_profile(profile: Profile, folder: Path) -> Path:
+    """Write `profile` beside the segments, under its device's name."""
+    profiles = folder / "profiles"
+    profiles.mkdir(parents=True, exist_ok=True)
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", profile.device.label()).strip("-.")[:80] or "device"
+    path = profiles / f"{name}.json"
+    path.write_text(profile.to_json() + "\n")
+    return path
+
+
+def load_profiles(folder: Path) -> tuple[Profile, ...]:
+    """The profiles kept beside a partition, by file name."""
+    paths = sorted((folder / "profiles").glob("*.json"))
+    return tuple(Profile.from_json(path.read_text(), source=str(path)) for path in paths)
+
+
+def is_partition(path: Path) -> bool:
+    """Whether `path` is a folder with a manifest."""
+    return (path / "manifest.json").is_file()
+
+
+def load_partition(folder: Path) -> Partition:
+    """Read what `save_partition` wrote. Segments are read, and checked, when they are run.
+
+    Raises `UsageError` if there is no partition and `ModelError` if it is damaged.
+    """
+    manifest = folder / "manifest.json"
+    if not manifest.is_file():
+        raise UsageError(
+            f"a partition must be a folder with a manifest.json; {folder} has none: write one "
+            "with `midstream partition`"
+        )
+    try:
+        entry = _MANIFEST.validate_json(manifest.read_bytes())
+        partition = _partition_of(entry, folder)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the document"
+        reason = f"{where}: {first['msg'].lower()}"
+    except (KeyError, UsageError) as error:
+        reason = str(error)
+    else:
+        if partition.digest == entry.digest:
+            return partition
+        reason = "its digest does not fit its content"
+    raise ModelError(
+        f"a partition's manifest must be as `midstream partition` wrote it; in {manifest} "
+        f"{reason}: write it again"
+    )
+
+
+def _entry_of(partition: Partition) -> _Manifest:
+    return _Manifest(
+        format="midstream-partition-1",
+        name=partition.name,
+        graph_digest=partition.graph_digest,
+        digest=partition.digest,
+        segments=tuple(
+            _SegmentEntry(s.digest, s.inputs, s.outputs, runs_of(s.nodes), s.weight_nbytes)
+            for s in partition.segments
+        ),
+        cuts=tuple(
+            _CutEntry(c.id, c.runs, c.tensors, c.label, c.nbytes, c.depth) for c in partition.cuts
+        ),
+        inputs=tuple(spec.name for spec in partition.inputs),
+        outputs=tuple(spec.name for spec in partition.outputs),
+        specs={name: _SpecEntry(s.dtype, s.shape) for name, s in partition.specs.items()},
+        feed=partition.feed.to_dict(),
+    )
+
+
+def _partition_of(entry: _Manifest, folder: Path) -> Partition:
+    if len(entry.cuts) != len(entry.segments) + 1:
+        raise UsageError(f"there are {len(entry.cuts)} cuts around {len(entry.segments)} segments")
+    specs = {name: TensorSpec(name, s.dtype, s.shape) for name, s in entry.specs.items()}
+    segments = tuple(
+        Segment(
+            index=index,
+            digest=segment.digest,
+            inputs=segment.inputs,
+            outputs=segment.outputs,
+            nodes=tuple(sorted(head_of(segment.node_runs, node_count=MAX_NODES))),
+            weight_nbytes=segment.weight_nbytes,
+            source=folder / "segments" / f"{index}.onnx",
+        )
+        for index, segment in enumerate(entry.segments)
+    )
+    for name in (name for cut in entry.cuts for name in cut.tensors):
+        specs[name]  # a KeyError names the tensor without a spec
+    return Partition(
+        name=entry.name,
+        graph_digest=entry.graph_digest,
+        segments=segments,
+        cuts=tuple(
+            Cut(c.id, c.head_runs, c.tensors, c.label, c.nbytes, c.depth) for c in entry.cuts
+        ),
+        inputs=tuple(specs[name] for name in entry.inputs),
+        outputs=tuple(specs[name] for name in entry.outputs),
+        specs=specs,
+        feed=Feed.from_dict(entry.feed),
+    )

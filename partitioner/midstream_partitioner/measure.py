@@ -1,0 +1,272 @@
+"""Measuring a device: each layer of a network, each segment of a partition, each codec.
+
+Layers are for people and for choosing cuts; plans rest on segments as they really run, because
+the sum of layers is not the time of a fused graph.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import onnx
+
+from midstream_partitioner.chain import Chain, State
+from midstream_partitioner.device import Device
+from midstream_partitioner.graph import INPUT, Graph
+from midstream_partitioner.intake import Network
+from midstream_partitioner.partition import Partition
+from midstream_partitioner.profile import CodecCost, Layer, LayerProfile, Profile, Stat
+from midstream_partitioner.runtime import Executor, trace_kernels
+from midstream_wire.codecs import codec as codec_called
+from midstream_wire.codecs import decode, encode_bytes
+from midstream_wire.tensors import Array, TensorSpec, nbytes_of
+
+#: Called with the number of steps done and the number of steps in all.
+Progress = Callable[[int, int], None]
+
+#: Codecs whose cost is measured at every cut that they accept.
+CODECS = ("raw", "lossless", "half", "int8", "int8c", "png", "jpeg", "webp")
+
+#: Outputs of a reply travel raw.
+REPLY_CODEC = "raw"
+
+
+def no_progress(done: int, total: int) -> None:
+    """Say nothing."""
+
+
+def profile_layers(
+    network: Network,
+    inputs: State,
+    device: Device,
+    *,
+    runs: int = 20,
+    progress: Progress = no_progress,
+) -> LayerProfile:
+    """Time every node of `network` on `inputs`.
+
+    onnxruntime's own profiler times the kernels of a run in which nodes keep their names; the
+    figures are then scaled so that they add up to the network as it really runs, with every
+    optimisation. Nodes that were fused into another are given no time of their own.
+    """
+    model = network.model.SerializeToString()
+    executor = Executor(model, threads=device.threads)
+    steps = runs + 2
+    whole = _sample(lambda: executor.run(inputs), runs, lambda n, _: progress(n, steps))
+    optimised, kernels = trace_kernels(model, inputs, threads=device.threads, runs=runs)
+    owners = _owners(network.graph, onnx.load_model_from_string(optimised).graph)
+    per_node = _attribute(network.graph, owners, kernels[len(kernels) // 4 :])
+    progress(steps, steps)
+    total = Stat.of(whole)
+    measured = sum(Stat.of(samples).median_s for samples in per_node if samples) or 1.0
+    scale = device.slowdown * total.median_s / measured
+    fused = _fused_into(network.graph, owners)
+    layers = tuple(
+        Layer(
+            name=node.name,
+            op_type=node.op_type,
+            time=_scaled(Stat.of(samples or [0.0]), scale),
+            fused_into=fused.get(node.index),
+        )
+        for node, samples in zip(network.graph.nodes, per_node, strict=True)
+    )
+    return LayerProfile(
+        device, network.graph.digest, layers, _scaled(total, device.slowdown)
+    )
+
+
+def profile_segments(
+    chain: Chain,
+    samples: Sequence[State],
+    device: Device,
+    *,
+    runs: int = 20,
+    codecs: Sequence[str] = CODECS,
+    progress: Progress = no_progress,
+) -> Profile:
+    """Time the segments that `chain` holds, and every codec at every cut they reach.
+
+    `samples` are inputs of the network; payload sizes are means over them. The chain must start
+    at the first segment; times are those of `device`, its slowdown included.
+    """
+    partition = chain.partition
+    last = chain.last
+    walks = [_walk(chain, sample) for sample in samples]
+    steps = runs + 1 + last
+    segments = _time_segments(chain, walks, runs, lambda n: progress(n, steps))
+    costs: list[CodecCost] = []
+    for k in range(min(last + 1, len(partition.segments))):
+        costs += _codec_costs(partition, k, [walk[k] for walk in walks], codecs, device.slowdown)
+        progress(runs + 1 + k, steps)
+    progress(steps, steps)
+    return Profile(
+        device=device,
+        graph_digest=partition.graph_digest,
+        partition_digest=partition.digest,
+        segments=segments,
+        codecs=tuple(costs),
+        replies_nbytes=tuple(
+            _reply_nbytes(partition.outputs_from(k)) for k in range(len(partition.cuts))
+        ),
+    )
+
+
+def _sample(run: Callable[[], object], runs: int, progress: Progress) -> list[float]:
+    """Seconds of each of `runs` calls, after one eighth as many (at least two) for warming up."""
+    for _ in range(max(2, runs // 8)):
+        run()
+    times = []
+    for done in range(runs):
+        started = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - started)
+        progress(done + 1, runs)
+    return times
+
+
+def _scaled(stat: Stat, factor: float) -> Stat:
+    return replace(
+        stat,
+        median_s=stat.median_s * factor,
+        low_s=stat.low_s * factor,
+        high_s=stat.high_s * factor,
+    )
+
+
+def _owners(graph: Graph, optimised: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    """For each node of the optimised graph, the user's nodes whose work it does.
+
+    Optimisation keeps the names of the tensors that remain. So a node stands for everything
+    between the tensors it makes and those that other optimised nodes make.
+    """
+    made = {name for node in optimised.node for name in node.output}
+    taken: set[int] = set()
+    owners = {}
+    for node in optimised.node:
+        stack = [name for name in node.output if name in graph.producer]
+        mine: list[int] = []
+        while stack:
+            index = graph.producer[stack.pop()]
+            if index != INPUT and index not in taken:
+                taken.add(index)
+                mine.append(index)
+                stack += [name for name in graph.nodes[index].inputs if name not in made]
+        owners[node.name] = tuple(mine)
+    return owners
+
+
+def _attribute(
+    graph: Graph, owners: Mapping[str, tuple[int, ...]], kernels: Sequence[Mapping[str, float]]
+) -> list[list[float]]:
+    """Per node of `graph`, seconds in each run. A fused group's time goes to its main node."""
+    times: list[list[float]] = [[] for _ in graph.nodes]
+    for name, group in owners.items():
+        if group:
+            times[_main(graph, group)] = [run.get(name, 0.0) for run in kernels]
+    return times
+
+
+def _main(graph: Graph, group: Sequence[int]) -> int:
+    """The node that a fused group is called after: the one with the most arithmetic."""
+    return max(group, key=lambda index: (graph.nodes[index].flops, -index))
+
+
+def _fused_into(graph: Graph, owners: Mapping[str, tuple[int, ...]]) -> dict[int, str]:
+    return {
+        index: graph.nodes[_main(graph, group)].name
+        for group in owners.values()
+        for index in group
+        if index != _main(graph, group)
+    }
+
+
+def _walk(chain: Chain, sample: State) -> list[dict[str, Array]]:
+    """The state in front of every segment of the chain, and the one after the last."""
+    states = [dict(sample)]
+    for k in range(chain.last):
+        states.append(chain.run(states[-1], k, k + 1))
+    return states
+
+
+def _time_segments(
+    chain: Chain,
+    walks: Sequence[list[dict[str, Array]]],
+    runs: int,
+    progress: Callable[[int], None],
+) -> tuple[Stat, ...]:
+    """Run the whole chain round after round, so that drift and caches hit all segments alike."""
+    times: list[list[float]] = [[] for _ in range(chain.last)]
+    for done, walk in zip(range(-2, runs), _cycle(walks), strict=False):
+        for k in range(chain.last):
+            started = time.perf_counter()
+            chain.run(walk[k], k, k + 1)
+            if done >= 0:
+                times[k].append(time.perf_counter() - started)
+        progress(max(done + 1, 0))
+    return tuple(Stat.of(samples) for samples in times)
+
+
+def _cycle(values: Sequence[Any]) -> Iterator[Any]:
+    while True:
+        yield from values
+
+
+def _codec_costs(
+    partition: Partition,
+    k: int,
+    states: Sequence[State],
+    codecs: Sequence[str],
+    slowdown: float,
+) -> Iterator[CodecCost]:
+    """Cost of each codec that takes at least one of the tensors crossing cut `k`.
+
+    Tensors that a codec does not take travel losslessly beside the others.
+    """
+    specs = partition.crossing(k)
+    for name in codecs:
+        kind = codec_called(name)
+        shapes = [(spec, states[0][spec.name].shape) for spec in specs]
+        if not any(kind.accepts(spec.dtype, shape) for spec, shape in shapes):
+            continue
+        sizes, encodes, decodes = [], [], []
+        for state in states:
+            for _ in range(max(1, 5 // len(states))):
+                size, encode_s, decode_s = _exchange(name, specs, state)
+                sizes.append(size)
+                encodes.append(encode_s)
+                decodes.append(decode_s)
+        yield CodecCost(
+            cut=partition.cuts[k].id,
+            codec=kind.id,
+            payload_nbytes=round(sum(sizes) / len(sizes)),
+            encode_s=Stat.of(encodes).median_s * slowdown,
+            decode_s=Stat.of(decodes).median_s * slowdown,
+        )
+
+
+def _exchange(
+    name: str, specs: Sequence[TensorSpec], state: State
+) -> tuple[int, float, float]:
+    kind = codec_called(name)
+    size, encode_s, decode_s = 0, 0.0, 0.0
+    for spec in specs:
+        array = state[spec.name]
+        started = time.perf_counter()
+        payload = encode_bytes(kind, array)
+        encoded = time.perf_counter()
+        decode(payload, spec, max_nbytes=array.nbytes)
+        decode_s += time.perf_counter() - encoded
+        encode_s += encoded - started
+        size += len(payload)
+    return size, encode_s, decode_s
+
+
+def _reply_nbytes(specs: Sequence[TensorSpec]) -> int:
+    """Bytes of a reply's outputs, symbolic dimensions at 1."""
+    return sum(
+        nbytes_of(spec.dtype, [size if isinstance(size, int) else 1 for size in spec.shape])
+        for spec in specs
+    )
