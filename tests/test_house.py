@@ -1,0 +1,205 @@
+"""The rules of the house that no other tool checks, each as a claim about every file."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PACKAGES = tuple(
+    ROOT / path for path in PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+)
+MODULES = tuple(
+    sorted(
+        path
+        for package in PACKAGES
+        for path in package.rglob("*.py")
+        if not path.stem.endswith(("_pb2", "_pb2_grpc"))
+    )
+)
+DOCUMENTS = tuple(
+    sorted(
+        path
+        for pattern in ("*.md", "docs/**/*.md", "docker/**/*.md", "benchmarks/**/*.md")
+        for path in ROOT.glob(pattern)
+    )
+)
+
+#: What only some modules may import, and which (paths from the import root's folder up).
+RESERVED: dict[str, frozenset[str]] = {
+    "onnxruntime": frozenset({"partitioner/midstream_partitioner/runtime.py"}),
+    "torch": frozenset({"partitioner/midstream_partitioner/torch_intake.py"}),
+    "onnxscript": frozenset({"partitioner/midstream_partitioner/torch_intake.py"}),
+    "grpc_tools": frozenset({"proto/midstream_wire/generate.py"}),
+}
+
+#: Formats that run code when they are read, and functions that run text.
+UNSAFE_MODULES = frozenset(
+    {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+)
+UNSAFE_CALLS = frozenset({"eval", "exec", "compile", "__import__"})
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Full names of all that a module imports, lazily or not."""
+    for node in ast.walk(ast.parse(path.read_text(), name_of(path))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_every_package_declares_its_types() -> None:
+    assert [name_of(p) for p in PACKAGES if not (p / "py.typed").is_file()] == []
+
+
+def test_every_import_root_of_the_build_is_known_to_every_tool() -> None:
+    roots = [package.parent.name for package in PACKAGES]
+    tools = PROJECT["tool"]
+    assert tools["hatch"]["build"]["dev-mode-dirs"] == roots
+    assert tools["pytest"]["ini_options"]["pythonpath"] == roots
+    assert tools["mypy"]["mypy_path"] == roots
+    assert tools["pyright"]["extraPaths"] == roots
+    assert set(tools["importlinter"]["root_packages"]) == {
+        package.name for package in PACKAGES
+    }
+
+
+@pytest.mark.parametrize("library", sorted(RESERVED))
+def test_library_is_imported_where_it_belongs_and_nowhere_else(library: str) -> None:
+    strays = {
+        name_of(path)
+        for path in MODULES
+        if any(name.split(".")[0] == library for name in imports_of(path))
+    }
+    assert strays <= RESERVED[library]
+
+
+def test_generated_code_is_imported_by_the_wire_and_the_thin_shells_alone() -> None:
+    importers = {
+        name_of(path) for path in MODULES if any("_pb2" in name for name in imports_of(path))
+    }
+    assert not {
+        path for path in importers if path.startswith(("partitioner/", "lab/", "app/"))
+    }
+
+
+def test_importing_the_base_packages_imports_no_extra() -> None:
+    """The base install must fit a small device: extras are imported where they are used."""
+    extras = {"torch", "onnxscript", "matplotlib", "sklearn", "psutil"}
+    base = [p for p in MODULES if name_of(p).split("/")[0] not in ("lab", "app")]
+    eager = {
+        name_of(path)
+        for path in base
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+        )
+        if name.split(".")[0] in extras
+    }
+    assert eager == set()
+
+
+def test_nothing_that_runs_code_from_data_is_used() -> None:
+    found = [
+        f"{name_of(path)} imports {name}"
+        for path in MODULES
+        for name in imports_of(path)
+        if name.split(".")[0] in UNSAFE_MODULES
+    ]
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                if isinstance(node.func, ast.Name) and node.func.id in UNSAFE_CALLS:
+                    found.append(f"{name_of(path)}:{node.lineno} calls {node.func.id}")
+                for keyword in node.keywords:
+                    if keyword.arg in ("allow_pickle", "shell") and not (
+                        isinstance(keyword.value, ast.Constant)
+                        and keyword.value.value is False
+                    ):
+                        found.append(f"{name_of(path)}:{node.lineno} sets {keyword.arg}")
+    assert found == []
+
+
+def test_users_never_see_a_bare_exception() -> None:
+    """What is raised on purpose has a class that says what to do about it."""
+    bare = {"Exception", "BaseException", "RuntimeError"}
+    found = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Raise)
+        and isinstance(node.exc, ast.Call)
+        and isinstance(node.exc.func, ast.Name)
+        and node.exc.func.id in bare
+    ]
+    assert found == []
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [name_of(p) for p in MODULES if not ast.get_docstring(ast.parse(p.read_text()))]
+    assert silent == []
+
+
+def test_no_unfinished_business() -> None:
+    marker = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|NotImplementedError")
+    found = [
+        f"{name_of(path)}:{number}"
+        for path in MODULES
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if marker.search(line)
+    ]
+    assert found == []
+
+
+def anchors_of(text: str) -> set[str]:
+    """Names that GitHub gives to a document's headings."""
+    headings = re.findall(r"^#+ +(.+?) *$", text, flags=re.MULTILINE)
+    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_links_within_the_repository_resolve(document: Path) -> None:
+    prose = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (document.parent / path).resolve() if path else document
+        if not file.exists() or (anchor and anchor not in anchors_of(file.read_text())):
+            broken.append(target)
+    assert broken == []
+
+
+def test_paths_that_the_architecture_names_exist() -> None:
+    """Every `folder/` and `file.py` in the code map is there."""
+    section = ""
+    missing = []
+    for line in (ROOT / "ARCHITECTURE.md").read_text().splitlines():
+        if heading := re.match(r"### `(\S+)/`", line):
+            section = heading[1]
+        if line.startswith(("- `", "### `")) and section:
+            for name in re.findall(r"`([\w./]+(?:\.py|/))`", line.split(":")[0]):
+                if not any((ROOT / base / name).exists() for base in (section, "")):
+                    missing.append(f"{section}: {name}")
+    assert missing == []
+
+
+def test_decisions_are_numbered_without_gaps() -> None:
+    numbers = [int(path.name[:4]) for path in sorted((ROOT / "docs/decisions").glob("*.md"))]
+    assert numbers == list(range(1, len(numbers) + 1))
