@@ -165,7 +165,8 @@ def _entry_of(partition: Partition) -> _Manifest:
             for s in partition.segments
         ),
         cuts=tuple(
-            _CutEntry(c.id, c.runs, c.tensors, c.label, c.nbytes, c.depth) for c in partition.cuts
+            _CutEntry(c.id, c.runs, c.tensors, c.label, c.nbytes, c.depth)
+            for c in partition.cuts
         ),
         inputs=tuple(spec.name for spec in partition.inputs),
         outputs=tuple(spec.name for spec in partition.outputs),
@@ -176,7 +177,9 @@ def _entry_of(partition: Partition) -> _Manifest:
 
 def _partition_of(entry: _Manifest, folder: Path) -> Partition:
     if len(entry.cuts) != len(entry.segments) + 1:
-        raise UsageError(f"there are {len(entry.cuts)} cuts around {len(entry.segments)} segments")
+        raise UsageError(
+            f"there are {len(entry.cuts)} cuts around {len(entry.segments)} segments"
+        )
     specs = {name: TensorSpec(name, s.dtype, s.shape) for name, s in entry.specs.items()}
     segments = tuple(
         Segment(

@@ -78,8 +78,8 @@ class Chain:
     def _check_range(self, first: int, last: int) -> None:
         if not self.first <= first <= last <= self.last:
             raise ModelError(
-                f"segments [{first}, {last}) must lie within [{self.first}, {self.last}), which "
-                "are held here: load more of them, or plan within these"
+                f"segments [{first}, {last}) must lie within [{self.first}, {self.last}), "
+                "which are held here: load more of them, or plan within these"
             )
 
     def _check_state(self, arrays: State, first: int) -> None:

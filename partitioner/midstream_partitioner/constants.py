@@ -18,7 +18,8 @@ from midstream_wire.tensors import DTYPES
 
 #: Operators that give something new at each run; copying them would change the answer.
 _RANDOM = frozenset(
-    "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial Bernoulli".split()
+    "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial "
+    "Bernoulli".split()
 )
 
 

@@ -54,12 +54,13 @@ class Cut:
 
 
 def cut_of(graph: Graph, head: Iterable[int]) -> Cut:
-    """The cut behind `head`; `ModelError` unless it is closed and its tensors can be carried."""
+    """The cut behind `head`; `ModelError` unless it is closed and its tensors can "
+    "be carried."""
     nodes = frozenset(head)
     if not graph.is_closed(nodes):
         raise ModelError(
-            f"the head of a cut must hold every node it depends on; a set of {len(nodes)} nodes "
-            f"of {graph.name} does not: add the producers it lacks"
+            f"the head of a cut must hold every node it depends on; a set of {len(nodes)} "
+            f"nodes of {graph.name} does not: add the producers it lacks"
         )
     tensors = graph.crossing(nodes)
     for name in tensors:

@@ -31,8 +31,8 @@ def _read(entries: dict[str, str], folder: Path, name: str) -> bytes:
     path = (root / location).resolve()
     if not location or not path.is_relative_to(root) or not path.is_file():
         raise ModelError(
-            f"external data must be a file inside the model's folder; the weight {name!r} points "
-            f"to {location!r}: move the file beside the model"
+            f"external data must be a file inside the model's folder; the weight {name!r} "
+            f"points to {location!r}: move the file beside the model"
         )
     size = path.stat().st_size
     try:

@@ -51,7 +51,8 @@ class Node:
 
     `inputs` and `outputs` name activations only, among them those that the bodies of If, Loop
     and Scan capture. `weight_nbytes` counts a weight shared by several nodes at the first.
-    `layer` tells whether the node applies learned weights to an activation (Conv, MatMul, ...).
+    `layer` tells whether the node applies learned weights to an activation (Conv, MatMul,
+    ...).
     """
 
     index: int
@@ -68,7 +69,8 @@ class Node:
 @final
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Nodes in execution order, tensors by name, and a digest over the content (sha256, hex)."""
+    """Nodes in execution order, tensors by name, and a digest over the content "
+    "(sha256, hex)."""
 
     name: str
     nodes: tuple[Node, ...]

@@ -8,10 +8,10 @@ are found: inferred where that is possible, otherwise seen in a run on random in
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableSequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -21,7 +21,6 @@ from midstream_partitioner.constants import Constants, captured_names
 from midstream_partitioner.feed import Feed, guess_feed, prepend
 from midstream_partitioner.graph import Graph, Node, Tensor
 from midstream_wire.errors import ModelError, UsageError
-from midstream_wire.tensors import TensorSpec
 
 OLDEST_OPSET = 7
 
@@ -63,15 +62,15 @@ def load_network(
     if feed is not None:
         normalised = prepend(normalised, feed)
     else:
-        feed = guess_feed(_value_spec(normalised.graph.input[0]))
+        feed = guess_feed(shapes.spec_of(normalised.graph.input[0]))
     return _build(normalised, feed=feed, name=name or model.graph.name or "network")
 
 
 def _read(path: Path) -> onnx.ModelProto:
     if not path.is_file():
         raise UsageError(
-            f"a model must be an ONNX file, a partition's folder or a reference network's name; "
-            f"there is no file {path}: check the path"
+            f"a model must be an ONNX file, a partition's folder or a reference network's "
+            f"name; there is no file {path}: check the path"
         )
     model = _parse(path.read_bytes(), what=str(path))
     external.inline(model, path.resolve().parent)
@@ -89,7 +88,9 @@ def _parse(data: bytes, *, what: str) -> onnx.ModelProto:
             f"a model must be an ONNX file with nodes; {what} is not one: export the network "
             "to ONNX first"
         )
-    opset = max((entry.version for entry in model.opset_import if not entry.domain), default=99)
+    opset = max(
+        (entry.version for entry in model.opset_import if not entry.domain), default=99
+    )
     if opset < OLDEST_OPSET:
         raise ModelError(
             f"the opset must be {OLDEST_OPSET} or newer; {what} has {opset}: convert it with "
@@ -103,7 +104,13 @@ def _normalise(model: onnx.ModelProto) -> onnx.ModelProto:
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
-    for field in ("doc_string", "producer_name", "producer_version", "domain", "model_version"):
+    for field in (
+        "doc_string",
+        "producer_name",
+        "producer_version",
+        "domain",
+        "model_version",
+    ):
         result.ClearField(field)
     result.ClearField("metadata_props")
     result.ir_version = max(result.ir_version, 8)  # from 4 on initializers need not be inputs
@@ -114,13 +121,15 @@ def _normalise(model: onnx.ModelProto) -> onnx.ModelProto:
     for tensor in graph.initializer:
         _pack(tensor)
     if not graph.input:
-        raise ModelError("a network must have at least one input; this one computes a constant")
+        raise ModelError(
+            "a network must have at least one input; this one computes a constant"
+        )
     if not graph.node:
         raise ModelError("a network must compute its outputs; this one passes its inputs on")
     return result
 
 
-def _keep(values, wanted) -> None:  # type: ignore[no-untyped-def]
+def _keep(values: MutableSequence[Any], wanted: Callable[[Any], bool]) -> None:
     for position in reversed(range(len(values))):
         if not wanted(values[position]):
             del values[position]
@@ -222,7 +231,3 @@ def _digest(model: onnx.ModelProto) -> str:
     for tensor in sorted(model.graph.initializer, key=lambda tensor: tensor.name):
         digest.update(hashlib.sha256(tensor.SerializeToString(deterministic=True)).digest())
     return digest.hexdigest()
-
-
-def _value_spec(value: onnx.ValueInfoProto) -> TensorSpec:
-    return shapes.spec_of(value)

@@ -73,9 +73,7 @@ def profile_layers(
         )
         for node, samples in zip(network.graph.nodes, per_node, strict=True)
     )
-    return LayerProfile(
-        device, network.graph.digest, layers, _scaled(total, device.slowdown)
-    )
+    return LayerProfile(device, network.graph.digest, layers, _scaled(total, device.slowdown))
 
 
 def profile_segments(
@@ -89,8 +87,8 @@ def profile_segments(
 ) -> Profile:
     """Time the segments that `chain` holds, and every codec at every cut they reach.
 
-    `samples` are inputs of the network; payload sizes are means over them. The chain must start
-    at the first segment; times are those of `device`, its slowdown included.
+    `samples` are inputs of the network; payload sizes are means over them. The chain must
+    start at the first segment; times are those of `device`, its slowdown included.
     """
     partition = chain.partition
     last = chain.last
@@ -99,7 +97,9 @@ def profile_segments(
     segments = _time_segments(chain, walks, runs, lambda n: progress(n, steps))
     costs: list[CodecCost] = []
     for k in range(min(last + 1, len(partition.segments))):
-        costs += _codec_costs(partition, k, [walk[k] for walk in walks], codecs, device.slowdown)
+        costs += _codec_costs(
+            partition, k, [walk[k] for walk in walks], codecs, device.slowdown
+        )
         progress(runs + 1 + k, steps)
     progress(steps, steps)
     return Profile(
@@ -115,7 +115,8 @@ def profile_segments(
 
 
 def _sample(run: Callable[[], object], runs: int, progress: Progress) -> list[float]:
-    """Seconds of each of `runs` calls, after one eighth as many (at least two) for warming up."""
+    """Seconds of each of `runs` calls, after one eighth as many (at least two) for "
+    "warming up."""
     for _ in range(max(2, runs // 8)):
         run()
     times = []
@@ -197,7 +198,8 @@ def _time_segments(
     runs: int,
     progress: Callable[[int], None],
 ) -> tuple[Stat, ...]:
-    """Run the whole chain round after round, so that drift and caches hit all segments alike."""
+    """Run the whole chain round after round, so that drift and caches hit all "
+    "segments alike."""
     times: list[list[float]] = [[] for _ in range(chain.last)]
     for done, walk in zip(range(-2, runs), _cycle(walks), strict=False):
         for k in range(chain.last):

@@ -170,7 +170,9 @@ def _append(target: onnx.GraphProto, other: onnx.GraphProto) -> None:
 def _chain_of(graph: Graph, cuts: Iterable[Cut]) -> tuple[Cut, ...]:
     everything = range(len(graph.nodes))
     by_size = sorted(
-        {cut.runs: cut for cut in (cut_of(graph, ()), *cuts, cut_of(graph, everything))}.values(),
+        {
+            cut.runs: cut for cut in (cut_of(graph, ()), *cuts, cut_of(graph, everything))
+        }.values(),
         key=lambda cut: (len(cut.head), cut.runs),
     )
     for inner, outer in zip(by_size, by_size[1:], strict=False):
@@ -206,7 +208,8 @@ class _Cutter:
         outputs = tuple(
             name
             for name in made
-            if name in graph.outputs or any(user not in inside for user in graph.consumers[name])
+            if name in graph.outputs
+            or any(user not in inside for user in graph.consumers[name])
         )
         model, weight_nbytes = self._extract(nodes, tuple(inputs), outputs, f"segment-{index}")
         return Segment(
@@ -251,7 +254,8 @@ class _Cutter:
         tensor = self._graph.tensors[name]
         if not tensor.carriable:
             raise ModelError(
-                f"only dense tensors can cross a cut; {name!r} is a {tensor.dtype}: cut elsewhere"
+                f"only dense tensors can cross a cut; {name!r} is a {tensor.dtype}: cut "
+                "elsewhere"
             )
         elem_type = onnx.helper.np_dtype_to_tensor_dtype(DTYPES[tensor.dtype])
         dims = [None if size == "?" else size for size in tensor.shape]
@@ -261,7 +265,7 @@ class _Cutter:
 def _serialize(model: onnx.ModelProto) -> bytes:
     if model.ByteSize() > MAX_SEGMENT_NBYTES:
         raise ModelError(
-            f"a segment must be smaller than 2 GiB; this one has {model.ByteSize() / 2**30:.1f} "
-            "GiB: cut the network at more places"
+            f"a segment must be smaller than 2 GiB; this one has "
+            f"{model.ByteSize() / 2**30:.1f} GiB: cut the network at more places"
         )
     return model.SerializeToString(deterministic=True)

@@ -6,8 +6,7 @@ Profiles are documents: JSON on disk and on the wire, checked when read.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, final
+from typing import Annotated, Literal, TypeVar, final
 
 import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -15,6 +14,8 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from midstream_partitioner.device import Device
 from midstream_wire.errors import UsageError
+
+_T = TypeVar("_T")
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, lt=1 << 62)]
@@ -115,7 +116,7 @@ class LayerProfile:
         return _parse(_LAYERS, text, source)
 
 
-def _parse(adapter: TypeAdapter[Any], text: str | bytes, source: str) -> Any:
+def _parse(adapter: TypeAdapter[_T], text: str | bytes, source: str) -> _T:
     try:
         return adapter.validate_json(text)
     except ValidationError as error:

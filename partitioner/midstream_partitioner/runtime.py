@@ -44,9 +44,9 @@ class Executor:
                 f"the network needs the inputs {', '.join(self.inputs)}; {error} is missing"
             ) from None
         except Exception as error:  # onnxruntime raises a dozen unrelated types
-            raise TensorError(f"the network cannot run on this input: {_first_line(error)}") from (
-                error
-            )
+            raise TensorError(
+                f"the network cannot run on this input: {_first_line(error)}"
+            ) from (error)
         return dict(zip(names, values, strict=True))
 
 

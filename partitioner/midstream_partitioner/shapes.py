@@ -67,7 +67,8 @@ def spec_of(value: onnx.ValueInfoProto) -> TensorSpec:
     declared = value.type.tensor_type
     dims = declared.shape.dim if declared.HasField("shape") else []
     shape = tuple(
-        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or UNKNOWN for dim in dims
+        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or UNKNOWN
+        for dim in dims
     )
     if not declared.HasField("shape"):
         shape = (UNKNOWN,)
