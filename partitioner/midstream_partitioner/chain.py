@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping
 from typing import final
@@ -40,6 +41,12 @@ class Chain:
             (index, index + 1): Executor(partition.segments[index].model, threads=threads)
             for index in range(self.first, self.last)
         }
+
+    def at_speed(self, slowdown: float) -> Chain:
+        """The same compiled segments at another speed; what is fused later is not shared."""
+        twin = copy.copy(self)
+        twin.slowdown = slowdown
+        return twin
 
     def fuse(self, first: int, last: int) -> None:
         """Compile segments [first, last) into one more executor, used where a run covers them.

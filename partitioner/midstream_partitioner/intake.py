@@ -43,15 +43,20 @@ class Network:
 
 
 def load_network(
-    source: str | Path | bytes, *, feed: Feed | None = None, name: str | None = None
+    source: str | Path | bytes | onnx.ModelProto,
+    *,
+    feed: Feed | None = None,
+    name: str | None = None,
 ) -> Network:
-    """Read an ONNX model from a path or bytes, with its preprocessing put in front.
+    """Take in an ONNX model, a file of one or its bytes, with its preprocessing put in front.
 
     `feed` describes the input; without it a TOML file beside the model is looked for, and
     otherwise arrays are assumed. Raises `UsageError` when there is no such file and
     `ModelError` when it is no model that can be cut.
     """
-    if isinstance(source, bytes):
+    if isinstance(source, onnx.ModelProto):
+        model, found = source, None
+    elif isinstance(source, bytes):
         model, found = _parse(source, what="the bytes given"), None
     else:
         path = Path(source)

@@ -94,7 +94,9 @@ def profile_segments(
     last = chain.last
     walks = [_walk(chain, sample) for sample in samples]
     steps = runs + 1 + last
-    segments = _time_segments(chain, walks, runs, lambda n: progress(n, steps))
+    segments = _time_segments(
+        chain, walks, runs, device.slowdown, lambda n: progress(n, steps)
+    )
     costs: list[CodecCost] = []
     for k in range(min(last + 1, len(partition.segments))):
         costs += _codec_costs(
@@ -196,6 +198,7 @@ def _time_segments(
     chain: Chain,
     walks: Sequence[list[dict[str, Array]]],
     runs: int,
+    slowdown: float,
     progress: Callable[[int], None],
 ) -> tuple[Stat, ...]:
     """Run the whole chain round after round, so that drift and caches hit all "
@@ -208,7 +211,7 @@ def _time_segments(
             if done >= 0:
                 times[k].append(time.perf_counter() - started)
         progress(max(done + 1, 0))
-    return tuple(Stat.of(samples) for samples in times)
+    return tuple(_scaled(Stat.of(samples), slowdown) for samples in times)
 
 
 def _cycle(values: Sequence[Any]) -> Iterator[Any]:
