@@ -1,0 +1,184 @@
+"""Inputs for a network: pictures and arrays from files, and random ones that look alike."""
+
+from __future__ import annotations
+
+import itertools
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from midstream_wire.errors import UsageError
+from midstream_wire.tensors import DTYPES, Array, TensorSpec
+
+#: Largest picture that is decoded, checked from its header. 64 Mpixel decode to 192 MiB; what
+#: claims more is more likely a decompression bomb than a photo for a network.
+MAX_PIXELS = 64 * 2**20
+#: Suffixes taken from a folder; a file named directly may have any.
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+#: The grey that YOLO's letterboxing fills with; near the mean of photos.
+_PAD = 114
+#: Slope of the amplitude spectrum of random pictures. Photos have about 1, but their phases
+#: line up in edges, which a codec uses and random phases do not give: with 1.5, JPEG at quality
+#: 90 needs 17 KB for 224x224, as scikit-learn's sample photos do (12 and 17 KB; with 1.0: 32).
+_SLOPE = 1.5
+#: Keys taken for a single input of whatever name.
+_ONLY = ("images", "image", "arr_0")
+
+
+def list_pictures(path: Path) -> list[Path]:
+    """The picture at `path`, or those in the folder `path` by name; raises `UsageError`."""
+    if not path.is_dir():
+        return [path]
+    found = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES and p.is_file())
+    if not found:
+        raise UsageError(f"{path} must hold pictures ({', '.join(PICTURES)}), and holds none")
+    return found
+
+
+def read_picture(
+    path: Path, size: tuple[int, int], *, resize: str, gray: bool = False
+) -> NDArray[np.uint8]:
+    """The picture as uint8 [height, width, 3] (RGB) or [height, width, 1] (`gray`).
+
+    Turned upright as its EXIF tells, and resized bilinearly to `size` (height, width):
+    "stretch" ignores its proportions, "crop" keeps the middle, "pad" adds grey borders.
+    Raises `UsageError` where it is no picture or has more than `MAX_PIXELS`.
+    """
+    height, width = size
+    try:
+        with Image.open(path) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            upright = ImageOps.exif_transpose(opened).convert("L" if gray else "RGB")
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UsageError(
+            f"{path} must have at most {MAX_PIXELS} pixels: scale it down"
+        ) from None
+    # Pillow's decoders raise these for what is malformed (SyntaxError for broken PNG chunks).
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise UsageError(f"{path} must be a picture that Pillow reads ({error})") from None
+    bilinear = Image.Resampling.BILINEAR
+    if resize == "crop":
+        fitted = ImageOps.fit(upright, (width, height), bilinear)
+    elif resize == "pad":
+        grey = _PAD if gray else (_PAD, _PAD, _PAD)
+        fitted = ImageOps.pad(upright, (width, height), bilinear, color=grey)
+    else:
+        fitted = upright.resize((width, height), bilinear)
+    return np.asarray(fitted, dtype=np.uint8).reshape(height, width, 1 if gray else 3)
+
+
+def read_arrays(
+    path: Path, specs: Sequence[TensorSpec], *, count: int
+) -> Iterator[dict[str, Array]]:
+    """`count` inputs from an .npz or .npy, cycling; raises `UsageError` before the first.
+
+    The first axis counts samples: an array of the input's own rank is taken in steps of the
+    input's first dimension (1 where that is open), one of a rank more in single entries.
+    """
+    arrays = _load(path, specs)
+    batches = {
+        spec.name: _batches(f"{path}: {spec.name}", arrays[spec.name], spec) for spec in specs
+    }
+    lengths = {name: len(batch) for name, batch in batches.items()}
+    if len(set(lengths.values())) > 1:
+        raise UsageError(
+            f"{path} must hold equally many samples of every input (not {lengths})"
+        )
+    if 0 in lengths.values():
+        raise UsageError(f"{path} must hold at least one whole sample, and holds none")
+    length = next(iter(lengths.values()), 1)
+    return (
+        {name: np.asarray(batch[i], order="C") for name, batch in batches.items()}
+        for i in itertools.islice(itertools.cycle(range(length)), count)
+    )
+
+
+def random_array(spec: TensorSpec, rng: np.random.Generator) -> Array:
+    """An array for `spec`, open dimensions 1: standard normal floats, integers and booleans
+    from 0 and 1, because such an integer may index a table, and any table has two rows.
+    """
+    shape = tuple(1 if isinstance(size, str) else size for size in spec.shape)
+    if spec.dtype == "bool" or "int" in spec.dtype:
+        return np.asarray(rng.integers(0, 2, shape)).astype(DTYPES[spec.dtype])
+    return np.asarray(rng.standard_normal(shape)).astype(DTYPES[spec.dtype])
+
+
+def random_pictures(
+    shape: tuple[int, int, int, int], rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """uint8 [N, H, W, 1 or 3] that compress about as photos do.
+
+    White noise is the worst case of every picture codec and no picture at all. Photos have an
+    amplitude spectrum near 1/f (Field 1987, J. Opt. Soc. Am. A 4:2379) and channels that go
+    together; so do these.
+    """
+    batch, height, width, channels = shape
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
+    frequency[0, 0] = np.inf
+    planes = rng.standard_normal((batch, 1 + channels, height, width))
+    spectrum = np.fft.rfft2(planes) / frequency**_SLOPE
+    smooth = np.fft.irfft2(spectrum, s=(height, width))
+    smooth /= np.maximum(smooth.std(axis=(2, 3), keepdims=True), 1e-12)
+    mixed = 120.0 + 50.0 * smooth[:, :1] + 12.0 * smooth[:, 1:]
+    return np.clip(np.rint(mixed), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1).copy()
+
+
+def _load(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
+    names = [spec.name for spec in specs]
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            arrays: Mapping[str, Array] = {"arr_0": loaded}
+        else:
+            with loaded:
+                arrays = {key: loaded[key] for key in loaded.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError(
+            f"{path} must be an .npz or .npy of plain numbers ({error})"
+        ) from None
+    if len(names) == 1 and names[0] not in arrays:
+        only = next((key for key in _ONLY if key in arrays), None)
+        if only is None and len(arrays) == 1:
+            only = next(iter(arrays))
+        if only is not None:
+            return {names[0]: arrays[only]}
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise UsageError(
+            f"{path} must hold an array for every input; {', '.join(missing)} is missing "
+            f"(it holds {', '.join(arrays) or 'nothing'})"
+        )
+    return {name: arrays[name] for name in names}
+
+
+def _batches(what: str, array: Array, spec: TensorSpec) -> Array:
+    """`array` as [samples, *shape of one input], checked against `spec`."""
+    if array.ndim == len(spec.shape) and array.ndim > 0:
+        batch = 1 if isinstance(spec.shape[0], str) else spec.shape[0]
+        whole = len(array) // batch if batch else 0
+        array = array[: whole * batch].reshape(whole, batch, *array.shape[1:])
+    one = array.shape[1:]
+    if array.ndim != len(spec.shape) + 1 or not spec.admits(spec.dtype, one):
+        raise UsageError(
+            f"{what} must be samples of {spec} (not {array.dtype.name} {list(array.shape)}): "
+            "the first axis counts samples"
+        )
+    return _converted(what, array, spec)
+
+
+def _converted(what: str, array: Array, spec: TensorSpec) -> Array:
+    """To the input's dtype where that stays within a kind (float64 to float32)."""
+    wanted = DTYPES[spec.dtype]
+    if not np.can_cast(array.dtype, wanted, casting="same_kind"):
+        raise UsageError(f"{what} must be {spec.dtype} (not {array.dtype.name}): convert it")
+    with np.errstate(over="ignore"):
+        converted = array.astype(wanted, copy=False)
+    whole = array.dtype.kind in "iu" and wanted.kind in "iu"
+    if whole and not np.array_equal(array, converted):
+        raise UsageError(f"{what} must fit {spec.dtype}: some of its values are too large")
+    return converted
