@@ -22,8 +22,8 @@ PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 #: The grey that YOLO's letterboxing fills with; near the mean of photos.
 _PAD = 114
 #: Slope of the amplitude spectrum of random pictures. Photos have about 1, but their phases
-#: line up in edges, which a codec uses and random phases do not give: with 1.5, JPEG at quality
-#: 90 needs 17 KB for 224x224, as scikit-learn's sample photos do (12 and 17 KB; with 1.0: 32).
+#: line up in edges, which a codec uses and random phases do not give: with 1.5, JPEG at
+#: quality 90 needs 17 KB for 224x224; scikit-learn's sample photos need 12 and 17 (1.0: 32).
 _SLOPE = 1.5
 #: Keys taken for a single input of whatever name.
 _ONLY = ("images", "image", "arr_0")
