@@ -1,0 +1,164 @@
+"""The gRPC shell around sessions, requests and descriptions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, final
+
+import grpc
+import grpc.aio
+
+from midstream_cloud.session import Service, Session, status_of
+from midstream_cloud.tails import Answer, Job
+from midstream_wire.credentials import is_bearer
+from midstream_wire.descriptions import Description
+from midstream_wire.errors import CloudRefused, MidstreamError
+from midstream_wire.frames import GoAway, ServerFrame, Status
+from midstream_wire.messages import (
+    read_client,
+    read_infer,
+    write_description,
+    write_infer,
+    write_server,
+)
+from midstream_wire.v1 import midstream_pb2 as pb
+from midstream_wire.v1 import midstream_pb2_grpc
+
+_STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+@final
+class Midstream(midstream_pb2_grpc.MidstreamServicer):
+    """midstream.v1.Midstream on grpc.aio."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._reading: dict[Session, asyncio.Task[None]] = {}
+        self._draining: Status | None = None
+
+    async def Session(self, _requests: object, context: Any) -> None:
+        # One write at a time: the call takes no second one before the first is done.
+        lock = asyncio.Lock()
+
+        async def send(frame: ServerFrame) -> None:
+            message = write_server(frame)
+            async with lock:
+                await context.write(message)
+
+        if self._draining is not None:
+            await send(GoAway(self._draining))
+            return
+        session = Session(self._service, send)
+        reading = asyncio.create_task(_converse(session, send, context))
+        self._reading[session] = reading
+        try:
+            await asyncio.wait((reading,))
+        finally:
+            del self._reading[session]
+            session.close()
+            reading.cancel()
+        if not reading.cancelled():  # by `drain`
+            reading.result()
+
+    async def Infer(self, request: pb.InferRequest, context: Any) -> pb.InferReply:
+        try:
+            answer = await self._infer(request)
+        except MidstreamError as error:
+            status = status_of(error)
+            await context.abort(_STATUS_CODES[status.code], status.message)
+        payloads = {name: b"".join(pieces) for name, pieces in answer.payloads.items()}
+        return write_infer(payloads, answer.timings)
+
+    async def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.DescribeReply:
+        models = self._service.repository.models
+        if request.model and request.model not in models:
+            await context.abort(
+                grpc.StatusCode.NOT_FOUND,
+                f"the model must be one that is served here ({', '.join(sorted(models))}), "
+                f"not {request.model[:64]!r}",
+            )
+        named = [models[request.model]] if request.model else models.values()
+        described = tuple(model.describe() for model in named)
+        return write_description(Description(self._service.name, described))
+
+    async def drain(self, reason: Status) -> None:
+        """Say GoAway to every session; returns when each has finished what is under way."""
+        self._draining = reason
+
+        async def close(session: Session, reading: asyncio.Task[None]) -> None:
+            await session.drain(reason)
+            reading.cancel()
+
+        closing = [close(*entry) for entry in self._reading.items()]
+        await asyncio.gather(*closing, return_exceptions=True)
+
+    async def _infer(self, message: pb.InferRequest) -> Answer:
+        service = self._service
+        received_s = service.clock()
+        if self._draining is not None:
+            raise CloudRefused(self._draining.code, self._draining.message)
+        hello, request = read_infer(message)
+        model = service.repository.find(hello)
+        incoming = model.assemble(
+            request.first_segment,
+            request.tensors,
+            max_nbytes=service.limits.max_request_nbytes,
+        )
+        for piece in request.pieces:
+            incoming.feed(piece)
+        job = Job(model, request.first_segment, incoming.result(), received_s, service.clock())
+        return await asyncio.wrap_future(service.tails.submit(job))
+
+
+async def _converse(
+    session: Session, send: Callable[[ServerFrame], Awaitable[None]], context: Any
+) -> None:
+    """Read the stream to its end, or to the first message that breaks the protocol."""
+    while (message := await context.read()) is not grpc.aio.EOF:
+        try:
+            await session.receive(read_client(message))
+        except MidstreamError as error:
+            await send(GoAway(status_of(error)))
+            return
+    await session.finish()
+
+
+@final
+class RequireToken(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # untyped base
+    """Answers UNAUTHENTICATED to every call that does not carry the bearer token.
+
+    Health checks pass: those who ask (load balancers, container engines) have no secrets, and
+    learn nothing but whether the server is up.
+    """
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        handler = await continuation(details)
+        open_to_all = details.method.startswith("/grpc.health.v1.")
+        if handler is None or open_to_all:
+            return handler
+        if is_bearer(details.invocation_metadata or (), self._token):
+            return handler
+        return _refusing(handler)
+
+
+def _refusing(handler: Any) -> Any:
+    """A handler of the same kind that only says why not."""
+
+    async def refuse(_request: object, context: Any) -> None:
+        await context.abort(
+            grpc.StatusCode.UNAUTHENTICATED,
+            "this server must be given its bearer token: name the file that holds it",
+        )
+
+    make = grpc.unary_unary_rpc_method_handler
+    if handler.response_streaming:
+        make = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.request_streaming
+            else grpc.unary_stream_rpc_method_handler
+        )
+    return make(refuse, handler.request_deserializer, handler.response_serializer)

@@ -1,0 +1,284 @@
+"""One edge's session: frames in, frames out. Knows nothing of gRPC.
+
+What a single request does wrong is answered in-band and the session goes on. What breaks the
+protocol is raised: the caller says GoAway and closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import final
+
+from midstream_cloud.repository import Model, Repository
+from midstream_cloud.tails import Clock, Job, Tails
+from midstream_wire.errors import (
+    CloudRefused,
+    CodecError,
+    MidstreamError,
+    ProtocolError,
+    TensorError,
+)
+from midstream_wire.frames import (
+    Cancel,
+    ClientFrame,
+    Code,
+    GoAway,
+    Hello,
+    More,
+    Piece,
+    Ping,
+    Pong,
+    Reply,
+    Request,
+    ServerFrame,
+    Status,
+    Welcome,
+)
+from midstream_wire.limits import KIB, MAX_IN_FLIGHT, MAX_PADDING_NBYTES, MAX_REQUEST_NBYTES
+from midstream_wire.transfers import Incoming, reply_frames
+
+_LOG = logging.getLogger(__name__)
+
+Send = Callable[[ServerFrame], Awaitable[None]]
+
+#: Pieces up to this size are decoded where they arrive; a hop to another thread costs 0.1 ms,
+#: as much as checking and copying 512 KiB.
+_INLINE_NBYTES = 256 * KIB
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one session may ask for."""
+
+    max_request_nbytes: int = MAX_REQUEST_NBYTES
+    max_in_flight: int = MAX_IN_FLIGHT
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What all sessions of a server share."""
+
+    name: str
+    repository: Repository
+    tails: Tails
+    decoders: Executor
+    limits: Limits = field(default_factory=Limits)
+    clock: Clock = time.monotonic
+    padding: bytes = field(default_factory=lambda: _incompressible(MAX_PADDING_NBYTES))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Arriving:
+    """A request that is not complete yet."""
+
+    first_segment: int
+    incoming: Incoming
+    deadline_s: float | None
+
+
+@final
+class Session:
+    """The server's half of one Session stream, driven by a single task that reads it."""
+
+    def __init__(self, service: Service, send: Send) -> None:
+        self._service = service
+        self._send = send
+        self._model: Model | None = None
+        self._draining: Status | None = None
+        self._highest_id = -1
+        self._arriving: dict[int, _Arriving] = {}
+        self._waiting: dict[int, asyncio.Task[None]] = {}  # for a tail; may be cancelled
+        self._tasks: set[asyncio.Task[None]] = set()  # these, and those that send their reply
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def receive(self, frame: ClientFrame) -> None:
+        """Take the peer's next frame; `MidstreamError` when the session cannot go on."""
+        arrived_s = self._service.clock()
+        if self._model is None:
+            await self._open(frame)
+            return
+        match frame:
+            case Request():
+                await self._begin(frame, arrived_s)
+            case More():
+                await self._continue(frame, arrived_s)
+            case Cancel():
+                self._cancel(frame.id)
+            case Ping():
+                await self._pong(frame, arrived_s)
+            case Hello():
+                raise ProtocolError(
+                    "a session must have one Hello (not two): open another one"
+                )
+
+    async def drain(self, reason: Status) -> None:
+        """Refuse new requests from now on; returns when the last one is answered."""
+        self._draining = reason
+        self._note_idle()
+        await self._send(GoAway(reason))
+        await self._idle.wait()
+
+    async def finish(self) -> None:
+        """The peer will send nothing more; returns when all that arrived whole is answered."""
+        self._arriving.clear()
+        self._note_idle()
+        await self._idle.wait()
+
+    def close(self) -> None:
+        """Drop everything: the stream is gone."""
+        for task in self._tasks:
+            task.cancel()
+        self._arriving.clear()
+
+    async def _open(self, frame: ClientFrame) -> None:
+        if not isinstance(frame, Hello):
+            came = type(frame).__name__
+            raise ProtocolError(f"a session's first message must be a Hello (not a {came})")
+        service = self._service
+        self._model = service.repository.find(frame)
+        limits = service.limits
+        await self._send(
+            Welcome(service.name, limits.max_request_nbytes, limits.max_in_flight)
+        )
+
+    async def _begin(self, request: Request, arrived_s: float) -> None:
+        try:
+            arriving = self._admit(request, arrived_s)
+        except MidstreamError as error:
+            await self._send(Reply(request.id, status_of(error)))
+            return
+        self._arriving[request.id] = arriving
+        self._idle.clear()
+        await self._feed(request.id, request.pieces, arrived_s)
+
+    def _admit(self, request: Request, arrived_s: float) -> _Arriving:
+        """Check what can be checked before any piece is decoded."""
+        assert self._model is not None
+        limits = self._service.limits
+        if request.id <= self._highest_id:
+            raise ProtocolError(
+                f"the ids of a session's requests must ascend ({request.id} came after "
+                f"{self._highest_id}): choose a new id"
+            )
+        self._highest_id = request.id
+        if self._draining is not None:
+            raise CloudRefused(self._draining.code, self._draining.message)
+        if len(self._arriving) + len(self._tasks) >= limits.max_in_flight:
+            raise CloudRefused(
+                Code.RESOURCE_EXHAUSTED,
+                f"at most {limits.max_in_flight} requests of a session may be under way: wait "
+                "for a reply before the next one",
+            )
+        incoming = self._model.assemble(
+            request.first_segment, request.tensors, max_nbytes=limits.max_request_nbytes
+        )
+        deadline_s = arrived_s + request.budget_s if request.budget_s else None
+        return _Arriving(request.first_segment, incoming, deadline_s)
+
+    async def _continue(self, more: More, arrived_s: float) -> None:
+        if more.id in self._arriving:
+            await self._feed(more.id, more.pieces, arrived_s)
+        elif more.id > self._highest_id:
+            message = f"pieces must belong to a request that was opened (not {more.id})"
+            await self._send(Reply(more.id, Status(Code.INVALID_ARGUMENT, message)))
+        # Else they were under way when their request was refused or cancelled.
+
+    async def _feed(self, id: int, pieces: tuple[Piece, ...], arrived_s: float) -> None:
+        arriving = self._arriving[id]
+        try:
+            for piece in pieces:
+                if len(piece.data) <= _INLINE_NBYTES:
+                    arriving.incoming.feed(piece)
+                else:
+                    loop = asyncio.get_running_loop()
+                    await loop.run_in_executor(
+                        self._service.decoders, arriving.incoming.feed, piece
+                    )
+        except MidstreamError as error:
+            await self._fail(id, status_of(error))
+            return
+        if arriving.incoming.done:
+            del self._arriving[id]
+            self._run(id, arriving, arrived_s)
+
+    async def _fail(self, id: int, status: Status) -> None:
+        del self._arriving[id]
+        await self._send(Reply(id, status))
+        self._note_idle()
+
+    def _run(self, id: int, arriving: _Arriving, received_s: float) -> None:
+        assert self._model is not None
+        job = Job(
+            model=self._model,
+            first_segment=arriving.first_segment,
+            tensors=arriving.incoming.result(),
+            received_s=received_s,
+            decoded_s=self._service.clock(),
+            deadline_s=arriving.deadline_s,
+        )
+        task = asyncio.create_task(self._answer(id, job))
+        self._waiting[id] = task
+        self._tasks.add(task)
+        task.add_done_callback(lambda task: self._leave(id, task))
+
+    async def _answer(self, id: int, job: Job) -> None:
+        try:
+            answer = await asyncio.wrap_future(self._service.tails.submit(job))
+        except MidstreamError as error:
+            status = status_of(error)
+        except Exception:
+            _LOG.exception("request %d of %s failed", id, job.model.name)
+            status = Status(Code.INTERNAL, "the cloud failed to run this request: see its log")
+        else:
+            # A reply that is being sent is no longer cancelled: half of it is out.
+            self._waiting.pop(id, None)
+            for frame in reply_frames(id, answer.payloads, answer.timings):
+                await self._send(frame)
+            return
+        self._waiting.pop(id, None)
+        await self._send(Reply(id, status))
+
+    def _leave(self, id: int, task: asyncio.Task[None]) -> None:
+        self._waiting.pop(id, None)
+        self._tasks.discard(task)
+        self._note_idle()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _LOG.debug("reply %d was not sent: %s", id, error)  # the stream broke
+
+    def _cancel(self, id: int) -> None:
+        self._arriving.pop(id, None)
+        if (task := self._waiting.get(id)) is not None:
+            task.cancel()
+        self._note_idle()
+
+    async def _pong(self, ping: Ping, arrived_s: float) -> None:
+        padding = self._service.padding[: ping.reply_nbytes]
+        await self._send(Pong(ping.id, padding, arrived_s, self._service.clock()))
+
+    def _note_idle(self) -> None:
+        if not self._arriving and not self._tasks:
+            self._idle.set()
+
+
+def status_of(error: MidstreamError) -> Status:
+    """The status that tells a peer of `error`."""
+    if isinstance(error, CloudRefused):
+        return Status(error.code, str(error))
+    if isinstance(error, ProtocolError | CodecError | TensorError):
+        return Status(Code.INVALID_ARGUMENT, str(error))
+    return Status(Code.INTERNAL, str(error))
+
+
+def _incompressible(nbytes: int) -> bytes:
+    """Padding that nothing on the way makes smaller, or a probe would measure too well."""
+    return random.Random(0).randbytes(nbytes)

@@ -1,0 +1,166 @@
+"""Running tails: a pool of workers behind a queue that refuses what it cannot serve in time.
+
+The core of the cloud: decoded tensors in, encoded outputs and timings out, with nothing of
+the transport in it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import final
+
+from midstream_cloud.repository import Model
+from midstream_wire.codecs import codec, encode, encode_bytes
+from midstream_wire.errors import CloudRefused
+from midstream_wire.frames import Code, ServerTimings
+from midstream_wire.limits import KIB
+from midstream_wire.tensors import Array
+
+Clock = Callable[[], float]
+
+#: Weight of the newest run in the estimate of a tail's time: ten runs forget a cold start.
+_NEWEST = 0.2
+
+#: Outputs below this leave raw: they fit one packet train of TCP's initial window or little
+#: more, and compressing them saves less than it costs.
+_SMALL_NBYTES = 64 * KIB
+
+#: An output is compressed when a probe of it shrinks to this share. Near 1, the time to
+#: compress (300-800 MB/s) outweighs the bytes saved on any link above 100 Mbit/s.
+_WORTH = 0.9
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One request's tail: which segments, on what, and by when.
+
+    Clock readings: `received_s` when the last piece had arrived, `decoded_s` when the tensors
+    stood ready, `deadline_s` from when on nobody waits for the answer.
+    """
+
+    model: Model
+    first_segment: int
+    tensors: Mapping[str, Array]
+    received_s: float
+    decoded_s: float
+    deadline_s: float | None = None
+
+    @property
+    def kind(self) -> tuple[str, int]:
+        """What decides how long it takes."""
+        return self.model.name, self.first_segment
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Encoded outputs by name, ready to send, and where the time went."""
+
+    payloads: Mapping[str, list[bytes | memoryview]]
+    timings: ServerTimings
+
+
+@final
+class Tails:
+    """`workers` threads that run tails, and a queue of at most `max_queued` jobs."""
+
+    def __init__(
+        self, *, workers: int, max_queued: int = 64, clock: Clock = time.monotonic
+    ) -> None:
+        self._workers = workers
+        self._max_queued = max_queued
+        self._clock = clock
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="tail")
+        self._lock = threading.Lock()
+        self._unfinished = 0
+        self._work_s = 0.0  # estimated, of all that is unfinished
+        self._estimates_s: dict[tuple[str, int], float] = {}
+
+    def submit(self, job: Job) -> Future[Answer]:
+        """Queue a job. Cancelling the future drops it unless it runs already.
+
+        `CloudRefused`, here or from the future: RESOURCE_EXHAUSTED when the queue is full,
+        DEADLINE_EXCEEDED as soon as it is clear that the answer would come too late.
+        """
+        with self._lock:
+            self._refuse_hopeless(job)
+            estimate_s = self._estimates_s.get(job.kind, 0.0)
+            self._unfinished += 1
+            self._work_s += estimate_s
+        future = self._pool.submit(self._run, job)
+        future.add_done_callback(lambda _: self._leave(estimate_s))
+        return future
+
+    def close(self) -> None:
+        """Take nothing more and drop what is queued; does not wait for what runs."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _refuse_hopeless(self, job: Job) -> None:
+        queued = self._unfinished - self._workers
+        if queued >= self._max_queued:
+            raise CloudRefused(
+                Code.RESOURCE_EXHAUSTED,
+                f"at most {self._max_queued} requests may wait for {self._workers} workers "
+                f"({queued} do): send fewer, or run the rest on the edge",
+            )
+        # The job's own time is left out: an estimate spoilt by a cold start would refuse the
+        # very runs that correct it.
+        wait_s = self._work_s / self._workers if queued >= 0 else 0.0
+        if job.deadline_s is not None and self._clock() + wait_s > job.deadline_s:
+            raise _too_late(wait_s)
+
+    def _leave(self, estimate_s: float) -> None:
+        with self._lock:
+            self._unfinished -= 1
+            self._work_s = max(0.0, self._work_s - estimate_s) if self._unfinished else 0.0
+
+    def _run(self, job: Job) -> Answer:
+        started_s = self._clock()
+        queue_s = started_s - job.decoded_s
+        if job.deadline_s is not None and started_s > job.deadline_s:
+            raise _too_late(queue_s)
+        chain = job.model.chain
+        made = chain.run(job.tensors, job.first_segment, len(job.model.partition.segments))
+        ran_s = self._clock()
+        names = [spec.name for spec in job.model.returns(job.first_segment)]
+        payloads = {name: _encode(made[name]) for name in names}
+        self._learn(job, ran_s - started_s)
+        timings = ServerTimings(
+            received_s=job.received_s,
+            finished_s=self._clock(),
+            queue_s=queue_s,
+            decode_s=job.decoded_s - job.received_s,
+            tail_s=ran_s - started_s,
+        )
+        return Answer(payloads, timings)
+
+    def _learn(self, job: Job, tail_s: float) -> None:
+        with self._lock:
+            known_s = self._estimates_s.get(job.kind, tail_s)
+            self._estimates_s[job.kind] = known_s + _NEWEST * (tail_s - known_s)
+
+
+def _too_late(wait_s: float) -> CloudRefused:
+    return CloudRefused(
+        Code.DEADLINE_EXCEEDED,
+        f"the answer must be due later than the queue's wait of {wait_s:.3f} s: allow more "
+        "time, or run the rest on the edge",
+    )
+
+
+def _encode(array: Array) -> list[bytes | memoryview]:
+    """The payload of an output: without loss always, compressed where that is worth it."""
+    chosen = codec("lossless" if _shrinks(array) else "raw")
+    return list(encode(chosen, array))
+
+
+def _shrinks(array: Array) -> bool:
+    if array.nbytes < _SMALL_NBYTES:
+        return False
+    probe = array.reshape(-1)[: _SMALL_NBYTES // array.itemsize]
+    return len(encode_bytes(codec("lossless"), probe)) < _WORTH * probe.nbytes

@@ -1,0 +1,151 @@
+"""Frames survive protobuf, and what a peer must not send is refused."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from midstream_wire import limits
+from midstream_wire.descriptions import CutDescription, Description, ModelDescription
+from midstream_wire.errors import ProtocolError
+from midstream_wire.frames import (
+    Cancel,
+    ClientFrame,
+    Code,
+    GoAway,
+    Hello,
+    More,
+    Piece,
+    Ping,
+    Pong,
+    Reply,
+    Request,
+    ServerFrame,
+    ServerTimings,
+    Status,
+    Welcome,
+)
+from midstream_wire.messages import (
+    read_client,
+    read_description,
+    read_server,
+    write_client,
+    write_description,
+    write_server,
+)
+from midstream_wire.tensors import DTYPES, TensorSpec
+from midstream_wire.v1 import midstream_pb2 as pb
+
+_IDS = st.integers(0, 2**64 - 1)
+_SMALL = st.integers(0, 2**32 - 1)
+_NAMES = st.text(max_size=20)
+_SECONDS = st.floats(0, 1e9)
+_PIECES = st.lists(st.builds(Piece, _SMALL, st.binary(max_size=40)), max_size=3).map(tuple)
+_TENSORS = st.lists(_NAMES, max_size=3).map(tuple)
+_STATUSES = st.builds(Status, st.integers(0, 16), _NAMES)
+_TIMINGS = st.builds(ServerTimings, *[_SECONDS] * 5)
+
+_CLIENT: st.SearchStrategy[ClientFrame] = st.one_of(
+    st.builds(Hello, _NAMES, _NAMES, _NAMES),
+    st.builds(Request, _IDS, _SMALL, _TENSORS, _PIECES, _SECONDS),
+    st.builds(More, _IDS, _PIECES),
+    st.builds(Cancel, _IDS),
+    st.builds(Ping, _IDS, st.binary(max_size=40), st.integers(0, limits.MAX_PADDING_NBYTES)),
+)
+_SERVER: st.SearchStrategy[ServerFrame] = st.one_of(
+    st.builds(Welcome, _NAMES, _IDS, _SMALL),
+    st.builds(Reply, _IDS, _STATUSES, _TENSORS, _PIECES, _TIMINGS),
+    st.builds(More, _IDS, _PIECES),
+    st.builds(Pong, _IDS, st.binary(max_size=40), _SECONDS, _SECONDS),
+    st.builds(GoAway, _STATUSES),
+)
+_SPECS = st.builds(
+    TensorSpec,
+    _NAMES,
+    st.sampled_from(sorted(DTYPES)),
+    st.lists(st.integers(0, 2**40) | st.sampled_from(["batch", "n"]), max_size=4).map(tuple),
+)
+
+
+@given(_CLIENT)
+def test_a_client_frame_survives_the_wire(frame: ClientFrame) -> None:
+    encoded = write_client(frame).SerializeToString()
+    assert read_client(pb.ClientMessage.FromString(encoded)) == frame
+
+
+@given(_SERVER)
+def test_a_server_frame_survives_the_wire(frame: ServerFrame) -> None:
+    encoded = write_server(frame).SerializeToString()
+    assert read_server(pb.ServerMessage.FromString(encoded)) == frame
+
+
+@pytest.mark.parametrize(
+    ("frame", "encoded"),
+    [
+        (Hello("net", "ab", "me"), "0a0d 0a036e6574 12026162 1a026d65"),
+        (Request(7, 2, ("t",), (Piece(0, b"xy"),)), "120d 0807 1002 220174 2a04 12027879"),
+        (More(7, (Piece(1, b"z"),)), "1a09 0807 1205 0801 12017a"),
+        (Cancel(7), "2202 0807"),
+        (Ping(1, b"p", 300), "2a08 0801 120170 18ac02"),
+    ],
+)
+def test_the_bytes_on_the_wire_are_these(frame: ClientFrame, encoded: str) -> None:
+    data = bytes.fromhex(encoded)
+    assert write_client(frame).SerializeToString(deterministic=True) == data
+    assert read_client(pb.ClientMessage.FromString(data)) == frame
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (pb.ClientMessage(), "of a kind that this side knows"),
+        (pb.ClientMessage(request=pb.Request(budget_s=-1)), "budget_s"),
+        (pb.ClientMessage(request=pb.Request(budget_s=math.nan)), "budget_s"),
+        (pb.ClientMessage(request=pb.Request(tensors=["t"] * 1025)), "at most 1024 tensors"),
+        (pb.ClientMessage(ping=pb.Ping(reply_nbytes=2**32 - 1)), "at most 4194304 bytes"),
+        (
+            pb.ClientMessage(more=pb.More(pieces=[pb.Piece(data=bytes(2 * 2**20 + 1))])),
+            "at most 2097152 bytes",
+        ),
+    ],
+)
+def test_what_a_client_must_not_send_is_refused(
+    message: pb.ClientMessage, reason: str
+) -> None:
+    with pytest.raises(ProtocolError, match=reason):
+        read_client(message)
+
+
+def test_a_kind_of_message_from_the_future_is_refused() -> None:
+    future = bytes.fromhex("7a00")  # field 15, which nobody has defined
+    with pytest.raises(ProtocolError, match="same version"):
+        read_client(pb.ClientMessage.FromString(future))
+    with pytest.raises(ProtocolError, match="same version"):
+        read_server(pb.ServerMessage.FromString(future))
+
+
+@given(st.lists(_SPECS, max_size=3).map(tuple), st.lists(_SMALL, max_size=4).map(tuple))
+def test_a_description_survives_the_wire(
+    specs: tuple[TensorSpec, ...], runs: tuple[int, ...]
+) -> None:
+    model = ModelDescription(
+        "m", "g", "p", (CutDescription("c", runs, specs),), ("raw",), "{}"
+    )
+    description = Description("server", (model, model))
+    encoded = write_description(description).SerializeToString()
+    assert read_description(pb.DescribeReply.FromString(encoded)) == description
+
+
+def test_a_description_with_an_unknown_dtype_is_refused() -> None:
+    message = pb.DescribeReply()
+    message.models.add().cuts.add().tensors.add().dtype = "string"
+    with pytest.raises(ProtocolError, match="dtype must be one of"):
+        read_description(message)
+
+
+def test_an_empty_status_means_ok() -> None:
+    assert Status().ok
+    assert not Status(Code.INTERNAL).ok
