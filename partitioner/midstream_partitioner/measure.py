@@ -30,9 +30,6 @@ Progress = Callable[[int, int], None]
 #: Codecs whose cost is measured at every cut that they accept.
 CODECS = ("raw", "lossless", "half", "int8", "int8c", "png", "jpeg", "webp")
 
-#: Outputs of a reply travel raw.
-REPLY_CODEC = "raw"
-
 
 def no_progress(done: int, total: int) -> None:
     """Say nothing."""
@@ -111,7 +108,8 @@ def profile_segments(
         segments=segments,
         codecs=tuple(costs),
         replies_nbytes=tuple(
-            _reply_nbytes(partition.outputs_from(k)) for k in range(len(partition.cuts))
+            sum(spec.nominal_nbytes for spec in partition.outputs_from(k))
+            for k in range(len(partition.cuts))
         ),
     )
 
@@ -267,11 +265,3 @@ def _exchange(
         encode_s += encoded - started
         size += len(payload)
     return size, encode_s, decode_s
-
-
-def _reply_nbytes(specs: Sequence[TensorSpec]) -> int:
-    """Bytes of a reply's outputs, symbolic dimensions at 1."""
-    return sum(
-        nbytes_of(spec.dtype, [size if isinstance(size, int) else 1 for size in spec.shape])
-        for spec in specs
-    )

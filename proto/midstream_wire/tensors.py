@@ -65,5 +65,10 @@ class TensorSpec:
                 "layout and dtype against the network's"
             )
 
+    @property
+    def nominal_nbytes(self) -> int:
+        """Bytes with every symbolic dimension at 1."""
+        return nbytes_of(self.dtype, [1 if isinstance(d, str) else d for d in self.shape])
+
     def __str__(self) -> str:
         return f"{self.dtype} [{', '.join(map(str, self.shape))}]"
