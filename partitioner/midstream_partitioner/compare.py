@@ -20,7 +20,8 @@ def relative_error(expected: Mapping[str, Array], given: Mapping[str, Array]) ->
     0.0 for equal outputs, NaNs and infinities included; infinite where one side has a number
     and the other none, where an output is missing, and where shapes differ.
     """
-    return max((_error(made, given.get(name)) for name, made in expected.items()), default=0.0)
+    errors = (_error(made, given.get(name)) for name, made in expected.items())
+    return max(errors, default=0.0)
 
 
 def argmax_equal(expected: Mapping[str, Array], given: Mapping[str, Array]) -> bool:

@@ -22,7 +22,7 @@ from midstream_partitioner.profile import CodecCost, Layer, LayerProfile, Profil
 from midstream_partitioner.runtime import Executor, trace_kernels
 from midstream_wire.codecs import codec as codec_called
 from midstream_wire.codecs import decode, encode_bytes
-from midstream_wire.tensors import Array, TensorSpec, nbytes_of
+from midstream_wire.tensors import Array, TensorSpec
 
 #: Called with the number of steps done and the number of steps in all.
 Progress = Callable[[int, int], None]

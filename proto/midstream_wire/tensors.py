@@ -1,4 +1,4 @@
-"""What a tensor may look like: the dtypes that midstream carries, and specs that check arrays."""
+"""What a tensor may look like: the dtypes that midstream carries, specs that check arrays."""
 
 from __future__ import annotations
 
