@@ -25,7 +25,7 @@ def relative_error(expected: Mapping[str, Array], given: Mapping[str, Array]) ->
 
 
 def argmax_equal(expected: Mapping[str, Array], given: Mapping[str, Array]) -> bool:
-    """Whether the largest entry along the last axis stands at the same place in all outputs."""
+    """Whether the largest entry along the last axis stands at the same place everywhere."""
     return all(
         name in given
         and np.array_equal(np.argmax(made, axis=-1), np.argmax(given[name], axis=-1))
