@@ -29,9 +29,9 @@ test-torch: .venv-torch/.torch  ## intake of torch modules, in an environment th
 	.venv-torch/bin/python -m pytest -m torch $(PYTEST_ARGS)
 
 check: $(VENV)/.dev proto-check  ## ruff, mypy --strict, the import rules, the generated code
-	$(BIN)/ruff check
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+	@failed=; for tool in "ruff check" mypy "lint-imports --no-logo"; do \
+	  echo "== $$tool"; $(BIN)/$$tool || failed="$$failed [$$tool]"; \
+	done; test -z "$$failed" || { echo "check failed:$$failed"; exit 1; }
 
 bench: $(VENV)/.dev  ## every benchmark, one after the other; results go to out/benchmarks
 	@mkdir -p out/benchmarks
@@ -57,8 +57,8 @@ clean:  ## remove environments, caches and outputs
 # Environments. A stamp stands for what is installed; .dev includes all that .lab does.
 
 define create
-@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-  { echo "midstream needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1): name another, as in 'make PYTHON=python3.12 $(MAKECMDGOALS)'"; exit 1; }
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+  { echo "midstream needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>/dev/null || echo missing): name another, as in 'make PYTHON=python3.12 $(MAKECMDGOALS)'"; exit 1; }
 @echo "setting up $(@D)"
 @test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 endef
