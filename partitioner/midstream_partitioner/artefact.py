@@ -19,12 +19,12 @@ from typing import Annotated, Any, Literal, final
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from midstream_partitioner.cuts import MAX_NODES, Cut, head_of, runs_of
+from midstream_partitioner.cuts import MAX_NODES, Cut, check_runs, head_of, runs_of
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.partition import Partition, Segment
 from midstream_partitioner.profile import Profile
 from midstream_wire.errors import ModelError, UsageError
-from midstream_wire.tensors import TensorSpec
+from midstream_wire.tensors import DTYPES, TensorSpec
 
 SUFFIX = ".midstream"
 
@@ -59,7 +59,7 @@ class _CutEntry:
 @final
 @checked_dataclass(frozen=True, config=_CONFIG)
 class _SpecEntry:
-    dtype: _Name
+    dtype: Annotated[str, Field(pattern=f"^({'|'.join(DTYPES)})$")]
     shape: tuple[_Size | _Name, ...]
 
 
@@ -175,11 +175,19 @@ def _entry_of(partition: Partition) -> _Manifest:
     )
 
 
+def _length(runs: tuple[int, ...]) -> int:
+    check_runs(runs, node_count=MAX_NODES)
+    return sum(runs[1::2]) - sum(runs[::2])
+
+
 def _partition_of(entry: _Manifest, folder: Path) -> Partition:
     if len(entry.cuts) != len(entry.segments) + 1:
         raise UsageError(
             f"there are {len(entry.cuts)} cuts around {len(entry.segments)} segments"
         )
+    # Before any run is expanded: many segments of a million nodes would take all memory.
+    if sum(_length(segment.node_runs) for segment in entry.segments) > MAX_NODES:
+        raise UsageError(f"the segments have more than {MAX_NODES} nodes")
     specs = {name: TensorSpec(name, s.dtype, s.shape) for name, s in entry.specs.items()}
     segments = tuple(
         Segment(
@@ -193,8 +201,10 @@ def _partition_of(entry: _Manifest, folder: Path) -> Partition:
         )
         for index, segment in enumerate(entry.segments)
     )
-    for name in (name for cut in entry.cuts for name in cut.tensors):
-        specs[name]  # a KeyError names the tensor without a spec
+    for cut in entry.cuts:
+        check_runs(cut.head_runs, node_count=MAX_NODES)
+        for name in cut.tensors:
+            specs[name]  # a KeyError names the tensor without a spec
     return Partition(
         name=entry.name,
         graph_digest=entry.graph_digest,

@@ -23,6 +23,11 @@ _RANDOM = frozenset(
 )
 
 
+def _is_random(node: onnx.NodeProto) -> bool:
+    bodies = [body for a in node.attribute for body in (a.g, *a.graphs)]
+    return node.op_type in _RANDOM or any(_is_random(n) for body in bodies for n in body.node)
+
+
 def captured_names(node: onnx.NodeProto) -> tuple[str, ...]:
     """Names that the bodies of an If, Loop or Scan take from around it, in order of use."""
     names: dict[str, None] = {}
@@ -93,7 +98,7 @@ class Constants:
         outputs = {value.name for value in graph.output}
         for node in graph.node:
             consumed = {name for name in (*node.input, *captured_names(node)) if name}
-            moving = node.op_type in _RANDOM or not outputs.isdisjoint(node.output)
+            moving = _is_random(node) or not outputs.isdisjoint(node.output)
             if not moving and consumed <= names:
                 names.update(name for name in node.output if name)
                 makers.update((name, node) for name in node.output if name)

@@ -54,8 +54,7 @@ class Cut:
 
 
 def cut_of(graph: Graph, head: Iterable[int]) -> Cut:
-    """The cut behind `head`; `ModelError` unless it is closed and its tensors can "
-    "be carried."""
+    """The cut behind `head`; `ModelError` unless it is closed and all that crosses can be."""
     nodes = frozenset(head)
     if not graph.is_closed(nodes):
         raise ModelError(
@@ -101,13 +100,18 @@ def runs_of(head: Iterable[int]) -> tuple[int, ...]:
 
 def head_of(runs: Sequence[int], *, node_count: int) -> frozenset[int]:
     """Inverse of `runs_of`; `ModelError` unless the runs ascend within `node_count`."""
+    check_runs(runs, node_count=node_count)
+    return _expand(runs)
+
+
+def check_runs(runs: Sequence[int], *, node_count: int) -> None:
+    """Raise `ModelError` unless `runs` are ascending pairs within `node_count` nodes."""
     ascending = all(a < b for a, b in zip(runs, runs[1:], strict=False))
     if len(runs) % 2 or not ascending or (runs and not 0 <= runs[0] < runs[-1] <= node_count):
         raise ModelError(
             f"runs of nodes must be ascending pairs within {node_count} nodes, "
             f"not {list(runs)[:8]}: both sides must hold the same network"
         )
-    return _expand(runs)
 
 
 def _expand(runs: Sequence[int]) -> frozenset[int]:

@@ -8,6 +8,7 @@ import onnx
 from onnx.external_data_helper import uses_external_data
 
 from midstream_partitioner.constants import walk_tensors
+from midstream_partitioner.soundness import stored_nbytes
 from midstream_wire.errors import ModelError
 
 
@@ -20,16 +21,16 @@ def inline(model: onnx.ModelProto, folder: Path) -> None:
     for tensor in walk_tensors(model):
         if uses_external_data(tensor):
             entries = {entry.key: entry.value for entry in tensor.external_data}
-            tensor.raw_data = _read(entries, folder, tensor.name)
+            tensor.raw_data = _read(entries, folder, tensor)
             tensor.ClearField("external_data")
             tensor.data_location = onnx.TensorProto.DEFAULT
 
 
-def _read(entries: dict[str, str], folder: Path, name: str) -> bytes:
+def _read(entries: dict[str, str], folder: Path, tensor: onnx.TensorProto) -> bytes:
+    name = tensor.name
     location = entries.get("location", "")
-    root = folder.resolve()
-    path = (root / location).resolve()
-    if not location or not path.is_relative_to(root) or not path.is_file():
+    path = _inside(folder.resolve(), location)
+    if path is None:
         raise ModelError(
             f"external data must be a file inside the model's folder; the weight {name!r} "
             f"points to {location!r}: move the file beside the model"
@@ -45,6 +46,20 @@ def _read(entries: dict[str, str], folder: Path, name: str) -> bytes:
             f"external data must lie within its file; the weight {name!r} asks for {length} "
             f"bytes at {offset} of {location!r}, which has {size}: export the model again"
         )
+    if length != stored_nbytes(tensor):
+        raise ModelError(
+            f"the weight {name!r} must take {stored_nbytes(tensor)} bytes of {location!r}, by "
+            f"its shape and dtype, not {length}: export the model again"
+        )
     with path.open("rb") as file:
         file.seek(offset)
         return file.read(length)
+
+
+def _inside(root: Path, location: str) -> Path | None:
+    """The regular file at `location`, links resolved, if it lies in `root`."""
+    try:
+        path = (root / location).resolve()
+        return path if path.is_relative_to(root) and path.is_file() else None
+    except (OSError, ValueError, RuntimeError):  # too long, a null byte, links in a circle
+        return None

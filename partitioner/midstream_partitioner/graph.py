@@ -69,8 +69,7 @@ class Node:
 @final
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Nodes in execution order, tensors by name, and a digest over the content "
-    "(sha256, hex)."""
+    """Nodes in execution order, tensors by name, a digest over the content (sha256, hex)."""
 
     name: str
     nodes: tuple[Node, ...]

@@ -17,10 +17,13 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from midstream_partitioner import external, shapes
-from midstream_partitioner.constants import Constants, captured_names
+from midstream_partitioner.constants import Constants, captured_names, walk_tensors
 from midstream_partitioner.feed import Feed, guess_feed, prepend
 from midstream_partitioner.graph import Graph, Node, Tensor
+from midstream_partitioner.rewiring import fresh_name, rename_uses, value_names
+from midstream_partitioner.soundness import check_graph, check_weights
 from midstream_wire.errors import ModelError, UsageError
+from midstream_wire.tensors import DTYPES
 
 OLDEST_OPSET = 7
 
@@ -54,15 +57,17 @@ def load_network(
     otherwise arrays are assumed. Raises `UsageError` when there is no such file and
     `ModelError` when it is no model that can be cut.
     """
+    found = None
     if isinstance(source, onnx.ModelProto):
-        model, found = source, None
+        model, what = source, "the model given"
     elif isinstance(source, bytes):
-        model, found = _parse(source, what="the bytes given"), None
+        model, what = _parse(source), "the bytes given"
     else:
         path = Path(source)
-        model, found = _read(path), Feed.find(path)
+        model, what, found = _read(path), str(path), Feed.find(path)
         name = name or path.stem
     feed = feed or found
+    _check(model, what)
     normalised = _normalise(model)
     if feed is not None:
         normalised = prepend(normalised, feed)
@@ -72,22 +77,34 @@ def load_network(
 
 
 def _read(path: Path) -> onnx.ModelProto:
-    if not path.is_file():
+    """A model with its external weights; an empty one where the file holds none."""
+    try:
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
         raise UsageError(
             f"a model must be an ONNX file, a partition's folder or a reference network's "
-            f"name; there is no file {path}: check the path"
-        )
-    model = _parse(path.read_bytes(), what=str(path))
+            f"name; {path} cannot be read ({_reason(error)}): check the path"
+        ) from None
+    model = _parse(data)
     external.inline(model, path.resolve().parent)
     return model
 
 
-def _parse(data: bytes, *, what: str) -> onnx.ModelProto:
+def _reason(error: OSError | ValueError) -> str:
+    return (getattr(error, "strerror", None) or str(error)).lower()
+
+
+def _parse(data: bytes) -> onnx.ModelProto:
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
     except DecodeError:
         model.Clear()
+    return model
+
+
+def _check(model: onnx.ModelProto, what: str) -> None:
+    """Raise `ModelError` unless `model` is one that can be taken in."""
     if not model.graph.node or not model.opset_import:
         raise ModelError(
             f"a model must be an ONNX file with nodes; {what} is not one: export the network "
@@ -101,7 +118,8 @@ def _parse(data: bytes, *, what: str) -> onnx.ModelProto:
             f"the opset must be {OLDEST_OPSET} or newer; {what} has {opset}: convert it with "
             "onnx.version_converter"
         )
-    return model
+    check_graph(model.graph)
+    check_weights(model)
 
 
 def _normalise(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -121,9 +139,12 @@ def _normalise(model: onnx.ModelProto) -> onnx.ModelProto:
     result.ir_version = max(result.ir_version, 8)  # from 4 on initializers need not be inputs
     weights = {tensor.name for tensor in graph.initializer}
     _keep(graph.input, lambda value: value.name not in weights)
+    for value in (*graph.input, *graph.output):
+        value.ClearField("doc_string")
     _drop_dead(graph)
+    _free_outputs(graph)
     _name_nodes(graph.node)
-    for tensor in graph.initializer:
+    for tensor in walk_tensors(result):
         _pack(tensor)
     if not graph.input:
         raise ModelError(
@@ -152,10 +173,22 @@ def _drop_dead(graph: onnx.GraphProto) -> None:
     graph.ClearField("value_info")
 
 
+def _free_outputs(graph: onnx.GraphProto) -> None:
+    """Let a node make every output that is a stored constant, as nodes make the others."""
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    for value in graph.output:
+        if value.name in stored:
+            kept = fresh_name(f"{value.name}/stored", value_names(graph))
+            rename_uses(graph, value.name, kept)
+            stored[value.name].name = kept
+            graph.node.insert(0, onnx.helper.make_node("Identity", [kept], [value.name]))
+
+
 def _name_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
     taken: set[str] = set()
     for index, node in enumerate(nodes):
         node.ClearField("doc_string")
+        node.ClearField("metadata_props")
         name = node.name or f"{node.op_type}_{index}"
         while name in taken:
             name = f"{name}_{index}"
@@ -164,16 +197,24 @@ def _name_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
 
 
 def _pack(tensor: onnx.TensorProto) -> None:
-    """Store a numeric initializer as raw bytes, whichever field it came in."""
+    """Store a numeric tensor as raw bytes, whichever field it came in."""
     tensor.ClearField("doc_string")
     if tensor.HasField("raw_data") or tensor.data_type == onnx.TensorProto.STRING:
         return
-    packed = onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor), tensor.name)
-    tensor.CopyFrom(packed)
+    try:
+        array = onnx.numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, OverflowError):
+        raise ModelError(
+            f"a weight must hold as many numbers as its shape says, {list(tensor.dims)[:8]}; "
+            f"{tensor.name!r} does not: export the network again"
+        ) from None
+    tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
 
 
 def _build(model: onnx.ModelProto, *, feed: Feed, name: str) -> Network:
     constants = Constants.of(model.graph)
+    for value in model.graph.input:
+        _check_dense("inputs", value.name, shapes.spec_of(value).dtype)
     known = shapes.infer(model, feed)
     tensors = {
         tensor: Tensor(tensor, found.dtype, found.shape, found.nominal)
@@ -189,12 +230,16 @@ def _build(model: onnx.ModelProto, *, feed: Feed, name: str) -> Network:
         digest=_digest(model),
     )
     for output in graph.outputs:
-        if not graph.tensors[output].carriable:
-            raise ModelError(
-                f"outputs must be dense tensors; {output!r} of {name} is a "
-                f"{graph.tensors[output].dtype}: export the network without that output"
-            )
+        _check_dense("outputs", output, graph.tensors[output].dtype)
     return Network(name=name, graph=graph, feed=feed, model=model)
+
+
+def _check_dense(what: str, name: str, dtype: str) -> None:
+    if dtype not in DTYPES:
+        raise ModelError(
+            f"{what} must be dense tensors of numbers; {name!r} is of type {dtype}: export "
+            "the network without it"
+        )
 
 
 def _nodes(

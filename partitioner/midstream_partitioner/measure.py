@@ -87,6 +87,7 @@ def profile_segments(
     `samples` are inputs of the network; payload sizes are means over them. The chain must
     start at the first segment; times are those of `device`, its slowdown included.
     """
+    chain = chain.at_speed(1.0)
     partition = chain.partition
     last = chain.last
     walks = [_walk(chain, sample) for sample in samples]
@@ -115,8 +116,7 @@ def profile_segments(
 
 
 def _sample(run: Callable[[], object], runs: int, progress: Progress) -> list[float]:
-    """Seconds of each of `runs` calls, after one eighth as many (at least two) for "
-    "warming up."""
+    """Seconds of each of `runs` calls, after an eighth as many (or two) for warming up."""
     for _ in range(max(2, runs // 8)):
         run()
     times = []
@@ -199,8 +199,7 @@ def _time_segments(
     slowdown: float,
     progress: Callable[[int], None],
 ) -> tuple[Stat, ...]:
-    """Run the whole chain round after round, so that drift and caches hit all "
-    "segments alike."""
+    """Run the whole chain round after round: drift and caches then hit all segments alike."""
     times: list[list[float]] = [[] for _ in range(chain.last)]
     for done, walk in zip(range(-2, runs), _cycle(walks), strict=False):
         for k in range(chain.last):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
@@ -48,7 +48,13 @@ class Segment:
         """The serialized ONNX model; `ModelError` if a file no longer has the digest."""
         if isinstance(self.source, bytes):
             return self.source
-        data = self.source.read_bytes()
+        try:
+            data = self.source.read_bytes()
+        except OSError as error:
+            raise ModelError(
+                f"segment {self.index} must be in {self.source}, which cannot be read "
+                f"({error.strerror}): write the partition again"
+            ) from None
         if hashlib.sha256(data).hexdigest() != self.digest:
             raise ModelError(
                 f"segment {self.index} must have digest {self.digest[:12]}; {self.source} has "
@@ -135,11 +141,11 @@ def partition(network: Network, cuts: Iterable[Cut]) -> Partition:
     )
 
 
-def fuse(parts: Sequence[Segment]) -> bytes:
+def fuse(parts: Sequence[Segment], wanted: Container[str]) -> bytes:
     """One ONNX model that computes what consecutive segments compute one after the other.
 
-    What is made inside and used only inside is no output any more, so that onnxruntime may
-    fuse across the former cuts: a little faster, and no longer bit-identical.
+    Of what they make only the tensors in `wanted` are outputs, so that onnxruntime may fuse
+    across the former cuts: a little faster, and no longer bit-identical.
     """
     models = [onnx.load_model_from_string(part.model) for part in parts]
     merged = onnx.ModelProto()
@@ -149,13 +155,9 @@ def fuse(parts: Sequence[Segment]) -> bytes:
     made = {name for part in parts for name in part.outputs}
     inputs = {value.name: value for model in models for value in model.graph.input}
     outputs = {value.name: value for model in models for value in model.graph.output}
-    final = {value.name for value in models[-1].graph.output}
-    used = {name for part in parts for name in part.inputs}
     del merged.graph.input[:], merged.graph.output[:]
     merged.graph.input.extend(v for name, v in inputs.items() if name not in made)
-    merged.graph.output.extend(
-        v for name, v in outputs.items() if name in final or name not in used
-    )
+    merged.graph.output.extend(v for name, v in outputs.items() if name in wanted)
     return _serialize(merged)
 
 
@@ -165,6 +167,10 @@ def _append(target: onnx.GraphProto, other: onnx.GraphProto) -> None:
     weights = {tensor.name for tensor in target.initializer}
     target.node.extend(node for node in other.node if node.name not in nodes)
     target.initializer.extend(t for t in other.initializer if t.name not in weights)
+    sparse = {tensor.values.name for tensor in target.sparse_initializer}
+    target.sparse_initializer.extend(
+        t for t in other.sparse_initializer if t.values.name not in sparse
+    )
 
 
 def _chain_of(graph: Graph, cuts: Iterable[Cut]) -> tuple[Cut, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -68,6 +69,40 @@ def trace_kernels(
     return optimised, _split_runs(events)
 
 
+def observe(model: bytes, feeds: Mapping[str, Array], *, max_nbytes: int) -> dict[str, Any]:
+    """Every output of one run that may allocate at most `max_nbytes` in all.
+
+    Raises `ModelError` if the network cannot run, on these inputs or within that memory. What
+    is no tensor comes as a list or None. The first call's limit holds for the process, because
+    onnxruntime keeps one such allocator.
+    """
+    _limit_arena(max_nbytes)
+    options = _options(1)
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    session = _open(model, options)
+    once = ort.RunOptions()
+    once.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    names = [value.name for value in session.get_outputs()]
+    try:
+        return dict(zip(names, session.run(names, dict(feeds), once), strict=True))
+    except Exception as error:  # onnxruntime raises a dozen unrelated types
+        raise ModelError(
+            f"a network must run on the inputs it declares, within {max_nbytes / 2**30:.0f} "
+            f"GiB; onnxruntime says: {_first_line(error)}"
+        ) from error
+
+
+@functools.cache
+def _limit_arena(max_nbytes: int) -> None:
+    memory = ort.OrtMemoryInfo(
+        "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+    )
+    # Extend by what is asked for (1), not by doubling, which reaches the limit at half of it.
+    ort.create_and_register_allocator(
+        memory, ort.OrtArenaCfg({"max_mem": max_nbytes, "arena_extend_strategy": 1})
+    )
+
+
 def _split_runs(events: list[dict[str, Any]]) -> list[dict[str, float]]:
     """Kernel times of a chrome trace, one mapping per `model_run` span."""
     spans = sorted(
@@ -99,7 +134,10 @@ def _options(threads: int) -> ort.SessionOptions:
 
 def _open(model: bytes, options: ort.SessionOptions) -> ort.InferenceSession:
     try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        # The fallback would try the same provider again, and print to standard output first.
+        return ort.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
     except Exception as error:  # onnxruntime raises a dozen unrelated types
         raise ModelError(
             f"the network must run on onnxruntime {ort.__version__}, which refuses it: "

@@ -15,7 +15,7 @@ from typing import final
 import onnx
 
 from midstream_partitioner.feed import Feed, read_inputs
-from midstream_partitioner.runtime import Executor
+from midstream_partitioner.runtime import observe
 from midstream_wire.errors import ModelError
 from midstream_wire.tensors import DTYPES, TensorSpec, nbytes_of
 
@@ -24,6 +24,10 @@ _SHAPE_NBYTES = 4096
 
 #: No single activation may ask for more: a model of 120 bytes can ask for 16 GiB.
 MAX_TENSOR_NBYTES = 4 << 30
+
+#: What the run in which shapes are observed may allocate: a network small enough to be cut has
+#: all its activations in that.
+MAX_OBSERVED_NBYTES = 4 << 30
 
 UNKNOWN = "?"
 
@@ -168,7 +172,8 @@ def _observe(
     exposed.graph.output.extend(
         onnx.ValueInfoProto(name=name) for name in names if name not in known | inputs.keys()
     )
-    arrays = Executor(exposed.SerializeToString()).run(inputs) | inputs
+    arrays = observe(exposed.SerializeToString(), inputs, max_nbytes=MAX_OBSERVED_NBYTES)
+    arrays |= inputs
     found = {}
     for name in names:
         array, spec = arrays[name], symbolic.get(name)
@@ -185,5 +190,5 @@ def _dtype_name(elem_type: int) -> str:
     try:
         name = onnx.helper.tensor_dtype_to_np_dtype(elem_type).name
     except KeyError:
-        return onnx.TensorProto.DataType.Name(elem_type).lower()
+        return "undefined"
     return str(name) if elem_type != onnx.TensorProto.STRING else "string"
