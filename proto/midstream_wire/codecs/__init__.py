@@ -1,0 +1,21 @@
+"""Activation codecs: arrays to payloads and back. The bytes are laid down in docs/wire.md."""
+
+from __future__ import annotations
+
+from midstream_wire.codecs.base import Codec
+from midstream_wire.codecs.decoder import Decoder, decode
+from midstream_wire.codecs.encoder import JOIN_NBYTES, encode, encode_bytes
+from midstream_wire.codecs.header import BLOCK_NBYTES
+from midstream_wire.codecs.registry import CODECS, codec
+
+__all__ = [
+    "BLOCK_NBYTES",
+    "CODECS",
+    "JOIN_NBYTES",
+    "Codec",
+    "Decoder",
+    "codec",
+    "decode",
+    "encode",
+    "encode_bytes",
+]

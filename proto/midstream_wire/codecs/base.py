@@ -1,0 +1,92 @@
+"""What every codec is: a family with a code on the wire, a promise, functions of blocks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from midstream_wire.codecs.header import BLOCK_NBYTES
+from midstream_wire.errors import TensorError
+from midstream_wire.tensors import DTYPES, Array
+
+#: (a block's elements, index of its first element in the flat array) -> its body, in parts.
+#: A body of one part may alias the array; otherwise parts are joined before the next call,
+#: so they may live in scratch memory.
+EncodeBlock = Callable[[Array, int], Sequence[bytes | memoryview]]
+
+#: (a block's body, where its elements go, index of the first of them in the flat array).
+#: Raises CodecError for a body that does not hold exactly these elements.
+DecodeBlock = Callable[[memoryview, Array, int], None]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How one array is encoded: parameters for the header, and a function of blocks."""
+
+    params: bytes
+    encode_block: EncodeBlock
+
+
+@dataclass(frozen=True, slots=True)
+class Codec(ABC):
+    """A way to turn tensors into bytes and back. Instances are immutable and thread-safe.
+
+    `family` and `code` name it to people and on the wire; `quality` is 1..100, or 0 where
+    there is no such setting.
+    """
+
+    family: str
+    code: int
+    lossless: bool
+    quality: int = 0
+
+    @property
+    def id(self) -> str:
+        """The name that `codec()` takes."""
+        return f"{self.family}:{self.quality}" if self.quality else self.family
+
+    @abstractmethod
+    def accepts(self, dtype: str, shape: tuple[int, ...]) -> bool:
+        """Whether such arrays can be encoded; for others, lossless takes the codec's place."""
+
+    @abstractmethod
+    def error_bound(self, array: Array) -> float | None:
+        """The largest |x - decoded x| promised for any element of `array`; None = no promise.
+
+        0.0 where this array would travel losslessly. O(size) for lossy codecs.
+        """
+
+    @abstractmethod
+    def begin(self, array: Array) -> Encoding | None:
+        """How to encode `array` (accepted, little-endian, C order).
+
+        None where the promise cannot be kept: NaN, infinities, values out of range.
+        """
+
+    @abstractmethod
+    def resume(self, dtype: str, shape: tuple[int, ...], params: bytes) -> DecodeBlock:
+        """How to decode the blocks of such an array; raises CodecError for unfit `params`."""
+
+    def block_elements(self, dtype: str, shape: tuple[int, ...]) -> int:
+        """Elements in each block but the last, at least 1."""
+        return BLOCK_NBYTES // DTYPES[dtype].itemsize
+
+    def __str__(self) -> str:
+        return self.id
+
+
+def plain(array: Array) -> Array:
+    """`array` in C order and little-endian: itself where it is so already, else a copy."""
+    dtype = DTYPES.get(array.dtype.name)
+    if dtype is None:
+        raise TensorError(
+            f"a tensor must be of one of the dtypes {', '.join(DTYPES)} "
+            f"(not {array.dtype.name}): convert it first"
+        )
+    # Not ascontiguousarray: that makes a vector of a scalar.
+    return np.asarray(array, dtype=dtype, order="C")

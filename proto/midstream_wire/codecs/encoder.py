@@ -1,0 +1,64 @@
+"""From an array to pieces of bytes, lazily."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from midstream_wire.codecs.base import Codec, Encoding, plain
+from midstream_wire.codecs.header import Header, frame_of
+from midstream_wire.codecs.registry import LOSSLESS
+from midstream_wire.tensors import Array
+
+#: Bodies up to here are copied behind their frame, so that a small tensor is one piece. Larger
+#: ones that alias the array are pieces of their own: the copy would cost more than the call.
+JOIN_NBYTES = 1 << 16
+
+
+def encode(codec: Codec, array: Array) -> Iterator[bytes | memoryview]:
+    """The payload of `array`, in pieces; block after block is encoded when it is asked for.
+
+    Where `codec` does not accept the array, or cannot keep its promise (NaN, infinities,
+    values out of range), lossless takes its place and the header says so. Pieces of raw alias
+    the array, which must not change until they are sent. An array of at most JOIN_NBYTES is
+    exactly one piece; no piece is longer than a block's encoded bytes and the headers.
+
+    Raises TensorError at once for dtypes that midstream does not carry.
+    """
+    array = plain(array)
+    accepted = codec.accepts(array.dtype.name, array.shape)
+    encoding = codec.begin(array) if accepted else None
+    fallback = encoding is None
+    if encoding is None:
+        codec, encoding = LOSSLESS, LOSSLESS.begin(array)
+    assert encoding is not None, "lossless takes everything"
+    header = Header(
+        codec.code, codec.quality, fallback, array.dtype.name, array.shape, encoding.params
+    )
+    return _pieces(codec, encoding, header, array)
+
+
+def _pieces(
+    codec: Codec, encoding: Encoding, header: Header, array: Array
+) -> Iterator[bytes | memoryview]:
+    flat = array.reshape(-1)
+    front = header.pack()
+    if not flat.size:
+        yield front
+        return
+    step = codec.block_elements(header.dtype, header.shape)
+    for index, start in enumerate(range(0, flat.size, step)):
+        block = flat[start : start + step]
+        parts = encoding.encode_block(block, start)
+        frame = frame_of(parts, decoded_nbytes=block.nbytes, index=index)
+        front += frame.pack()
+        if len(parts) == 1 and frame.encoded_nbytes > JOIN_NBYTES:
+            yield front
+            yield parts[0]
+        else:
+            yield b"".join((front, *parts))
+        front = b""
+
+
+def encode_bytes(codec: Codec, array: Array) -> bytes:
+    """The payload of `array` as one bytes object."""
+    return b"".join(encode(codec, array))

@@ -1,0 +1,72 @@
+"""The codecs that lose nothing: raw, and lossless. Both take every dtype and every shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from midstream_wire.codecs.base import Codec, DecodeBlock, Encoding
+from midstream_wire.codecs.planes import pack_words, unpack_words
+from midstream_wire.errors import CodecError
+from midstream_wire.tensors import DTYPES, Array
+
+
+def refuse_params(codec: Codec, params: bytes) -> None:
+    """Raise CodecError if there are `params`, for codecs that have none."""
+    if params:
+        raise CodecError(f"codec {codec.id} must have no parameters (not {len(params)} bytes)")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Raw(Codec):
+    """The bytes in C order, little-endian; blocks alias the array."""
+
+    def accepts(self, dtype: str, shape: tuple[int, ...]) -> bool:
+        return dtype in DTYPES
+
+    def error_bound(self, array: Array) -> float | None:
+        return 0.0
+
+    def begin(self, array: Array) -> Encoding | None:
+        return Encoding(b"", lambda block, _: [block.view(np.uint8).data])
+
+    def resume(self, dtype: str, shape: tuple[int, ...], params: bytes) -> DecodeBlock:
+        refuse_params(self, params)
+        return _copy_block
+
+
+def _copy_block(body: memoryview, out: Array, start: int) -> None:
+    if len(body) != out.nbytes:
+        raise CodecError(f"a raw block must be {out.nbytes} bytes (not {len(body)})")
+    np.copyto(out.view(np.uint8), np.frombuffer(body, np.uint8))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Lossless(Codec):
+    """The bytes of each word in planes, zstd on those that shrink."""
+
+    def accepts(self, dtype: str, shape: tuple[int, ...]) -> bool:
+        return dtype in DTYPES
+
+    def error_bound(self, array: Array) -> float | None:
+        return 0.0
+
+    def begin(self, array: Array) -> Encoding | None:
+        words = _words_of(array.dtype.name)
+        return Encoding(b"", lambda block, _: pack_words(block.view(words)))
+
+    def resume(self, dtype: str, shape: tuple[int, ...], params: bytes) -> DecodeBlock:
+        refuse_params(self, params)
+        words = _words_of(dtype)
+        return lambda body, out, _: unpack_words(body, out.view(words))
+
+
+def _words_of(dtype: str) -> np.dtype[np.unsignedinteger]:
+    """The unsigned integer as wide as an element; a complex number is two words."""
+    numpy_dtype = DTYPES[dtype]
+    width = numpy_dtype.itemsize // (2 if numpy_dtype.kind == "c" else 1)
+    return np.dtype(f"<u{width}")
