@@ -51,6 +51,7 @@ def generate(folder: Path) -> None:
     well_known = Path(protoc.__file__).parent / "_proto"
     arguments = [f"-I{root}" for root in (ROOT, googleapis, well_known)]
     arguments += [f"--{kind}_out={folder}" for kind in ("python", "pyi", "grpc_python")]
+    folder.mkdir(parents=True, exist_ok=True)
     if protoc.main(["protoc", *arguments, PROTO]) != 0:
         raise MidstreamError(f"{PROTO} must compile: see the compiler's message above")
 

@@ -119,8 +119,12 @@ class Incoming:
             self._decoder = None
 
     def result(self) -> dict[str, Array]:
-        """The tensors by name; only when `done`."""
-        assert self.done
+        """The tensors by name; `ProtocolError` unless `done`."""
+        if not self.done:
+            raise ProtocolError(
+                f"every tensor must come whole ({len(self._arrays)} of {len(self._names)} "
+                "did): send the rest of their pieces"
+            )
         return self._arrays
 
 

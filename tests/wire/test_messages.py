@@ -105,7 +105,7 @@ def test_the_bytes_on_the_wire_are_these(frame: ClientFrame, encoded: str) -> No
         (pb.ClientMessage(request=pb.Request(budget_s=-1)), "budget_s"),
         (pb.ClientMessage(request=pb.Request(budget_s=math.nan)), "budget_s"),
         (pb.ClientMessage(request=pb.Request(tensors=["t"] * 1025)), "at most 1024 tensors"),
-        (pb.ClientMessage(ping=pb.Ping(reply_nbytes=2**32 - 1)), "at most 4194304 bytes"),
+        (pb.ClientMessage(ping=pb.Ping(reply_nbytes=2**32 - 1)), "at most 4128768 bytes"),
         (
             pb.ClientMessage(more=pb.More(pieces=[pb.Piece(data=bytes(2 * 2**20 + 1))])),
             "at most 2097152 bytes",
