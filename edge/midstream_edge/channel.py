@@ -1,0 +1,204 @@
+"""The gRPC shell of the edge: channels, and one Session stream with its two threads.
+
+Nothing that a caller does here waits for gRPC without bound. A sync call with a deadline of
+0.5 s blocked for 15 s on a cut link, and closing a channel waits for writes under way; so each
+stream has a reader thread that hands frames over as they come, sending is a queue, closing
+happens beside, and whoever wants to wait does so on a condition of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from midstream_edge.verdicts import silence, verdict
+from midstream_wire.address import Address, parse_address
+from midstream_wire.credentials import bearer, require_safe
+from midstream_wire.descriptions import Description
+from midstream_wire.errors import CloudUnavailable, PeerError
+from midstream_wire.frames import ClientFrame, Hello, ServerFrame
+from midstream_wire.limits import MAX_MESSAGE_NBYTES
+from midstream_wire.messages import read_description, read_server, write_client
+from midstream_wire.v1 import midstream_pb2 as pb
+from midstream_wire.v1.midstream_pb2_grpc import MidstreamStub
+
+#: How long one attempt to connect may take. gRPC names the option after its other use.
+CONNECT_S = 3.0
+
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    # A dead link is noticed after about two seconds instead of fifteen minutes.
+    ("grpc.keepalive_time_ms", 1000),
+    ("grpc.keepalive_timeout_ms", 1000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # The first attempt must be given time for TCP and TLS over a satellite; later ones are
+    # made on fresh channels, with our own pauses in between.
+    ("grpc.min_reconnect_backoff_ms", int(CONNECT_S * 1000)),
+    # Channels of equal options share connections and their backoff: a fresh one would not be.
+    ("grpc.use_local_subchannel_pool", 1),
+    # Retries keep copies of what was sent; requests are finished on the edge instead.
+    ("grpc.enable_retries", 0),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_NBYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_NBYTES),
+)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Where a server is and how to speak to it; what it takes to open a channel."""
+
+    address: Address
+    credentials: grpc.ChannelCredentials | None = None
+    token: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        server: str,
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        token: str | None = None,
+        insecure: bool = False,
+    ) -> Dial:
+        """Read `server` (`host:port`, `unix:path`).
+
+        Raises `UsageError` if it is no address, or if plaintext would leave the machine
+        without `insecure`.
+        """
+        address = parse_address(server)
+        require_safe(
+            address, tls=credentials is not None, token=token is not None, insecure=insecure
+        )
+        return cls(address, credentials, token)
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What goes with every call."""
+        return () if self.token is None else bearer(self.token)
+
+    def open(self) -> grpc.Channel:
+        """A fresh channel; it connects when first used."""
+        options: list[tuple[str, int]] = list(_OPTIONS)
+        if self.address.is_loopback:
+            # A proxy named in the environment cannot know what is on this machine.
+            options.append(("grpc.enable_http_proxy", 0))
+        if self.credentials is None:
+            return grpc.insecure_channel(self.address.target, options)
+        return grpc.secure_channel(self.address.target, self.credentials, options)
+
+
+def close_beside(channel: grpc.Channel) -> None:
+    """Close `channel` without waiting: on a cut link that takes until TCP gives up."""
+    threading.Thread(target=channel.close, name="midstream-close", daemon=True).start()
+
+
+@final
+class Stream:
+    """One Session stream on a channel of its own.
+
+    `on_frame` gets every frame of the server, `on_end` then once what ended the stream; both
+    are called on the reader thread with the stream itself first. Frames to send come as
+    iterators, one after the other, and are pulled when the one before has been handed to the
+    transport, so that encoding overlaps sending and a slow link holds nothing but the frame
+    that is under way.
+    """
+
+    def __init__(
+        self,
+        dial: Dial,
+        hello: Hello,
+        *,
+        on_frame: Callable[[Stream, ServerFrame], None],
+        on_end: Callable[[Stream, PeerError], None],
+    ) -> None:
+        self._dial = dial
+        self._on_frame = on_frame
+        self._on_end = on_end
+        self._outgoing: SimpleQueue[Iterable[ClientFrame] | None] = SimpleQueue()
+        self._outgoing.put([hello])
+        self._channel = dial.open()
+        self._call = MidstreamStub(self._channel).Session(self._pull(), metadata=dial.metadata)
+        threading.Thread(target=self._read, name="midstream-read", daemon=True).start()
+
+    def send(self, frames: Iterable[ClientFrame]) -> None:
+        """Queue `frames`. They must not raise; they are dropped if the stream ends first."""
+        self._outgoing.put(frames)
+
+    def close(self) -> None:
+        """End the stream and its threads, without waiting for them."""
+        self._outgoing.put(None)
+        self._call.cancel()
+        close_beside(self._channel)
+
+    def _pull(self) -> Iterator[pb.ClientMessage]:
+        while (frames := self._outgoing.get()) is not None:
+            for frame in frames:
+                yield write_client(frame)
+
+    def _read(self) -> None:
+        server = str(self._dial.address)
+        error: PeerError = CloudUnavailable(
+            f"the server at {server} must keep the session open, but it ended it: "
+            "check the server's log"
+        )
+        try:
+            for message in self._call:
+                self._on_frame(self, read_server(message))
+        except grpc.RpcError as broken:
+            error = _verdict(server, broken)
+        except PeerError as broken:
+            error = broken
+        finally:
+            self._outgoing.put(None)
+            self._on_end(self, error)
+
+
+def fetch_description(dial: Dial, *, model: str, timeout_s: float) -> Description:
+    """The answer to Describe; raises `PeerError`."""
+
+    def begin(channel: grpc.Channel) -> Any:
+        stub = MidstreamStub(channel)
+        request = pb.DescribeRequest(model=model)
+        return stub.Describe.future(request, timeout=timeout_s, metadata=dial.metadata)
+
+    return read_description(_ask(dial, begin, timeout_s))
+
+
+def fetch_health(dial: Dial, *, timeout_s: float) -> bool:
+    """Whether the server says that it serves (grpc.health.v1); raises `PeerError`."""
+
+    def begin(channel: grpc.Channel) -> Any:
+        stub = health_pb2_grpc.HealthStub(channel)
+        request = health_pb2.HealthCheckRequest()
+        return stub.Check.future(request, timeout=timeout_s, metadata=dial.metadata)
+
+    status = _ask(dial, begin, timeout_s).status
+    return bool(status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _ask(dial: Dial, begin: Callable[[grpc.Channel], Any], timeout_s: float) -> Any:
+    """The answer to a unary call on a channel of its own, within about `timeout_s`."""
+    server = str(dial.address)
+    channel = dial.open()
+    try:
+        # The call's own deadline does not bound a wait on a cut link; this one does.
+        return begin(channel).result(timeout_s)
+    except grpc.FutureTimeoutError:
+        raise silence(server, timeout_s) from None
+    except grpc.RpcError as broken:
+        raise _verdict(server, broken) from None
+    finally:
+        close_beside(channel)
+
+
+def _verdict(server: str, broken: grpc.RpcError) -> PeerError:
+    assert isinstance(broken, grpc.Call)
+    code: int = broken.code().value[0]
+    return verdict(server, code, broken.details() or "")

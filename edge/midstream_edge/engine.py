@@ -1,0 +1,352 @@
+"""What moves requests along: the compute thread, and what the link's threads call.
+
+Decisions are `requests.Request.advance`'s, made under one lock; this carries them out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from contextlib import suppress
+from functools import partial
+from typing import final
+
+from midstream_edge.answers import CLOUD, EDGE, FALLBACK, Answer, Stats, Where
+from midstream_edge.channel import Dial, Stream
+from midstream_edge.connection import Connection
+from midstream_edge.job import Job
+from midstream_edge.pace import LocalPace, give_up_at
+from midstream_edge.requests import Action, Event, Request, Stage
+from midstream_edge.worker import HEAD, REST, Alarms, Worker
+from midstream_partitioner.chain import Chain
+from midstream_partitioner.timings import Timings
+from midstream_wire.errors import (
+    CloudRefused,
+    CloudUnavailable,
+    DeadlineExceeded,
+    MidstreamError,
+    PeerError,
+    UsageError,
+)
+from midstream_wire.frames import Cancel, ClientFrame, Hello, More, Reply, ServerFrame
+from midstream_wire.limits import MAX_REQUEST_NBYTES
+from midstream_wire.tensors import Array
+from midstream_wire.transfers import Incoming
+
+#: How long closing may wait for each of the session's threads.
+CLOSE_S = 1.0
+
+
+@final
+class Engine:
+    """Requests under way, from submission to the one answer that each of them gets.
+
+    `plan` is (k, codec), read once per request when its head begins. `connection` is None for
+    an edge on its own.
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        *,
+        plan: tuple[int, str],
+        pace: LocalPace,
+        timeout_s: float,
+        max_in_flight: int,
+    ) -> None:
+        self.plan = plan
+        self.connection: Connection | None = None
+        self._chain = chain
+        self._partition = chain.partition
+        self._segment_count = len(chain.partition.segments)
+        self._complete = chain.last == self._segment_count
+        self._pace = pace
+        self._timeout_s = timeout_s
+        self._max_in_flight = max_in_flight
+        self._ids = itertools.count(1)
+        self._jobs: dict[int, Job] = {}
+        self._stats = Stats()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._worker = Worker()
+        self._alarms = Alarms()
+
+    def connect(self, dial: Dial, hello: Hello) -> Connection:
+        """Begin to use a server."""
+        self.connection = Connection(
+            dial, hello, on_frame=self._receive, on_down=self._fail_all
+        )
+        return self.connection
+
+    def submit(
+        self, inputs: Mapping[str, Array], *, deadline_s: float | None
+    ) -> Future[Answer]:
+        """Queue a request once there is room; `deadline_s` is a moment."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._closed or len(self._jobs) < self._most_in_flight()
+            )
+            if self._closed:
+                raise UsageError("a request needs an open session, but this one is closed")
+            request = Request(next(self._ids), self._complete)
+            job = Job(request, dict(inputs), deadline_s=deadline_s)
+            self._jobs[job.id] = job
+            self._stats = dataclasses.replace(self._stats, requests=self._stats.requests + 1)
+            # Under the lock, so that heads run in the order of their ids, as the wire wants.
+            self._worker.put(partial(self._run_head, job), rank=HEAD, order=job.id)
+        return job.future
+
+    @property
+    def stats(self) -> Stats:
+        """Counts up to now."""
+        welcomes = 0 if self.connection is None else self.connection.welcomes
+        with self._changed:
+            return dataclasses.replace(self._stats, reconnects=max(0, welcomes - 1))
+
+    def close(self) -> None:
+        """Cancel what is under way and end the threads, within a few times `CLOSE_S`."""
+        with self._changed:
+            self._closed = True
+            jobs = sorted(self._jobs.values(), key=lambda job: job.id)
+            self._changed.notify_all()
+        for job in jobs:
+            self._move(job, Event.ABANDONED, CancelledError("the session was closed"))
+        if self.connection is not None:
+            self.connection.close(CLOSE_S)
+        self._alarms.close(CLOSE_S)
+        self._worker.close(CLOSE_S)
+
+    def _most_in_flight(self) -> int:
+        welcome = None if self.connection is None else self.connection.welcome
+        allowed = welcome.max_in_flight if welcome else 0
+        return min(self._max_in_flight, allowed) if allowed else self._max_in_flight
+
+    # The compute thread.
+
+    def _run_head(self, job: Job) -> None:
+        if not job.future.set_running_or_notify_cancel():
+            self._move(job, Event.ABANDONED, CancelledError())
+            return
+        if self._move(job, Event.STARTED) is not Action.RUN_HEAD:
+            return
+        k, job.codec = self.plan
+        job.k = self._segment_count if self.connection is None else k
+        job.began_s = time.monotonic()
+        try:
+            assert job.state is not None
+            job.state = state = self._chain.run(job.state, 0, job.k)
+        except Exception as error:  # whatever it is, whoever waits for the answer must know
+            self._move(job, Event.ABANDONED, error)
+            return
+        job.head_s = time.monotonic() - job.began_s
+        if job.k < self._segment_count:
+            self._cross(job)
+        elif self._move(job, Event.FINISHED) is Action.ANSWER:
+            self._deliver(job, state, EDGE, Timings(head_s=job.head_s))
+
+    def _cross(self, job: Job) -> None:
+        """Hand the activation over to the cloud, or straight to the local rest."""
+        connection = self.connection
+        assert connection is not None
+        job.asked_s = time.monotonic()
+        job.late_s, job.learning = self._late_at(job)
+        if job.late_s <= job.asked_s:
+            self._move(job, Event.FAILED, _late_error("the head has run too late for it"))
+            return
+        job.stream = stream = connection.stream
+        if stream is None:
+            self._move(job, Event.FAILED, connection.error)
+            return
+        if self._move(job, Event.CROSSED) is not Action.SEND:
+            return
+        self._alarms.at(job.late_s, partial(self._give_up, job.id))
+        names = tuple(spec.name for spec in self._partition.crossing(job.k))
+        stream.send(self._guard(job, names))
+        if connection.stream is not stream:
+            # It may have broken before the request counted as sent, and nobody would know.
+            self._move(job, Event.FAILED, connection.error)
+        elif job.learning:
+            self._move(
+                job, Event.FAILED, _late_error("the edge was faster while learning its pace")
+            )
+
+    def _late_at(self, job: Job) -> tuple[float, bool]:
+        """When to stop waiting for the cloud, and whether the rest has to be measured."""
+        at_s = job.asked_s + self._timeout_s
+        if job.deadline_s is None:
+            return at_s, False
+        if not self._complete:
+            return min(at_s, job.deadline_s), False
+        rest_s = self._pace.rest_s(job.k)
+        if rest_s is None:
+            return min(at_s, max(job.deadline_s, job.asked_s + 1e-3)), True
+        busy_s = job.head_s if len(self._jobs) > 1 else 0.0
+        return min(at_s, give_up_at(job.deadline_s, rest_s=rest_s, busy_s=busy_s)), False
+
+    def _run_rest(self, job: Job) -> None:
+        began_s = time.monotonic()
+        state = job.state
+        try:
+            for segment in range(job.k, self._segment_count):
+                if state is None or (job.request.stage is Stage.DONE and not job.learning):
+                    return
+                started_s = time.monotonic()
+                state = self._chain.run(state, segment, segment + 1)
+                self._pace = self._pace.observe(segment, time.monotonic() - started_s)
+        except Exception as error:  # as for the head
+            self._move(job, Event.ABANDONED, error)
+            return
+        rest_s = time.monotonic() - began_s
+        if self._move(job, Event.FINISHED) is Action.ANSWER:
+            assert state is not None
+            self._withdraw(job)
+            timings = job.edge_timings(rest_s, time.monotonic())
+            self._deliver(job, state, FALLBACK, timings)
+
+    # The sender's thread, the alarms' and the connection's.
+
+    def _guard(self, job: Job, names: tuple[str, ...]) -> Iterator[ClientFrame]:
+        """The request's frames; what goes wrong in encoding fails the request alone."""
+        try:
+            yield from job.frames(names, self._chain.slowdown)
+        except MidstreamError as error:
+            yield Cancel(job.id)
+            self._move(job, Event.FAILED, error)
+
+    def _give_up(self, id: int) -> None:
+        with self._changed:
+            job = self._jobs.get(id)
+        if job is None or job.request.stage is not Stage.SENT:
+            return
+        assert self.connection is not None
+        self.connection.doubt(job.asked_s)
+        job.unwanted = True
+        waited_s = time.monotonic() - job.asked_s
+        self._move(job, Event.FAILED, _late_error(f"nothing came in {waited_s:.3g} s"))
+
+    def _fail_all(self, stream: Stream, error: PeerError) -> None:
+        with self._changed:
+            jobs = [job for job in self._jobs.values() if job.stream is stream]
+        for job in sorted(jobs, key=lambda job: job.id):
+            self._move(job, Event.FAILED, error)
+
+    def _receive(self, stream: Stream, frame: ServerFrame) -> None:
+        if not isinstance(frame, Reply | More):
+            return
+        with self._changed:
+            job = self._jobs.get(frame.id)
+        if job is None or job.stream is not stream:
+            return  # answered already: on the edge, or cancelled
+        try:
+            self._read_reply(job, frame)
+        except MidstreamError as error:
+            job.incoming = None
+            self._move(job, Event.FAILED, error)
+
+    def _read_reply(self, job: Job, frame: Reply | More) -> None:
+        if isinstance(frame, Reply):
+            status = frame.status
+            if not status.ok:
+                raise CloudRefused(status.code, f"the server gave no answer: {status.message}")
+            job.served = frame.timings
+            specs = self._partition.outputs_from(job.k)
+            job.incoming = Incoming(frame.tensors, specs, max_nbytes=MAX_REQUEST_NBYTES)
+        if job.incoming is None:
+            return
+        for piece in frame.pieces:
+            job.incoming.feed(piece)
+            job.reply_nbytes += len(piece.data)
+        if job.incoming.done:
+            self._take_reply(job, job.incoming.result())
+
+    def _take_reply(self, job: Job, outputs: dict[str, Array]) -> None:
+        answered_s = time.monotonic()
+        connection, state = self.connection, job.state
+        assert connection is not None
+        exchange = job.exchange(answered_s)
+        if exchange is not None and job.stream is not None:
+            connection.observe(job.stream, exchange)
+        if self._move(job, Event.REPLIED) is Action.ANSWER:
+            timings = job.cloud_timings(connection.clock, answered_s)
+            self._deliver(job, {**(state or {}), **outputs}, CLOUD, timings)
+
+    # Any thread.
+
+    def _move(self, job: Job, event: Event, error: Exception | None = None) -> Action:
+        """Advance a request, and do what needs no further knowledge."""
+        with self._changed:
+            job.request, action = job.request.advance(event, error)
+            if action in (Action.ANSWER, Action.RAISE):
+                self._jobs.pop(job.id, None)
+                self._changed.notify_all()
+        if action is Action.RUN_REST:
+            self._worker.put(partial(self._run_rest, job), rank=REST, order=job.id)
+        elif action is Action.RAISE:
+            self._raise(job)
+        return action
+
+    def _deliver(
+        self, job: Job, state: Mapping[str, Array], where: Where, timings: Timings
+    ) -> None:
+        reason = str(job.request.error) if where == FALLBACK else None
+        answer = Answer(
+            outputs={spec.name: state[spec.name] for spec in self._partition.outputs},
+            timings=timings,
+            where=where,
+            reason=reason,
+            k=job.k,
+            codec=job.codec,
+            payload_nbytes=job.payload_nbytes,
+        )
+        self._count(job, {CLOUD: "cloud", EDGE: "edge", FALLBACK: "fallback"}[where])
+        job.state = None
+        job.future.set_result(answer)
+
+    def _raise(self, job: Job) -> None:
+        self._withdraw(job)
+        self._count(job, "failed")
+        job.state = None
+        error = job.request.error
+        if isinstance(error, PeerError | DeadlineExceeded) and not self._complete:
+            error = self._explain(error)
+        with suppress(InvalidStateError):  # whoever waited has cancelled it
+            job.future.set_exception(error)
+
+    def _explain(self, error: MidstreamError) -> MidstreamError:
+        text = (
+            f"{error}; this edge holds {self._chain.last} of {self._segment_count} segments "
+            "and cannot finish alone"
+        )
+        if isinstance(error, CloudRefused):
+            return CloudRefused(error.code, text)
+        return (
+            DeadlineExceeded(text)
+            if isinstance(error, DeadlineExceeded)
+            else (CloudUnavailable(text))
+        )
+
+    def _withdraw(self, job: Job) -> None:
+        """Tell the cloud that nobody waits for its answer any more."""
+        if job.stream is not None and job.sent_s is not None:
+            job.stream.send([Cancel(job.id)])
+
+    def _count(self, job: Job, outcome: str) -> None:
+        with self._changed:
+            known = self._stats
+            self._stats = dataclasses.replace(
+                known,
+                uplink_nbytes=known.uplink_nbytes + job.payload_nbytes,
+                downlink_nbytes=known.downlink_nbytes + job.reply_nbytes,
+                **{outcome: getattr(known, outcome) + 1},
+            )
+
+
+def _late_error(what: str) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"the cloud must answer while the edge can still finish in time, but {what}: "
+        "allow more time, or plan another cut"
+    )

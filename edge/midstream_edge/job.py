@@ -1,0 +1,144 @@
+"""What a session remembers of a request while it is under way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from typing import final
+
+from midstream_edge.answers import Answer
+from midstream_edge.channel import Stream
+from midstream_edge.clock import ClockEstimate, CloudTimes, Exchange, split_timings
+from midstream_edge.requests import Request, Stage
+from midstream_partitioner.timings import Timings
+from midstream_wire import frames
+from midstream_wire.codecs import codec, encode
+from midstream_wire.tensors import Array
+from midstream_wire.transfers import Incoming, request_frames
+
+
+@final
+class Job:
+    """A request's value, its tensors and its measurements. Times are of the edge's clock.
+
+    `request` changes under the session's lock. Of the rest, the compute thread writes what
+    comes before sending, the sender `encode_s`, `payload_nbytes` and `sent_s`, the reader
+    `incoming` and `served`.
+    """
+
+    __slots__ = (
+        "asked_s",
+        "began_s",
+        "codec",
+        "deadline_s",
+        "encode_s",
+        "future",
+        "head_s",
+        "incoming",
+        "k",
+        "late_s",
+        "learning",
+        "payload_nbytes",
+        "reply_nbytes",
+        "request",
+        "sent_s",
+        "served",
+        "state",
+        "stream",
+        "unwanted",
+    )
+
+    def __init__(
+        self, request: Request, inputs: Mapping[str, Array], *, deadline_s: float | None
+    ) -> None:
+        self.request = request
+        #: The inputs, then the activation at the cut; kept until the answer, for the rest.
+        self.state: Mapping[str, Array] | None = inputs
+        self.future: Future[Answer] = Future()
+        self.deadline_s = deadline_s  # a moment, as all of these
+        self.began_s = 0.0
+        self.head_s = 0.0
+        self.k = 0
+        self.codec = ""
+        self.stream: Stream | None = None
+        self.asked_s = 0.0
+        self.late_s = 0.0
+        self.sent_s: float | None = None
+        self.unwanted = False  # what is not sent yet need not be
+        self.learning = False  # the local rest runs to its end, to be measured
+        self.encode_s = 0.0
+        self.payload_nbytes = 0
+        self.incoming: Incoming | None = None
+        self.served = frames.ServerTimings()
+        self.reply_nbytes = 0
+
+    @property
+    def id(self) -> int:
+        return self.request.id
+
+    def frames(self, names: tuple[str, ...], slowdown: float) -> Iterator[frames.ClientFrame]:
+        """The request's frames, encoded when pulled, until nobody wants them any more."""
+        state = self.state
+        if state is None or self._is_dropped:
+            return
+        payloads = {name: self._encode(state[name], slowdown) for name in names}
+        budget_s = max(1e-3, self.late_s - time.monotonic())
+        pulled = request_frames(self.id, self.k, payloads, budget_s=budget_s)
+        del state, payloads
+        for frame in pulled:
+            self.sent_s = time.monotonic()
+            yield frame
+            if self._is_dropped:
+                # Harmless after the last frame: the server knows which it has answered.
+                yield frames.Cancel(self.id)
+                return
+
+    @property
+    def _is_dropped(self) -> bool:
+        return self.unwanted or self.request.stage is Stage.DONE
+
+    def _encode(self, array: Array, slowdown: float) -> Iterator[bytes | memoryview]:
+        """Pieces of `array`; encoding takes `slowdown` times as long as it does here."""
+        pieces = encode(codec(self.codec), array)
+        while True:
+            began_s = time.monotonic()
+            piece = next(pieces, None)
+            if slowdown > 1.0:
+                time.sleep((slowdown - 1.0) * (time.monotonic() - began_s))
+            self.encode_s += time.monotonic() - began_s
+            if piece is None:
+                return
+            self.payload_nbytes += len(piece)
+            yield piece
+
+    def exchange(self, answered_s: float) -> Exchange | None:
+        """The exchange that the request was, as far as the clocks are concerned."""
+        if self.sent_s is None:
+            return None
+        return Exchange(
+            self.sent_s, self.served.received_s, self.served.finished_s, answered_s
+        )
+
+    def cloud_timings(self, clock: ClockEstimate, answered_s: float) -> Timings:
+        """Where the time went when the cloud has answered."""
+        served = self.served
+        return split_timings(
+            clock,
+            CloudTimes(served.finished_s, served.queue_s, served.decode_s, served.tail_s),
+            head_s=self.head_s,
+            encode_s=self.encode_s,
+            total_s=answered_s - self.began_s,
+            answered_s=answered_s,
+        )
+
+    def edge_timings(self, rest_s: float, answered_s: float) -> Timings:
+        """Where the time went when the edge finished alone, the last `rest_s` computing."""
+        waited_s = max(0.0, answered_s - self.began_s - self.head_s - rest_s)
+        encode_s = min(self.encode_s, waited_s)
+        return Timings(
+            head_s=self.head_s,
+            encode_s=encode_s,
+            queue_s=waited_s - encode_s,
+            tail_s=rest_s,
+        )

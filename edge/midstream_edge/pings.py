@@ -1,0 +1,90 @@
+"""Pings under way on a stream: each becomes an `Exchange` when its pong comes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from functools import cache
+from typing import final
+
+from midstream_edge.channel import Stream
+from midstream_edge.clock import Exchange
+from midstream_wire.errors import ProtocolError
+from midstream_wire.frames import Ping, Pong
+
+
+@final
+class Pings:
+    """Sends pings and matches pongs; may be used from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, _Waiting] = {}
+
+    def send(
+        self, stream: Stream, up_nbytes: int = 0, down_nbytes: int = 0
+    ) -> Future[Exchange]:
+        """Send a ping that carries `up_nbytes` and asks for `down_nbytes` of padding."""
+        waiting = _Waiting()
+        with self._lock:
+            id = next(self._ids)
+            self._waiting[id] = waiting
+        waiting.future.add_done_callback(lambda _: self._forget(id))
+        padding = _noise(up_nbytes)
+
+        def frames() -> Iterator[Ping]:
+            waiting.sent_s = time.monotonic()  # when it is pulled: queueing is no delay
+            yield Ping(id, padding, down_nbytes)
+
+        stream.send(frames())
+        return waiting.future
+
+    def receive(self, pong: Pong) -> Exchange | None:
+        """The exchange that `pong` ends, or None if nobody waits for it any more."""
+        answered_s = time.monotonic()
+        waiting = self._forget(pong.id)
+        if waiting is None:
+            return None
+        if not (math.isfinite(pong.received_s) and math.isfinite(pong.sent_s)):
+            raise ProtocolError(
+                f"a pong's times must be finite (not {pong.received_s}, {pong.sent_s}): "
+                "use the same version of midstream on both sides"
+            )
+        exchange = Exchange(waiting.sent_s, pong.received_s, pong.sent_s, answered_s)
+        if waiting.future.set_running_or_notify_cancel():
+            waiting.future.set_result(exchange)
+        return exchange
+
+    def fail(self, error: Exception) -> None:
+        """No pong will come any more."""
+        with self._lock:
+            pending, self._waiting = list(self._waiting.values()), {}
+        for waiting in pending:
+            if waiting.future.set_running_or_notify_cancel():
+                waiting.future.set_exception(error)
+
+    def _forget(self, id: int) -> _Waiting | None:
+        """Whoever takes a ping out resolves its future, nobody else."""
+        with self._lock:
+            return self._waiting.pop(id, None)
+
+
+@final
+class _Waiting:
+    __slots__ = ("future", "sent_s")
+
+    def __init__(self) -> None:
+        self.future: Future[Exchange] = Future()
+        self.sent_s = 0.0
+
+
+@cache
+def _noise(nbytes: int) -> bytes:
+    """Padding that no link can compress; the sizes asked for are few."""
+    return random.Random(nbytes).randbytes(nbytes)

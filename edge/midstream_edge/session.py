@@ -1,0 +1,210 @@
+"""The edge's side of split inference: heads here, tails there, and always an answer."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from types import TracebackType
+from typing import final
+
+import grpc
+
+from midstream_edge.answers import Answer, Stats
+from midstream_edge.channel import CONNECT_S, Dial
+from midstream_edge.describe import describe
+from midstream_edge.engine import Engine
+from midstream_edge.pace import LocalPace
+from midstream_edge.probe import measure_link
+from midstream_edge.verdicts import is_settled
+from midstream_partitioner.chain import Chain
+from midstream_partitioner.link import Link
+from midstream_wire.codecs import codec as find_codec
+from midstream_wire.descriptions import ModelDescription
+from midstream_wire.errors import UsageError
+from midstream_wire.frames import Hello
+from midstream_wire.limits import MAX_IN_FLIGHT
+from midstream_wire.tensors import Array
+
+__all__ = ["TIMEOUT_S", "Answer", "EdgeSession", "Stats"]
+
+#: How long the cloud may take for a request that has no deadline of its own.
+TIMEOUT_S = 5.0
+#: What the server sees in its log.
+CLIENT = f"midstream {importlib.metadata.version('midstream')}"
+
+
+@final
+class EdgeSession:
+    """Runs heads on this device and has the tails run in the cloud, many requests at a time.
+
+    `plan` is (k, codec): segments [0, k) run here, what crosses cut k is encoded by `codec`.
+    With k = K, or without a `server`, everything runs here and the network is not touched.
+
+    The edge always answers: when the cloud refuses, is away or late, the request is finished
+    here from the activation at the cut, once, and the answer says so. While there is no
+    connection, requests run here at once; the session reconnects by itself. Only an edge whose
+    `chain` holds fewer than all segments cannot, and then raises what went wrong.
+
+    Late means: `timeout_s` after the head has run, or, for a request with a deadline, so short
+    before it that the edge can just finish. How long that takes is measured, and taken from
+    `local_rest_s` (seconds by k) before anything has been measured; where there is neither,
+    the first request with a deadline runs on both sides, and the first result wins.
+
+    Opening waits for the server's first word, at most 3 s. Raises `UsageError`, and
+    `CloudRefused` or `ProtocolError` where the two sides' configuration does not fit (unknown
+    model, another digest, bad credentials, not a midstream server). A server that is merely
+    away is no error. Methods may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        server: str | Dial | None,
+        *,
+        plan: tuple[int, str],
+        model: str | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        token: str | None = None,
+        insecure: bool = False,
+        timeout_s: float = TIMEOUT_S,
+        max_in_flight: int = MAX_IN_FLIGHT,
+        local_rest_s: Mapping[int, float] | None = None,
+    ) -> None:
+        """`model` is the name under which the server holds the partition (None: its own).
+
+        `server` is an address, spoken to with `credentials` (None: plaintext, on loopback only
+        unless `insecure`) and the bearer `token`; or a `Dial` that says all of that.
+        """
+        self.chain = chain
+        _check_setting(chain, alone=server is None)
+        if not timeout_s > 0 or max_in_flight < 1:
+            raise UsageError(
+                f"timeout_s must be more than 0 and max_in_flight at least 1 "
+                f"(not {timeout_s!r} and {max_in_flight!r})"
+            )
+        if isinstance(server, str):
+            server = Dial.of(server, credentials=credentials, token=token, insecure=insecure)
+        self._dial = server
+        self._engine = Engine(
+            chain,
+            plan=self._check_plan(*plan),
+            pace=LocalPace(len(chain.partition.segments), dict(local_rest_s or {})),
+            timeout_s=timeout_s,
+            max_in_flight=max_in_flight,
+        )
+        if server is not None:
+            self._connect(server, model or chain.partition.name)
+
+    def submit(
+        self, inputs: Mapping[str, Array], *, deadline_s: float | None = None
+    ) -> Future[Answer]:
+        """Begin a request; its answer, or what went wrong, comes in the future.
+
+        Blocks while as many requests are under way as this session and the server allow. The
+        arrays must not change until the answer is there. `deadline_s` counts from this call.
+        Callbacks of the future run on the session's threads: they must be quick, and must not
+        submit.
+        """
+        called_s = time.monotonic()
+        if deadline_s is not None and not deadline_s > 0:
+            raise UsageError(f"deadline_s must be more than 0 seconds (not {deadline_s!r})")
+        return self._engine.submit(
+            inputs, deadline_s=None if deadline_s is None else called_s + deadline_s
+        )
+
+    def infer(self, inputs: Mapping[str, Array], *, deadline_s: float | None = None) -> Answer:
+        """One request from begin to end; raises what went wrong."""
+        return self.submit(inputs, deadline_s=deadline_s).result()
+
+    @property
+    def plan(self) -> tuple[int, str]:
+        """What the next head will run: (k, codec)."""
+        return self._engine.plan
+
+    def use(self, k: int, codec: str) -> None:
+        """Switch to another plan, from the next head on; requests under way keep theirs."""
+        self._engine.plan = self._check_plan(k, codec)
+
+    @property
+    def connected(self) -> bool:
+        """Whether a request would go to the cloud now."""
+        connection = self._engine.connection
+        return connection is not None and connection.stream is not None
+
+    def wait_connected(self, timeout_s: float) -> bool:
+        """Wait until a request would go to the cloud; whether that came about in time."""
+        connection = self._engine.connection
+        return connection is not None and connection.wait_up(timeout_s)
+
+    @property
+    def stats(self) -> Stats:
+        """Counts up to now."""
+        return self._engine.stats
+
+    def measure_link(self) -> Link:
+        """Measure the link to the server; best while no request is under way.
+
+        Raises `CloudUnavailable`, `DeadlineExceeded`, or `UsageError` without a server.
+        """
+        connection = self._engine.connection
+        if connection is None:
+            raise UsageError(
+                "measuring a link needs a server: name one when opening the session"
+            )
+        return measure_link(connection.ping)
+
+    def describe(self) -> tuple[ModelDescription, ...]:
+        """The models that the server holds. Raises as `describe.describe`, or `UsageError`."""
+        if self._dial is None:
+            raise UsageError("describing needs a server: name one when opening the session")
+        return describe(self._dial)
+
+    def close(self) -> None:
+        """End the session within a few seconds; requests under way are cancelled."""
+        self._engine.close()
+
+    def __enter__(self) -> EdgeSession:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _connect(self, dial: Dial, model: str) -> None:
+        partition = self.chain.partition
+        try:
+            connection = self._engine.connect(dial, Hello(model, partition.digest, CLIENT))
+            error = connection.wait(CONNECT_S)
+        except BaseException:  # Ctrl-C while waiting
+            self.close()
+            raise
+        if error is not None and is_settled(error):
+            self.close()
+            raise error
+
+    def _check_plan(self, k: int, codec: str) -> tuple[int, str]:
+        if not 0 <= k <= self.chain.last:
+            raise UsageError(
+                f"a plan may run 0 to {self.chain.last} segments on this edge (not {k}): "
+                "plan again for what it holds"
+            )
+        return k, find_codec(codec).id
+
+
+def _check_setting(chain: Chain, *, alone: bool) -> None:
+    if chain.first != 0:
+        raise UsageError(
+            f"an edge's chain must begin at segment 0 (not {chain.first}): "
+            "load a prefix of the partition"
+        )
+    if alone and chain.last < len(chain.partition.segments):
+        raise UsageError(
+            f"an edge without a server must hold all {len(chain.partition.segments)} segments "
+            f"(not {chain.last}): load them all, or name a server"
+        )
