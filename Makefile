@@ -11,7 +11,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow test-torch check bench proto proto-check clean
+.PHONY: help demo test slow test-torch check format bench proto proto-check clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -29,9 +29,13 @@ test-torch: .venv-torch/.torch  ## intake of torch modules, in an environment th
 	.venv-torch/bin/python -m pytest -m torch $(PYTEST_ARGS)
 
 check: $(VENV)/.dev proto-check  ## ruff, mypy --strict, the import rules, the generated code
-	@failed=; for tool in "ruff check" mypy "lint-imports --no-logo"; do \
+	@failed=; for tool in "ruff check" "ruff format --check --quiet" mypy "lint-imports --no-logo"; do \
 	  echo "== $$tool"; $(BIN)/$$tool || failed="$$failed [$$tool]"; \
 	done; test -z "$$failed" || { echo "check failed:$$failed"; exit 1; }
+
+format: $(VENV)/.dev  ## lay the code out as `make check` wants it
+	$(BIN)/ruff check --select I --fix --quiet
+	$(BIN)/ruff format --quiet
 
 bench: $(VENV)/.dev  ## every benchmark, one after the other; results go to out/benchmarks
 	@mkdir -p out/benchmarks
