@@ -65,12 +65,12 @@ def profile_layers(
         Layer(
             name=node.name,
             op_type=node.op_type,
-            time=_scaled(Stat.of(samples or [0.0]), scale),
+            time=Stat.of(samples or [0.0]).scaled(scale),
             fused_into=fused.get(node.index),
         )
         for node, samples in zip(network.graph.nodes, per_node, strict=True)
     )
-    return LayerProfile(device, network.graph.digest, layers, _scaled(total, device.slowdown))
+    return LayerProfile(device, network.graph.digest, layers, total.scaled(device.slowdown))
 
 
 def profile_segments(
@@ -85,25 +85,22 @@ def profile_segments(
     """Time the segments that `chain` holds, and every codec at every cut they reach.
 
     `samples` are inputs of the network; payload sizes are means over them. The chain must
-    start at the first segment; times are those of `device`, its slowdown included.
+    start at the first segment. Times are taken at full speed and then multiplied by the
+    device's slowdown.
     """
     chain = chain.at_speed(1.0)
     partition = chain.partition
     last = chain.last
     walks = [_walk(chain, sample) for sample in samples]
     steps = runs + 1 + last
-    segments = _time_segments(
-        chain, walks, runs, device.slowdown, lambda n: progress(n, steps)
-    )
+    segments = _time_segments(chain, walks, runs, lambda n: progress(n, steps))
     costs: list[CodecCost] = []
     for k in range(min(last + 1, len(partition.segments))):
-        costs += _codec_costs(
-            partition, k, [walk[k] for walk in walks], codecs, device.slowdown
-        )
+        costs += _codec_costs(partition, k, [walk[k] for walk in walks], codecs)
         progress(runs + 1 + k, steps)
     progress(steps, steps)
-    return Profile(
-        device=device,
+    here = Profile(
+        device=replace(device, slowdown=1.0),
         graph_digest=partition.graph_digest,
         partition_digest=partition.digest,
         segments=segments,
@@ -113,6 +110,7 @@ def profile_segments(
             for k in range(len(partition.cuts))
         ),
     )
+    return here.slowed(device.slowdown)
 
 
 def _sample(run: Callable[[], object], runs: int, progress: Progress) -> list[float]:
@@ -126,15 +124,6 @@ def _sample(run: Callable[[], object], runs: int, progress: Progress) -> list[fl
         times.append(time.perf_counter() - started)
         progress(done + 1, runs)
     return times
-
-
-def _scaled(stat: Stat, factor: float) -> Stat:
-    return replace(
-        stat,
-        median_s=stat.median_s * factor,
-        low_s=stat.low_s * factor,
-        high_s=stat.high_s * factor,
-    )
 
 
 def _owners(graph: Graph, optimised: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
@@ -196,7 +185,6 @@ def _time_segments(
     chain: Chain,
     walks: Sequence[list[dict[str, Array]]],
     runs: int,
-    slowdown: float,
     progress: Callable[[int], None],
 ) -> tuple[Stat, ...]:
     """Run the whole chain round after round: drift and caches then hit all segments alike."""
@@ -208,7 +196,7 @@ def _time_segments(
             if done >= 0:
                 times[k].append(time.perf_counter() - started)
         progress(max(done + 1, 0))
-    return tuple(_scaled(Stat.of(samples), slowdown) for samples in times)
+    return tuple(Stat.of(samples) for samples in times)
 
 
 def _cycle(values: Sequence[Any]) -> Iterator[Any]:
@@ -221,7 +209,6 @@ def _codec_costs(
     k: int,
     states: Sequence[State],
     codecs: Sequence[str],
-    slowdown: float,
 ) -> Iterator[CodecCost]:
     """Cost of each codec that takes at least one of the tensors crossing cut `k`.
 
@@ -244,8 +231,8 @@ def _codec_costs(
             cut=partition.cuts[k].id,
             codec=kind.id,
             payload_nbytes=round(sum(sizes) / len(sizes)),
-            encode_s=Stat.of(encodes).median_s * slowdown,
-            decode_s=Stat.of(decodes).median_s * slowdown,
+            encode_s=Stat.of(encodes).median_s,
+            decode_s=Stat.of(decodes).median_s,
         )
 
 

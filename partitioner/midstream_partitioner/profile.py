@@ -6,6 +6,7 @@ Profiles are documents: JSON on disk and on the wire, checked when read.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Literal, TypeVar, final
 
 import numpy as np
@@ -32,6 +33,12 @@ class Stat:
     low_s: Seconds
     high_s: Seconds
     runs: Count
+
+    def scaled(self, factor: float) -> Stat:
+        """The same runs on a device `factor` times slower."""
+        return Stat(
+            self.median_s * factor, self.low_s * factor, self.high_s * factor, self.runs
+        )
 
     @classmethod
     def of(cls, samples_s: Sequence[float]) -> Stat:
@@ -70,6 +77,18 @@ class Profile:
     def segments_s(self, first: int, last: int) -> float:
         """Seconds for segments [first, last): the sum of their medians."""
         return sum(stat.median_s for stat in self.segments[first:last])
+
+    def slowed(self, factor: float) -> Profile:
+        """The profile of an emulated device, `factor` times slower than this one."""
+        return replace(
+            self,
+            device=replace(self.device, slowdown=self.device.slowdown * factor),
+            segments=tuple(stat.scaled(factor) for stat in self.segments),
+            codecs=tuple(
+                replace(cost, encode_s=cost.encode_s * factor, decode_s=cost.decode_s * factor)
+                for cost in self.codecs
+            ),
+        )
 
     def to_json(self) -> str:
         return _PROFILE.dump_json(self, indent=1).decode()
