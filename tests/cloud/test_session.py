@@ -1,0 +1,245 @@
+"""One session without a socket: what is under way, cancelled, refused, drained."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import cast
+
+import numpy as np
+import pytest
+
+from midstream_cloud.repository import Model, Repository
+from midstream_cloud.session import Limits, Service, Session
+from midstream_cloud.tails import Tails
+from midstream_partitioner.chain import Chain
+from midstream_partitioner.partition import Partition
+from midstream_wire.codecs import codec, encode_bytes
+from midstream_wire.errors import CloudRefused, ProtocolError, UsageError
+from midstream_wire.frames import (
+    Cancel,
+    Code,
+    GoAway,
+    Hello,
+    Piece,
+    Reply,
+    Request,
+    ServerFrame,
+    Status,
+    Welcome,
+)
+from midstream_wire.tensors import Array
+
+_PATIENCE_S = 10.0
+
+
+class Gate:
+    """Stands in for a chain that runs when it is let, or fails."""
+
+    def __init__(self) -> None:
+        self.let = threading.Semaphore(0)
+        self.ran = 0
+        self.error: Exception | None = None
+
+    def run(self, state: Mapping[str, Array], first: int, last: int) -> dict[str, Array]:
+        assert self.let.acquire(timeout=_PATIENCE_S)
+        self.ran += 1
+        if self.error:
+            raise self.error
+        return {"y": np.zeros((1, 10), np.float32)}
+
+
+class Hall:
+    """A session with its other side's ear."""
+
+    def __init__(self, service: Service, digest: str) -> None:
+        self.heard: asyncio.Queue[ServerFrame] = asyncio.Queue()
+        self.session = Session(service, self.heard.put)
+        self._digest = digest
+
+    async def open(self) -> None:
+        await self.session.receive(Hello("gated", self._digest))
+        assert isinstance(await self.hear(), Welcome)
+
+    async def ask(self, id: int, *, budget_s: float = 0.0) -> None:
+        payload = encode_bytes(codec("raw"), np.ones((1, 8, 16, 16), np.float32))
+        request = Request(id, 1, ("a1",), (Piece(0, payload),), budget_s)
+        await self.session.receive(request)
+
+    async def hear(self) -> ServerFrame:
+        return await asyncio.wait_for(self.heard.get(), _PATIENCE_S)
+
+    async def status(self) -> tuple[int, int]:
+        reply = await self.hear()
+        assert isinstance(reply, Reply)
+        return reply.id, reply.status.code
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.let.release(100)
+
+
+Meet = Callable[[Callable[[Hall], Awaitable[None]]], None]
+
+
+@pytest.fixture
+def meet(gate: Gate, small: Partition) -> Meet:
+    """Runs a conversation with a session that was welcome; one worker, two in flight."""
+    repository = Repository()
+    repository.hold(Model("gated", small, cast(Chain, gate)))
+
+    @asynccontextmanager
+    async def hall() -> AsyncIterator[Hall]:
+        tails, decoders = Tails(workers=1), ThreadPoolExecutor(1)
+        service = Service("test", repository, tails, decoders, Limits(max_in_flight=2))
+        hall = Hall(service, small.digest)
+        await hall.open()
+        try:
+            yield hall
+        finally:
+            hall.session.close()
+            tails.close()
+            decoders.shutdown(wait=False)
+
+    def run(talk: Callable[[Hall], Awaitable[None]]) -> None:
+        async def main() -> None:
+            async with hall() as opened:
+                await talk(opened)
+
+        asyncio.run(main())
+
+    return run
+
+
+def test_requests_in_flight_are_counted_until_their_reply(meet: Meet, gate: Gate) -> None:
+    async def talk(hall: Hall) -> None:
+        await hall.ask(1)
+        await hall.ask(2)
+        await hall.ask(3)
+        assert await hall.status() == (3, Code.RESOURCE_EXHAUSTED)
+        gate.let.release(2)
+        assert [await hall.status(), await hall.status()] == [(1, Code.OK), (2, Code.OK)]
+        await asyncio.wait_for(hall.session.finish(), _PATIENCE_S)
+        await hall.ask(4)
+        gate.let.release()
+        assert await hall.status() == (4, Code.OK)
+
+    meet(talk)
+
+
+def test_a_cancelled_request_is_dropped_from_the_queue_and_not_answered(
+    meet: Meet, gate: Gate
+) -> None:
+    async def talk(hall: Hall) -> None:
+        await hall.ask(1)
+        await hall.ask(2)
+        await asyncio.sleep(0)  # the tasks take their places in the queue
+        await hall.session.receive(Cancel(2))
+        gate.let.release(5)
+        assert await hall.status() == (1, Code.OK)
+        await asyncio.wait_for(hall.session.finish(), _PATIENCE_S)
+        assert hall.heard.empty()
+        assert gate.ran == 1
+
+    meet(talk)
+
+
+def test_a_request_that_runs_when_it_is_cancelled_is_not_answered(
+    meet: Meet, gate: Gate
+) -> None:
+    async def talk(hall: Hall) -> None:
+        await hall.ask(1)
+        await asyncio.sleep(0)
+        await hall.session.receive(Cancel(1))
+        await asyncio.wait_for(hall.session.finish(), _PATIENCE_S)
+        gate.let.release(5)
+        await hall.ask(2)
+        assert await hall.status() == (2, Code.OK)
+
+    meet(talk)
+
+
+def test_a_drained_session_finishes_what_it_began_and_refuses_the_rest(
+    meet: Meet, gate: Gate
+) -> None:
+    async def talk(hall: Hall) -> None:
+        await hall.ask(1)
+        reason = Status(Code.UNAVAILABLE, "stopping")
+        draining = asyncio.create_task(hall.session.drain(reason))
+        assert await hall.hear() == GoAway(reason)
+        await hall.ask(2)
+        assert await hall.status() == (2, Code.UNAVAILABLE)
+        assert not draining.done()
+        gate.let.release()
+        assert await hall.status() == (1, Code.OK)
+        await asyncio.wait_for(draining, _PATIENCE_S)
+
+    meet(talk)
+
+
+def test_a_fault_of_the_cloud_is_answered_without_its_details(
+    meet: Meet, gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def talk(hall: Hall) -> None:
+        gate.error = RuntimeError("secret path /root/model")
+        gate.let.release(2)
+        await hall.ask(1)
+        reply = await hall.hear()
+        assert isinstance(reply, Reply)
+        assert reply.status.code == Code.INTERNAL
+        assert "secret" not in reply.status.message
+        gate.error = None
+        await hall.ask(2)
+        assert await hall.status() == (2, Code.OK)
+
+    meet(talk)
+    assert "secret path" in caplog.text  # whoever runs the server can find out
+
+
+def test_a_time_budget_that_ran_out_is_answered(meet: Meet, gate: Gate) -> None:
+    async def talk(hall: Hall) -> None:
+        await hall.ask(1, budget_s=1e-9)
+        gate.let.release()
+        assert await hall.status() == (1, Code.DEADLINE_EXCEEDED)
+
+    meet(talk)
+
+
+def test_a_closed_session_drops_what_was_queued(meet: Meet, gate: Gate) -> None:
+    async def talk(hall: Hall) -> None:
+        await hall.ask(1)
+        await hall.ask(2)
+        await asyncio.sleep(0)
+        hall.session.close()
+        gate.let.release(2)
+        await asyncio.wait_for(hall.session.finish(), _PATIENCE_S)
+        assert hall.heard.empty()
+
+    meet(talk)
+
+
+def test_a_session_that_was_not_welcome_cannot_go_on(meet: Meet) -> None:
+    async def talk(hall: Hall) -> None:
+        with pytest.raises(ProtocolError, match="one Hello"):
+            await hall.session.receive(Hello("gated", ""))
+
+    meet(talk)
+
+
+def test_a_model_is_found_by_name_and_digest_only(small: Partition, gate: Gate) -> None:
+    repository = Repository()
+    with pytest.raises(CloudRefused, match="served here \\(none\\)"):
+        repository.find(Hello("gated", small.digest))
+    model = Model("gated", small, cast(Chain, gate))
+    repository.hold(model)
+    assert repository.find(Hello("gated", small.digest)) is model
+    with pytest.raises(CloudRefused, match="the same partition"):
+        repository.find(Hello("gated", ""))
+    with pytest.raises(UsageError, match="'gated' again"):
+        repository.hold(model)

@@ -1,0 +1,182 @@
+"""The queue in front of the workers: bounded, honest about time, and empty when it says so."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from typing import cast
+
+import numpy as np
+import pytest
+
+from midstream_cloud.repository import Model
+from midstream_cloud.tails import Answer, Job, Tails
+from midstream_partitioner.chain import Chain
+from midstream_partitioner.partition import Partition
+from midstream_wire.codecs import decode
+from midstream_wire.errors import CloudRefused
+from midstream_wire.frames import Code
+from midstream_wire.tensors import Array, TensorSpec
+
+_PATIENCE_S = 10.0
+
+
+class Gate:
+    """Stands in for a chain: runs when it is let, and says when it has begun."""
+
+    def __init__(self, output: Array) -> None:
+        self.output = output
+        self.begun = threading.Semaphore(0)
+        self.let = threading.Semaphore(0)
+        self.ran = 0
+
+    def run(self, state: Mapping[str, Array], first: int, last: int) -> dict[str, Array]:
+        self.begun.release()
+        assert self.let.acquire(timeout=_PATIENCE_S)
+        self.ran += 1
+        return {"y": self.output}
+
+
+class Clock:
+    """A clock that moves when told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate(np.zeros((1, 10), np.float32))
+
+
+@pytest.fixture
+def tails(clock: Clock, gate: Gate) -> Iterator[Tails]:
+    """One worker, two places in the queue."""
+    tails = Tails(workers=1, max_queued=2, clock=clock)
+    yield tails
+    tails.close()
+    gate.let.release(100)
+
+
+@pytest.fixture
+def gated(small: Partition, gate: Gate) -> Model:
+    return Model("gated", small, cast(Chain, gate))
+
+
+def _job(model: Model, clock: Clock, *, budget_s: float | None = None) -> Job:
+    deadline_s = None if budget_s is None else clock.now_s + budget_s
+    return Job(model, 1, {}, clock.now_s - 0.5, clock.now_s, deadline_s)
+
+
+def _finish(gate: Gate, future: Future[Answer]) -> Answer:
+    gate.let.release()
+    return future.result(_PATIENCE_S)
+
+
+def _refusal(future: Future[Answer]) -> int:
+    error = future.exception(_PATIENCE_S)
+    assert isinstance(error, CloudRefused)
+    return error.code
+
+
+def test_the_times_add_up(tails: Tails, gated: Model, gate: Gate, clock: Clock) -> None:
+    first = tails.submit(_job(gated, clock))
+    assert gate.begun.acquire(timeout=_PATIENCE_S)
+    second = tails.submit(_job(gated, clock))
+    clock.now_s += 2.0
+    timings = _finish(gate, first).timings
+    assert (timings.decode_s, timings.queue_s, timings.tail_s) == (0.5, 0.0, 2.0)
+    assert (timings.received_s, timings.finished_s) == (99.5, 102.0)
+    assert gate.begun.acquire(timeout=_PATIENCE_S)
+    clock.now_s += 1.0
+    timings = _finish(gate, second).timings
+    assert (timings.queue_s, timings.tail_s) == (2.0, 1.0)
+
+
+def test_a_full_queue_refuses_at_once_and_recovers(
+    tails: Tails, gated: Model, gate: Gate, clock: Clock
+) -> None:
+    futures = [tails.submit(_job(gated, clock)) for _ in range(3)]
+    with pytest.raises(CloudRefused, match="at most 2 requests may wait") as caught:
+        tails.submit(_job(gated, clock))
+    assert caught.value.code == Code.RESOURCE_EXHAUSTED
+    for future in futures:
+        _finish(gate, future)
+    futures = [tails.submit(_job(gated, clock)) for _ in range(3)]
+    assert all(_finish(gate, future) for future in futures)
+
+
+def test_a_wait_beyond_the_budget_is_refused_before_it_begins(
+    tails: Tails, gated: Model, gate: Gate, clock: Clock
+) -> None:
+    learning = tails.submit(_job(gated, clock))
+    assert gate.begun.acquire(timeout=_PATIENCE_S)
+    clock.now_s += 4.0
+    _finish(gate, learning)  # this tail takes 4 s
+
+    running = tails.submit(_job(gated, clock, budget_s=1.0))  # nobody waits: tried anyway
+    with pytest.raises(CloudRefused, match="due later") as caught:
+        tails.submit(_job(gated, clock, budget_s=3.9))
+    assert caught.value.code == Code.DEADLINE_EXCEEDED
+    patient = tails.submit(_job(gated, clock, budget_s=4.1))
+    assert _finish(gate, running)
+    assert _finish(gate, patient)
+
+
+def test_a_request_whose_time_ran_out_in_the_queue_is_not_run(
+    tails: Tails, gated: Model, gate: Gate, clock: Clock
+) -> None:
+    running = tails.submit(_job(gated, clock))
+    assert gate.begun.acquire(timeout=_PATIENCE_S)
+    late = tails.submit(_job(gated, clock, budget_s=1.0))
+    clock.now_s += 1.5
+    _finish(gate, running)
+    assert _refusal(late) == Code.DEADLINE_EXCEEDED
+    assert gate.ran == 1
+
+
+def test_a_cancelled_request_leaves_its_place_to_another(
+    tails: Tails, gated: Model, gate: Gate, clock: Clock
+) -> None:
+    running, dropped, kept = (tails.submit(_job(gated, clock)) for _ in range(3))
+    assert gate.begun.acquire(timeout=_PATIENCE_S)
+    assert dropped.cancel()
+    assert not running.cancel()
+    another = tails.submit(_job(gated, clock))
+    for future in (running, kept, another):
+        assert _finish(gate, future)
+    assert gate.ran == 3
+
+
+def test_large_outputs_are_compressed_where_it_is_worth_it(
+    small: Partition, clock: Clock
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, 1 << 20, np.uint8)
+    arrays: dict[str, Array] = {
+        "zeros": np.zeros((1 << 20,), np.uint8),
+        "noise": noise,
+        "few": np.zeros((1000,), np.uint8),
+    }
+    sizes = {}
+    for name, array in arrays.items():
+        gate = Gate(array)
+        gate.let.release()
+        tails = Tails(workers=1, clock=clock)
+        job = _job(Model("m", small, cast(Chain, gate)), clock)
+        payload = b"".join(tails.submit(job).result(_PATIENCE_S).payloads["y"])
+        tails.close()
+        spec = TensorSpec("y", array.dtype.name, array.shape)
+        assert np.array_equal(decode(payload, spec, max_nbytes=1 << 20), array)
+        sizes[name] = len(payload)
+    assert sizes["zeros"] < 1 << 16
+    assert 1 << 20 < sizes["noise"] < (1 << 20) + 200
+    assert 1000 < sizes["few"] < 1100
