@@ -1,0 +1,307 @@
+"""Plans: which segments run on the edge and how what crosses is encoded, with the prediction.
+
+Edge-only, cloud-only with the raw input and cloud-only with the compressed input are
+candidates like any cut. When one of them is best, it is what the plan says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from math import inf
+from typing import final
+
+from midstream_partitioner.cuts import CLOUD_ONLY, EDGE_ONLY
+from midstream_partitioner.device import Device
+from midstream_partitioner.link import Link
+from midstream_partitioner.offers import Offer, offers_of
+from midstream_partitioner.partition import Partition
+from midstream_partitioner.profile import Profile
+from midstream_partitioner.timings import Estimate
+from midstream_partitioner.units import format_duration, format_nbytes
+from midstream_wire.codecs import codec as codec_called
+from midstream_wire.errors import PlanError, UsageError
+
+OBJECTIVES = ("latency", "throughput", "energy")
+
+#: Lossy codecs that a plan may choose unasked: half precision, and pictures as people send
+#: them anyway. The 8-bit codecs are chosen only by name.
+LOSSY_BY_DEFAULT = ("half", "jpeg", "webp")
+PICTURES = ("jpeg", "webp")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """What a plan must keep to. Raises `UsageError` for values out of range.
+
+    `max_edge_nbytes` bounds the weights that the edge holds. `min_depth` is the least number
+    of weight-bearing layers between the input and anything sent: 1 keeps the input private.
+    `forbidden` are shell patterns on cut ids, cut labels and names of tensors that would
+    cross. `codecs` are the only ones allowed, where given; `lossless` leaves out all others.
+    """
+
+    max_edge_nbytes: int | None = None
+    min_depth: int = 0
+    forbidden: frozenset[str] = frozenset()
+    deadline_s: float | None = None
+    codecs: tuple[str, ...] | None = None
+    lossless: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_edge_nbytes", "min_depth", "deadline_s"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise UsageError(
+                    f"{name} must be 0 or more (not {value!r}): correct the limit"
+                )
+        if self.codecs is not None:
+            named = tuple(codec_called(name).id for name in self.codecs)
+            object.__setattr__(self, "codecs", named)
+
+    def objection(self, offer: Offer) -> tuple[int, str] | None:
+        """Why `offer` may not be taken, whatever the link; None if it may.
+
+        The number tells how far it got: the higher, the nearer it was to being allowed.
+        """
+        if offer.remote:
+            if self.codecs is not None and offer.codec not in self.codecs:
+                return 0, f"sends {offer.codec}, which is not among the codecs allowed"
+            if self.lossless and not offer.lossless:
+                return 0, f"sends {offer.codec}, which is lossy"
+            if self.codecs is None and not _default(offer):
+                return 0, f"sends {offer.codec}, which is lossy and was not named"
+            pattern = self._forbidding(offer)
+            if pattern:
+                return 1, f"is forbidden by {pattern!r}"
+            if offer.cut.depth < self.min_depth:
+                sent = "the input itself" if offer.k == 0 else f"layer {offer.cut.depth}"
+                return 2, f"sends {sent}, layer {self.min_depth} or deeper asked for"
+        if self.max_edge_nbytes is not None and offer.edge_nbytes > self.max_edge_nbytes:
+            held, most = format_nbytes(offer.edge_nbytes), format_nbytes(self.max_edge_nbytes)
+            return 3, f"needs {held} of weights on the edge, {most} allowed"
+        return None
+
+    def _forbidding(self, offer: Offer) -> str | None:
+        names = (offer.cut.id, offer.cut.label, *offer.cut.tensors)
+        for pattern in sorted(self.forbidden):
+            if any(fnmatchcase(name, pattern) for name in names):
+                return pattern
+        return None
+
+
+UNCONSTRAINED = Constraints()
+
+
+def _default(offer: Offer) -> bool:
+    family = offer.codec.partition(":")[0]
+    if family in PICTURES and offer.cut.depth > 0:
+        return False
+    return offer.lossless or family in LOSSY_BY_DEFAULT
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One placement with its prediction over one link. `k` segments run on the edge."""
+
+    cut: str
+    codec: str
+    k: int
+    estimate: Estimate
+    payload_nbytes: int
+    reply_nbytes: int
+    energy_j: float
+    throughput_hz: float
+    lossless: bool
+    label: str
+
+    @property
+    def latency_s(self) -> float:
+        return self.estimate.total_s
+
+    def value(self, objective: str) -> float:
+        """What `objective` makes small: seconds, seconds between two answers, or joules."""
+        if objective == "energy":
+            return self.energy_j
+        return self.latency_s if objective == "latency" else 1 / self.throughput_hz
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The best candidate, all others best first, and those that the constraints rule out."""
+
+    chosen: Candidate
+    runner_up: Candidate | None
+    candidates: tuple[Candidate, ...]
+    link: Link
+    objective: str
+    rejected: tuple[tuple[Candidate, str], ...]
+
+    def explain(self) -> str:
+        """In one or two sentences: what wins, and by how much over what else there is."""
+        best = self.chosen
+        text = f"{best.label[:1].upper()}{best.label[1:]} wins with {self._figure(best)}"
+        others = [self._compared(other) for other in self._rivals()]
+        if others:
+            text += ": " + ", ".join(others)
+        trivial = (CLOUD_ONLY, EDGE_ONLY)
+        if best.cut in trivial and any(c.cut not in trivial for c in self.candidates):
+            text += ". No cut inside the network is better here"
+        return text + "."
+
+    def _rivals(self) -> list[Candidate]:
+        """What the choice is compared with: the runner-up and the best trivial placements."""
+        kinds: tuple[Callable[[Candidate], bool], ...] = (
+            lambda c: c is self.runner_up,
+            lambda c: c.cut == EDGE_ONLY,
+            lambda c: c.cut == CLOUD_ONLY and c.codec != "raw",
+            lambda c: c.cut == CLOUD_ONLY and c.codec == "raw",
+        )
+        firsts = [next(filter(kind, self.candidates), self.chosen) for kind in kinds]
+        return [c for c in dict.fromkeys(firsts) if c is not self.chosen]
+
+    def _figure(self, candidate: Candidate) -> str:
+        if self.objective == "latency":
+            return format_duration(candidate.latency_s)
+        if self.objective == "energy":
+            return f"{candidate.energy_j:.3g} J"
+        return f"{candidate.throughput_hz:.3g} answers/s"
+
+    def _compared(self, other: Candidate) -> str:
+        more, times = _WORSE[self.objective]
+        best, rival = (c.value(self.objective) for c in (self.chosen, other))
+        ratio = rival / best if best > 0 else inf
+        if ratio < 1.0005:
+            return f"{other.label} is level ({self._figure(other)})"
+        by = f"{ratio:.3g} {times}" if ratio >= 2 else f"{(ratio - 1) * 100:.2g} % {more}"
+        return f"{other.label} takes {by} ({self._figure(other)})"
+
+
+_WORSE = {
+    "latency": ("longer", "times as long"),
+    "throughput": ("longer per answer", "times as long per answer"),
+    "energy": ("more energy", "times the energy"),
+}
+
+
+@final
+class Planner:
+    """What one partition on two devices can do, made once; `plan` then only prices a link.
+
+    Raises `UsageError` for an unknown objective, for profiles of another partition, and where
+    no profile has measured any of the codecs that the constraints name.
+    """
+
+    def __init__(
+        self,
+        partition: Partition,
+        edge: Profile,
+        cloud: Profile,
+        *,
+        objective: str = "latency",
+        constraints: Constraints = UNCONSTRAINED,
+    ) -> None:
+        if objective not in OBJECTIVES:
+            raise UsageError(
+                f"an objective must be one of {', '.join(OBJECTIVES)} (not {objective!r})"
+            )
+        self.objective = objective
+        self.device: Device = edge.device
+        self.deadline_s = inf if constraints.deadline_s is None else constraints.deadline_s
+        offers = offers_of(partition, edge, cloud)
+        _check_codecs(constraints, offers)
+        judged = [(offer, constraints.objection(offer)) for offer in offers]
+        self.allowed = tuple(offer for offer, objection in judged if objection is None)
+        self._refused = tuple((offer, why) for offer, why in judged if why is not None)
+
+    def plan(self, link: Link, *, queue_s: float = 0.0) -> Plan:
+        """The best of all candidates over `link`; `PlanError` if the constraints leave none.
+
+        Equals are ordered by latency, then by fewer segments on the edge, then as measured.
+        """
+        priced = [self.candidate(offer, link, queue_s) for offer in self.allowed]
+        kept = [c for c in priced if c.latency_s <= self.deadline_s]
+        late = [c for c in priced if c.latency_s > self.deadline_s]
+        deadline = format_duration(self.deadline_s)
+        rejected = [
+            (4, c, f"takes {format_duration(c.latency_s)}, {deadline} allowed") for c in late
+        ]
+        rejected += [
+            (stage, self.candidate(offer, link, queue_s), reason)
+            for offer, (stage, reason) in self._refused
+        ]
+        rejected.sort(key=lambda entry: (-entry[0], *self._rank(entry[1])))
+        if not kept:
+            raise _no_plan(rejected)
+        kept.sort(key=self._rank)
+        return Plan(
+            chosen=kept[0],
+            runner_up=kept[1] if len(kept) > 1 else None,
+            candidates=tuple(kept),
+            link=link,
+            objective=self.objective,
+            rejected=tuple((candidate, reason) for _, candidate, reason in rejected),
+        )
+
+    def candidate(self, offer: Offer, link: Link, queue_s: float) -> Candidate:
+        """`offer` priced over `link`."""
+        period_s = offer.period_s(link)
+        return Candidate(
+            cut=offer.cut.id,
+            codec=offer.codec,
+            k=offer.k,
+            estimate=offer.estimate(link, queue_s),
+            payload_nbytes=offer.payload_nbytes,
+            reply_nbytes=offer.reply_nbytes,
+            energy_j=offer.energy_j(self.device, link, queue_s),
+            throughput_hz=1 / period_s if period_s > 0 else inf,
+            lossless=offer.lossless,
+            label=offer.label,
+        )
+
+    def _rank(self, candidate: Candidate) -> tuple[float, float]:
+        return candidate.value(self.objective), candidate.latency_s
+
+
+def plan(
+    partition: Partition,
+    edge: Profile,
+    cloud: Profile,
+    link: Link,
+    *,
+    objective: str = "latency",
+    constraints: Constraints = UNCONSTRAINED,
+    queue_s: float = 0.0,
+) -> Plan:
+    """The best placement of `partition` over `link`: a `Planner` used once.
+
+    Raises `PlanError` if the constraints leave no candidate, `UsageError` as `Planner` does.
+    """
+    planner = Planner(partition, edge, cloud, objective=objective, constraints=constraints)
+    return planner.plan(link, queue_s=queue_s)
+
+
+def _check_codecs(constraints: Constraints, offers: Sequence[Offer]) -> None:
+    measured = sorted({offer.codec for offer in offers if offer.remote})
+    if constraints.codecs and measured and not set(constraints.codecs) & set(measured):
+        raise UsageError(
+            f"the codecs of a plan must have been measured on both sides; "
+            f"{', '.join(constraints.codecs)} was not, but {', '.join(measured)}: name one of "
+            "these, or profile again"
+        )
+
+
+def _no_plan(rejected: Sequence[tuple[int, Candidate, str]]) -> PlanError:
+    if not rejected:
+        return PlanError(
+            "a plan needs at least one placement that both profiles cover, and there is none: "
+            "profile more segments on the edge, or the same codecs on both sides"
+        )
+    _, nearest, reason = rejected[0]
+    return PlanError(
+        f"at least one candidate must keep to the constraints, and none of {len(rejected)} "
+        f"does; nearest is {nearest.label}, which {reason}: loosen that constraint"
+    )
