@@ -23,7 +23,7 @@ def inline(model: onnx.ModelProto, folder: Path) -> None:
             entries = {entry.key: entry.value for entry in tensor.external_data}
             tensor.raw_data = _read(entries, folder, tensor)
             tensor.ClearField("external_data")
-            tensor.data_location = onnx.TensorProto.DEFAULT
+            tensor.ClearField("data_location")
 
 
 def _read(entries: dict[str, str], folder: Path, tensor: onnx.TensorProto) -> bytes:

@@ -38,7 +38,7 @@ def run_whole(network: Network, inputs: State) -> dict[str, Array]:
 
 
 def run_placed(part: Partition, k: int, inputs: State) -> dict[str, Array]:
-    """The answer with segments [0, k) on the edge: what it made, and what the cloud replies."""
+    """The answer with segments [0, k) on the edge: what it made and what the cloud replies."""
     chain, last = Chain(part), len(part.segments)
     state = chain.run(inputs, 0, k)
     crossed = {spec.name: state[spec.name] for spec in part.crossing(k)}
