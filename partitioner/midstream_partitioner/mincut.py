@@ -114,7 +114,7 @@ class CutSearch:
             inner = [bits for bits in sets if bits & (bits + 1)]  # 0..01..1 is a position
             if inner:
                 self._listed += [(start, bits) for bits in inner]
-                heads = _unpack(inner, end - start)
+                heads = unpack(inner, end - start)
                 tables.append(set_table(graph, costs, heads, start=start))
         self.table = join(tables)
 
@@ -237,7 +237,7 @@ class CutSearch:
         return float(head_s.sum() + tail_s.sum() + bytes_s)
 
 
-def _unpack(sets: Sequence[int], width: int) -> Bools:
+def unpack(sets: Sequence[int], width: int) -> Bools:
     """Sets of bits as rows of booleans, [sets, width]."""
     return np.array([[bits >> offset & 1 for offset in range(width)] for bits in sets]) > 0
 

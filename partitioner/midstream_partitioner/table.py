@@ -170,17 +170,21 @@ def set_table(graph: Graph, costs: Costs, heads: Bools, *, start: int) -> Table:
         crosses = _crosses(heads, made_by - start, [user - start for user in users])
         up[crosses] += costs.wire_nbytes[name]
         depth[crosses] = np.minimum(depth[crosses], costs.depth[name])
-    inside = slice(start, end)
 
     def head_sum(values: Floats) -> Floats:
-        total: Floats = values[:start].sum() + member @ values[inside]
+        # One node after the other, like the positions' cumulative sums: a matrix product or a
+        # pairwise sum would round differently from one processor to the next, and with it cuts
+        # that must be the same on every machine.
+        total = np.full(count, _before(values)[start])
+        for offset in range(width):
+            total += member[:, offset] * values[start + offset]
         return total
 
     return Table(
         head_s=head_sum(costs.edge_s),
-        tail_s=costs.cloud_s.sum() - head_sum(costs.cloud_s),
+        tail_s=_before(costs.cloud_s)[-1] - head_sum(costs.cloud_s),
         up_nbytes=up,
-        down_nbytes=costs.reply_nbytes.sum() - head_sum(costs.reply_nbytes),
+        down_nbytes=_before(costs.reply_nbytes)[-1] - head_sum(costs.reply_nbytes),
         weight_nbytes=head_sum(costs.weight_nbytes),
         depth=depth,
         complete=member.sum(axis=1) == len(graph.nodes) - start,
