@@ -173,7 +173,10 @@ class Session:
         self._highest_id = request.id
         if self._draining is not None:
             raise CloudRefused(self._draining.code, self._draining.message)
-        if len(self._arriving) + len(self._tasks) >= limits.max_in_flight:
+        # What is being sent may already have arrived whole, and the next request be the answer
+        # to it, so it does not count. A peer that reads no replies may not pile them up, though.
+        under_way = len(self._arriving) + len(self._waiting)
+        if max(under_way, len(self._tasks) - limits.max_in_flight) >= limits.max_in_flight:
             raise CloudRefused(
                 Code.RESOURCE_EXHAUSTED,
                 f"at most {limits.max_in_flight} requests of a session may be under way: wait "
@@ -257,7 +260,7 @@ class Session:
 
     def _cancel(self, id: int) -> None:
         self._arriving.pop(id, None)
-        if (task := self._waiting.get(id)) is not None:
+        if (task := self._waiting.pop(id, None)) is not None:
             task.cancel()
         self._note_idle()
 
