@@ -103,7 +103,7 @@ Serve = Callable[..., AbstractContextManager[str]]
 
 @pytest.fixture(scope="session")
 def serve(small: Partition) -> Serve:
-    """`serve(partition, settings=..., slowdown=...)`: a server in this process; its address."""
+    """`serve(partition, settings=..., slowdown=...)`: a server in this process."""
 
     @contextmanager
     def begin(
@@ -143,7 +143,7 @@ Spawn = Callable[..., AbstractContextManager[tuple[subprocess.Popen[str], str]]]
 def spawn(small: Partition, tmp_path: Path) -> Spawn:
     """`spawn(address, slowdown=...)`: a server as a process of its own; it and its address."""
     folder = tmp_path / "small.midstream"
-    save_partition(small, {}, folder)
+    save_partition(small, folder)
 
     @contextmanager
     def begin(

@@ -1,0 +1,122 @@
+"""When to give up, how long to pause, and what a failure means."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from midstream_edge.connection import pause_s
+from midstream_edge.pace import LocalPace, give_up_at
+from midstream_edge.verdicts import farewell, is_settled, silence, verdict
+from midstream_edge.worker import HEAD, REST, Alarms, Worker
+from midstream_wire.errors import CloudRefused, CloudUnavailable, PeerError, ProtocolError
+
+SERVER = "cloud.example:50051"
+
+
+def test_the_rest_is_what_was_declared_until_it_has_been_measured() -> None:
+    pace = LocalPace(3, {1: 0.5})
+    assert pace.rest_s(1) == 0.5
+    assert pace.rest_s(2) is None
+    pace = pace.observe(2, 0.2)
+    assert (pace.rest_s(1), pace.rest_s(2)) == (0.5, 0.2)
+    pace = pace.observe(1, 0.1)
+    assert pace.rest_s(1) == pytest.approx(0.3)
+    assert pace.rest_s(3) == 0
+
+
+def test_one_slow_run_moves_the_pace_only_a_little() -> None:
+    pace = LocalPace(1).observe(0, 0.1).observe(0, 0.9)
+    assert pace.rest_s(0) == pytest.approx(0.2)
+
+
+def test_the_edge_gives_up_in_time_for_its_own_rest() -> None:
+    assert give_up_at(10.0, rest_s=0.5) < 9.5
+    assert give_up_at(10.0, rest_s=0.5, busy_s=0.25) < 9.25
+    assert give_up_at(10.0, rest_s=0.0) == pytest.approx(10.0, abs=0.01)
+
+
+def test_reconnecting_is_quick_at_first_and_patient_with_refusals() -> None:
+    away = silence(SERVER, 3)
+    assert [pause_s(n, away) for n in (0, 1, 2, 3, 4, 99)] == [0.0, 0.1, 0.2, 0.4, 0.5, 0.5]
+    assert pause_s(0, CloudRefused(9, "another digest")) == 5.0
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "kind", "said"),
+    [
+        (14, "connect: Connection refused (111)", CloudUnavailable, "connection was refused"),
+        (14, "DNS resolution failed for x", CloudUnavailable, "cannot be resolved"),
+        (14, "connect: Network is unreachable", CloudUnavailable, "network is unreachable"),
+        (14, "Socket closed", CloudUnavailable, "broke"),
+        (4, "Deadline Exceeded", CloudUnavailable, "broke"),
+        (14, "Ssl handshake failed: CERTIFICATE_VERIFY_FAILED", ProtocolError, "TLS"),
+        (12, "Method not found!", ProtocolError, "must speak midstream.v1"),
+        (
+            2,
+            "Received http2 header with status: 404",
+            ProtocolError,
+            "must speak midstream.v1",
+        ),
+        (16, "no token", CloudRefused, "credentials"),
+        (7, "not yours", CloudRefused, "credentials"),
+        (8, "too many", CloudRefused, "refused"),
+    ],
+)
+def test_a_status_becomes_one_clear_sentence(
+    code: int, details: str, kind: type[PeerError], said: str
+) -> None:
+    error = verdict(SERVER, code, details)
+    assert type(error) is kind
+    assert said in str(error)
+    assert SERVER in str(error)
+    assert details in str(error)
+
+
+def test_long_and_broken_details_are_cut() -> None:
+    assert len(str(verdict(SERVER, 14, "x\n" * 5000))) < 400
+
+
+def test_weather_and_configuration_are_told_apart() -> None:
+    assert not is_settled(silence(SERVER, 3))
+    assert not is_settled(farewell(SERVER, 14, "stopping"))
+    assert not is_settled(verdict(SERVER, 8, "too many"))
+    assert is_settled(farewell(SERVER, 5, "no such model"))
+    assert is_settled(verdict(SERVER, 16, "no token"))
+    assert is_settled(verdict(SERVER, 12, "Method not found!"))
+
+
+def test_the_worker_runs_rests_before_heads_and_each_in_order() -> None:
+    worker, ran = Worker(), []
+    started, release, finished = threading.Event(), threading.Event(), threading.Event()
+
+    def block() -> None:
+        started.set()
+        release.wait(5)
+
+    worker.put(block, rank=HEAD, order=0)
+    started.wait(5)
+    for rank, order in ((HEAD, 2), (REST, 3), (HEAD, 1), (REST, 1)):
+        worker.put(lambda rank=rank, order=order: ran.append((rank, order)),  # type: ignore[misc]
+                   rank=rank, order=order)  # fmt: skip
+    worker.put(finished.set, rank=HEAD, order=9)
+    release.set()
+    assert finished.wait(5)
+    worker.close(5)
+    assert ran == [(REST, 1), (REST, 3), (HEAD, 1), (HEAD, 2)]
+
+
+def test_alarms_go_off_in_order_and_not_before_their_time() -> None:
+    alarms, rang, last = Alarms(), [], threading.Event()
+    now_s = time.monotonic()
+    alarms.at(now_s + 0.06, last.set)
+    alarms.at(now_s + 0.05, lambda: rang.append(time.monotonic()))
+    alarms.at(now_s + 0.01, lambda: rang.append(time.monotonic()))
+    alarms.at(now_s + 60, lambda: rang.append(0.0))
+    assert last.wait(5)
+    alarms.close(5)
+    assert len(rang) == 2
+    assert rang[0] >= now_s + 0.01
+    assert rang[1] >= now_s + 0.05
