@@ -173,8 +173,8 @@ class Session:
         self._highest_id = request.id
         if self._draining is not None:
             raise CloudRefused(self._draining.code, self._draining.message)
-        # What is being sent may already have arrived whole, and the next request be the answer
-        # to it, so it does not count. A peer that reads no replies may not pile them up, though.
+        # A reply that is being sent may already have arrived, and this request be what comes
+        # after it, so it does not count. But a peer that reads none may not pile them up.
         under_way = len(self._arriving) + len(self._waiting)
         if max(under_way, len(self._tasks) - limits.max_in_flight) >= limits.max_in_flight:
             raise CloudRefused(
