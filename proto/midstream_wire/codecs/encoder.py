@@ -51,9 +51,10 @@ def _pieces(
         parts = encoding.encode_block(block, start)
         frame = frame_of(parts, decoded_nbytes=block.nbytes, index=index)
         front += frame.pack()
-        if len(parts) == 1 and frame.encoded_nbytes > JOIN_NBYTES:
+        body = parts[0]
+        if isinstance(body, memoryview) and len(parts) == 1 and len(body) > JOIN_NBYTES:
             yield front
-            yield parts[0]
+            yield body
         else:
             yield b"".join((front, *parts))
         front = b""

@@ -38,7 +38,7 @@ class _Workspace(threading.local):
 
     def __init__(self) -> None:
         self.compressor = zstandard.ZstdCompressor(level=_LEVEL)
-        self.decompressor = zstandard.ZstdDecompressor(max_window_size=BLOCK_NBYTES)
+        self.decompressor = zstandard.ZstdDecompressor()
         self.scratch: dict[str, _Bytes] = {}
 
 
@@ -135,10 +135,11 @@ def _unpack(data: memoryview, count: int) -> _Bytes:
         # The declared size comes first: decompress() trusts a frame's own declaration, and
         # its max_output_size holds only for frames that declare none. Given that
         # declaration, zstd writes no byte more than it.
-        declared = zstandard.get_frame_parameters(data).content_size
-        if declared != count:
+        declared = zstandard.get_frame_parameters(data)
+        if declared.content_size != count or declared.window_size > BLOCK_NBYTES:
             raise CodecError(
-                f"a plane must hold {count} bytes (its frame declares {declared})"
+                f"a plane must hold {count} bytes (its frame declares "
+                f"{declared.content_size}, and a window of {declared.window_size})"
             )
         plane = _workspace.decompressor.decompress(data, allow_extra_data=False)
     except (zstandard.ZstdError, MemoryError) as error:
