@@ -1,0 +1,184 @@
+"""A partition as a folder: the same bytes, read back whole, and refused when damaged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from midstream_partitioner.artefact import (
+    is_partition,
+    load_partition,
+    load_profiles,
+    save_partition,
+)
+from midstream_partitioner.chain import Chain
+from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.device import Device
+from midstream_partitioner.intake import Network
+from midstream_partitioner.measure import profile_segments
+from midstream_partitioner.partition import Partition, partition
+from midstream_wire.errors import ModelError, UsageError
+from midstream_wire.tensors import Array
+
+RunPlaced = Callable[..., dict[str, Array]]
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture(scope="module")
+def part(branches: Network) -> Partition:
+    return partition(branches, position_cuts(branches.graph)[2:5])
+
+
+@pytest.fixture
+def folder(part: Partition, tmp_path: Path) -> Path:
+    save_partition(part, tmp_path / "net.midstream")
+    return tmp_path / "net.midstream"
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_a_partition_comes_back_as_it_was(
+    part: Partition, folder: Path, inputs: dict[str, Array], run_placed: RunPlaced
+) -> None:
+    loaded = load_partition(folder)
+    assert loaded == part
+    assert [s.model for s in loaded.segments] == [s.model for s in part.segments]
+    first, second = (run_placed(p, 2, inputs) for p in (part, loaded))
+    assert all(first[name].tobytes() == second[name].tobytes() for name in first)
+
+
+def test_writing_twice_gives_the_same_bytes(part: Partition, folder: Path) -> None:
+    before = content_of(folder)
+    assert sorted(before) == ["manifest.json", *(f"segments/{k}.onnx" for k in range(4))]
+    save_partition(load_partition(folder), folder)
+    assert content_of(folder) == before
+
+
+def test_segments_of_another_partition_are_replaced(branches: Network, folder: Path) -> None:
+    save_partition(partition(branches, ()), folder)
+    assert sorted(content_of(folder)) == ["manifest.json", "segments/0.onnx"]
+
+
+def test_profiles_travel_along(
+    part: Partition, inputs: dict[str, Array], tmp_path: Path
+) -> None:
+    devices = [Device("a board", threads=1), Device("a board", threads=1, slowdown=8.0)]
+    profiles = [
+        profile_segments(Chain(part), [inputs], device, runs=2, codecs=["raw"])
+        for device in devices
+    ]
+    save_partition(part, tmp_path, profiles=profiles)
+    assert set(load_profiles(tmp_path)) == set(profiles)
+    names = sorted(path.name for path in (tmp_path / "profiles").iterdir())
+    assert names == ["a-board-emulated-8x-slower.json", "a-board.json"]
+
+
+def test_a_folder_without_a_manifest_is_no_partition(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+    assert not is_partition(folder)
+    with pytest.raises(UsageError, match=r"must be a folder with a manifest\.json"):
+        load_partition(folder)
+
+
+def test_a_flipped_byte_in_a_segment_is_noticed_before_it_runs(folder: Path) -> None:
+    path = folder / "segments" / "1.onnx"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match=r"segment 1 must have digest .* other content"):
+        Chain(load_partition(folder))
+
+
+def test_a_missing_segment_is_named(folder: Path) -> None:
+    (folder / "segments" / "2.onnx").unlink()
+    with pytest.raises(
+        ModelError, match=r"segment 2 must be in .*2\.onnx, which cannot be read"
+    ):
+        Chain(load_partition(folder))
+
+
+def edit(folder: Path, change: Change) -> None:
+    manifest = folder / "manifest.json"
+    values = json.loads(manifest.read_text())
+    change(values)
+    manifest.write_text(json.dumps(values))
+
+
+def set_at(*path: Any, value: Any) -> Change:
+    def change(values: Any) -> None:
+        for key in path[:-1]:
+            values = values[key]
+        values[path[-1]] = value
+
+    return change
+
+
+def drop_last(key: str) -> Change:
+    return lambda values: values[key].pop()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (set_at("format", value="midstream-partition-9"), "format"),
+        (set_at("digest", value="0" * 64), "its digest does not fit its content"),
+        (set_at("graph_digest", value="../../etc"), "graph_digest"),
+        (set_at("segments", 0, "digest", value="0" * 64), "its digest does not fit"),
+        (set_at("segments", 0, "source", value="/etc/passwd"), "segments.0.source"),
+        (set_at("segments", 0, "node_runs", value=[0, 2**30]), "runs of nodes must be"),
+        (set_at("segments", 0, "node_runs", value=[3]), "runs of nodes must be"),
+        (set_at("segments", 0, "weight_nbytes", value=-1), "segments.0.weight_nbytes"),
+        (set_at("segments", 0, "inputs", value="x"), "segments.0.inputs"),
+        (set_at("cuts", 1, "head_runs", value=[2, 1]), "runs of nodes must be"),
+        (set_at("cuts", 1, "tensors", value=["nothing"]), "nothing"),
+        (set_at("cuts", 1, "id", value="edge-only"), "its digest does not fit"),
+        (drop_last("cuts"), "there are 4 cuts around 4 segments"),
+        (drop_last("segments"), "there are 5 cuts around 3 segments"),
+        (set_at("inputs", value=["nothing"]), "nothing"),
+        (set_at("specs", "x", "dtype", value="object"), "specs.x.dtype"),
+        (set_at("specs", "x", "shape", value=[-1, 8]), "specs.x.shape"),
+        (set_at("specs", "x", "shape", value=[1e999, 8]), "specs.x.shape"),
+        (set_at("specs", "x", "shape", value=[9, 8]), "its digest does not fit"),
+        (set_at("feed", "kind", value="video"), "kind must be"),
+        (set_at("surprise", value=1), "surprise"),
+    ],
+)
+def test_an_edited_manifest_is_refused_and_the_field_named(
+    change: Change, reason: str, folder: Path
+) -> None:
+    edit(folder, change)
+    with pytest.raises(ModelError) as caught:
+        load_partition(folder)
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_many_segments_of_many_nodes_are_refused_before_they_are_counted_out(
+    folder: Path,
+) -> None:
+    def multiply(values: dict[str, Any]) -> None:
+        values["segments"] = [values["segments"][0] | {"node_runs": [0, 900_000]}] * 2000
+        values["cuts"] = [values["cuts"][0]] * 2001
+
+    edit(folder, multiply)
+    with pytest.raises(ModelError, match="more than 1000000 nodes"):
+        load_partition(folder)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", "null", '{"format": 1}', "\x00", "[" * 100_000]
+)
+def test_a_manifest_that_is_none_is_refused(text: str, folder: Path) -> None:
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(ModelError, match="as `midstream partition` wrote it"):
+        load_partition(folder)
