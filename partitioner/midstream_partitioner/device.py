@@ -6,7 +6,7 @@ import math
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -107,38 +107,8 @@ class Device:
         return self.name + emulation
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; `from_dict` reads them back."""
+        """Plain values, for JSON."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: object) -> Device:
-        """The device that a parsed JSON object describes; raises `UsageError`.
-
-        `name` and `threads` must be there, everything else has its default.
-        """
-        if not isinstance(values, Mapping):
-            raise UsageError(f"a device must be a JSON object (not {type(values).__name__})")
-        kinds = {field.name: str(field.type) for field in fields(cls)}
-        unknown = sorted(set(values) - set(kinds))
-        if unknown:
-            raise UsageError(
-                f"a device has no field {unknown[0]!r}: the fields are {', '.join(kinds)}"
-            )
-        missing = [name for name in ("name", "threads") if name not in values]
-        if missing:
-            raise UsageError(f"a device must have {' and '.join(missing)}: add to the profile")
-        checked: dict[str, Any] = {
-            name: _checked(name, kinds[name], value) for name, value in values.items()
-        }
-        return cls(**checked)
-
-
-def _checked(name: str, kind: str, value: object) -> object:
-    """`value` if it is what the field takes (a JSON integer may stand for a float)."""
-    allowed = {"str": (str,), "int": (int,), "float": (int, float)}[kind]
-    if isinstance(value, bool) or not isinstance(value, allowed):
-        raise UsageError(f"a device's {name} must be of type {kind} (not {value!r})")
-    return float(value) if kind == "float" and isinstance(value, int) else value
 
 
 def this_device(threads: int = 1, slowdown: float = 1.0, name: str | None = None) -> Device:

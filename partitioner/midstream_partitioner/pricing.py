@@ -29,14 +29,14 @@ from midstream_wire.errors import PlanError
 
 # A static profile's device: one core of a recent processor under onnxruntime. Only the ratio
 # of the two rates matters, and it little: tensor sizes decide which cuts can win.
-FLOPS_PER_S = 2e10
+FLOPS_PER_S = 5e10
 BYTES_PER_S = 1e10
 #: Dispatch of one operator.
 NODE_S = 2e-6
 
-#: Operators that a runtime computes along with the layer in front of them, at no time of their
-#: own. A cut belongs behind them, not between.
-FUSED = frozenset({"Relu", "Clip", "LeakyRelu", "Sigmoid", "BatchNormalization"})
+#: Operators of one activation that a runtime computes along with the layer in front of them, at
+#: no time of their own. A cut belongs behind them, not between.
+FUSED = frozenset({"Add", "BatchNormalization", "Clip", "LeakyRelu", "Mul", "Relu", "Sigmoid"})
 
 #: Estimated share of a tensor's raw bytes on the wire: floats in half precision, packed where
 #: rectifiers leave zeros, pictures as JPEG of quality 90 (about 3 of 24 bits per pixel). Only
@@ -147,7 +147,7 @@ def choose_cuts(
 def _is_fused(graph: Graph, node: Node) -> bool:
     """Whether a runtime computes `node` as part of the one layer it follows."""
     makers = [graph.producer[name] for name in node.inputs]
-    if node.op_type not in FUSED or len(makers) != 1 or makers[0] == INPUT:
+    if node.op_type not in FUSED or len(makers) != 1 or INPUT in makers:
         return False
     before = graph.nodes[makers[0]]
     alone = len(graph.consumers[node.inputs[0]]) == 1

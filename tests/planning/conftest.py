@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from itertools import product
+from dataclasses import dataclass
+from itertools import pairwise, product
 
 import pytest
 
+from midstream_partitioner.cuts import cut_of
+from midstream_partitioner.device import Device
+from midstream_partitioner.feed import Feed
 from midstream_partitioner.graph import Graph, Node, Tensor
+from midstream_partitioner.partition import Partition, Segment
+from midstream_partitioner.profile import CodecCost, Profile, Stat
 
 RandomGraph = Callable[..., Graph]
 ClosedSets = Callable[[Graph], Iterator[frozenset[int]]]
+CaseOf = Callable[..., "Case"]
+
+PICTURES = ("png", "jpeg:90", "webp:80")
 
 
 @pytest.fixture(scope="session")
@@ -74,3 +83,85 @@ def closed_sets() -> ClosedSets:
                 yield head
 
     return every
+
+
+@dataclass(frozen=True)
+class Case:
+    """A partition that nobody runs, and what its two devices measured."""
+
+    graph: Graph
+    partition: Partition
+    edge: Profile
+    cloud: Profile
+
+
+@pytest.fixture(scope="session")
+def case_of(random_graph: RandomGraph) -> CaseOf:
+    """A random network cut at some of its positions, with random profiles of both sides.
+
+    The input is a picture, so that its codecs are candidates of the first cut.
+    """
+
+    def build(seed: int, *, held: int | None = None) -> Case:
+        choose = random.Random(seed)
+        graph = random_graph(seed, least_nodes=4)
+        inner = choose.sample(range(1, len(graph.nodes)), choose.choice([1, 2, 3]))
+        bounds = [0, *sorted(inner), len(graph.nodes)]
+        cuts = tuple(cut_of(graph, range(bound)) for bound in bounds)
+        segments = tuple(
+            Segment(
+                index=index,
+                digest=f"{seed}-{index}",
+                inputs=before.tensors,
+                outputs=after.tensors,
+                nodes=tuple(sorted(after.head - before.head)),
+                weight_nbytes=choose.randint(0, 10**6),
+                source=b"",
+            )
+            for index, (before, after) in enumerate(pairwise(cuts))
+        )
+        partition = Partition(
+            name=graph.name,
+            graph_digest=graph.digest,
+            segments=segments,
+            cuts=cuts,
+            inputs=tuple(graph.tensors[name].spec for name in graph.inputs),
+            outputs=tuple(graph.tensors[name].spec for name in graph.outputs),
+            specs={name: tensor.spec for name, tensor in graph.tensors.items()},
+            feed=Feed(),
+        )
+        codecs = tuple(
+            CodecCost(
+                cut=cut.id,
+                codec=name,
+                payload_nbytes=choose.randint(100, 100_000),
+                encode_s=choose.expovariate(2000),
+                decode_s=choose.expovariate(2000),
+            )
+            for cut in cuts[:-1]
+            for name in (
+                "raw",
+                "lossless",
+                "half",
+                "int8",
+                *(PICTURES if cut is cuts[0] else ()),
+            )
+        )
+        replies = tuple(choose.randint(0, 5000) for _ in segments)
+
+        def profile(slowdown: float, count: int) -> Profile:
+            times = [choose.expovariate(200) * slowdown for _ in range(count)]
+            return Profile(
+                device=Device("bench", 1, slowdown),
+                graph_digest=graph.digest,
+                partition_digest=partition.digest,
+                segments=tuple(Stat(time, time, time, 9) for time in times),
+                codecs=codecs,
+                replies_nbytes=(*replies, 0),
+            )
+
+        count = len(segments)
+        edge = profile(choose.choice([1.0, 8.0]), count if held is None else min(held, count))
+        return Case(graph, partition, edge, profile(1.0, count))
+
+    return build
