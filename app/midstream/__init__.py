@@ -1,1 +1,81 @@
-"""Split inference between an edge device and a cloud server."""
+"""Split inference: the head of a neural network on the edge, its tail in the cloud.
+
+part = midstream.partition("resnet18")
+edge, cloud = midstream.profile(part, slowdown=8), midstream.profile(part)
+plan = midstream.plan(part, edge, cloud, midstream.link("8Mbit", rtt="40ms"))
+with midstream.serve(part) as server, midstream.connect(part, server, plan) as session:
+    answer = session.infer(midstream.inputs(part)[0])
+"""
+
+from midstream.api import connect, inputs, link, load, partition, profile, serve
+from midstream_edge.answers import Answer
+from midstream_edge.session import EdgeSession
+from midstream_partitioner.artefact import load_partition, save_partition
+from midstream_partitioner.cuts import Cut, cut_of, position_cuts
+from midstream_partitioner.envelope import Envelope, envelope
+from midstream_partitioner.feed import Feed
+from midstream_partitioner.graph import Graph
+from midstream_partitioner.intake import Network
+from midstream_partitioner.link import Link
+from midstream_partitioner.partition import Partition
+from midstream_partitioner.plan import Candidate, Constraints, Plan, plan
+from midstream_partitioner.profile import Profile
+from midstream_partitioner.timings import Timings
+from midstream_partitioner.torch_intake import from_torch
+from midstream_wire.errors import (
+    CloudRefused,
+    CloudUnavailable,
+    CodecError,
+    DeadlineExceeded,
+    MidstreamError,
+    ModelError,
+    PeerError,
+    PlanError,
+    ProtocolError,
+    TensorError,
+    UsageError,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Answer",
+    "Candidate",
+    "CloudRefused",
+    "CloudUnavailable",
+    "CodecError",
+    "Constraints",
+    "Cut",
+    "DeadlineExceeded",
+    "EdgeSession",
+    "Envelope",
+    "Feed",
+    "Graph",
+    "Link",
+    "MidstreamError",
+    "ModelError",
+    "Network",
+    "Partition",
+    "PeerError",
+    "Plan",
+    "PlanError",
+    "Profile",
+    "ProtocolError",
+    "TensorError",
+    "Timings",
+    "UsageError",
+    "connect",
+    "cut_of",
+    "envelope",
+    "from_torch",
+    "inputs",
+    "link",
+    "load",
+    "load_partition",
+    "partition",
+    "plan",
+    "position_cuts",
+    "profile",
+    "save_partition",
+    "serve",
+]

@@ -56,9 +56,7 @@ class Chain:
         """
         if last - first > 1:
             self._check_range(first, last)
-            wanted = {spec.name for spec in self.partition.outputs}
-            wanted.update(self.partition.cuts[last].tensors)
-            model = fuse(self.partition.segments[first:last], wanted)
+            model = fuse(self.partition, first, last)
             self._links = self._links | {(first, last): Executor(model, threads=self.threads)}
 
     def run(self, state: State, first: int, last: int) -> dict[str, Array]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
@@ -141,12 +141,15 @@ def partition(network: Network, cuts: Iterable[Cut]) -> Partition:
     )
 
 
-def fuse(parts: Sequence[Segment], wanted: Container[str]) -> bytes:
-    """One ONNX model that computes what consecutive segments compute one after the other.
+def fuse(part: Partition, first: int, last: int) -> bytes:
+    """One ONNX model that computes what segments [first, last) compute one after the other.
 
-    Of what they make only the tensors in `wanted` are outputs, so that onnxruntime may fuse
-    across the former cuts: a little faster, and no longer bit-identical.
+    Only what crosses cut `last` and the network's outputs come out of it, so that onnxruntime
+    may fuse across the former cuts: a little faster, and no longer bit-identical. All segments
+    together are the unsplit network.
     """
+    parts = part.segments[first:last]
+    wanted = {spec.name for spec in (*part.outputs, *part.crossing(last))}
     models = [onnx.load_model_from_string(part.model) for part in parts]
     merged = onnx.ModelProto()
     merged.CopyFrom(models[0])

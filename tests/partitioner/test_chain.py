@@ -123,7 +123,7 @@ def test_fusing_takes_constants_that_segments_share_once(make_network: MakeNetwo
         {"v": np.ones((4, 4), np.float32)},
     )
     part = partition(network, position_cuts(network.graph))
-    whole = fuse(part.segments, {"y"})
+    whole = fuse(part, 0, len(part.segments))
     assert len(whole) < 0.8 * sum(len(segment.model) for segment in part.segments)
     inputs = {"x": np.ones((1, 4), np.float32)}
     np.testing.assert_array_equal(Executor(whole).run(inputs)["y"], np.full((1, 4), 16))

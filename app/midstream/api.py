@@ -1,0 +1,112 @@
+"""The Python face: the same things as the command line, in a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+
+from midstream import sources
+from midstream.serving import make_repository, measure_chain
+from midstream_cloud.server import Settings, serving
+from midstream_edge.session import EdgeSession
+from midstream_partitioner import partition as partitions
+from midstream_partitioner.chain import Chain
+from midstream_partitioner.cuts import Cut
+from midstream_partitioner.feed import Feed
+from midstream_partitioner.intake import Network, load_network
+from midstream_partitioner.link import Link
+from midstream_partitioner.partition import Partition
+from midstream_partitioner.plan import Plan
+from midstream_partitioner.profile import Profile
+from midstream_partitioner.units import parse_duration, parse_rate
+
+
+def load(source: str | Path | bytes | onnx.ModelProto, *, feed: Feed | None = None) -> Network:
+    """A network: a reference network's name, an ONNX file, its bytes, or a ModelProto.
+
+    `feed` says what feeds it; without it a TOML file beside the model is looked for. Raises
+    `UsageError` when there is no such thing and `ModelError` when it cannot be cut.
+    """
+    if isinstance(source, str | Path):
+        return sources.open_network(str(source), feed=feed)
+    return load_network(source, feed=feed)
+
+
+def partition(source: str | Path | Network, *, cuts: Iterable[Cut] | None = None) -> Partition:
+    """`source` cut once into a chain of segments, or the partition in a folder.
+
+    Without `cuts`, at the places that can ever win, chosen by arithmetic alone: the same on
+    every machine.
+    """
+    if not isinstance(source, Network):
+        if cuts is None:
+            return sources.open_partition(str(source))
+        source = sources.open_network(str(source))
+    return partitions.partition(source, sources.default_cuts(source) if cuts is None else cuts)
+
+
+def inputs(
+    part: Partition, source: str | Path | None = None, *, count: int = 1, seed: int = 0
+) -> sources.Inputs:
+    """`count` inputs, each a dict of arrays by name; random ones without a `source`.
+
+    `source` is a picture, a folder of pictures, an .npz or an .npy file.
+    """
+    return sources.open_inputs(part, str(source) if source else None, count=count, seed=seed)
+
+
+def profile(
+    part: Partition, *, threads: int = 1, slowdown: float = 1.0, runs: int = 20
+) -> Profile:
+    """Measure the segments of `part` and the codecs at its cuts on this machine."""
+    return measure_chain(Chain(part, threads=threads, slowdown=slowdown), runs=runs)
+
+
+def link(uplink: str, *, downlink: str | None = None, rtt: str = "0ms") -> Link:
+    """A link from quantities with units: `link("8Mbit", rtt="40ms")`."""
+    rate_bps = parse_rate(uplink)
+    return Link(rate_bps, parse_rate(downlink) if downlink else rate_bps, parse_duration(rtt))
+
+
+@contextmanager
+def serve(
+    models: Partition | Mapping[str, Partition],
+    *,
+    address: str = "127.0.0.1:0",
+    threads: int = 1,
+    slowdown: float = 1.0,
+    settings: Settings | None = None,
+) -> Iterator[str]:
+    """A cloud server in a thread of this process; yields its address.
+
+    For servers of their own use `midstream cloud serve`. The models get no profile: plan with
+    one that you measured.
+    """
+    named: Mapping[str, Partition] = (
+        {models.name: models} if isinstance(models, Partition) else models
+    )
+    repository = make_repository(named, threads=threads, slowdown=slowdown, runs=0)
+    with serving(repository, address, settings=settings) as bound:
+        yield bound.target
+
+
+def connect(
+    part: Partition,
+    server: str | None,
+    plan: Plan | tuple[int, str] | None = None,
+    *,
+    threads: int = 1,
+    slowdown: float = 1.0,
+) -> EdgeSession:
+    """An edge session for `part`: heads here, tails on `server`, as `plan` says.
+
+    `plan` is a plan or (segments on the edge, codec); without one everything runs here until
+    `use` says otherwise. A context manager.
+    """
+    chain = Chain(part, threads=threads, slowdown=slowdown)
+    if isinstance(plan, Plan):
+        plan = (plan.chosen.k, plan.chosen.codec)
+    return EdgeSession(chain, server, plan=plan or (chain.last, "raw"))

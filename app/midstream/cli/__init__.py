@@ -1,0 +1,1 @@
+"""The `midstream` command: one module per group of commands, `main` at the root."""

@@ -1,0 +1,151 @@
+"""`midstream cloud`: serving the tails of networks, and asking a server what it serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from midstream.cli import console
+from midstream.cli.options import Json, Server, Slowdown, Threads
+from midstream.cli.security import Authority, Certificate, Insecure, Key, Token, dial_of
+from midstream.serving import open_repository
+from midstream_cloud.server import Settings, run
+from midstream_edge.describe import check_health, describe
+from midstream_partitioner.units import format_nbytes
+from midstream_wire.address import Address
+from midstream_wire.credentials import load_token, server_tls
+from midstream_wire.errors import UsageError
+
+app = typer.Typer(help="Serve tails to edges.", no_args_is_help=True)
+
+
+@app.command()
+def serve(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Partitions, ONNX files, reference networks, or folders of the former two.",
+        ),
+    ],
+    listen: Annotated[
+        str, typer.Option(help="Address to listen on; port 0 takes a free one.")
+    ] = "127.0.0.1:50051",
+    threads: Threads = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tails that run at once; one per core if not given."),
+    ] = None,
+    slowdown: Slowdown = 1.0,
+    runs: Annotated[
+        int, typer.Option(min=0, help="Runs for the profile that edges plan with; 0: none.")
+    ] = 10,
+    cert: Annotated[Path | None, typer.Option(help="Server certificate (PEM).")] = None,
+    key: Annotated[Path | None, typer.Option(help="Key of the certificate (PEM).")] = None,
+    client_ca: Annotated[
+        Path | None, typer.Option(help="Edges must show a certificate that this one signed.")
+    ] = None,
+    token_file: Token = None,
+    insecure: Insecure = False,
+    drain: Annotated[
+        float, typer.Option(min=0, help="Seconds for finishing what runs when stopped.")
+    ] = 10.0,
+    json: Annotated[
+        bool, typer.Option("--json", help="Say where it listens as one JSON line.")
+    ] = False,
+) -> None:
+    """Serve one or more networks until interrupted.
+
+    Every network is compiled once, for all edges. On SIGTERM or Ctrl-C what is under way is
+    finished first.
+    """
+    if (cert is None) != (key is None):
+        raise UsageError("TLS needs a certificate and its key: give both --cert and --key")
+    if client_ca is not None and cert is None:
+        raise UsageError("--client-ca needs TLS: give --cert and --key as well")
+    credentials = None
+    if cert is not None and key is not None:
+        credentials = server_tls(certificate=cert, key=key, client_authority=client_ca)
+    settings = Settings(
+        credentials=credentials,
+        token=load_token(token_file) if token_file is not None else None,
+        insecure=insecure,
+        workers=workers,
+        drain_s=drain,
+    )
+    with console.progress("loading and profiling") as tick:
+        repository = open_repository(
+            models, threads=threads, slowdown=slowdown, runs=runs, progress=tick
+        )
+
+    def announce(address: Address) -> None:
+        names = sorted(repository.models)
+        if json:
+            console.print_json_line({"listening": str(address), "models": names})
+        else:
+            emulated = f", emulated {slowdown:g}x slower" if slowdown > 1 else ""
+            console.err.print(f"serving {', '.join(names)} on {address}{emulated}")
+
+    run(repository, listen, settings=settings, on_start=announce)
+
+
+@app.command("describe")
+def describe_server(
+    server: Server = "localhost:50051",
+    ca: Authority = None,
+    cert: Certificate = None,
+    key: Key = None,
+    token_file: Token = None,
+    insecure: Insecure = False,
+    json: Json = False,
+) -> None:
+    """Show the networks that a server holds, and where they are cut."""
+    dial = dial_of(server, ca=ca, cert=cert, key=key, token_file=token_file, insecure=insecure)
+    models = describe(dial)
+    if json:
+        entries = [
+            {
+                "name": model.name,
+                "graph_digest": model.graph_digest,
+                "partition_digest": model.partition_digest,
+                "cuts": [
+                    {"id": cut.id, "tensors": [str(spec) for spec in cut.tensors]}
+                    for cut in model.cuts
+                ],
+                "codecs": list(model.codecs),
+            }
+            for model in models
+        ]
+        console.print_json({"server": server, "models": entries})
+        return
+    for model in models:
+        rows = console.table(
+            f"{model.name}  partition {model.partition_digest[:12]}", "cut", "crossing", "raw",
+            left=("cut", "crossing"),
+        )  # fmt: skip
+        for cut in model.cuts:
+            sizes = sum(spec.nominal_nbytes for spec in cut.tensors)
+            crossing = ", ".join(f"{spec.name} {spec}" for spec in cut.tensors)
+            rows.add_row(cut.id, crossing.replace("[", "\\["), format_nbytes(sizes))
+        console.out.print(rows)
+
+
+@app.command()
+def health(
+    server: Server = "localhost:50051",
+    ca: Authority = None,
+    cert: Certificate = None,
+    key: Key = None,
+    token_file: Token = None,
+    insecure: Insecure = False,
+    json: Json = False,
+) -> None:
+    """Exit with 0 if the server is serving, with 1 otherwise (grpc.health.v1)."""
+    dial = dial_of(server, ca=ca, cert=cert, key=key, token_file=token_file, insecure=insecure)
+    check_health(dial)
+    if json:
+        console.print_json({"server": server, "serving": True})
+    else:
+        console.out.print(f"{server} is serving")

@@ -1,0 +1,191 @@
+"""`midstream pair`, `link`, `verify`, `demo`: trials with real processes on one machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+from midstream_lab.verify import verify_cuts, verify_partition
+
+from midstream import demo as demonstration
+from midstream.cli import console
+from midstream.cli.options import Input, Json, Model, Seed, Threads, takes_feed
+from midstream.cli.outcomes import outcome_table, verdict
+from midstream.sources import (
+    model_name,
+    open_inputs,
+    open_network,
+    open_partition,
+)
+from midstream_lab import proxy
+from midstream_lab.conditions import condition
+from midstream_lab.draw import draw_outcomes, network_title
+from midstream_lab.pair import CloudSetting, EdgeSetting, run_pair
+from midstream_partitioner.artefact import SUFFIX, is_partition, save_partition
+from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.feed import Feed
+from midstream_wire.errors import MidstreamError, UsageError
+
+
+@contextmanager
+def partition_folder(model: str, feed: Feed | None) -> Iterator[Path]:
+    """The folder of `model`'s partition; a temporary one unless it is a folder already."""
+    if is_partition(Path(model)):
+        yield Path(model)
+        return
+    with TemporaryDirectory(prefix="midstream-") as folder:
+        path = Path(folder) / f"{model_name(model)}{SUFFIX}"
+        save_partition(open_partition(model, feed=feed), path)
+        yield path
+
+
+@takes_feed
+def pair(
+    model: Model,
+    feed: Feed | None,
+    network: Annotated[
+        str, typer.Option(help="3g, lte, wifi, 5g, broadband, satellite, or 8Mbit:40ms.")
+    ] = "lte",
+    requests: Annotated[int, typer.Option(min=1, help="Requests under each strategy.")] = 20,
+    edge_slowdown: Annotated[
+        float, typer.Option(min=1.0, help="Emulate an edge this many times slower.")
+    ] = 1.0,
+    cloud_slowdown: Annotated[
+        float, typer.Option(min=1.0, help="The same for the cloud.")
+    ] = 1.0,
+    private: Annotated[
+        bool, typer.Option("--private", help="The input may not leave the edge in any form.")
+    ] = False,
+    lossless: Annotated[
+        bool, typer.Option("--lossless", help="Only codecs that change nothing.")
+    ] = False,
+    objective: Annotated[
+        str, typer.Option(help="What to make small: latency, throughput, energy.")
+    ] = "latency",
+    input: Input = None,
+    seed: Seed = 0,
+    threads: Threads = 1,
+    json: Json = False,
+) -> None:
+    """Start cloud, emulated link and edge as three processes and run requests through them.
+
+    Edge-only, cloud-only with the raw and the compressed input, and the best cut are run in
+    turn; predicted and measured times stand side by side, and every answer is checked against
+    the unsplit network. Everything is torn down at the end, also when interrupted.
+    """
+    where = condition(network)
+    flags = ["--objective", objective]
+    flags += ["--private"] if private else []
+    flags += ["--lossless"] if lossless else []
+    edge = EdgeSetting(threads, edge_slowdown, requests, input, seed, tuple(flags))
+    with partition_folder(model, feed) as folder:
+        document = run_pair(
+            folder,
+            where,
+            cloud=CloudSetting(threads, cloud_slowdown),
+            edge=edge,
+            say=lambda text: console.err.print(text, style="dim"),
+        )
+    if json:
+        console.print_json(document)
+        return
+    emulated = f"edge emulated {edge_slowdown:g}x slower" if edge_slowdown > 1 else "edge real"
+    console.out.print(outcome_table(document, f"{document['model']}, {where}, {emulated}"))
+    console.out.print(verdict(document))
+
+
+def link(
+    target: Annotated[str, typer.Argument(help="Where to connect to, host:port.")],
+    listen: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1:0",
+    network: Annotated[
+        str, typer.Option(help="3g, lte, wifi, 5g, broadband, satellite, or 8Mbit:40ms.")
+    ] = "lte",
+) -> None:
+    """Emulate a network: a TCP proxy with a rate and a delay. Ctrl-C ends it."""
+    flags = ["--listen", listen, "--target", target, "--network", network]
+    raise typer.Exit(proxy.main(flags))
+
+
+@takes_feed
+def verify(
+    model: Model,
+    feed: Feed | None,
+    cuts: Annotated[
+        str, typer.Option(help="Which cuts: those of the partition, or all positions.")
+    ] = "partition",
+    codec: Annotated[str, typer.Option(help="Codec of what crosses.")] = "raw",
+    tolerance: Annotated[
+        float | None, typer.Option(help="Largest relative error that passes.")
+    ] = None,
+    input: Input = None,
+    samples: Annotated[int, typer.Option(min=1, help="Inputs to try.")] = 1,
+    seed: Seed = 0,
+    threads: Threads = 1,
+    json: Json = False,
+) -> None:
+    """Check that head, codec and tail give the whole network's answer, cut by cut."""
+    if cuts not in ("partition", "all"):
+        raise UsageError(f"--cuts must be partition or all (not {cuts!r})")
+    if cuts == "partition":
+        part = open_partition(model, feed=feed)
+        inputs = open_inputs(part, input, count=samples, seed=seed)
+        with console.progress(f"verifying {part.name}") as tick:
+            found = verify_partition(part, codec=codec, inputs=inputs, threads=threads,
+                                     tolerance=tolerance, progress=tick)  # fmt: skip
+    else:
+        network = open_network(model, feed=feed)
+        part = open_partition(model, feed=feed)
+        inputs = open_inputs(part, input, count=samples, seed=seed)
+        with console.progress(f"verifying {network.name}") as tick:
+            found = verify_cuts(network, cuts=position_cuts(network.graph), codec=codec,
+                                inputs=inputs, threads=threads, tolerance=tolerance,
+                                progress=tick)  # fmt: skip
+    if json:
+        console.print_json({"model": part.name, "codec": codec, **found.to_dict()})
+    if found.failures:
+        raise MidstreamError(f"{len(found.failures)} of {found.checked} cuts failed")
+
+
+def demo(
+    requests: Annotated[int, typer.Option(min=1, help="Requests under each strategy.")] = 6,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Picture to write (.png or .svg).")
+    ] = Path("out/demo.png"),
+    json: Json = False,
+) -> None:
+    """Run the main job on embedded defaults: a photo through ResNet-18 cut in two.
+
+    The edge is this machine, emulated 8 times slower; the links are emulated 3G, LTE and
+    Wi-Fi. At the end the trained digits network shows its accuracy whole and split.
+    """
+    documents = demonstration.run_networks(
+        requests=requests, say=lambda text: console.err.print(text, style="dim")
+    )
+    lesson = demonstration.lesson(documents)
+    accuracies = demonstration.digits_accuracy()
+    draw_outcomes(documents, output, title="ResNet-18, a photo, an edge emulated 8x slower")
+    if json:
+        console.print_json(
+            {
+                "networks": documents,
+                "lesson": lesson,
+                "digits": [asdict(each) for each in accuracies],
+                "picture": str(output),
+            }
+        )
+        return
+    for document in documents:
+        console.out.print(outcome_table(document, network_title(document["network"])))
+        console.out.print(verdict(document) + "\n")
+    console.out.print(f"[bold]{lesson}[/]")
+    for each in accuracies:
+        console.out.print(
+            f"digits, {each.pictures} pictures never trained on: {each.whole:.1%} whole, "
+            f"{each.split:.1%} split {each.cut} with {each.codec}"
+        )
+    console.out.print(f"picture: {output}")

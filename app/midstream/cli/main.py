@@ -1,0 +1,57 @@
+"""The root of the command line: its commands, and how every failure is told."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import typer
+
+from midstream.cli import cloud, edge, lab, models, plan
+from midstream.cli.console import err
+from midstream_wire.errors import MidstreamError, UsageError
+
+app = typer.Typer(
+    name="midstream",
+    help="Cut a neural network in two: its head on the edge, its tail in the cloud.",
+    epilog="Start with `midstream demo`, or `midstream plan resnet18 --network lte`.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command()(models.profile)
+app.command()(plan.plan)
+app.command("partition")(models.cut)
+app.command()(lab.verify)
+app.add_typer(cloud.app, name="cloud")
+app.add_typer(edge.app, name="edge")
+app.command()(lab.pair)
+app.command()(lab.link)
+app.command()(lab.demo)
+app.command()(models.models)
+
+
+def main() -> None:
+    """Run the command line. Exit code 0: done; 1: it failed; 2: it was asked wrongly."""
+    try:
+        code = app(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except UsageError as error:
+        err.print(f"[bold red]error:[/] {_escaped(error)}")
+        code = 2
+    except MidstreamError as error:
+        err.print(f"[bold red]error:[/] {_escaped(error)}")
+        code = 1
+    except (KeyboardInterrupt, click.Abort):
+        err.print("interrupted")
+        code = 130
+    except BrokenPipeError:  # the reader of a pipe has gone: nothing is left to say
+        sys.stderr.close()
+        code = 1
+    sys.exit(code)
+
+
+def _escaped(error: Exception) -> str:
+    return str(error).replace("[", "\\[")

@@ -1,0 +1,178 @@
+"""`midstream plan`: what every useful cut would cost over a link, and which one wins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from midstream.cli import console
+from midstream.cli.options import (
+    Input,
+    Json,
+    Model,
+    Planning,
+    Runs,
+    Threads,
+    takes_feed,
+    takes_link,
+    takes_planning,
+)
+from midstream.documents import plan_document
+from midstream.serving import measure_chain
+from midstream.sources import open_partition
+from midstream_partitioner.chain import Chain
+from midstream_partitioner.device import Device
+from midstream_partitioner.envelope import Envelope, envelope_of
+from midstream_partitioner.feed import Feed
+from midstream_partitioner.link import Link
+from midstream_partitioner.partition import Partition
+from midstream_partitioner.plan import Candidate, Plan, Planner
+from midstream_partitioner.profile import Profile
+from midstream_partitioner.timings import FIELDS
+from midstream_partitioner.units import (
+    format_duration,
+    format_nbytes,
+    format_rate,
+    parse_duration,
+)
+from midstream_wire.errors import UsageError
+
+#: The envelope is told, and drawn, over this range: from a poor 2G cell to a fast wire.
+FROM_BPS, TO_BPS = 50e3, 10e9
+
+
+@takes_feed
+@takes_link
+@takes_planning
+def plan(
+    model: Model,
+    feed: Feed | None,
+    link: Link | None,
+    planning: Planning,
+    edge: Annotated[
+        Path | None, typer.Option(help="Profile of the edge (midstream profile -o).")
+    ] = None,
+    cloud: Annotated[Path | None, typer.Option(help="Profile of the cloud.")] = None,
+    edge_slowdown: Annotated[
+        float, typer.Option(min=1.0, help="Without --edge: this machine, this much slower.")
+    ] = 8.0,
+    queue: Annotated[
+        str | None, typer.Option(help="How long a request waits in the cloud: 5ms.")
+    ] = None,
+    input: Input = None,
+    threads: Threads = 1,
+    runs: Runs = 20,
+    draw: Annotated[
+        Path | None, typer.Option(help="Draw candidates and envelope to this .png or .svg.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show every useful cut, what each would cost, and which one wins.
+
+    Edge-only, cloud-only with the raw and cloud-only with the compressed input are candidates
+    like any cut. Profiles come from `midstream profile PARTITION -o FILE` on the devices
+    themselves; without them this machine plays both, the edge slower by --edge-slowdown.
+    """
+    if link is None:
+        raise UsageError(
+            "a plan needs a link: give --network lte, or --uplink 8Mbit --rtt 40ms"
+        )
+    part = open_partition(model, feed=feed)
+    at_edge, in_cloud = _profiles(
+        part, edge, cloud, edge_slowdown, threads=threads, runs=runs, source=input
+    )
+    planner = Planner(
+        part, at_edge, in_cloud, objective=planning.objective, constraints=planning.constraints
+    )
+    queue_s = parse_duration(queue) if queue is not None else 0.0
+    made = planner.plan(link, queue_s=queue_s)
+    rows = envelope_of(planner, link, queue_s=queue_s, from_bps=FROM_BPS, to_bps=TO_BPS)
+    if draw is not None:
+        from midstream_lab.draw import draw_plan  # the extra `lab`: matplotlib
+
+        draw_plan(made, rows, planner, draw, title=part.name)
+    if json:
+        devices = {"edge": at_edge.device.to_dict(), "cloud": in_cloud.device.to_dict()}
+        console.print_json({"model": part.name, **devices, **plan_document(made, rows)})
+        return
+    print_plan(made, rows, title=_title(part, at_edge.device, in_cloud.device, link))
+    if draw is not None:
+        console.err.print(f"drawn to {draw}")
+
+
+def _profiles(
+    part: Partition,
+    edge: Path | None,
+    cloud: Path | None,
+    slowdown: float,
+    *,
+    threads: int,
+    runs: int,
+    source: str | None,
+) -> tuple[Profile, Profile]:
+    """The profiles in the files named; what is not named is measured here."""
+    read = [read_profile(edge), read_profile(cloud)]
+    if None in read:
+        with console.progress(f"profiling {part.name} on this machine") as tick:
+            chain = Chain(part, threads=threads)
+            here = measure_chain(chain, runs=runs, source=source, progress=tick)
+        return read[0] or here.slowed(slowdown), read[1] or here
+    at_edge, in_cloud = read
+    assert at_edge is not None
+    assert in_cloud is not None
+    return at_edge, in_cloud
+
+
+def read_profile(path: Path | None) -> Profile | None:
+    if path is None:
+        return None
+    try:
+        return Profile.from_json(path.read_text(), source=str(path))
+    except OSError as error:
+        raise UsageError(
+            f"a profile must be a readable file; {path}: {error.strerror}"
+        ) from None
+
+
+def _title(part: Partition, edge: Device, cloud: Device, link: Link) -> str:
+    return (
+        f"{part.name}: edge {edge.label()}, cloud {cloud.label()}, "
+        f"{format_rate(link.uplink_bps)} up, {format_rate(link.downlink_bps)} down, "
+        f"RTT {format_duration(link.rtt_s)}"
+    )
+
+
+def print_plan(made: Plan, rows: Envelope, *, title: str) -> None:
+    """The table of candidates, the sentence that explains it, and the envelope."""
+    fields = [name.removesuffix("_s") for name in FIELDS]
+    listing = console.table(
+        title, "", "candidate", "payload", *fields, "total ms", "energy", "rate",
+        left=("", "candidate"),
+    )  # fmt: skip
+    for candidate in made.candidates:
+        listing.add_row(_mark(made, candidate), candidate.label, *_cells(candidate))
+    console.out.print(listing)
+    console.out.print(made.explain())
+    console.out.print(f"over the uplink: {rows.sentence()}")
+    if made.rejected:
+        shown = {f"{candidate.label} {why}": None for candidate, why in made.rejected}
+        console.out.print(f"left out: {'; '.join(list(shown)[:6])}", style="dim")
+
+
+def _mark(made: Plan, candidate: Candidate) -> str:
+    if candidate is made.chosen:
+        return "best"
+    return "2nd" if candidate is made.runner_up else ""
+
+
+def _cells(candidate: Candidate) -> list[str]:
+    estimate = candidate.estimate
+    return [
+        format_nbytes(candidate.payload_nbytes) if candidate.payload_nbytes else "",
+        *(console.ms(getattr(estimate, name)) for name in FIELDS),
+        console.ms(estimate.total_s),
+        f"{candidate.energy_j:.2g} J",
+        f"{candidate.throughput_hz:.3g}/s",
+    ]

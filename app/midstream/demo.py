@@ -1,0 +1,114 @@
+"""The main job on embedded defaults: a photo through a network cut in two, over "
+"three links."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, final
+
+import numpy as np
+
+from midstream.sources import open_partition
+from midstream_lab.conditions import CONDITIONS
+from midstream_lab.networks import digits_split
+from midstream_lab.pair import CloudSetting, EdgeSetting, Say, run_pairs
+from midstream_partitioner.artefact import save_partition
+from midstream_partitioner.chain import Chain
+from midstream_wire.codecs import codec as codec_called
+from midstream_wire.codecs import decode, encode_bytes
+from midstream_wire.errors import UsageError
+
+NETWORK = "resnet18"
+EDGE_SLOWDOWN = 8.0
+NETWORKS = ("3g", "lte", "wifi")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Top-1 of the digits network on pictures it never saw, whole and split at one cut."""
+
+    cut: str
+    codec: str
+    whole: float
+    split: float
+    pictures: int
+
+
+def photo() -> str:
+    """The path of a photograph that comes with scikit-learn."""
+    found = importlib.util.find_spec("sklearn")
+    if found is None or found.origin is None:
+        raise UsageError(
+            "the demo needs scikit-learn's sample photo: pip install 'midstream[lab]'"
+        )
+    return str(Path(found.origin).parent / "datasets" / "images" / "china.jpg")
+
+
+def run_networks(*, requests: int, say: Say) -> list[dict[str, Any]]:
+    """A trial of ResNet-18 on the photo under every network of the demo."""
+    edge = EdgeSetting(slowdown=EDGE_SLOWDOWN, requests=requests, input=photo())
+    with TemporaryDirectory(prefix="midstream-demo-") as temporary:
+        folder = Path(temporary) / f"{NETWORK}.midstream"
+        say(
+            f"cutting {NETWORK} (random weights: times and exactness are real, labels are not)"
+        )
+        save_partition(open_partition(NETWORK), folder)
+        conditions = [CONDITIONS[name] for name in NETWORKS]
+        return run_pairs(folder, conditions, cloud=CloudSetting(), edge=edge, say=say)
+
+
+def lesson(documents: Sequence[dict[str, Any]]) -> str:
+    """What a reader should learn from the trials, in words."""
+    free = [_chosen(document, "is_chosen") for document in documents]
+    private = [_chosen(document, "is_private_choice") for document in documents]
+    names = [document["network"]["name"] for document in documents]
+    freely = _told(names, [entry["label"] for entry in free])
+    kept = _told(names, [entry["label"] for entry in private])
+    inside = any(entry["cut"] not in ("edge-only", "cloud-only") for entry in free)
+    moral = (
+        "which cut is best depends on the link"
+        if inside
+        else "a photo compresses better than its activations: sending the JPEG is hard to beat"
+    )
+    return f"Freely: {freely}; {moral}. When the photo may not leave the device: {kept}."
+
+
+def _chosen(document: dict[str, Any], mark: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(e for e in document["strategies"] if e[mark])
+    return found
+
+
+def _told(names: Sequence[str], labels: Sequence[str]) -> str:
+    if len(set(labels)) == 1:
+        return f"{labels[0]} on {', '.join(names)}"
+    return ", ".join(f"{label} on {name}" for name, label in zip(names, labels, strict=True))
+
+
+def digits_accuracy(codecs: Sequence[str] = ("raw", "half", "int8")) -> list[Accuracy]:
+    """The trained digits network on its held-out third, whole and at its deepest inner cut."""
+    images, labels = digits_split()
+    part = open_partition("digits")
+    chain = Chain(part)
+    last, k = len(part.segments), max(1, len(part.segments) - 1)
+    name = part.inputs[0].name
+    batch = images.astype(np.float32).reshape(len(images), 1, 8, 8)
+    whole = _top1(chain.run({name: batch}, 0, last)[part.outputs[0].name], labels)
+    found = []
+    for codec in codecs:
+        state = chain.run({name: batch}, 0, k)
+        for spec in part.crossing(k):
+            payload = encode_bytes(codec_called(codec), state[spec.name])
+            state[spec.name] = decode(payload, spec, max_nbytes=state[spec.name].nbytes)
+        made = chain.run(state, k, last)[part.outputs[0].name]
+        label = part.cuts[k].label
+        found.append(Accuracy(label, codec, whole, _top1(made, labels), len(labels)))
+    return found
+
+
+def _top1(scores: Any, labels: Any) -> float:
+    return float(np.mean(np.argmax(scores, axis=-1) == labels))

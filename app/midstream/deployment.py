@@ -1,0 +1,137 @@
+"""An edge ready to plan: its partition agreed with the server, both profiles, a session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from midstream.serving import measure_chain
+from midstream.sources import cut_alike, open_network, open_partition
+from midstream_edge.channel import Dial
+from midstream_edge.describe import describe
+from midstream_edge.session import EdgeSession
+from midstream_partitioner.artefact import is_partition
+from midstream_partitioner.chain import Chain
+from midstream_partitioner.cuts import head_of
+from midstream_partitioner.feed import Feed
+from midstream_partitioner.measure import Progress, no_progress
+from midstream_partitioner.partition import Partition
+from midstream_partitioner.profile import Profile
+from midstream_wire.descriptions import ModelDescription
+from midstream_wire.errors import CloudRefused, ModelError
+
+_NOT_FOUND = 5
+_FAILED_PRECONDITION = 9
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Both sides of one model: the partition they share and what they measured."""
+
+    partition: Partition
+    model: str
+    chain: Chain
+    edge: Profile
+    cloud: Profile
+
+
+def agree(
+    source: str, remote: tuple[ModelDescription, ...], *, feed: Feed | None, model: str | None
+) -> tuple[Partition, ModelDescription]:
+    """The partition of `source` that the server holds, and the server's description of it.
+
+    A partition's folder must be the server's own; a bare network is cut where the server cut
+    its copy. Raises `CloudRefused` if the server has no such network.
+    """
+    if is_partition(Path(source)):
+        part = open_partition(source, feed=feed)
+        for each in remote:
+            if each.partition_digest == part.digest and model in (None, each.name):
+                return part, each
+        raise _disagreement(part.name, part.graph_digest, remote)
+    network = open_network(source, feed=feed)
+    for each in remote:
+        if each.graph_digest == network.graph.digest and model in (None, each.name):
+            count = len(network.graph.nodes)
+            heads = [head_of(cut.head_runs, node_count=count) for cut in each.cuts]
+            part = cut_alike(network, heads)
+            if part.digest != each.partition_digest:
+                raise ModelError(
+                    f"{source} cut where the server cuts it must give the server's digest "
+                    f"{each.partition_digest[:12]}, and gives {part.digest[:12]}: use the "
+                    "same version of midstream on both sides, or give both one partition's "
+                    "folder"
+                )
+            return part, each
+    raise _disagreement(network.name, network.graph.digest, remote)
+
+
+def _disagreement(
+    name: str, graph_digest: str, remote: tuple[ModelDescription, ...]
+) -> CloudRefused:
+    served = ", ".join(f"{each.name} {each.graph_digest[:12]}" for each in remote) or "nothing"
+    alike = any(each.graph_digest == graph_digest for each in remote)
+    what = "holds it cut at other places" if alike else f"serves {served}"
+    return CloudRefused(
+        _FAILED_PRECONDITION if alike else _NOT_FOUND,
+        f"both sides must hold the same model; the edge has {name} {graph_digest[:12]}, and "
+        f"the server {what}: serve the same file or folder there",
+    )
+
+
+def deploy(
+    source: str,
+    dial: Dial,
+    *,
+    feed: Feed | None = None,
+    model: str | None = None,
+    threads: int = 1,
+    slowdown: float = 1.0,
+    segments: int | None = None,
+    runs: int = 10,
+    profile: Profile | None = None,
+    inputs: str | None = None,
+    progress: Progress = no_progress,
+) -> Deployment:
+    """Agree with the server at `dial`, compile the edge's segments, and measure them.
+
+    `segments` limits what the edge holds; `profile` stands in for measuring. Raises
+    `CloudUnavailable`, `CloudRefused`, and `ModelError` if the server has no profile to plan
+    with.
+    """
+    part, remote = agree(source, describe(dial), feed=feed, model=model)
+    if not remote.profile:
+        raise ModelError(
+            f"planning needs the server's profile of {remote.name}, and it has none: start it "
+            "with --runs 10, or fix the plan with --cut and --codec"
+        )
+    chain = Chain(part, last=segments, threads=threads, slowdown=slowdown)
+    edge = profile or measure_chain(chain, runs=runs, source=inputs, progress=progress)
+    cloud = Profile.from_json(remote.profile, source="the server's profile")
+    return Deployment(part, remote.name, chain, edge, cloud)
+
+
+@contextmanager
+def open_session(
+    deployment: Deployment, dial: Dial, *, timeout_s: float
+) -> Iterator[EdgeSession]:
+    """A session that begins edge-only where the edge holds all segments, else cloud-only."""
+    chain = deployment.chain
+    last = len(deployment.partition.segments)
+    complete = chain.last == last
+    rest_s = (
+        {k: deployment.edge.segments_s(k, last) for k in range(last)} if complete else None
+    )
+    with EdgeSession(
+        chain,
+        dial,
+        plan=(last if complete else 0, "raw"),
+        model=deployment.model,
+        timeout_s=timeout_s,
+        local_rest_s=rest_s,
+    ) as session:
+        yield session

@@ -1,0 +1,116 @@
+"""What a user may name: a reference network, an ONNX file, a partition's "
+"folder; and inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from midstream_lab.networks import NETWORKS, build
+from midstream_partitioner.artefact import SUFFIX, is_partition, load_partition
+from midstream_partitioner.cuts import Cut, cut_of
+from midstream_partitioner.feed import Feed, read_inputs
+from midstream_partitioner.intake import Network, load_network
+from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.pricing import choose_cuts, static_profile
+from midstream_wire.errors import UsageError
+from midstream_wire.tensors import Array
+
+Inputs = tuple[dict[str, Array], ...]
+
+
+def open_network(source: str, *, feed: Feed | None = None) -> Network:
+    """The network called `source`: a reference network's name, or the path of an ONNX file."""
+    if source in NETWORKS:
+        reference = NETWORKS[source]
+        return load_network(build(source), feed=feed or reference.feed, name=source)
+    path = Path(source)
+    if is_partition(path):
+        raise UsageError(
+            f"this needs the network before it was cut, and {path} is a partition: give the "
+            "ONNX file or the reference network's name"
+        )
+    if not path.exists() and path.suffix == "":
+        build(source)  # raises, naming the reference networks and the closest one
+    return load_network(path, feed=feed)
+
+
+def open_partition(source: str, *, feed: Feed | None = None) -> Partition:
+    """The partition in the folder `source`, or a network cut on the fly.
+
+    On the fly the cuts are chosen from arithmetic alone, not from measurements, so that every
+    machine that holds the network cuts it at the same places.
+    """
+    path = Path(source)
+    if is_partition(path):
+        if feed is not None:
+            raise UsageError(
+                f"what feeds {path} is part of the partition: leave the input flags out, or "
+                "write it again with `midstream partition`"
+            )
+        return load_partition(path)
+    network = open_network(source, feed=feed)
+    return partition(network, default_cuts(network))
+
+
+def default_cuts(network: Network) -> tuple[Cut, ...]:
+    """The cuts that can ever win, by arithmetic alone: the same on every machine."""
+    return choose_cuts(network.graph, static_profile(network.graph))
+
+
+def cut_alike(network: Network, heads: Iterable[frozenset[int]]) -> Partition:
+    """`network` cut at the places that a server named, so that the digests agree."""
+    return partition(network, [cut_of(network.graph, head) for head in heads])
+
+
+def open_models(sources: Sequence[str]) -> dict[str, Partition]:
+    """What a server is asked to serve, by name: partitions, models, folders of either."""
+    found: dict[str, Partition] = {}
+    for source in sources:
+        for name, part in _models_at(source):
+            if name in found:
+                raise UsageError(
+                    f"two models must not share a name; {name!r} comes twice: rename one"
+                )
+            found[name] = part
+    return found
+
+
+def _models_at(source: str) -> Iterable[tuple[str, Partition]]:
+    path = Path(source)
+    if source in NETWORKS or path.is_file() or is_partition(path) or not path.is_dir():
+        yield model_name(source), open_partition(source)
+        return
+    inside = sorted(p for p in path.iterdir() if is_partition(p) or p.suffix == ".onnx")
+    if not inside:
+        raise UsageError(
+            f"a folder of models must hold ONNX files or partitions; {path} has none: write "
+            "one with `midstream partition`"
+        )
+    for each in inside:
+        yield model_name(str(each)), open_partition(str(each))
+
+
+def model_name(source: str) -> str:
+    """The name under which `source` is served."""
+    return (
+        source
+        if source in NETWORKS
+        else Path(source).resolve().name.removesuffix(SUFFIX).removesuffix(".onnx")
+    )
+
+
+def open_inputs(part: Partition, source: str | None, *, count: int, seed: int = 0) -> Inputs:
+    """`count` inputs from a picture, a folder, an npz or npy file; random ones without."""
+    return tuple(read_inputs(part.feed, part.inputs, source, count=count, seed=seed))
+
+
+def merged_feed(file: Path | None, **fields: object) -> Feed | None:
+    """The feed in `file` with the fields that flags gave on top; None where neither says."""
+    said = {name: value for name, value in fields.items() if value is not None}
+    if file is None and not said:
+        return None
+    base = Feed.load(file) if file is not None else Feed()
+    changes = Feed.from_dict(said)
+    return replace(base, **{name: getattr(changes, name) for name in said})

@@ -1,0 +1,118 @@
+"""Pictures of plans and trials, with matplotlib (the extra `lab`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from midstream_partitioner.envelope import Envelope
+from midstream_partitioner.plan import Plan, Planner
+from midstream_partitioner.timings import FIELDS
+from midstream_partitioner.units import format_duration, format_rate
+from midstream_wire.errors import UsageError
+
+#: One colour per time field, the same in every picture: edge blues, network greys and sands,
+#: cloud greens (after Paul Tol's colour-blind safe palettes).
+COLOURS: Mapping[str, str] = {
+    "head_s": "#4477aa",
+    "encode_s": "#88bbdd",
+    "uplink_s": "#ccbb44",
+    "queue_s": "#aa3377",
+    "decode_s": "#99ddaa",
+    "tail_s": "#228833",
+    "downlink_s": "#bbbbbb",
+}
+FORMATS = (".png", ".svg", ".pdf")
+
+
+def draw_plan(
+    plan: Plan, envelope: Envelope, planner: Planner, path: Path, *, title: str
+) -> None:
+    """Stacked bars per candidate, and latency over the uplink with the envelope's rows."""
+    with _figure(path, width=11, height=8.5) as figure:
+        bars, lines = figure.subplots(2, 1)
+        shown = plan.candidates[:12]
+        _stack(bars, [c.estimate.to_dict() for c in shown], [c.label for c in shown])
+        bars.set_title(f"{title}: predicted at {format_rate(plan.link.uplink_bps)} up")
+        _latency_lines(lines, plan, envelope, planner)
+
+
+def draw_outcomes(documents: Sequence[Mapping[str, Any]], path: Path, *, title: str) -> None:
+    """One panel a network: predicted and measured bars of every strategy side by side."""
+    height = 1.2 + sum(0.7 + 0.5 * len(document["strategies"]) for document in documents)
+    with _figure(path, width=11, height=height) as figure:
+        ratios = [len(document["strategies"]) + 1 for document in documents]
+        panels = figure.subplots(
+            len(documents), 1, squeeze=False, gridspec_kw={"height_ratios": ratios}
+        )[:, 0]
+        for panel, document in zip(panels, documents, strict=True):
+            times: list[Mapping[str, float]] = []
+            labels: list[str] = []
+            for entry in document["strategies"]:
+                mark = " (plan)" if entry["is_chosen"] else ""
+                mark += " (private plan)" if entry["is_private_choice"] else ""
+                times += [entry["predicted"], entry["measured"]]
+                labels += [f"{entry['label']}{mark}, predicted", "measured"]
+            _stack(panel, times, labels)
+            panel.set_title(network_title(document["network"]), loc="left", fontsize=10)
+        figure.suptitle(title)
+
+
+def network_title(network: Mapping[str, Any]) -> str:
+    """ "lte: 12 Mbit/s up, 12 Mbit/s down, RTT 70 ms" from a document's `network`."""
+    return (
+        f"{network['name']}: {format_rate(network['uplink_bps'])} up, "
+        f"{format_rate(network['downlink_bps'])} down, RTT {format_duration(network['rtt_s'])}"
+    )
+
+
+def _stack(axes: Any, times: Sequence[Mapping[str, float]], labels: Sequence[str]) -> None:
+    rows = np.arange(len(times))
+    left = np.zeros(len(times))
+    for name in FIELDS:
+        widths = np.array([each[name] for each in times]) * 1e3
+        axes.barh(rows, widths, left=left, color=COLOURS[name], label=name.removesuffix("_s"))
+        left += widths
+    axes.set_yticks(rows, labels, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("milliseconds", fontsize=8)
+    axes.legend(ncols=len(FIELDS), fontsize=7, loc="lower right")
+
+
+def _latency_lines(axes: Any, plan: Plan, envelope: Envelope, planner: Planner) -> None:
+    """Latency of the candidates that ever win, faint ones beside, the winner's "
+    "range marked."""
+    rates_bps = np.geomspace(max(envelope.rows[0].from_bps, 1e3), envelope.to_bps, 200)
+    winners = {(row.k, row.codec) for row in envelope.rows}
+    for offer in planner.allowed:
+        links = [replace(plan.link, uplink_bps=rate) for rate in rates_bps]
+        latency_ms = [1e3 * offer.estimate(link, 0.0).total_s for link in links]
+        wins = (offer.k, offer.codec) in winners
+        axes.plot(rates_bps / 1e6, latency_ms, linewidth=1.8 if wins else 0.6,
+                  alpha=1.0 if wins else 0.35, label=offer.label if wins else None,
+                  color=None if wins else "#888888")  # fmt: skip
+    for row in envelope.rows[1:]:
+        axes.axvline(row.from_bps / 1e6, color="#aa3377", linewidth=0.8, linestyle=":")
+    axes.axvline(plan.link.uplink_bps / 1e6, color="black", linewidth=0.8)
+    axes.set(xscale="log", yscale="log", xlabel="uplink Mbit/s", ylabel="latency ms")
+    axes.legend(fontsize=8)
+
+
+@contextmanager
+def _figure(path: Path, *, width: float, height: float) -> Iterator[Any]:
+    """A matplotlib figure that is written to `path` in the end; no screen, no global state."""
+    if path.suffix not in FORMATS:
+        raise UsageError(f"a picture must be {', '.join(FORMATS)} (not {path.name!r})")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UsageError("drawing needs matplotlib: pip install 'midstream[lab]'") from None
+    figure = Figure(figsize=(width, height), layout="constrained")
+    yield figure
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)

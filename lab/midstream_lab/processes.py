@@ -1,0 +1,123 @@
+"""Real processes that speak JSON lines, started, heard, and surely ended.
+
+The lab drives the very commands that a user types, as processes of their own; what they print
+with `--json` is the interface.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, final
+
+from midstream_wire.errors import MidstreamError
+
+#: A process told to stop gets this long before it is killed.
+STOP_S = 5.0
+
+
+@final
+class Process:
+    """A Python module run as a process of its own; a context manager that ends it."""
+
+    def __init__(self, name: str, module: str, arguments: Sequence[str]) -> None:
+        self.name = name
+        self._documents: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._complaints: deque[str] = deque(maxlen=20)
+        # A session of its own: Ctrl-C reaches the parent alone, which then stops the others in
+        # order instead of all of them dying at once with a message each.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=_environment(),
+            start_new_session=True,
+        )
+        self._readers = [
+            threading.Thread(target=read, name=f"{name}-reader", daemon=True)
+            for read in (self._read_documents, self._read_complaints)
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def document(self, timeout_s: float) -> dict[str, Any]:
+        """The next JSON line it prints; `MidstreamError` with its own words if none comes."""
+        try:
+            document = self._documents.get(timeout=timeout_s)
+        except queue.Empty:
+            raise MidstreamError(
+                f"the {self.name} process must answer within {timeout_s:g} s, and did not: "
+                "look at whether the machine is overloaded"
+            ) from None
+        if document is None:
+            self._readers[1].join(STOP_S)
+            said = " ".join(self._complaints).removeprefix("error: ") or "without a word"
+            raise MidstreamError(f"the {self.name} process ended: {said}")
+        return document
+
+    def kill(self) -> None:
+        """End it without warning, as a crash would."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """Ask it to end, and end it if it does not."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        for reader in self._readers:
+            reader.join(STOP_S)
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _read_documents(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            try:
+                document = json.loads(line)
+            except ValueError:
+                self._complaints.append(line.strip())
+            else:
+                self._documents.put(document)
+        self._documents.put(None)
+
+    def _read_complaints(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            if line.strip():
+                self._complaints.append(line.strip())
+
+
+def _environment() -> Mapping[str, str]:
+    """The parent's, with the parent's import path and unwrapped messages."""
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    return {**os.environ, "PYTHONPATH": path, "COLUMNS": "1000", "NO_COLOR": "1"}
