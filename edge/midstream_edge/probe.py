@@ -16,13 +16,13 @@ from midstream_edge.clock import Exchange
 from midstream_partitioner.link import EXCHANGE_S, Link
 
 #: Exchanges that measure the round trip: at least FEWEST, more while they fit into SHORT_S.
-FEWEST, MOST, SHORT_S = 6, 20, 0.25
+FEWEST, MOST, SHORT_S = 5, 20, 0.25
 #: Sizes grow fourfold from 16 KiB (a quarter of a second at 0.5 Mbit/s) to 1 MiB (40 ms at
 #: 200 Mbit/s), until one transfer takes ENOUGH_S.
 SMALLEST_NBYTES, LARGEST_NBYTES, GROWTH = 16 * 1024, 1024 * 1024, 4
 ENOUGH_S = 0.25
 #: The decisive size is measured this often, as far as BUDGET_S per direction allows.
-REPEATS, BUDGET_S = 3, 1.0
+REPEATS, BUDGET_S = 3, 0.75
 #: One exchange may take this long; a link that is slower is no use for split inference.
 PATIENCE_S = 10.0
 #: Above this the time of 1 MiB (0.8 ms) drowns in the software's own.
@@ -39,9 +39,9 @@ class Ping(Protocol):
 
 
 def measure_link(ping: Ping) -> Link:
-    """Round trip and both rates of an idle link, in about two seconds at most.
+    """Round trip and both rates of an idle link, in 1.5 s of transfers at most.
 
-    Six round trips come on top. Requests under way at the same time make the link look slower
+    Up to fourteen round trips come on top. Requests under way at the same time make the link look slower
     than it is. `Link.rtt_s` is the median round trip less the software's share
     (`Link.fixed_s`); the rates are capped at 10 Gbit/s. Raises what `ping` raises.
     """

@@ -182,7 +182,7 @@ def test_a_black_hole_holds_up_neither_answers_nor_closing(
         answer = session.infer(picture(0), deadline_s=0.5)
         assert time.monotonic() - began < 0.5
         session.close()
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < 4.0
     assert answer.where == FALLBACK
     assert answer.reason is not None
     assert "nothing came within 3 s" in answer.reason
@@ -199,11 +199,11 @@ def slow_server(serve: Serve) -> Iterator[str]:
 def test_a_deadline_that_the_cloud_cannot_meet_is_met_by_the_edge(
     chain: Chain, slow_server: str, picture: Picture, expected: Expected
 ) -> None:
-    rest_s = {1: 0.005}
+    rest_s = {1: 0.25}  # far more than it takes, so that a busy machine is no excuse
     with EdgeSession(chain, slow_server, plan=(1, "raw"), local_rest_s=rest_s) as session:
         began = time.monotonic()
-        answer = session.infer(picture(0), deadline_s=0.25)
-        assert time.monotonic() - began < 0.25
+        answer = session.infer(picture(0), deadline_s=0.8)
+        assert time.monotonic() - began < 0.8
     assert answer.where == FALLBACK
     assert answer.reason is not None
     assert "finish in time" in answer.reason
@@ -216,9 +216,9 @@ def test_the_first_deadline_of_an_edge_that_knows_no_pace_is_met_too(
 ) -> None:
     with EdgeSession(chain, slow_server, plan=(1, "raw")) as session:
         began = time.monotonic()
-        first = session.infer(picture(0), deadline_s=0.2)
-        assert time.monotonic() - began < 0.2
-        second = session.infer(picture(1), deadline_s=0.2)
+        first = session.infer(picture(0), deadline_s=0.5)
+        assert time.monotonic() - began < 0.5
+        second = session.infer(picture(1), deadline_s=0.5)
     assert (first.where, second.where) == (FALLBACK, FALLBACK)
     assert_same(first, expected(picture(0)))
     assert_same(second, expected(picture(1)))
@@ -230,7 +230,7 @@ def test_without_a_deadline_the_timeout_bounds_the_wait(
     with EdgeSession(chain, slow_server, plan=(1, "raw"), timeout_s=0.1) as session:
         answer = session.infer(picture(0))
     assert answer.where == FALLBACK
-    assert answer.timings.total_s < 0.3
+    assert 0.1 <= answer.timings.total_s < 1.0
 
 
 def test_edge_only_requests_run_whatever_the_server_does(
@@ -315,7 +315,7 @@ def test_asking_a_black_hole_is_bounded() -> None:
     began = time.monotonic()
     with black_hole() as address, pytest.raises(PeerError, match=r"0\.3 s"):
         describe(address, timeout_s=0.3)
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 3.0
 
 
 def test_a_healthy_server_says_so(server: str) -> None:

@@ -39,7 +39,7 @@ class FakeLink:
     st.floats(0.5e6, 1e9),
     st.floats(0.001, 0.6),
 )
-def test_rates_and_delay_are_found_within_two_seconds_of_transfers(
+def test_rates_and_delay_are_found_within_two_seconds_of_sending(
     up_bps: float, down_bps: float, rtt_s: float
 ) -> None:
     fake = FakeLink(up_bps, down_bps, rtt_s, jitter_s=0.0005)
@@ -48,7 +48,7 @@ def test_rates_and_delay_are_found_within_two_seconds_of_transfers(
     assert link.downlink_bps == pytest.approx(down_bps, rel=0.1)
     assert link.rtt_s == pytest.approx(rtt_s, abs=0.001)
     spent_s = fake.now_s - fake.round_trips_s
-    assert spent_s - 14 * rtt_s < 2.1
+    assert spent_s - 14 * rtt_s < 1.6
 
 
 def test_a_very_slow_link_gets_one_probe_each_way() -> None:
