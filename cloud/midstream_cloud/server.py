@@ -24,6 +24,7 @@ from midstream_cloud.service import Midstream, RequireToken
 from midstream_cloud.session import Limits, Service
 from midstream_cloud.tails import Tails
 from midstream_wire.address import Address, parse_address
+from midstream_wire.allocator import keep_freed_memory
 from midstream_wire.credentials import require_safe
 from midstream_wire.errors import MidstreamError, UsageError
 from midstream_wire.frames import Code, Status
@@ -160,6 +161,7 @@ def run(
             repository, address, settings=settings, stopping=stopping, on_start=on_start
         )
 
+    keep_freed_memory()
     asyncio.run(main())
 
 

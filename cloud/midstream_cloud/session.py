@@ -40,16 +40,12 @@ from midstream_wire.frames import (
     Status,
     Welcome,
 )
-from midstream_wire.limits import KIB, MAX_IN_FLIGHT, MAX_PADDING_NBYTES, MAX_REQUEST_NBYTES
+from midstream_wire.limits import MAX_IN_FLIGHT, MAX_PADDING_NBYTES, MAX_REQUEST_NBYTES
 from midstream_wire.transfers import Incoming, reply_frames
 
 _LOG = logging.getLogger(__name__)
 
 Send = Callable[[ServerFrame], Awaitable[None]]
-
-#: Pieces up to this size are decoded where they arrive; a hop to another thread costs 0.1 ms,
-#: as much as checking and copying 512 KiB.
-_INLINE_NBYTES = 256 * KIB
 
 
 @final
@@ -200,13 +196,13 @@ class Session:
         arriving = self._arriving[id]
         try:
             for piece in pieces:
-                if len(piece.data) <= _INLINE_NBYTES:
-                    arriving.incoming.feed(piece)
-                else:
+                if arriving.incoming.is_slow(piece):
                     loop = asyncio.get_running_loop()
                     await loop.run_in_executor(
                         self._service.decoders, arriving.incoming.feed, piece
                     )
+                else:
+                    arriving.incoming.feed(piece)
         except MidstreamError as error:
             await self._fail(id, status_of(error))
             return
