@@ -18,8 +18,9 @@ from google.protobuf.message import DecodeError
 
 from midstream_partitioner import external, shapes
 from midstream_partitioner.constants import Constants, captured_names, walk_tensors
-from midstream_partitioner.feed import Feed, guess_feed, prepend
+from midstream_partitioner.feed import Feed, guess_feed
 from midstream_partitioner.graph import Graph, Node, Tensor
+from midstream_partitioner.preprocess import prepend
 from midstream_partitioner.rewiring import fresh_name, rename_uses, value_names
 from midstream_partitioner.soundness import check_graph, check_weights
 from midstream_wire.errors import ModelError, UsageError

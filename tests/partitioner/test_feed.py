@@ -17,7 +17,8 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from midstream_partitioner import samples
-from midstream_partitioner.feed import Feed, guess_feed, prepend, read_inputs
+from midstream_partitioner.feed import Feed, guess_feed, read_inputs
+from midstream_partitioner.preprocess import prepend
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import TensorSpec
 
@@ -326,7 +327,7 @@ class TestReading:
         pixels = samples.random_pictures((1, 224, 224, 3), np.random.default_rng(0))[0]
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
-        # Photos of this size need 10 to 25 KB; white noise needs 75.
+        # Photos of this size need 10 to 25 KB; white noise needs 46.
         assert 10_000 < len(buffer.getvalue()) < 25_000
 
     def test_pictures_of_a_folder_come_by_name_and_again(self, tmp_path: Path) -> None:
