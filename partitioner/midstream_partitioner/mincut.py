@@ -117,6 +117,7 @@ class CutSearch:
                 heads = unpack(inner, end - start)
                 tables.append(set_table(graph, costs, heads, start=start))
         self.table = join(tables)
+        self.wide_blocks: tuple[WideBlock, ...] = tuple(block for block, _ in self._wide)
 
     def best(
         self,

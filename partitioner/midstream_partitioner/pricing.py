@@ -34,7 +34,7 @@ BYTES_PER_S = 1e10
 #: Dispatch of one operator.
 NODE_S = 2e-6
 
-#: Operators of one activation that a runtime computes along with the layer in front of them, at
+#: Operators of one activation that a runtime computes along with the layer before them, at
 #: no time of their own. A cut belongs behind them, not between.
 FUSED = frozenset({"Add", "BatchNormalization", "Clip", "LeakyRelu", "Mul", "Relu", "Sigmoid"})
 
