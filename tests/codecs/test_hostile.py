@@ -196,9 +196,13 @@ def refusal(payload: bytes, shape: tuple[int, ...] = (1000,), dtype: str = "uint
     return str(caught.value)
 
 
+def sections(*parts: bytes) -> bytes:
+    return struct.pack(f"<{len(parts)}I", *map(len, parts)) + b"".join(parts)
+
+
 @pytest.mark.parametrize("decoded_nbytes", [0, 1, 999, 1001, 2**32 - 1])
 def test_a_block_must_cover_just_what_is_due(decoded_nbytes: int, forge: Forge) -> None:
-    payload = forge(PLAIN, (b"\xe8\x03\0\0" + bytes(1000), decoded_nbytes))
+    payload = forge(PLAIN, (sections(b"", bytes(1000)), decoded_nbytes))
     assert "block 0 of tensor 'x' must decode to 1000 bytes" in refusal(payload)
 
 
@@ -211,16 +215,23 @@ def test_a_block_is_not_awaited_beyond_reason(encoded_nbytes: int) -> None:
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
-        (b"\x01\0", "the sizes of 1 planes"),
-        (b"\xe8\x03\0\0" + bytes(999), "planes must fill it"),
-        (b"\xe8\x03\0\0" + bytes(1001), "planes must fill it"),
-        (b"\xff\xff\xff\xff" + bytes(1000), "planes must fill it"),
-        (b"\xe9\x03\0\0" + bytes(1001), "at most 1000 bytes"),
-        (b"\0\0\0\0", "one whole zstd frame"),
-        (b"\x04\0\0\0" + b"junk", "one whole zstd frame"),
+        (b"\x01\0", "the sizes of 2 sections"),
+        (sections(b"", bytes(1000))[:-1], "sections must fill it"),
+        (sections(b"", bytes(1000)) + b"\0", "sections must fill it"),
+        (b"\0\0\0\0\xff\xff\xff\xff" + bytes(1000), "sections must fill it"),
+        (b"\xff\xff\xff\xff\0\0\0\0" + bytes(1000), "sections must fill it"),
+        (sections(b"", bytes(1001)), "at most 1000 bytes"),
+        (sections(b"", b""), "one whole zstd frame"),
+        (sections(b"", b"junk"), "one whole zstd frame"),
+        (sections(b"junk", bytes(1000)), "one whole zstd frame"),
+        (sections(b"\xff" * 124, bytes(1000)), "one whole zstd frame"),
+        (sections(b"\xff" * 126, bytes(1000)), "at most 125 bytes"),
+        (sections(b"\xff" * 125, bytes(999)), "one whole zstd frame"),
+        (sections(bytes(125), b"\x01"), "at most 0 bytes"),
+        (sections(b"\x80" + bytes(124), b""), "one whole zstd frame"),
     ],
 )
-def test_planes_must_fill_their_block(body: bytes, sentence: str, forge: Forge) -> None:
+def test_sections_must_fill_their_block(body: bytes, sentence: str, forge: Forge) -> None:
     assert sentence in refusal(forge(PLAIN, (body, 1000)))
 
 
@@ -247,7 +258,7 @@ def test_frames_that_are_not_the_plane_are_refused(forge: Forge) -> None:
     for name, frame in frames.items():
         if len(frame) >= 1000:
             frame = frame[:900]
-        payload = forge(PLAIN, (struct.pack("<I", len(frame)) + frame, 1000))
+        payload = forge(PLAIN, (sections(b"", frame), 1000))
         assert "plane must" in refusal(payload), name
 
 
@@ -258,7 +269,7 @@ def test_a_frame_that_lies_about_its_size_is_refused(forge: Forge) -> None:
     lying[5:7] = struct.pack("<H", 1000 - 256)
     tracemalloc.start()
     try:
-        body = struct.pack("<I", len(lying)) + bytes(lying)
+        body = sections(b"", bytes(lying))
         assert "one whole zstd frame" in refusal(forge(PLAIN, (body, 1000)))
         assert tracemalloc.get_traced_memory()[1] < 200_000
     finally:
@@ -268,7 +279,7 @@ def test_a_frame_that_lies_about_its_size_is_refused(forge: Forge) -> None:
 def test_a_large_window_is_refused(forge: Forge) -> None:
     # Descriptor 0x40: a window of its own (here 2 GiB), the content's size in two bytes.
     frame = b"\x28\xb5\x2f\xfd\x40\xa8" + struct.pack("<H", 1000 - 256) + b"\x43\x1f\x00\x00"
-    body = struct.pack("<I", len(frame)) + frame
+    body = sections(b"", frame)
     assert "a window of 2147483648" in refusal(forge(PLAIN, (body, 1000)))
 
 

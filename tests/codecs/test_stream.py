@@ -136,7 +136,7 @@ def test_channels_find_their_parameters_wherever_blocks_end(
 def test_incompressible_planes_stay_as_they_are() -> None:
     noise = np.random.default_rng(1).integers(0, 2**32, 1 << 18, dtype=np.uint32)
     payload = encode_bytes(codec("lossless"), noise)
-    assert len(payload) == noise.nbytes + 12 + 8 + 8 + 16 + 4 * 4
+    assert len(payload) == noise.nbytes + 12 + 8 + 8 + 16 + 4 * 5
 
 
 def test_what_a_decoder_has_to_say_before_and_after(relu: Relu) -> None:

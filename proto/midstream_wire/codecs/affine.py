@@ -17,7 +17,7 @@ import numpy as np
 
 from midstream_wire.codecs.base import Codec, DecodeBlock, Encoding, plain
 from midstream_wire.codecs.header import MAX_PARAMS_NBYTES
-from midstream_wire.codecs.planes import pack_planes, scratch, unpack_planes
+from midstream_wire.codecs.planes import pack_words, scratch, unpack_words
 from midstream_wire.codecs.ranges import finite_range
 from midstream_wire.errors import CodecError
 from midstream_wire.tensors import Array
@@ -91,7 +91,7 @@ class Affine(Codec):
             # Casting truncates, so that adding a half rounds; nothing is outside 0..255.9.
             np.add(steps, block.dtype.type(0.5), out=steps)
             np.copyto(quantized, steps, casting="unsafe")
-            return pack_planes([quantized])
+            return pack_words(quantized)
 
         return Encoding(params.tobytes(), encode_block)
 
@@ -108,7 +108,8 @@ class Affine(Codec):
             raise CodecError(f"codec {self.id} must have scales and offsets of finite numbers")
 
         def decode_block(body: memoryview, out: Array, start: int) -> None:
-            (quantized,) = unpack_planes(body, width=1, count=out.size)
+            quantized = scratch("quantized", _U8, out.size)
+            unpack_words(body, quantized)
             np.copyto(out, quantized)
             for run, channels in _runs(
                 start, out.size, inner=layout.inner, channels=layout.channels

@@ -47,7 +47,7 @@ def _copy_block(body: memoryview, out: Array, start: int) -> None:
 @final
 @dataclass(frozen=True, slots=True)
 class Lossless(Codec):
-    """The bytes of each word in planes, zstd on those that shrink."""
+    """A map of the zeros, the bytes of other words in planes, zstd on what shrinks."""
 
     def accepts(self, dtype: str, shape: tuple[int, ...]) -> bool:
         return dtype in DTYPES

@@ -1,17 +1,22 @@
-"""Planes of bytes, each compressed for itself: the entropy coder of all tensor codecs.
+"""Words without their zeros, in planes of bytes: the entropy coder of all tensor codecs.
 
-    body = (plane_nbytes u32) * width   plane * width
+    body = map_nbytes u32   (plane_nbytes u32) * width   map   plane * width
 
-A plane holds one byte of each of n words: plane 0 the lowest. A plane of n bytes is stored as
-it is, a shorter one is a single zstd frame of n bytes. Separating the bytes of floats is what
-lets zstd see the skewed exponents apart from the noise of the mantissas (Blosc's shuffle).
+Activations after a ReLU are zeros, half of them and more, strewn among noise. Where enough
+words are zero, a map of one bit per word says which are not, and the planes hold these alone;
+map_nbytes is 0 where all words are there. A plane holds one byte of each word, plane 0 the
+lowest: this is what lets zstd see the skewed exponents of floats apart from the noise of their
+mantissas (the shuffle of Blosc). Map and planes are stored as they are, or, if that is
+shorter, as one zstd frame each.
+
+Without the map, zstd goes through every plane in search of the zeros, which takes several
+times as long and a quarter more bytes. The map tells words by their bits, so -0.0 is kept.
 """
 
 from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,8 +34,14 @@ _PROBE_NBYTES = 4096
 _PROBES = 4
 # Below that shrinkage the time for compressing is worth more than the bytes saved.
 _WORTH = 0.97
+# The share of zeros from which on a map pays: an eighth would do for floats, but zstd alone
+# makes as much of bytes.
+_SPARSE = 0.25
 
 _Bytes = NDArray[np.uint8]
+_U8 = np.dtype(np.uint8)
+_BOOL = np.dtype(bool)
+_NOTHING = np.empty(0, np.uint8)
 
 
 class _Workspace(threading.local):
@@ -59,24 +70,31 @@ def scratch(name: str, dtype: np.dtype[Any], count: int) -> Array:
 
 
 def pack_words(words: Array) -> list[bytes | memoryview]:
-    """The body that holds the flat array `words`, of unsigned little-endian integers."""
+    """The body that holds the flat array `words` of unsigned integers, at least one."""
+    bitmap: list[bytes | memoryview] = []
+    kept = words
+    if np.count_nonzero(words) <= (1 - _SPARSE) * words.size:
+        present = np.not_equal(words, 0, out=scratch("present", _BOOL, words.size))
+        bitmap = [_pack(np.packbits(present))]
+        kept = np.compress(present, words)
+    planes = [_pack(plane) if plane.size else b"" for plane in _split(kept)]
+    sizes = struct.pack(f"<{1 + len(planes)}I", sum(map(len, bitmap)), *map(len, planes))
+    return [sizes, *bitmap, *planes]
+
+
+def _split(words: Array) -> list[_Bytes]:
+    """The planes of `words`, in scratch memory where there are several."""
     width = words.dtype.itemsize
     if width == 1:
-        return pack_planes([words])
-    planes = scratch("planes", np.dtype(np.uint8), words.nbytes).reshape(width, words.size)
+        return [words]
+    planes = scratch("planes", _U8, words.nbytes).reshape(width, words.size)
     shifted = scratch("shifted", words.dtype, words.size)
     # Shift and narrow, not a transposed copy: both vectorise, which is 2-4 times as fast.
     np.copyto(planes[0], words, casting="unsafe")
     for index in range(1, width):
         np.right_shift(words, words.dtype.type(8 * index), out=shifted)
         np.copyto(planes[index], shifted, casting="unsafe")
-    return pack_planes(list(planes))
-
-
-def pack_planes(planes: Sequence[_Bytes]) -> list[bytes | memoryview]:
-    """The body that holds `planes`, all of the same length, at least 1."""
-    packed = [_pack(plane) for plane in planes]
-    return [struct.pack(f"<{len(packed)}I", *map(len, packed)), *packed]
+    return list(planes)
 
 
 def _pack(plane: _Bytes) -> bytes | memoryview:
@@ -98,37 +116,50 @@ def _shrinks(plane: _Bytes) -> bool:
 
 
 def unpack_words(body: memoryview, out: Array) -> None:
-    """Fill the flat array `out`, of unsigned little-endian integers, from `body`."""
-    planes = unpack_planes(body, width=out.dtype.itemsize, count=out.size)
-    np.copyto(out, planes[-1])
+    """Fill the flat array `out` of unsigned integers from `body`. Raises CodecError."""
+    bitmap, *planes = _sections(body, 1 + out.dtype.itemsize)
+    if not len(bitmap):
+        _merge(planes, out)
+        return
+    bits = np.unpackbits(_unpack(bitmap, -(-out.size // 8)), count=out.size)
+    places = np.flatnonzero(bits.view(bool))
+    kept = scratch("kept", out.dtype, places.size)
+    _merge(planes, kept)
+    out.fill(0)
+    out[places] = kept
+
+
+def _sections(body: memoryview, count: int) -> list[memoryview]:
+    """The `count` sections of which `body` gives the sizes, one after the other."""
+    start = 4 * count
+    if len(body) < start:
+        raise CodecError(
+            f"a block must hold the sizes of {count} sections (not {len(body)} bytes only)"
+        )
+    sizes = struct.unpack_from(f"<{count}I", body)
+    if start + sum(sizes) != len(body):
+        raise CodecError(
+            f"a block's sections must fill it ({len(body)} bytes, not {start + sum(sizes)})"
+        )
+    sections = []
+    for size in sizes:
+        sections.append(body[start : start + size])
+        start += size
+    return sections
+
+
+def _merge(planes: list[memoryview], out: Array) -> None:
+    """Fill `out` with the words whose bytes are in `planes`."""
+    np.copyto(out, _unpack(planes[-1], out.size))
     eight = out.dtype.type(8)
     for plane in planes[-2::-1]:
         np.left_shift(out, eight, out=out)
-        np.bitwise_or(out, plane, out=out)
-
-
-def unpack_planes(body: memoryview, *, width: int, count: int) -> list[_Bytes]:
-    """The `width` planes of `count` bytes in `body`; some may alias it. Raises CodecError."""
-    start = 4 * width
-    if len(body) < start:
-        raise CodecError(
-            f"a block must hold the sizes of {width} planes (not {len(body)} bytes only)"
-        )
-    sizes = struct.unpack_from(f"<{width}I", body)
-    if start + sum(sizes) != len(body):
-        raise CodecError(
-            f"a block's planes must fill it ({len(body)} bytes, not {start + sum(sizes)})"
-        )
-    planes: list[_Bytes] = []
-    for size in sizes:
-        planes.append(_unpack(body[start : start + size], count))
-        start += size
-    return planes
+        np.bitwise_or(out, _unpack(plane, out.size), out=out)
 
 
 def _unpack(data: memoryview, count: int) -> _Bytes:
     if len(data) == count:
-        return np.frombuffer(data, np.uint8)
+        return np.frombuffer(data, np.uint8) if count else _NOTHING
     if len(data) > count:
         raise CodecError(f"a plane must be of at most {count} bytes (not {len(data)})")
     try:
