@@ -157,7 +157,7 @@ class _Judge:
             fuse(partition, 0, len(partition.segments)), threads=chain.threads
         )
         self._originals = [self._whole.run(sample) for sample in inputs]
-        self._delivered: dict[tuple[int, str, int], Mapping[str, Array]] = {}
+        self._delivered: dict[tuple[int, str, int], State] = {}
 
     def verdict(
         self, strategy: Strategy, number: int, answer: Answer
@@ -185,6 +185,6 @@ class _Judge:
             for spec in partition.crossing(k):
                 payload = encode_bytes(codec_called(codec), state[spec.name])
                 state[spec.name] = decode(payload, spec, max_nbytes=state[spec.name].nbytes)
-            made = self._whole.run(state) if k == 0 else self._chain.run(state, k, last)
+            made: State = self._whole.run(state) if k == 0 else self._chain.run(state, k, last)
             self._delivered[k, codec, at] = made
         return self._delivered[k, codec, at]

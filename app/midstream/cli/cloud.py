@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from midstream.cli import console
 from midstream.cli.options import Json, Server, Slowdown, Threads
@@ -128,7 +129,7 @@ def describe_server(
         for cut in model.cuts:
             sizes = sum(spec.nominal_nbytes for spec in cut.tensors)
             crossing = ", ".join(f"{spec.name} {spec}" for spec in cut.tensors)
-            rows.add_row(cut.id, crossing.replace("[", "\\["), format_nbytes(sizes))
+            rows.add_row(cut.id, escape(crossing), format_nbytes(sizes))
         console.out.print(rows)
 
 

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
-from midstream_lab.verify import verify_cuts, verify_partition
+from rich.markup import escape
 
 from midstream import demo as demonstration
 from midstream.cli import console
@@ -26,9 +26,11 @@ from midstream_lab import proxy
 from midstream_lab.conditions import condition
 from midstream_lab.draw import draw_outcomes, network_title
 from midstream_lab.pair import CloudSetting, EdgeSetting, run_pair
+from midstream_lab.verify import Verification, verify_cuts, verify_partition
 from midstream_partitioner.artefact import SUFFIX, is_partition, save_partition
 from midstream_partitioner.cuts import position_cuts
 from midstream_partitioner.feed import Feed
+from midstream_partitioner.units import format_nbytes
 from midstream_wire.errors import MidstreamError, UsageError
 
 
@@ -146,9 +148,35 @@ def verify(
                                 inputs=inputs, threads=threads, tolerance=tolerance,
                                 progress=tick)  # fmt: skip
     if json:
-        console.print_json({"model": part.name, "codec": codec, **found.to_dict()})
+        console.print_json({"model": part.name, **found.to_dict()})
+    else:
+        _print_checks(found)
     if found.failures:
         raise MidstreamError(f"{len(found.failures)} of {found.checked} cuts failed")
+
+
+def _print_checks(found: Verification) -> None:
+    rows = console.table(
+        f"{found.checked} cuts, codec {found.codec}",
+        *("cut", "where", "raw", "payload", "relative error", "argmax", "verdict"),
+        left=("cut", "where", "verdict"),
+    )
+    for row in found.rows:
+        rows.add_row(
+            row.cut,
+            row.label,
+            format_nbytes(row.raw_nbytes),
+            format_nbytes(row.payload_nbytes),
+            f"{row.relative_error:.1e}",
+            "equal" if row.argmax_equal else "differs",
+            escape(row.failure or "ok"),
+        )
+    console.out.print(rows)
+    console.out.print(
+        f"largest relative error {found.max_relative_error:.1e}, argmax "
+        f"{'equal everywhere' if found.argmax_equal else 'differs'}, "
+        f"{len(found.failures)} of {found.checked} cuts fail"
+    )
 
 
 def demo(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
+from typing import NoReturn
 
-import click
 import typer
 
 from midstream.cli import cloud, edge, lab, models, plan
@@ -33,25 +35,23 @@ app.command()(models.models)
 
 def main() -> None:
     """Run the command line. Exit code 0: done; 1: it failed; 2: it was asked wrongly."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        code = app(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        code = 2
+        app()
     except UsageError as error:
-        err.print(f"[bold red]error:[/] {_escaped(error)}")
-        code = 2
+        _fail(error, code=2)
     except MidstreamError as error:
-        err.print(f"[bold red]error:[/] {_escaped(error)}")
-        code = 1
-    except (KeyboardInterrupt, click.Abort):
-        err.print("interrupted")
-        code = 130
+        _fail(error, code=1)
     except BrokenPipeError:  # the reader of a pipe has gone: nothing is left to say
         sys.stderr.close()
-        code = 1
+        sys.exit(1)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """Being told to end is like Ctrl-C: what was started is torn down on the way out."""
+    raise KeyboardInterrupt
+
+
+def _fail(error: Exception, *, code: int) -> NoReturn:
+    err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
     sys.exit(code)
-
-
-def _escaped(error: Exception) -> str:
-    return str(error).replace("[", "\\[")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from midstream.cli import console
 from midstream.cli.options import Input, Json, Model, Runs, Seed, Slowdown, Threads, takes_feed
@@ -101,7 +102,7 @@ def _print_layers(network: Network, measured: LayerProfile) -> None:
             str(node.index + 1),
             node.name,
             node.op_type,
-            str(graph.tensors[node.outputs[0]].spec),
+            escape(str(graph.tensors[node.outputs[0]].spec)),
             *spent,
             format_nbytes(node.weight_nbytes) if node.weight_nbytes else "",
             *_cut_cells(cut),
