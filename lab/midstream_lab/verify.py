@@ -1,0 +1,243 @@
+"""Does a split network give the whole network's answer? Cut by cut, on a user's own model.
+
+For each cut: the head, what crosses through the codec and back, the tail; and beside it the
+unsplit network on the same input. onnxruntime fuses across what a cut keeps apart, so the two
+agree to rounding (`compare.EXACT`); the placements of one partition run the same segments, so
+they agree bit by bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, final
+
+from midstream_partitioner.chain import Chain, State
+from midstream_partitioner.compare import EXACT, argmax_equal, relative_error
+from midstream_partitioner.cuts import Cut
+from midstream_partitioner.intake import Network
+from midstream_partitioner.measure import Progress, no_progress
+from midstream_partitioner.partition import Partition, fuse, partition
+from midstream_partitioner.runtime import Executor
+from midstream_wire.codecs import Codec, decode, encode_bytes
+from midstream_wire.codecs import codec as codec_called
+from midstream_wire.errors import MidstreamError
+from midstream_wire.tensors import Array
+
+Answer = dict[str, Array]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One cut, over all inputs: the worst error and the largest payload.
+
+    `relative_error` is the largest difference over all outputs, each relative to the output's
+    own largest magnitude; infinite where the split gave no answer. `failure` says why the cut
+    does not pass, and is None if it does.
+    """
+
+    cut: str
+    label: str
+    raw_nbytes: int
+    payload_nbytes: int
+    relative_error: float
+    argmax_equal: bool
+    failure: str | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was checked, and what came of it."""
+
+    codec: str
+    tolerance: float | None
+    rows: tuple[Check, ...]
+
+    @property
+    def checked(self) -> int:
+        return len(self.rows)
+
+    @property
+    def max_relative_error(self) -> float:
+        return max((row.relative_error for row in self.rows), default=0.0)
+
+    @property
+    def argmax_equal(self) -> bool:
+        return all(row.argmax_equal for row in self.rows)
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        return tuple(row for row in self.rows if row.failure is not None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; an error that is not finite is null."""
+        return {
+            "codec": self.codec,
+            "tolerance": self.tolerance,
+            "cuts": len(self.rows),
+            "checked": self.checked,
+            "max_relative_error": _finite(self.max_relative_error),
+            "argmax_equal": self.argmax_equal,
+            "failures": [{"cut": row.cut, "reason": row.failure} for row in self.failures],
+            "rows": [
+                asdict(row) | {"relative_error": _finite(row.relative_error)}
+                for row in self.rows
+            ],
+        }
+
+
+def verify_cuts(
+    network: Network,
+    *,
+    cuts: Sequence[Cut],
+    inputs: Sequence[State],
+    codec: str = "raw",
+    threads: int = 1,
+    tolerance: float | None = None,
+    progress: Progress = no_progress,
+) -> Verification:
+    """Split `network` at each of `cuts` on its own, and compare with the unsplit network.
+
+    Only one split is in memory at a time. `tolerance` bounds the relative error; None takes
+    `EXACT` for a lossless codec, and only reports the error of a lossy one.
+    """
+    kind = codec_called(codec)
+    limit = _limit(kind, tolerance)
+    whole = Executor(network.model.SerializeToString(), threads=threads)
+    expected = [dict(sample) | whole.run(sample) for sample in inputs]
+    names = network.graph.outputs
+    wanted = [{name: answer[name] for name in names} for answer in expected]
+    rows = []
+    for done, cut in enumerate(cuts):
+        progress(done, len(cuts))
+        split = partial(_split, network, cut, inputs, threads=threads, kind=kind)
+        rows.append(_check(cut, split, wanted, limit))
+    progress(len(cuts), len(cuts))
+    return Verification(kind.id, _finite(limit), tuple(rows))
+
+
+def verify_partition(
+    part: Partition,
+    *,
+    inputs: Sequence[State],
+    codec: str = "raw",
+    threads: int = 1,
+    tolerance: float | None = None,
+    progress: Progress = no_progress,
+) -> Verification:
+    """Try every placement of the chain against the unsplit network, fused from the segments.
+
+    `tolerance` as in `verify_cuts`. With a lossless codec all placements must besides give
+    the same bits as the chain does on its own.
+    """
+    kind = codec_called(codec)
+    limit = _limit(kind, tolerance)
+    last = len(part.segments)
+    names = [spec.name for spec in part.outputs]
+    whole = Executor(fuse(part, 0, last), threads=threads)
+    answers = [dict(sample) | whole.run(sample) for sample in inputs]
+    expected = [{name: answer[name] for name in names} for answer in answers]
+    del whole
+    chain = Chain(part, threads=threads)
+    states: list[State] = list(inputs)
+    bits = [_bits(dict(sample) | chain.run(sample, 0, last), names) for sample in inputs]
+    rows = []
+    for k, cut in enumerate(part.cuts):
+        progress(k, last + 1)
+        if k:
+            states = [chain.run(state, k - 1, k) for state in states]
+        placed = partial(_place, chain, inputs, states, k=k, kind=kind)
+        rows.append(_check(cut, placed, expected, limit, bits if kind.lossless else None))
+    progress(last + 1, last + 1)
+    return Verification(kind.id, _finite(limit), tuple(rows))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Crossing:
+    """One input's way through a split: the answer, and the bytes that crossed."""
+
+    answer: Answer
+    raw_nbytes: int
+    payload_nbytes: int
+
+
+def _split(
+    network: Network, cut: Cut, inputs: Sequence[State], *, threads: int, kind: Codec
+) -> list[_Crossing]:
+    """Split `network` at `cut` alone, and run every input through it."""
+    part = partition(network, [cut])
+    chain, k = Chain(part, threads=threads), part.index_of(cut.id)
+    states = [chain.run(sample, 0, k) for sample in inputs]
+    return _place(chain, inputs, states, k=k, kind=kind)
+
+
+def _place(
+    chain: Chain, inputs: Sequence[State], states: Sequence[State], *, k: int, kind: Codec
+) -> list[_Crossing]:
+    """What comes of every input, whose state in front of segment `k` is known."""
+    return [_cross(chain, *pair, k, kind) for pair in zip(inputs, states, strict=True)]
+
+
+def _cross(chain: Chain, sample: State, state: State, k: int, kind: Codec) -> _Crossing:
+    """What the edge's caller gets: outputs made in the head, and those of the reply."""
+    part = chain.partition
+    received, raw, sent = {}, 0, 0
+    for spec in part.crossing(k):
+        array = state[spec.name]
+        payload = encode_bytes(kind, array)
+        received[spec.name] = decode(payload, spec, max_nbytes=array.nbytes)
+        raw += array.nbytes
+        sent += len(payload)
+    reply = chain.run(received, k, len(part.segments))
+    made = {spec.name: reply[spec.name] for spec in part.outputs_from(k)}
+    known = {**sample, **state, **made}
+    return _Crossing({spec.name: known[spec.name] for spec in part.outputs}, raw, sent)
+
+
+def _check(
+    cut: Cut,
+    split: Callable[[], Sequence[_Crossing]],
+    expected: Sequence[Answer],
+    limit: float,
+    bits: Sequence[Sequence[bytes]] | None = None,
+) -> Check:
+    """Compare what `split` gives with `expected`; with `bits`, bit by bit as well."""
+    try:
+        found = split()
+    except MidstreamError as reason:
+        return Check(cut.id, cut.label, cut.nbytes, 0, math.inf, False, str(reason))
+    pairs = list(zip(expected, (each.answer for each in found), strict=True))
+    error = max((relative_error(*pair) for pair in pairs), default=0.0)
+    failure = None
+    if not error <= limit:
+        failure = f"the relative error must be at most {limit:g}, and is {error:.3g}"
+    elif bits is not None and bits != [_bits(answer, answer) for _, answer in pairs]:
+        failure = "all placements must give the same bits, and this one gives others"
+    return Check(
+        cut=cut.id,
+        label=cut.label,
+        raw_nbytes=max((each.raw_nbytes for each in found), default=0),
+        payload_nbytes=max((each.payload_nbytes for each in found), default=0),
+        relative_error=error,
+        argmax_equal=all(argmax_equal(*pair) for pair in pairs),
+        failure=failure,
+    )
+
+
+def _limit(kind: Codec, tolerance: float | None) -> float:
+    if tolerance is not None:
+        return tolerance
+    return EXACT if kind.lossless else math.inf
+
+
+def _bits(answer: State, names: Sequence[str] | Answer) -> list[bytes]:
+    return [answer[name].tobytes() for name in names]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

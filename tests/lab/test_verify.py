@@ -1,0 +1,191 @@
+"""Verification finds nothing where there is nothing, and says what and where if there is."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from onnx import numpy_helper, parser
+
+from midstream_lab import verify as verification
+from midstream_lab.verify import Verification, verify_cuts, verify_partition
+from midstream_partitioner.chain import Chain
+from midstream_partitioner.cuts import cut_of, position_cuts
+from midstream_partitioner.intake import Network, load_network
+from midstream_partitioner.partition import Partition, partition
+from midstream_wire.errors import ModelError, UsageError
+from midstream_wire.tensors import Array
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    model = parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+        net (float[n, 3, 8, 8] x, float[n, 5] z)
+          => (float[n, 5] y, int64[n] best, float[n, 5] z, float[n, 4, 1, 1] early) {
+        a = Conv <pads = [1, 1, 1, 1]> (x, k)
+        b = Relu(a)
+        early = GlobalAveragePool(b)
+        f = Flatten(early)
+        h = MatMul(f, w)
+        y = Add(h, z)
+        best = ArgMax <axis = 1, keepdims = 0> (y) }""")
+    rng = np.random.default_rng(0)
+    for name, shape in (("k", (4, 3, 3, 3)), ("w", (4, 5))):
+        weights = rng.standard_normal(shape).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(weights, name))
+    return load_network(model.SerializeToString())
+
+
+@pytest.fixture(scope="module")
+def inputs() -> list[dict[str, Array]]:
+    rng = np.random.default_rng(1)
+    shapes = {"x": (2, 3, 8, 8), "z": (2, 5)}
+    return [
+        {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+        for _ in range(2)
+    ]
+
+
+@pytest.fixture(scope="module")
+def part(network: Network) -> Partition:
+    return partition(network, position_cuts(network.graph)[1:6])
+
+
+@pytest.mark.parametrize("codec", ["raw", "lossless"])
+def test_every_cut_of_a_sound_network_passes(
+    codec: str, network: Network, inputs: list[dict[str, Array]]
+) -> None:
+    cuts = position_cuts(network.graph)
+    found = verify_cuts(network, cuts=cuts, inputs=inputs, codec=codec)
+    assert [row.cut for row in found.rows] == [cut.id for cut in cuts]
+    assert found.checked == 8
+    assert found.max_relative_error <= 1e-5
+    assert found.argmax_equal
+    assert found.failures == ()
+    assert found.tolerance == 1e-5
+
+
+@pytest.mark.parametrize("codec", ["raw", "lossless"])
+def test_every_placement_of_a_sound_partition_passes(
+    codec: str, part: Partition, inputs: list[dict[str, Array]]
+) -> None:
+    found = verify_partition(part, inputs=inputs, codec=codec)
+    assert [row.cut for row in found.rows] == [cut.id for cut in part.cuts]
+    assert found.failures == ()
+    assert found.max_relative_error <= 1e-5
+
+
+def test_bytes_are_those_that_cross(network: Network, inputs: list[dict[str, Array]]) -> None:
+    cuts = [cut_of(network.graph, range(n)) for n in (0, 1, 7)]
+    rows = verify_cuts(network, cuts=cuts, inputs=inputs).rows
+    samples = 2 * (3 * 8 * 8 + 5) * 4, 2 * (4 * 8 * 8 + 5) * 4, 0
+    assert tuple(row.raw_nbytes for row in rows) == samples
+    assert all(row.raw_nbytes <= row.payload_nbytes <= row.raw_nbytes + 500 for row in rows)
+
+
+def test_the_error_of_a_lossy_codec_is_reported_and_fails_only_beyond_a_tolerance(
+    network: Network, inputs: list[dict[str, Array]]
+) -> None:
+    cuts = position_cuts(network.graph)[1:-1]
+    found = verify_cuts(network, cuts=cuts, inputs=inputs, codec="int8")
+    assert 1e-5 < found.max_relative_error < 0.2
+    assert found.failures == ()
+    assert found.tolerance is None
+    strict = verify_cuts(network, cuts=cuts, inputs=inputs, codec="int8", tolerance=1e-6)
+    assert strict.failures
+    assert "at most 1e-06, and is" in str(strict.failures[0].failure)
+    loose = verify_partition(
+        partition(network, cuts), inputs=inputs, codec="int8", tolerance=0.2
+    )
+    assert loose.failures == ()
+
+
+def test_a_tail_that_computes_something_else_is_found(
+    part: Partition, inputs: list[dict[str, Array]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Chain.run
+
+    def disturbed(chain: Chain, state: dict[str, Array], first: int, last: int) -> object:
+        made = run(chain, state, first, last)
+        if first == 3 and last == 6:
+            made["y"] = made["y"] + np.float32(1e-3)
+        return made
+
+    monkeypatch.setattr(Chain, "run", disturbed)
+    found = verify_partition(part, inputs=inputs)
+    assert [row.cut for row in found.failures] == [part.cuts[3].id]
+    assert found.max_relative_error > 1e-4
+
+
+def test_a_placement_whose_bits_differ_is_found(
+    part: Partition, inputs: list[dict[str, Array]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within the tolerance, and yet not what the chain promises."""
+    run = Chain.run
+
+    def disturbed(chain: Chain, state: dict[str, Array], first: int, last: int) -> object:
+        made = run(chain, state, first, last)
+        if first == 2 and last == 6:
+            made["y"] = np.nextafter(made["y"], np.float32(np.inf))
+        return made
+
+    monkeypatch.setattr(Chain, "run", disturbed)
+    found = verify_partition(part, inputs=inputs)
+    assert [row.cut for row in found.failures] == [part.cuts[2].id]
+    assert "same bits" in str(found.failures[0].failure)
+    assert found.max_relative_error < 1e-5
+
+
+def test_a_cut_that_cannot_run_is_a_failure_and_the_others_go_on(
+    network: Network, inputs: list[dict[str, Array]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(network: Network, cuts: list[object]) -> Partition:
+        if cuts == [second]:
+            raise ModelError("this one cannot be cut")
+        return partition(network, cuts)  # type: ignore[arg-type]
+
+    first, second, third = position_cuts(network.graph)[1:4]
+    monkeypatch.setattr(verification, "partition", refuse)
+    found = verify_cuts(network, cuts=[first, second, third], inputs=inputs)
+    assert found.checked == 3
+    assert [row.cut for row in found.failures] == [second.id]
+    assert found.failures[0].failure == "this one cannot be cut"
+    assert found.max_relative_error == math.inf
+
+
+def test_a_verification_is_a_json_document(
+    network: Network, inputs: list[dict[str, Array]]
+) -> None:
+    cuts = position_cuts(network.graph)
+    found = verify_cuts(network, cuts=cuts, inputs=inputs)
+    document = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert document["cuts"] == len(cuts)
+    assert document["checked"] == len(cuts)
+    assert [row["cut"] for row in document["rows"]] == [cut.id for cut in cuts]
+    assert document["max_relative_error"] <= 1e-5
+    assert document["argmax_equal"] is True
+    assert document["failures"] == []
+    assert document["rows"][1]["label"] == "after the input and Conv_0"
+
+
+def test_an_error_that_is_not_finite_is_null_in_json() -> None:
+    row = verification.Check("c1-000000", "after conv", 4, 0, math.inf, False, "no answer")
+    document = Verification("raw", 1e-5, (row,)).to_dict()
+    assert document["max_relative_error"] is None
+    assert document["rows"][0]["relative_error"] is None
+    assert document["failures"] == [{"cut": "c1-000000", "reason": "no answer"}]
+
+
+def test_progress_counts_the_cuts(part: Partition, inputs: list[dict[str, Array]]) -> None:
+    steps: list[tuple[int, int]] = []
+    verify_partition(part, inputs=inputs, progress=lambda *step: steps.append(step))
+    assert steps == [(done, 7) for done in range(8)]
+
+
+def test_an_unknown_codec_is_a_usage_error(
+    part: Partition, inputs: list[dict[str, Array]]
+) -> None:
+    with pytest.raises(UsageError, match="zip"):
+        verify_partition(part, inputs=inputs, codec="zip")
