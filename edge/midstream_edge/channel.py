@@ -169,7 +169,7 @@ def fetch_description(dial: Dial, *, model: str, timeout_s: float) -> Descriptio
     def begin(channel: grpc.Channel) -> Any:
         stub = MidstreamStub(channel)
         request = pb.DescribeRequest(model=model)
-        return stub.Describe.future(request, timeout=timeout_s, metadata=dial.metadata)
+        return stub.Describe.future(request, metadata=dial.metadata)
 
     return read_description(_ask(dial, begin, timeout_s))
 
@@ -180,7 +180,7 @@ def fetch_health(dial: Dial, *, timeout_s: float) -> bool:
     def begin(channel: grpc.Channel) -> Any:
         stub = health_pb2_grpc.HealthStub(channel)
         request = health_pb2.HealthCheckRequest()
-        return stub.Check.future(request, timeout=timeout_s, metadata=dial.metadata)
+        return stub.Check.future(request, metadata=dial.metadata)
 
     status = _ask(dial, begin, timeout_s).status
     return bool(status == health_pb2.HealthCheckResponse.SERVING)
@@ -191,7 +191,7 @@ def _ask(dial: Dial, begin: Callable[[grpc.Channel], Any], timeout_s: float) -> 
     server = str(dial.address)
     channel = dial.open()
     try:
-        # The call's own deadline does not bound a wait on a cut link; this one does.
+        # A deadline of the call itself would not bound a wait on a cut link; this does.
         return begin(channel).result(timeout_s)
     except grpc.FutureTimeoutError:
         raise silence(server, timeout_s) from None

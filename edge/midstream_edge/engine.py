@@ -128,10 +128,7 @@ class Engine:
     # The compute thread.
 
     def _run_head(self, job: Job) -> None:
-        if not job.future.set_running_or_notify_cancel():
-            self._move(job, Event.ABANDONED, CancelledError())
-            return
-        if self._move(job, Event.STARTED) is not Action.RUN_HEAD:
+        if not self._begin(job):
             return
         k, job.codec = self.plan
         job.k = self._segment_count if self.connection is None else k
@@ -147,6 +144,15 @@ class Engine:
             self._cross(job)
         elif self._move(job, Event.FINISHED) is Action.ANSWER:
             self._deliver(job, state, EDGE, Timings(head_s=job.head_s))
+
+    def _begin(self, job: Job) -> bool:
+        """Whether somebody still wants the answer; from now on it cannot be cancelled."""
+        with self._changed:  # closing must not resolve the future in between
+            wanted = job.request.stage is Stage.WAITING
+            if wanted and not job.future.set_running_or_notify_cancel():
+                self._move(job, Event.ABANDONED, CancelledError())
+                return False
+        return wanted and self._move(job, Event.STARTED) is Action.RUN_HEAD
 
     def _cross(self, job: Job) -> None:
         """Hand the activation over to the cloud, or straight to the local rest."""
