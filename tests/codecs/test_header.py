@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -168,3 +170,10 @@ def test_what_is_no_header_is_refused_as_soon_as_that_is_seen(
 ) -> None:
     with pytest.raises(CodecError, match=sentence):
         decode(front, SPEC, max_nbytes=1 << 20)
+
+
+def test_the_example_of_the_document_is_right() -> None:
+    document = Path(__file__).parents[2] / "docs" / "wire.md"
+    example = document.read_text(encoding="utf-8").partition("### An example")[2]
+    lines = re.findall(r"^    ((?:[0-9a-f]{2} )+) ", example, re.MULTILINE)
+    assert bytes.fromhex("".join(lines)) == bytes.fromhex(INT8)
