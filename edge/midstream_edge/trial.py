@@ -165,7 +165,7 @@ class _Judge:
         """Error against what was delivered, error against the original, same argmax."""
         at = number % len(self._inputs)
         original = self._originals[at]
-        expected = original
+        expected: State = original
         if answer.reason is None:
             expected = self._reference(strategy.candidate.k, strategy.candidate.codec, at)
         return (
