@@ -33,9 +33,9 @@ CONNECT_S = 3.0
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
     # A dead link is noticed after seconds instead of fifteen minutes. The timeout is also the
-    # longest pause of TCP's acknowledgements (TCP_USER_TIMEOUT): with 1 s, a link of 0.5 Mbit/s
-    # behind 64 KiB of buffer broke in the middle of every larger request. Requests do not wait
-    # for it: they have deadlines of their own, and `Connection.doubt`.
+    # longest pause of TCP's acknowledgements (TCP_USER_TIMEOUT): with 1 s, a link of
+    # 0.5 Mbit/s behind 64 KiB of buffer broke in the middle of every larger request. Requests
+    # do not wait for it: they have deadlines of their own, and `Connection.doubt`.
     ("grpc.keepalive_time_ms", 1000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),

@@ -41,8 +41,8 @@ class Ping(Protocol):
 def measure_link(ping: Ping) -> Link:
     """Round trip and both rates of an idle link, in 1.5 s of transfers at most.
 
-    Up to fourteen round trips come on top. Requests under way at the same time make the link look slower
-    than it is. `Link.rtt_s` is the median round trip less the software's share
+    Some twenty round trips come on top. Requests under way at the same time make the link
+    look slower than it is. `Link.rtt_s` is the median round trip less the software's share
     (`Link.fixed_s`); the rates are capped at 10 Gbit/s. Raises what `ping` raises.
     """
     delays = _round_trips(ping)
