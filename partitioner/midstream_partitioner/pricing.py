@@ -50,6 +50,10 @@ RECTIFIERS = frozenset({"Relu", "Clip"})
 #: 12 % from it in one (docs/planning.md has the table).
 MOST_CUTS = 5
 
+#: A cut joins only if it makes some scenario this much faster: handing a tensor from one
+#: segment to the next costs every placement 1-5 % (benchmarks/chain.py).
+MIN_GAIN = 0.05
+
 #: Regret counts up to here: a placement ten times too slow is as useless as one 100 times.
 MOST_REGRET = 10.0
 
@@ -113,7 +117,7 @@ def choose_cuts(
     *,
     ranges: Ranges = RANGES,
     max_cuts: int = MOST_CUTS,
-    min_gain: float = 0.01,
+    min_gain: float = MIN_GAIN,
     constraints: Constraints = UNCONSTRAINED,
 ) -> tuple[Cut, ...]:
     """The few cuts inside the network that can ever win, each within the next.

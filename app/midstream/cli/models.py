@@ -21,7 +21,7 @@ from midstream_partitioner.graph import Graph
 from midstream_partitioner.intake import Network
 from midstream_partitioner.measure import profile_layers, profile_segments
 from midstream_partitioner.partition import Partition, partition
-from midstream_partitioner.pricing import choose_cuts
+from midstream_partitioner.pricing import MOST_CUTS, choose_cuts
 from midstream_partitioner.profile import LayerProfile, Profile
 from midstream_partitioner.units import format_nbytes
 from midstream_wire.errors import UsageError
@@ -174,7 +174,7 @@ def cut(
         list[str] | None,
         typer.Option("--at", help="Cut after this layer (its name); may be given repeatedly."),
     ] = None,
-    max_cuts: Annotated[int, typer.Option(min=0, help="At most this many cuts inside.")] = 4,
+    max_cuts: Annotated[int, typer.Option(min=0, help="At most this many cuts inside.")] = MOST_CUTS,
     measure: Annotated[
         bool,
         typer.Option(help="Choose cuts by measured layers; otherwise by arithmetic alone."),
