@@ -80,22 +80,26 @@ class Repository:
         slowdown: float = 1.0,
     ) -> Model:
         """Compile a partition's segments and hold them under `name`."""
-        if profile is not None and profile.partition_digest != partition.digest:
-            raise ModelError(
-                f"the profile of {name!r} must be of partition {partition.digest[:12]} (not "
-                f"{profile.partition_digest[:12]}): measure it again"
-            )
         chain = Chain(partition, threads=threads, slowdown=slowdown)
         model = Model(name, partition, chain, profile)
         self.hold(model)
         return model
 
     def hold(self, model: Model) -> None:
-        """Serve a model that is loaded already; `UsageError` when its name is taken."""
+        """Serve a model that is loaded already.
+
+        `UsageError` when its name is taken, `ModelError` when its profile is another's.
+        """
         if not model.name or model.name in self._models:
             raise UsageError(
                 f"a model's name must be given and be its own (not {model.name!r} again): "
                 "rename one"
+            )
+        digest, profile = model.partition.digest, model.profile
+        if profile is not None and profile.partition_digest != digest:
+            raise ModelError(
+                f"the profile of {model.name!r} must be of partition {digest[:12]} (not "
+                f"{profile.partition_digest[:12]}): measure it again"
             )
         self._models[model.name] = model
 

@@ -50,9 +50,11 @@ _OPTIONS = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 300),
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.keepalive_permit_without_calls", 1),
-    # An edge that vanished without a word is noticed, and its session freed, after 15 s.
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
+    # An edge that vanished without a word is noticed, and its session freed, after a minute.
+    # Sooner would close slow links: a ping waits behind what is being sent, and 1.5 MB take
+    # 24 s at 0.5 Mbit/s.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 40_000),
 )
 
 

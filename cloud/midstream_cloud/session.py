@@ -7,16 +7,17 @@ protocol is raised: the caller says GoAway and closes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import final
 
 from midstream_cloud.repository import Model, Repository
-from midstream_cloud.tails import Clock, Job, Tails
+from midstream_cloud.tails import Answer, Clock, Job, Tails
 from midstream_wire.errors import (
     CloudRefused,
     CodecError,
@@ -92,8 +93,8 @@ class Session:
         self._draining: Status | None = None
         self._highest_id = -1
         self._arriving: dict[int, _Arriving] = {}
-        self._waiting: dict[int, asyncio.Task[None]] = {}  # for a tail; may be cancelled
-        self._tasks: set[asyncio.Task[None]] = set()  # these, and those that send their reply
+        self._waiting: dict[int, Future[Answer]] = {}  # for their tail
+        self._replying: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -132,9 +133,10 @@ class Session:
 
     def close(self) -> None:
         """Drop everything: the stream is gone."""
-        for task in self._tasks:
+        for id in [*self._arriving, *self._waiting]:
+            self._cancel(id)
+        for task in self._replying:
             task.cancel()
-        self._arriving.clear()
 
     async def _open(self, frame: ClientFrame) -> None:
         if not isinstance(frame, Hello):
@@ -172,7 +174,8 @@ class Session:
         # A reply that is being sent may already have arrived, and this request be what comes
         # after it, so it does not count. But a peer that reads none may not pile them up.
         under_way = len(self._arriving) + len(self._waiting)
-        if max(under_way, len(self._tasks) - limits.max_in_flight) >= limits.max_in_flight:
+        unread = under_way + len(self._replying)
+        if under_way >= limits.max_in_flight or unread >= 2 * limits.max_in_flight:
             raise CloudRefused(
                 Code.RESOURCE_EXHAUSTED,
                 f"at most {limits.max_in_flight} requests of a session may be under way: wait "
@@ -208,14 +211,14 @@ class Session:
             return
         if arriving.incoming.done:
             del self._arriving[id]
-            self._run(id, arriving, arrived_s)
+            await self._run(id, arriving, arrived_s)
 
     async def _fail(self, id: int, status: Status) -> None:
-        del self._arriving[id]
+        self._arriving.pop(id, None)
         await self._send(Reply(id, status))
         self._note_idle()
 
-    def _run(self, id: int, arriving: _Arriving, received_s: float) -> None:
+    async def _run(self, id: int, arriving: _Arriving, received_s: float) -> None:
         assert self._model is not None
         job = Job(
             model=self._model,
@@ -225,39 +228,41 @@ class Session:
             decoded_s=self._service.clock(),
             deadline_s=arriving.deadline_s,
         )
-        task = asyncio.create_task(self._answer(id, job))
-        self._waiting[id] = task
-        self._tasks.add(task)
-        task.add_done_callback(lambda task: self._leave(id, task))
-
-    async def _answer(self, id: int, job: Job) -> None:
         try:
-            answer = await asyncio.wrap_future(self._service.tails.submit(job))
+            future = self._service.tails.submit(job)
         except MidstreamError as error:
-            status = status_of(error)
-        except Exception:
-            _LOG.exception("request %d of %s failed", id, job.model.name)
-            status = Status(Code.INTERNAL, "the cloud failed to run this request: see its log")
-        else:
-            # A reply that is being sent is no longer cancelled: half of it is out.
-            self._waiting.pop(id, None)
-            for frame in reply_frames(id, answer.payloads, answer.timings):
-                await self._send(frame)
+            await self._fail(id, status_of(error))
             return
-        self._waiting.pop(id, None)
-        await self._send(Reply(id, status))
+        self._waiting[id] = future
+        # No task waits for the tail: each step of one costs as much as all checks together
+        # when the tail has just swept the caches.
+        loop = asyncio.get_running_loop()
+        future.add_done_callback(lambda done: _tell(loop, self._finished, id, done))
 
-    def _leave(self, id: int, task: asyncio.Task[None]) -> None:
-        self._waiting.pop(id, None)
-        self._tasks.discard(task)
+    def _finished(self, id: int, future: Future[Answer]) -> None:
+        """A tail has run, or failed; unless nobody wants it any more, say so."""
+        if self._waiting.get(id) is not future:
+            return
+        del self._waiting[id]
+        task = asyncio.create_task(self._reply(_frames_of(id, future)))
+        self._replying.add(task)
+        task.add_done_callback(self._replied)
+
+    async def _reply(self, frames: Iterable[ServerFrame]) -> None:
+        for frame in frames:
+            await self._send(frame)
+
+    def _replied(self, task: asyncio.Task[None]) -> None:
+        self._replying.discard(task)
         self._note_idle()
         if not task.cancelled() and (error := task.exception()) is not None:
-            _LOG.debug("reply %d was not sent: %s", id, error)  # the stream broke
+            _LOG.debug("a reply was not sent: %s", error)  # the stream broke
 
     def _cancel(self, id: int) -> None:
+        """Drop a request. A reply that is being sent goes on: half of it is out."""
         self._arriving.pop(id, None)
-        if (task := self._waiting.pop(id, None)) is not None:
-            task.cancel()
+        if (future := self._waiting.pop(id, None)) is not None:
+            future.cancel()
         self._note_idle()
 
     async def _pong(self, ping: Ping, arrived_s: float) -> None:
@@ -265,8 +270,33 @@ class Session:
         await self._send(Pong(ping.id, padding, arrived_s, self._service.clock()))
 
     def _note_idle(self) -> None:
-        if not self._arriving and not self._tasks:
+        if not (self._arriving or self._waiting or self._replying):
             self._idle.set()
+
+
+def _frames_of(id: int, future: Future[Answer]) -> Iterable[ServerFrame]:
+    """What tells a peer how a tail ended."""
+    error = future.exception()
+    if error is None:
+        answer = future.result()
+        return reply_frames(id, answer.payloads, answer.timings)
+    if isinstance(error, MidstreamError):
+        return (Reply(id, status_of(error)),)
+    _LOG.error("request %d failed", id, exc_info=error)
+    message = "the cloud failed to run this request: see its log"
+    return (Reply(id, Status(Code.INTERNAL, message)),)
+
+
+def _tell(
+    loop: asyncio.AbstractEventLoop,
+    callback: Callable[[int, Future[Answer]], None],
+    id: int,
+    future: Future[Answer],
+) -> None:
+    """Call back in the loop, from a worker that may outlive it."""
+    if not future.cancelled():
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(callback, id, future)
 
 
 def status_of(error: MidstreamError) -> Status:

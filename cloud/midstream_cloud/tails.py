@@ -33,6 +33,8 @@ _SMALL_NBYTES = 64 * KIB
 #: compress (300-800 MB/s) outweighs the bytes saved on any link above 100 Mbit/s.
 _WORTH = 0.9
 
+_RAW, _LOSSLESS = codec("raw"), codec("lossless")
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -155,12 +157,11 @@ def _too_late(wait_s: float) -> CloudRefused:
 
 def _encode(array: Array) -> list[bytes | memoryview]:
     """The payload of an output: without loss always, compressed where that is worth it."""
-    chosen = codec("lossless" if _shrinks(array) else "raw")
-    return list(encode(chosen, array))
+    return list(encode(_LOSSLESS if _shrinks(array) else _RAW, array))
 
 
 def _shrinks(array: Array) -> bool:
     if array.nbytes < _SMALL_NBYTES:
         return False
     probe = array.reshape(-1)[: _SMALL_NBYTES // array.itemsize]
-    return len(encode_bytes(codec("lossless"), probe)) < _WORTH * probe.nbytes
+    return len(encode_bytes(_LOSSLESS, probe)) < _WORTH * probe.nbytes

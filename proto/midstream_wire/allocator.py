@@ -34,4 +34,4 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     settings = ((_MMAP_THRESHOLD, _LARGEST_NBYTES), (_TRIM_THRESHOLD, _KEPT_NBYTES))
-    return min(mallopt(*setting) for setting in settings) == 1
+    return bool(min(mallopt(*setting) for setting in settings) == 1)

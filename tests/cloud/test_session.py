@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -16,9 +17,11 @@ from midstream_cloud.repository import Model, Repository
 from midstream_cloud.session import Limits, Service, Session
 from midstream_cloud.tails import Tails
 from midstream_partitioner.chain import Chain
+from midstream_partitioner.device import this_device
 from midstream_partitioner.partition import Partition
+from midstream_partitioner.profile import Profile, Stat
 from midstream_wire.codecs import codec, encode_bytes
-from midstream_wire.errors import CloudRefused, ProtocolError, UsageError
+from midstream_wire.errors import CloudRefused, ModelError, ProtocolError, UsageError
 from midstream_wire.frames import (
     Cancel,
     Code,
@@ -139,7 +142,6 @@ def test_a_cancelled_request_is_dropped_from_the_queue_and_not_answered(
     async def talk(hall: Hall) -> None:
         await hall.ask(1)
         await hall.ask(2)
-        await asyncio.sleep(0)  # the tasks take their places in the queue
         await hall.session.receive(Cancel(2))
         gate.let.release(5)
         assert await hall.status() == (1, Code.OK)
@@ -155,7 +157,6 @@ def test_a_request_that_runs_when_it_is_cancelled_is_not_answered(
 ) -> None:
     async def talk(hall: Hall) -> None:
         await hall.ask(1)
-        await asyncio.sleep(0)
         await hall.session.receive(Cancel(1))
         await asyncio.wait_for(hall.session.finish(), _PATIENCE_S)
         gate.let.release(5)
@@ -215,7 +216,6 @@ def test_a_closed_session_drops_what_was_queued(meet: Meet, gate: Gate) -> None:
     async def talk(hall: Hall) -> None:
         await hall.ask(1)
         await hall.ask(2)
-        await asyncio.sleep(0)
         hall.session.close()
         gate.let.release(2)
         await asyncio.wait_for(hall.session.finish(), _PATIENCE_S)
@@ -243,3 +243,14 @@ def test_a_model_is_found_by_name_and_digest_only(small: Partition, gate: Gate) 
         repository.find(Hello("gated", ""))
     with pytest.raises(UsageError, match="'gated' again"):
         repository.hold(model)
+
+
+def test_a_profile_of_another_partition_is_refused(small: Partition, model: Model) -> None:
+    device = this_device()
+    stat = Stat(0.1, 0.1, 0.1, 1)
+    profile = Profile(device, small.graph_digest, "0" * 64, (stat,) * 3, (), (40,) * 3)
+    with pytest.raises(ModelError, match="measure it again"):
+        Repository().add("small", small, profile=profile)
+    fitting = replace(profile, partition_digest=small.digest)
+    described = Repository().add("small", small, profile=fitting).describe()
+    assert Profile.from_json(described.profile) == fitting
