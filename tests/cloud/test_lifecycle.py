@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import subprocess
@@ -131,7 +132,9 @@ def test_a_signal_stops_the_server_with_exit_code_0(number: signal.Signals) -> N
         "from midstream_cloud.server import run\n"
         "run(Repository(), '127.0.0.1:0', on_start=lambda where: print(where, flush=True))\n"
     )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline().startswith(b"127.0.0.1:")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -28,7 +29,10 @@ print(faults())
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 def test_large_blocks_are_not_faulted_in_again() -> None:
-    output = subprocess.check_output([sys.executable, "-c", _PROGRAM], timeout=60)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    output = subprocess.check_output(
+        [sys.executable, "-c", _PROGRAM], timeout=60, env=environment
+    )
     assert int(output) < 1000  # 50 times 1024 pages without it
 
 
