@@ -35,8 +35,7 @@ def make_repository(
     runs: int = 10,
     progress: Progress = no_progress,
 ) -> Repository:
-    """A repository of `partitions`; with `runs` > 0 each gets a profile for edges "
-    "to plan with."""
+    """A repository of `partitions`, each with a profile for edges to plan with if `runs` > 0."""
     repository = Repository()
     for name, part in partitions.items():
         chain = Chain(part, threads=threads, slowdown=slowdown)
@@ -52,8 +51,7 @@ def measure_chain(
     source: str | None = None,
     progress: Progress = no_progress,
 ) -> Profile:
-    """The profile of a compiled chain on this machine, on inputs from `source` or "
-    "random ones."""
+    """The profile of a compiled chain here, on inputs from `source` or random ones."""
     device = this_device(threads=chain.threads, slowdown=chain.slowdown)
     samples = open_inputs(chain.partition, source, count=4)
     return profile_segments(chain, samples, device, runs=runs, progress=progress)

@@ -18,6 +18,11 @@ from midstream_wire.tensors import Array
 
 ort.set_default_logger_severity(4)
 
+#: Share of the machine's memory that all sessions together may take: a network that wants more
+#: (120 bytes of one can ask for terabytes) fails with an error instead of taking the machine
+#: down.
+_MEMORY_SHARE = 0.8
+
 #: Below ALL, so that nodes keep the names of their tensors: ALL rewrites convolutions into a
 #: blocked layout and renames what lies between them.
 _TRACE_LEVEL = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
@@ -69,17 +74,13 @@ def trace_kernels(
     return optimised, _split_runs(events)
 
 
-def observe(model: bytes, feeds: Mapping[str, Array], *, max_nbytes: int) -> dict[str, Any]:
-    """Every output of one run that may allocate at most `max_nbytes` in all.
+def observe(model: bytes, feeds: Mapping[str, Array]) -> dict[str, Any]:
+    """Every output of one run whose memory is given back at once.
 
-    Raises `ModelError` if the network cannot run, on these inputs or within that memory. What
-    is no tensor comes as a list or None. The first call's limit holds for the process, because
-    onnxruntime keeps one such allocator.
+    Raises `ModelError` if the network cannot run, on these inputs or within the memory there
+    is. What is no tensor comes as a list or None.
     """
-    _limit_arena(max_nbytes)
-    options = _options(1)
-    options.add_session_config_entry("session.use_env_allocators", "1")
-    session = _open(model, options)
+    session = _open(model, _options(1))
     once = ort.RunOptions()
     once.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     names = [value.name for value in session.get_outputs()]
@@ -87,19 +88,28 @@ def observe(model: bytes, feeds: Mapping[str, Array], *, max_nbytes: int) -> dic
         return dict(zip(names, session.run(names, dict(feeds), once), strict=True))
     except Exception as error:  # onnxruntime raises a dozen unrelated types
         raise ModelError(
-            f"a network must run on the inputs it declares, within {max_nbytes / 2**30:.0f} "
-            f"GiB; onnxruntime says: {_first_line(error)}"
+            f"a network must run on the inputs it declares, within {_MEMORY_SHARE:.0%} of "
+            f"this machine's memory; onnxruntime says: {_first_line(error)}"
         ) from error
 
 
 @functools.cache
-def _limit_arena(max_nbytes: int) -> None:
+def _share_arena() -> None:
+    """One arena for all sessions of the process, instead of one each.
+
+    A chain then takes the working memory of its largest segment, not the sum over segments:
+    1.02 times the unsplit network's for a small detector, where it was 1.34 times.
+    """
     memory = ort.OrtMemoryInfo(
         "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
     )
+    available_nbytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     # Extend by what is asked for (1), not by doubling, which reaches the limit at half of it.
     ort.create_and_register_allocator(
-        memory, ort.OrtArenaCfg({"max_mem": max_nbytes, "arena_extend_strategy": 1})
+        memory,
+        ort.OrtArenaCfg(
+            {"max_mem": int(_MEMORY_SHARE * available_nbytes), "arena_extend_strategy": 1}
+        ),
     )
 
 
@@ -123,7 +133,9 @@ def _split_runs(events: list[dict[str, Any]]) -> list[dict[str, float]]:
 
 
 def _options(threads: int) -> ort.SessionOptions:
+    _share_arena()
     options = ort.SessionOptions()
+    options.add_session_config_entry("session.use_env_allocators", "1")
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4

@@ -25,10 +25,6 @@ _SHAPE_NBYTES = 4096
 #: No single activation may ask for more: a model of 120 bytes can ask for 16 GiB.
 MAX_TENSOR_NBYTES = 4 << 30
 
-#: What the run in which shapes are observed may allocate: a network small enough to be cut has
-#: all its activations in that.
-MAX_OBSERVED_NBYTES = 4 << 30
-
 UNKNOWN = "?"
 
 
@@ -172,7 +168,7 @@ def _observe(
     exposed.graph.output.extend(
         onnx.ValueInfoProto(name=name) for name in names if name not in known | inputs.keys()
     )
-    arrays = observe(exposed.SerializeToString(), inputs, max_nbytes=MAX_OBSERVED_NBYTES)
+    arrays = observe(exposed.SerializeToString(), inputs)
     arrays |= inputs
     found = {}
     for name in names:

@@ -125,11 +125,11 @@ def test_memory_wanted_behind_what_inference_sees_is_refused(make_model: MakeMod
     """The size comes out of a ReduceSum, which shape inference does not compute."""
     model = make_model("""
         net (float[1] x) => (float[a, b] y) {
-        parts = Constant <value_ints = [40000, 25536]> ()
+        parts = Constant <value_ints = [400000, 255360]> ()
         side = ReduceSum <keepdims = 1> (parts)
         s = Concat <axis = 0> (side, side)
         k = ConstantOfShape(s) y = Add(k, x) }""")
-    assert "4 GiB" in sentence(model)
+    assert "of this machine's memory" in sentence(model)
 
 
 def test_nodes_out_of_order_are_refused(make_model: MakeModel) -> None:
