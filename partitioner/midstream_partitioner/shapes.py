@@ -16,6 +16,7 @@ import onnx
 
 from midstream_partitioner.feed import Feed, read_inputs
 from midstream_partitioner.runtime import observe
+from midstream_partitioner.soundness import stored_nbytes
 from midstream_wire.errors import ModelError
 from midstream_wire.tensors import DTYPES, TensorSpec, nbytes_of
 
@@ -109,7 +110,7 @@ def _skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
     bare.graph.input.extend(model.graph.input)
     bare.graph.output.extend(model.graph.output)
     for tensor in model.graph.initializer:
-        if len(tensor.raw_data) <= _SHAPE_NBYTES:
+        if stored_nbytes(tensor) <= _SHAPE_NBYTES:
             bare.graph.initializer.append(tensor)
         else:
             bare.graph.input.append(
