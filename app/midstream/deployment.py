@@ -116,9 +116,7 @@ def deploy(
 
 
 @contextmanager
-def open_session(
-    deployment: Deployment, dial: Dial, *, timeout_s: float
-) -> Iterator[EdgeSession]:
+def open_session(deployment: Deployment, dial: Dial) -> Iterator[EdgeSession]:
     """A session that begins edge-only where the edge holds all segments, else cloud-only."""
     chain = deployment.chain
     last = len(deployment.partition.segments)
@@ -131,7 +129,6 @@ def open_session(
         dial,
         plan=(last if complete else 0, "raw"),
         model=deployment.model,
-        timeout_s=timeout_s,
         local_rest_s=rest_s,
     ) as session:
         yield session

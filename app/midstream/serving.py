@@ -35,7 +35,7 @@ def make_repository(
     runs: int = 10,
     progress: Progress = no_progress,
 ) -> Repository:
-    """A repository of `partitions`, each with a profile for edges to plan with if `runs` > 0."""
+    """A repository of `partitions`; with `runs`, each has a profile for edges to plan with."""
     repository = Repository()
     for name, part in partitions.items():
         chain = Chain(part, threads=threads, slowdown=slowdown)

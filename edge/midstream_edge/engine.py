@@ -45,8 +45,8 @@ CLOSE_S = 1.0
 class Engine:
     """Requests under way, from submission to the one answer that each of them gets.
 
-    `plan` is (k, codec), read once per request when its head begins. `connection` is None for
-    an edge on its own.
+    `plan` is (k, codec), read once per request when its head begins; `timeout_s` is read when
+    its activation goes out. `connection` is None for an edge on its own.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Engine:
         self._segment_count = len(chain.partition.segments)
         self._complete = chain.last == self._segment_count
         self._pace = pace
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._max_in_flight = max_in_flight
         self._ids = itertools.count(1)
         self._jobs: dict[int, Job] = {}
@@ -182,7 +182,7 @@ class Engine:
 
     def _late_at(self, job: Job) -> tuple[float, bool]:
         """When to stop waiting for the cloud, and whether the rest has to be measured."""
-        at_s = job.asked_s + self._timeout_s
+        at_s = job.asked_s + self.timeout_s
         if job.deadline_s is None:
             return at_s, False
         if not self._complete:

@@ -123,8 +123,15 @@ class EdgeSession:
         """What the next head will run: (k, codec)."""
         return self._engine.plan
 
-    def use(self, k: int, codec: str) -> None:
-        """Switch to another plan, from the next head on; requests under way keep theirs."""
+    def use(self, k: int, codec: str, *, timeout_s: float | None = None) -> None:
+        """Switch to another plan, from the next head on; requests under way keep theirs.
+
+        `timeout_s`, where given, is how long the cloud may take from now on.
+        """
+        if timeout_s is not None:
+            if not timeout_s > 0:
+                raise UsageError(f"timeout_s must be more than 0 (not {timeout_s!r})")
+            self._engine.timeout_s = timeout_s
         self._engine.plan = self._check_plan(k, codec)
 
     @property

@@ -15,7 +15,7 @@ from typing import Any, final
 
 import numpy as np
 
-from midstream_edge.session import Answer, EdgeSession
+from midstream_edge.session import TIMEOUT_S, Answer, EdgeSession
 from midstream_partitioner.chain import Chain, State
 from midstream_partitioner.compare import argmax_equal, relative_error
 from midstream_partitioner.partition import fuse
@@ -25,6 +25,10 @@ from midstream_partitioner.timings import FIELDS, Timings
 from midstream_wire.codecs import codec as codec_called
 from midstream_wire.codecs import decode, encode_bytes
 from midstream_wire.tensors import Array
+
+#: A reply counts as late after this many times its predicted latency: a plan for a slow link
+#: may rightly take longer than the session's usual timeout.
+PATIENCE = 3.0
 
 
 @final
@@ -100,6 +104,12 @@ def baselines(plan: Plan) -> tuple[Strategy, ...]:
     return tuple(strategies)
 
 
+def adopt(session: EdgeSession, candidate: Candidate) -> None:
+    """Let `session` run `candidate`, and wait for the cloud as long as that may well take."""
+    patience_s = max(TIMEOUT_S, PATIENCE * candidate.latency_s)
+    session.use(candidate.k, candidate.codec, timeout_s=patience_s)
+
+
 def run_trial(
     session: EdgeSession,
     strategies: Sequence[Strategy],
@@ -115,11 +125,11 @@ def run_trial(
     judge = _Judge(session.chain, inputs)
     answers: list[list[Answer]] = [[] for _ in strategies]
     for strategy in strategies:  # one unmeasured round warms both sides up
-        session.use(strategy.candidate.k, strategy.candidate.codec)
+        adopt(session, strategy.candidate)
         session.infer(inputs[0])
     for done in range(requests):
         for at, strategy in enumerate(strategies):
-            session.use(strategy.candidate.k, strategy.candidate.codec)
+            adopt(session, strategy.candidate)
             answers[at].append(session.infer(inputs[done % len(inputs)]))
             progress(done * len(strategies) + at + 1, requests * len(strategies))
     return tuple(

@@ -33,7 +33,7 @@ from midstream.sources import open_inputs, open_partition
 from midstream_edge.answers import Answer
 from midstream_edge.channel import Dial
 from midstream_edge.session import EdgeSession
-from midstream_edge.trial import Outcome, Strategy, baselines, run_trial
+from midstream_edge.trial import Outcome, Strategy, adopt, baselines, run_trial
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.envelope import Envelope, envelope_of
 from midstream_partitioner.feed import Feed
@@ -80,8 +80,9 @@ def run(
         bool, typer.Option("--fuse", help="Compile the plan's head into one piece.")
     ] = False,
     timeout: Annotated[
-        str, typer.Option(help="How long the cloud may take before the edge finishes alone.")
-    ] = "5s",
+        str | None,
+        typer.Option(help="How long the cloud may take; 3 times the prediction, at least 5s."),
+    ] = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Run the plan and all baselines, check answers.")
     ] = False,
@@ -102,7 +103,6 @@ def run(
     The link is measured first unless it is given. Whatever happens to the server or the link,
     every request is answered: what the cloud does not finish is finished here, and said so.
     """
-    timeout_s = parse_duration(timeout)
     print_document = console.print_json_line if json_line else console.print_json
     quiet = json or json_line
     if server is None:
@@ -126,7 +126,7 @@ def run(
         return
     part = deployment.partition
     inputs = open_inputs(part, input, count=requests, seed=seed)
-    with open_session(deployment, dial, timeout_s=timeout_s) as session:
+    with open_session(deployment, dial) as session:
         link = link or session.measure_link()
         planner = _planner(deployment, planning)
         made = planner.plan(link)
@@ -142,7 +142,9 @@ def run(
             if not quiet:
                 _print_outcomes(document)
         else:
-            session.use(made.chosen.k, made.chosen.codec)
+            adopt(session, made.chosen)
+            if timeout is not None:
+                session.use(*session.plan, timeout_s=parse_duration(timeout))
             document = _run(session, inputs, part, quiet=quiet)
             document["plan"] = plan_document(made, rows)
     if quiet:

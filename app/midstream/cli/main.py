@@ -11,6 +11,7 @@ import typer
 
 from midstream.cli import cloud, edge, lab, models, plan
 from midstream.cli.console import err
+from midstream_wire.allocator import keep_freed_memory
 from midstream_wire.errors import MidstreamError, UsageError
 
 app = typer.Typer(
@@ -36,6 +37,7 @@ app.command()(models.models)
 def main() -> None:
     """Run the command line. Exit code 0: done; 1: it failed; 2: it was asked wrongly."""
     signal.signal(signal.SIGTERM, _interrupt)
+    keep_freed_memory()
     try:
         app()
     except UsageError as error:

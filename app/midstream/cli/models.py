@@ -174,7 +174,7 @@ def cut(
         list[str] | None,
         typer.Option("--at", help="Cut after this layer (its name); may be given repeatedly."),
     ] = None,
-    max_cuts: Annotated[int, typer.Option(min=0, help="At most this many cuts inside.")] = MOST_CUTS,
+    max_cuts: Annotated[int, typer.Option(min=0, help="At most so many cuts.")] = MOST_CUTS,
     measure: Annotated[
         bool,
         typer.Option(help="Choose cuts by measured layers; otherwise by arithmetic alone."),
