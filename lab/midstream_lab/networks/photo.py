@@ -9,6 +9,8 @@ shipped, and the networks must come out the same where scikit-learn's samples ar
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,8 +31,9 @@ def photo(seed: int, height: int, width: int) -> NDArray[np.uint8]:
     scene[:] = palette[0]
     # Drawn from the far to the near, so that every leaf hides what lies behind it.
     for colour in palette[1:]:
-        mask = _leaf(rng, height, width)
-        scene[mask] = colour + _TEXTURE * rng.uniform(0, 2) * texture[mask][:, None]
+        window, mask = _leaf(rng, height, width)
+        grain = _TEXTURE * rng.uniform(0, 2) * texture[window][mask]
+        scene[window][mask] = colour + grain[:, None]
     down, right = rng.normal(0, 0.3, 2)
     y = np.linspace(-0.5, 0.5, height)[:, None, None]
     x = np.linspace(-0.5, 0.5, width)[None, :, None]
@@ -45,19 +48,27 @@ def photos(count: int, height: int, width: int, *, first_seed: int = 0) -> NDArr
     return np.stack([photo(seed, height, width) for seed in seeds])
 
 
-def _leaf(rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
-    """An ellipse or a box, turned by any angle; sizes of density proportional to r^-3."""
+def _leaf(
+    rng: np.random.Generator, height: int, width: int
+) -> tuple[tuple[slice, slice], NDArray[np.bool_]]:
+    """A window of the picture, and the ellipse or box in it; sizes of density r^-3."""
     smallest, largest = 0.015, 0.5
     spread = smallest**-2 + rng.uniform() * (largest**-2 - smallest**-2)
     radius = float(max(height, width) * spread**-0.5)
     stretch, angle = rng.uniform(0.4, 1.0), rng.uniform(0, np.pi)
-    y = np.arange(height)[:, None] - rng.uniform(0, height)
-    x = np.arange(width)[None, :] - rng.uniform(0, width)
+    centre = rng.uniform(0, height), rng.uniform(0, width)
+    reach = 1.5 * radius  # a box's corners, at the square root of 2
+    rows, columns = (
+        slice(max(0, math.floor(middle - reach)), min(side, math.ceil(middle + reach)))
+        for middle, side in zip(centre, (height, width), strict=True)
+    )
+    y = np.arange(height)[rows, None] - centre[0]
+    x = np.arange(width)[None, columns] - centre[1]
     u = (np.cos(angle) * x + np.sin(angle) * y) / radius
     v = (np.cos(angle) * y - np.sin(angle) * x) / (radius * stretch)
-    if rng.uniform() < 0.5:
-        return np.asarray(u**2 + v**2 < 1)
-    return np.asarray((np.abs(u) < 1) & (np.abs(v) < 1))
+    ellipse = rng.uniform() < 0.5
+    inside = u**2 + v**2 < 1 if ellipse else (np.abs(u) < 1) & (np.abs(v) < 1)
+    return (rows, columns), np.asarray(inside)
 
 
 def _noise(rng: np.random.Generator, height: int, width: int) -> NDArray[np.float64]:
