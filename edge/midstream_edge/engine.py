@@ -32,7 +32,7 @@ from midstream_wire.errors import (
     PeerError,
     UsageError,
 )
-from midstream_wire.frames import Cancel, ClientFrame, Hello, More, Reply, ServerFrame
+from midstream_wire.frames import Cancel, ClientFrame, Code, Hello, More, Reply, ServerFrame
 from midstream_wire.limits import MAX_REQUEST_NBYTES
 from midstream_wire.tensors import Array
 from midstream_wire.transfers import Incoming
@@ -256,6 +256,8 @@ class Engine:
     def _read_reply(self, job: Job, frame: Reply | More) -> None:
         if isinstance(frame, Reply):
             status = frame.status
+            if status.code == Code.DEADLINE_EXCEEDED:
+                raise DeadlineExceeded(f"the server gave no answer: {status.message}")
             if not status.ok:
                 raise CloudRefused(status.code, f"the server gave no answer: {status.message}")
             job.served = frame.timings
