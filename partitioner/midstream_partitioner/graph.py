@@ -19,6 +19,11 @@ INPUT = -1
 SEALED = 1_000_000
 
 
+#: Dtypes that may cross a cut: what the wire carries and onnxruntime takes and gives as numpy
+#: arrays, which leaves out bfloat16. Strings, sequences and optionals never may.
+CARRIABLE = frozenset(DTYPES) - {"bfloat16"}
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Tensor:
@@ -35,8 +40,8 @@ class Tensor:
 
     @property
     def carriable(self) -> bool:
-        """Whether it may cross a cut; strings, sequences and optionals may not."""
-        return self.dtype in DTYPES
+        """Whether it may cross a cut."""
+        return self.dtype in CARRIABLE
 
     @property
     def nbytes(self) -> int:

@@ -19,12 +19,11 @@ from google.protobuf.message import DecodeError
 from midstream_partitioner import external, shapes
 from midstream_partitioner.constants import Constants, captured_names, walk_tensors
 from midstream_partitioner.feed import Feed, guess_feed
-from midstream_partitioner.graph import Graph, Node, Tensor
+from midstream_partitioner.graph import CARRIABLE, Graph, Node, Tensor
 from midstream_partitioner.preprocess import prepend
 from midstream_partitioner.rewiring import fresh_name, rename_uses, value_names
 from midstream_partitioner.soundness import check_graph, check_weights
 from midstream_wire.errors import ModelError, UsageError
-from midstream_wire.tensors import DTYPES
 
 OLDEST_OPSET = 7
 
@@ -236,10 +235,10 @@ def _build(model: onnx.ModelProto, *, feed: Feed, name: str) -> Network:
 
 
 def _check_dense(what: str, name: str, dtype: str) -> None:
-    if dtype not in DTYPES:
+    if dtype not in CARRIABLE:
         raise ModelError(
-            f"{what} must be dense tensors of numbers; {name!r} is of type {dtype}: export "
-            "the network without it"
+            f"{what} must be dense tensors of {', '.join(sorted(CARRIABLE))}; {name!r} is of "
+            f"type {dtype}: export the network without it"
         )
 
 
