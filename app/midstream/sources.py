@@ -1,5 +1,4 @@
-"""What a user may name: a reference network, an ONNX file, a partition's "
-"folder; and inputs."""
+"""What a user may name: a reference network, an ONNX file, a partition's folder; inputs."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from midstream.cli import console
 from midstream.cli.options import Json, Server, Slowdown, Threads
@@ -87,7 +86,7 @@ def serve(
             console.print_json_line({"listening": str(address), "models": names})
         else:
             emulated = f", emulated {slowdown:g}x slower" if slowdown > 1 else ""
-            console.err.print(f"serving {', '.join(names)} on {address}{emulated}")
+            console.say(f"serving {', '.join(names)} on {address}{emulated}", to=console.err)
 
     run(repository, listen, settings=settings, on_start=announce)
 
@@ -129,8 +128,8 @@ def describe_server(
         for cut in model.cuts:
             sizes = sum(spec.nominal_nbytes for spec in cut.tensors)
             crossing = ", ".join(f"{spec.name} {spec}" for spec in cut.tensors)
-            rows.add_row(cut.id, escape(crossing), format_nbytes(sizes))
-        console.out.print(rows)
+            rows.add_row(cut.id, crossing, format_nbytes(sizes))
+        console.show(rows)
 
 
 @app.command()
@@ -149,4 +148,4 @@ def health(
     if json:
         console.print_json({"server": server, "serving": True})
     else:
-        console.out.print(f"{server} is serving")
+        console.say(f"{server} is serving")

@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
 from midstream_partitioner.measure import Progress as OnProgress
 
-#: Results go to standard output, everything else to standard error.
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+#: Results go to standard output, everything else to standard error. Names of layers and
+#: tensors are printed as they are, brackets included.
+out = Console(highlight=False, markup=False)
+err = Console(stderr=True, highlight=False, markup=False)
 
 
 def print_json(document: Mapping[str, Any]) -> None:
@@ -42,11 +44,32 @@ def table(title: str, *columns: str, left: Sequence[str] = ()) -> Table:
     return made
 
 
+def show(rows: Table) -> None:
+    """Print a table at its own width.
+
+    A narrow terminal breaks its lines, and a pipe has no width; squeezed to 80 columns, a plan
+    would lose its figures.
+    """
+    free = out.options.update(max_width=10_000)
+    width = max(out.width, Measurement.get(out, free, rows).maximum)
+    Console(highlight=False, markup=False, width=width).print(rows, crop=False)
+
+
+def say(sentence: str, *, to: Console = out, style: str | None = None) -> None:
+    """Print a sentence; where there is no terminal to fill, in one line."""
+    to.print(sentence, style=style, soft_wrap=not to.is_terminal)
+
+
 @contextmanager
 def progress(what: str) -> Iterator[OnProgress]:
-    """A bar on standard error while something is measured, gone when it is done."""
-    columns = (SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
+    """A bar on the terminal while something is measured, gone when it is done.
+
+    Where standard error is no terminal, nothing: a log has no use for a bar.
+    """
+    text = TextColumn("{task.description}", markup=False)
+    columns = (SpinnerColumn(), text, BarColumn(), MofNCompleteColumn())
+    hidden = not err.is_terminal
+    with Progress(*columns, console=err, transient=True, disable=hidden) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

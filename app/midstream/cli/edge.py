@@ -120,7 +120,7 @@ def run(
     except CloudUnavailable as error:
         if segments is not None:
             raise
-        console.err.print(f"[bold]running everything here:[/] {error}")
+        console.say(f"running everything here: {error}", to=console.err)
         _run_alone(model, feed, input, requests, seed, threads=threads, slowdown=slowdown,
                    print_document=print_document if quiet else None)  # fmt: skip
         return
@@ -197,7 +197,7 @@ def _run(
             _print_answer(number, answer, part)
     stats = session.stats
     if not quiet:
-        console.out.print(
+        console.say(
             f"{len(answers)} answers: {stats.cloud} from the cloud, {stats.edge} from the "
             f"edge, {stats.fallback} finished on the edge because the cloud failed"
         )
@@ -268,7 +268,7 @@ def _print_answer(number: int, answer: Answer, part: Partition) -> None:
         words.append(f"{name}: {first}")
     total = console.ms(answer.timings.total_s)
     where = answer.where if answer.reason is None else f"{answer.where} ({answer.reason})"
-    console.out.print(f"{number:4}  {', '.join(words)}  {total} ms  {where}", markup=False)
+    console.say(f"{number:4}  {', '.join(words)}  {total} ms  {where}")
 
 
 def _compare(
@@ -323,5 +323,5 @@ def _outcome_document(outcome: Outcome, made: Plan, private: Plan | None) -> dic
 
 
 def _print_outcomes(document: dict[str, Any]) -> None:
-    console.out.print(outcome_table(document, f"{document['requests']} requests each"))
-    console.out.print(verdict(document))
+    console.show(outcome_table(document, f"{document['requests']} requests each"))
+    console.say(verdict(document))

@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from midstream import demo as demonstration
 from midstream.cli import console
@@ -32,6 +31,10 @@ from midstream_partitioner.cuts import position_cuts
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.units import format_nbytes
 from midstream_wire.errors import MidstreamError, UsageError
+
+
+def _tell(what: str) -> None:
+    console.say(what, to=console.err, style="dim")
 
 
 @contextmanager
@@ -91,14 +94,14 @@ def pair(
             where,
             cloud=CloudSetting(threads, cloud_slowdown),
             edge=edge,
-            say=lambda text: console.err.print(text, style="dim"),
+            say=_tell,
         )
     if json:
         console.print_json(document)
         return
     emulated = f"edge emulated {edge_slowdown:g}x slower" if edge_slowdown > 1 else "edge real"
-    console.out.print(outcome_table(document, f"{document['model']}, {where}, {emulated}"))
-    console.out.print(verdict(document))
+    console.show(outcome_table(document, f"{document['model']}, {where}, {emulated}"))
+    console.say(verdict(document))
 
 
 def link(
@@ -169,10 +172,10 @@ def _print_checks(found: Verification) -> None:
             format_nbytes(row.payload_nbytes),
             f"{row.relative_error:.1e}",
             "equal" if row.argmax_equal else "differs",
-            escape(row.failure or "ok"),
+            row.failure or "ok",
         )
-    console.out.print(rows)
-    console.out.print(
+    console.show(rows)
+    console.say(
         f"largest relative error {found.max_relative_error:.1e}, argmax "
         f"{'equal everywhere' if found.argmax_equal else 'differs'}, "
         f"{len(found.failures)} of {found.checked} cuts fail"
@@ -191,9 +194,7 @@ def demo(
     The edge is this machine, emulated 8 times slower; the links are emulated 3G, LTE and
     Wi-Fi. At the end the trained digits network shows its accuracy whole and split.
     """
-    documents = demonstration.run_networks(
-        requests=requests, say=lambda text: console.err.print(text, style="dim")
-    )
+    documents = demonstration.run_networks(requests=requests, say=_tell)
     lesson = demonstration.lesson(documents)
     accuracies = demonstration.digits_accuracy()
     draw_outcomes(documents, output, title="ResNet-18, a photo, an edge emulated 8x slower")
@@ -208,12 +209,12 @@ def demo(
         )
         return
     for document in documents:
-        console.out.print(outcome_table(document, network_title(document["network"])))
-        console.out.print(verdict(document) + "\n")
-    console.out.print(f"[bold]{lesson}[/]")
+        console.show(outcome_table(document, network_title(document["network"])))
+        console.say(verdict(document) + "\n")
+    console.say(lesson, style="bold")
     for each in accuracies:
-        console.out.print(
+        console.say(
             f"digits, {each.pictures} pictures never trained on: {each.whole:.1%} whole, "
             f"{each.split:.1%} split {each.cut} with {each.codec}"
         )
-    console.out.print(f"picture: {output}")
+    console.say(f"picture: {output}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
@@ -13,6 +13,9 @@ from midstream.cli import cloud, edge, lab, models, plan
 from midstream.cli.console import err
 from midstream_wire.allocator import keep_freed_memory
 from midstream_wire.errors import MidstreamError, UsageError
+
+#: What a shell reports for a command that Ctrl-C ended.
+_INTERRUPTED = 130
 
 app = typer.Typer(
     name="midstream",
@@ -39,14 +42,23 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     keep_freed_memory()
     try:
-        app()
+        code = app(standalone_mode=False)
     except UsageError as error:
-        _fail(error, code=2)
+        _fail(str(error), code=2)
     except MidstreamError as error:
-        _fail(error, code=1)
+        _fail(str(error), code=1)
     except BrokenPipeError:  # the reader of a pipe has gone: nothing is left to say
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        reason = error.strerror or type(error).__name__
+        _fail(f"files must be usable where they are named ({where}{reason})", code=1)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(_INTERRUPTED)
+    except Exception as error:
+        _fail_usage(error)
+    sys.exit(code)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -54,6 +66,24 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _fail(error: Exception, *, code: int) -> NoReturn:
-    err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+def _fail_usage(error: Any) -> NoReturn:
+    """What typer says of flags and arguments, as one sentence; anything else is our fault.
+
+    Its classes for that are click's or its own, as its version has it, so they are known by
+    what they can do.
+    """
+    if not hasattr(error, "format_message"):
+        raise error
+    said = error.format_message().strip().rstrip(".")
+    if not said:  # a group without a command has printed its help
+        sys.exit(error.exit_code)
+    context = getattr(error, "ctx", None)
+    hint = f": see {context.command_path} --help" if context is not None else ""
+    _fail(said[0].lower() + said[1:] + hint, code=error.exit_code)
+
+
+def _fail(sentence: str, *, code: int) -> NoReturn:
+    """Say `sentence` in one line, whatever the libraries below put into it, and end."""
+    line = " ".join(sentence.split())
+    err.print(f"error: {line}", style="red", soft_wrap=True)
     sys.exit(code)

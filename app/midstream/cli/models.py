@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from midstream.cli import console
 from midstream.cli.options import Input, Json, Model, Runs, Seed, Slowdown, Threads, takes_feed
@@ -71,7 +70,7 @@ def profile(
 def _hand_out(measured: Profile | LayerProfile, output: Path | None, *, json: bool) -> None:
     if output is not None:
         output.write_text(measured.to_json() + "\n")
-        console.err.print(f"profile written to {output}")
+        console.say(f"profile written to {output}", to=console.err)
     if json:
         console.out.file.write(measured.to_json() + "\n")
 
@@ -102,13 +101,13 @@ def _print_layers(network: Network, measured: LayerProfile) -> None:
             str(node.index + 1),
             node.name,
             node.op_type,
-            escape(str(graph.tensors[node.outputs[0]].spec)),
+            str(graph.tensors[node.outputs[0]].spec),
             *spent,
             format_nbytes(node.weight_nbytes) if node.weight_nbytes else "",
             *_cut_cells(cut),
         )
-    console.out.print(rows)
-    console.out.print(
+    console.show(rows)
+    console.say(
         f"whole network: {console.ms(total_s)} ms (p10 {console.ms(measured.whole.low_s)}, "
         f"p90 {console.ms(measured.whole.high_s)}, {measured.whole.runs} runs), "
         f"{len(graph.nodes)} nodes, {format_nbytes(graph.weight_nbytes)} of weights, input "
@@ -145,7 +144,7 @@ def print_segments(part: Partition, measured: Profile) -> None:
             f"{console.ms(stat.low_s)}-{console.ms(stat.high_s)}",
             format_nbytes(segment.weight_nbytes),
         )
-    console.out.print(rows)
+    console.show(rows)
     rows = console.table(
         "what crosses the cuts", "cut", "codec", "payload", "encode ms", "decode ms",
         left=("cut", "codec"),
@@ -159,7 +158,7 @@ def print_segments(part: Partition, measured: Profile) -> None:
             console.ms(cost.encode_s),
             console.ms(cost.decode_s),
         )
-    console.out.print(rows)
+    console.show(rows)
 
 
 @takes_feed
@@ -221,7 +220,7 @@ def cut(
         )
         return
     print_segments(part, measured)
-    console.out.print(f"{len(part.segments)} segments written to {folder}, {part.digest[:12]}")
+    console.say(f"{len(part.segments)} segments written to {folder}, {part.digest[:12]}")
 
 
 def _cut_after(graph: Graph, name: str) -> Cut:
@@ -253,8 +252,8 @@ def models(json: Json = False) -> None:
     for each in NETWORKS.values():
         weights = "trained" if each.trained else "random"
         rows.add_row(each.name, each.title, weights, each.note)
-    console.out.print(rows)
-    console.out.print(
+    console.show(rows)
+    console.say(
         "Random weights serve timing and exactness; an accuracy of such a network means "
         "nothing."
     )

@@ -99,7 +99,7 @@ def plan(
         return
     print_plan(made, rows, title=_title(part, at_edge.device, in_cloud.device, link))
     if draw is not None:
-        console.err.print(f"drawn to {draw}")
+        console.say(f"drawn to {draw}", to=console.err)
 
 
 def _profiles(
@@ -153,12 +153,12 @@ def print_plan(made: Plan, rows: Envelope, *, title: str) -> None:
     )  # fmt: skip
     for candidate in made.candidates:
         listing.add_row(_mark(made, candidate), candidate.label, *_cells(candidate))
-    console.out.print(listing)
-    console.out.print(made.explain())
-    console.out.print(f"over the uplink: {rows.sentence()}")
+    console.show(listing)
+    console.say(made.explain())
+    console.say(f"over the uplink: {rows.sentence()}")
     if made.rejected:
         shown = {f"{candidate.label} {why}": None for candidate, why in made.rejected}
-        console.out.print(f"left out: {'; '.join(list(shown)[:6])}", style="dim")
+        console.say(f"left out: {'; '.join(list(shown)[:6])}", style="dim")
 
 
 def _mark(made: Plan, candidate: Candidate) -> str:
