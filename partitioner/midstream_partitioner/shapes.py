@@ -68,12 +68,17 @@ def spec_of(value: onnx.ValueInfoProto) -> TensorSpec:
     declared = value.type.tensor_type
     dims = declared.shape.dim if declared.HasField("shape") else []
     shape = tuple(
-        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or UNKNOWN
+        dim.dim_value if dim.HasField("dim_value") else _symbol(dim.dim_param)
         for dim in dims
     )
     if not declared.HasField("shape"):
         shape = (UNKNOWN,)
     return TensorSpec(value.name, _dtype_name(declared.elem_type), shape)
+
+
+def _symbol(name: str | bytes) -> str:
+    """A dimension's name; protobuf hands out bytes where it is not UTF-8."""
+    return name if name and isinstance(name, str) else UNKNOWN
 
 
 def flops_of(node: onnx.NodeProto, known: Mapping[str, Shaped]) -> int:

@@ -86,7 +86,7 @@ def test_flipped_bits_never_surface_as_another_error(varied: bytes) -> None:
             at = dice.choice(structure) if dice.random() < 0.8 else dice.randrange(len(varied))
             damaged[at] ^= 1 << dice.randrange(8)
         try:
-            load_network(bytes(damaged))
+            take_in(bytes(damaged))
         except MidstreamError as error:
             refused.append(str(error))
     assert len(refused) > 100
@@ -186,6 +186,17 @@ def test_a_weight_that_is_not_what_it_says_is_refused(
     model = make_model("net (float[2] x) => (float[2] y) { y = Add(x, b) }")
     model.graph.initializer.append(tensor)
     assert "'b'" in sentence(model)
+
+
+def test_a_dimension_whose_name_is_no_text_is_one_without_a_name(
+    make_model: MakeModel,
+) -> None:
+    model = make_model(
+        "net (float[rows, 2] x) => (float[rows, 2] y) { a = Abs(x) y = Abs(a) }"
+    )
+    damaged = model.SerializeToString().replace(b"rows", b"\xff\xfe\xfd\xfc")
+    assert load_network(damaged).graph.tensors["a"].shape == ("?", 2)
+    take_in(damaged)
 
 
 def test_names_that_are_no_text_are_refused() -> None:
