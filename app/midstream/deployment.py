@@ -21,7 +21,7 @@ from midstream_partitioner.measure import Progress, no_progress
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import Profile
 from midstream_wire.descriptions import ModelDescription
-from midstream_wire.errors import CloudRefused, ModelError
+from midstream_wire.errors import CloudRefused, ModelError, UsageError
 
 _NOT_FOUND = 5
 _FAILED_PRECONDITION = 9
@@ -45,8 +45,14 @@ def agree(
     """The partition of `source` that the server holds, and the server's description of it.
 
     A partition's folder must be the server's own; a bare network is cut where the server cut
-    its copy. Raises `CloudRefused` if the server has no such network.
+    its copy. Raises `CloudRefused` if the server has no such network, `UsageError` if it has
+    none called `model`.
     """
+    names = [each.name for each in remote]
+    if model is not None and model not in names:
+        raise UsageError(
+            f"--name must be a model that the server holds, {', '.join(names)} (not {model!r})"
+        )
     if is_partition(Path(source)):
         part = open_partition(source, feed=feed)
         for each in remote:
@@ -106,8 +112,13 @@ def deploy(
     part, remote = agree(source, describe(dial), feed=feed, model=model)
     if not remote.profile:
         raise ModelError(
-            f"planning needs the server's profile of {remote.name}, and it has none: start it "
-            "with --runs 10, or fix the plan with --cut and --codec"
+            f"planning needs the server's profile of {remote.name}, and it has none: start "
+            "it with --runs 10"
+        )
+    if segments is not None and segments > len(part.segments):
+        raise UsageError(
+            f"--segments must be at most {len(part.segments)}, of which {part.name} is made "
+            f"(not {segments})"
         )
     chain = Chain(part, last=segments, threads=threads, slowdown=slowdown)
     edge = profile or measure_chain(chain, runs=runs, source=inputs, progress=progress)

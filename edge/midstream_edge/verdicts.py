@@ -59,7 +59,8 @@ def verdict(server: str, code: int, details: str) -> PeerError:
     if code in (UNAVAILABLE, CANCELLED, DEADLINE_EXCEEDED, INTERNAL, UNKNOWN):
         return CloudUnavailable(
             f"a server must answer at {server}, but {_absence(text)}"
-            f" ({_short(details)}): check that it runs and can be reached"
+            f" ({_short(details)}): check that it runs, can be reached, and "
+            "whether it uses TLS"
         )
     return CloudRefused(code, f"the server at {server} refused: {_short(details)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,6 +29,14 @@ COLOURS: Mapping[str, str] = {
     "downlink_s": "#bbbbbb",
 }
 FORMATS = (".png", ".svg", ".pdf")
+
+
+def check_picture(path: Path) -> None:
+    """`UsageError` if nothing could be drawn to `path`; to be asked before measuring."""
+    if path.suffix not in FORMATS:
+        raise UsageError(f"a picture must be {', '.join(FORMATS)} (not {path.name!r})")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("drawing needs matplotlib: pip install 'midstream[lab]'")
 
 
 def draw_plan(
@@ -85,8 +94,7 @@ def _stack(axes: Any, times: Sequence[Mapping[str, float]], labels: Sequence[str
 
 
 def _latency_lines(axes: Any, plan: Plan, envelope: Envelope, planner: Planner) -> None:
-    """Latency of the candidates that ever win, faint ones beside, the winner's "
-    "range marked."""
+    """Latency of the candidates that ever win, faint ones beside, the ranges marked."""
     rates_bps = np.geomspace(max(envelope.rows[0].from_bps, 1e3), envelope.to_bps, 200)
     winners = {(row.k, row.codec) for row in envelope.rows}
     for offer in planner.allowed:
@@ -106,12 +114,9 @@ def _latency_lines(axes: Any, plan: Plan, envelope: Envelope, planner: Planner) 
 @contextmanager
 def _figure(path: Path, *, width: float, height: float) -> Iterator[Any]:
     """A matplotlib figure that is written to `path` in the end; no screen, no global state."""
-    if path.suffix not in FORMATS:
-        raise UsageError(f"a picture must be {', '.join(FORMATS)} (not {path.name!r})")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UsageError("drawing needs matplotlib: pip install 'midstream[lab]'") from None
+    check_picture(path)
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout="constrained")
     yield figure
     path.parent.mkdir(parents=True, exist_ok=True)

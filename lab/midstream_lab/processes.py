@@ -18,8 +18,10 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, final
 
-from midstream_wire.errors import MidstreamError
+from midstream_wire.errors import MidstreamError, UsageError
 
+#: The exit code of a command that was asked wrongly.
+USAGE = 2
 #: A process told to stop gets this long before it is killed.
 STOP_S = 5.0
 
@@ -65,9 +67,14 @@ class Process:
             ) from None
         if document is None:
             self._readers[1].join(STOP_S)
-            said = " ".join(self._complaints).removeprefix("error: ") or "without a word"
-            raise MidstreamError(f"the {self.name} process ended: {said}")
+            raise self._end()
         return document
+
+    def _end(self) -> MidstreamError:
+        """Why it ended without a document: its own words, and its own kind of failure."""
+        said = " ".join(self._complaints).removeprefix("error: ") or "without a word"
+        kind = UsageError if self._process.wait(STOP_S) == USAGE else MidstreamError
+        return kind(f"the {self.name} process ended: {said}")
 
     def kill(self) -> None:
         """End it without warning, as a crash would."""
@@ -82,6 +89,9 @@ class Process:
                 self._process.wait(STOP_S)
             except subprocess.TimeoutExpired:
                 self.kill()
+            except BaseException:  # told to hurry by a second Ctrl-C
+                self.kill()
+                raise
         for reader in self._readers:
             reader.join(STOP_S)
         for pipe in (self._process.stdout, self._process.stderr):

@@ -8,6 +8,7 @@ anyone's.
 from __future__ import annotations
 
 import hmac
+import ssl
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -35,6 +36,8 @@ def channel_tls(
     """
     if (certificate is None) != (key is None):
         raise UsageError("a client certificate must come with its key: give both or neither")
+    if certificate is not None and key is not None:
+        _check_pair(certificate, key)
     return grpc.ssl_channel_credentials(
         _read(authority, "certificate authority"),
         _read(key, "client key"),
@@ -46,8 +49,10 @@ def server_tls(
     *, certificate: Path, key: Path, client_authority: Path | None = None
 ) -> grpc.ServerCredentials:
     """TLS for a server; with `client_authority`, edges must show a certificate it signed."""
+    pair = _read(key, "server key"), _read(certificate, "server certificate")
+    _check_pair(certificate, key)
     return grpc.ssl_server_credentials(
-        [(_read(key, "server key"), _read(certificate, "server certificate"))],
+        [pair],
         _read(client_authority, "client certificate authority"),
         require_client_auth=client_authority is not None,
     )
@@ -104,6 +109,18 @@ def _read(path: Path | None, what: str) -> bytes | None:
             "it with openssl"
         )
     return content
+
+
+def _check_pair(certificate: Path, key: Path) -> None:
+    """That both can be used together. gRPC would fail when it listens, without a reason."""
+    try:
+        # An empty password: OpenSSL would ask for one on the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, lambda: "")
+    except OSError as error:  # ssl.SSLError is one
+        raise UsageError(
+            f"{certificate} must be a certificate and {key} its key, without a password "
+            f"({getattr(error, 'reason', None) or error}): give the two that belong together"
+        ) from None
 
 
 def _read_file(path: Path, what: str) -> bytes:

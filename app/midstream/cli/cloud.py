@@ -14,8 +14,8 @@ from midstream.serving import open_repository
 from midstream_cloud.server import Settings, run
 from midstream_edge.describe import check_health, describe
 from midstream_partitioner.units import format_nbytes
-from midstream_wire.address import Address
-from midstream_wire.credentials import load_token, server_tls
+from midstream_wire.address import Address, parse_address
+from midstream_wire.credentials import load_token, require_safe, server_tls
 from midstream_wire.errors import UsageError
 
 app = typer.Typer(help="Serve tails to edges.", no_args_is_help=True)
@@ -68,6 +68,12 @@ def serve(
     credentials = None
     if cert is not None and key is not None:
         credentials = server_tls(certificate=cert, key=key, client_authority=client_ca)
+    require_safe(
+        parse_address(listen),
+        tls=credentials is not None,
+        token=token_file is not None,
+        insecure=insecure,
+    )
     settings = Settings(
         credentials=credentials,
         token=load_token(token_file) if token_file is not None else None,

@@ -103,6 +103,7 @@ def run(
     The link is measured first unless it is given. Whatever happens to the server or the link,
     every request is answered: what the cloud does not finish is finished here, and said so.
     """
+    timeout_s = parse_duration(timeout) if timeout is not None else None
     print_document = console.print_json_line if json_line else console.print_json
     quiet = json or json_line
     if server is None:
@@ -143,8 +144,8 @@ def run(
                 _print_outcomes(document)
         else:
             adopt(session, made.chosen)
-            if timeout is not None:
-                session.use(*session.plan, timeout_s=parse_duration(timeout))
+            if timeout_s is not None:
+                session.use(*session.plan, timeout_s=timeout_s)
             document = _run(session, inputs, part, quiet=quiet)
             document["plan"] = plan_document(made, rows)
     if quiet:
@@ -168,13 +169,16 @@ def _planner(deployment: Deployment, planning: Planning) -> Planner:
 
 def _forced(deployment: Deployment, link: Link, cut: str, codec: str) -> Plan:
     """The plan that the user asked for, with its prediction."""
-    deployment.partition.index_of(cut)  # raises for an unknown id
+    known = [each.id for each in deployment.partition.cuts]
+    if cut not in known:
+        raise UsageError(f"--cut must be one of {', '.join(known)} (not {cut!r})")
     made = _planner(deployment, Planning(constraints=Constraints(codecs=(codec,)))).plan(link)
     for candidate in made.candidates:
         if candidate.cut == cut:
             return replace(made, chosen=candidate, runner_up=None)
     raise UsageError(
-        f"the codec {codec} must take what crosses {cut}, and does not: name another"
+        f"the codec {codec} must take what crosses {cut}, and the edge hold all segments "
+        "before it; one of these does not hold: name another cut or codec"
     )
 
 

@@ -13,7 +13,7 @@ import typer
 
 from midstream import demo as demonstration
 from midstream.cli import console
-from midstream.cli.options import Input, Json, Model, Seed, Threads, takes_feed
+from midstream.cli.options import Input, Json, Model, Objective, Seed, Threads, takes_feed
 from midstream.cli.outcomes import outcome_table, verdict
 from midstream.sources import (
     model_name,
@@ -23,7 +23,7 @@ from midstream.sources import (
 )
 from midstream_lab import proxy
 from midstream_lab.conditions import condition
-from midstream_lab.draw import draw_outcomes, network_title
+from midstream_lab.draw import check_picture, draw_outcomes, network_title
 from midstream_lab.pair import CloudSetting, EdgeSetting, run_pair
 from midstream_lab.verify import Verification, verify_cuts, verify_partition
 from midstream_partitioner.artefact import SUFFIX, is_partition, save_partition
@@ -69,9 +69,7 @@ def pair(
     lossless: Annotated[
         bool, typer.Option("--lossless", help="Only codecs that change nothing.")
     ] = False,
-    objective: Annotated[
-        str, typer.Option(help="What to make small: latency, throughput, energy.")
-    ] = "latency",
+    objective: Objective = "latency",
     input: Input = None,
     seed: Seed = 0,
     threads: Threads = 1,
@@ -194,6 +192,7 @@ def demo(
     The edge is this machine, emulated 8 times slower; the links are emulated 3G, LTE and
     Wi-Fi. At the end the trained digits network shows its accuracy whole and split.
     """
+    check_picture(output)
     documents = demonstration.run_networks(requests=requests, say=_tell)
     lesson = demonstration.lesson(documents)
     accuracies = demonstration.digits_accuracy()

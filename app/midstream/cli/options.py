@@ -20,7 +20,7 @@ from midstream.sources import merged_feed
 from midstream_lab.conditions import condition
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.link import Link
-from midstream_partitioner.plan import UNCONSTRAINED, Constraints
+from midstream_partitioner.plan import OBJECTIVES, UNCONSTRAINED, Constraints
 from midstream_partitioner.units import parse_duration, parse_nbytes, parse_rate
 from midstream_wire.errors import UsageError
 
@@ -46,6 +46,23 @@ Input = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of random inputs.")]
+
+
+def _checked_objective(name: str) -> str:
+    """Before anything is measured for it."""
+    if name not in OBJECTIVES:
+        raise UsageError(f"--objective must be {', '.join(OBJECTIVES)} (not {name!r})")
+    return name
+
+
+Objective = Annotated[
+    str,
+    typer.Option(
+        "--objective",
+        callback=_checked_objective,
+        help=f"What to make small: {', '.join(OBJECTIVES)}.",
+    ),
+]
 Server = Annotated[str, typer.Option("--server", help="The cloud's address, host:port.")]
 
 _Text = str | None
@@ -82,10 +99,7 @@ _LINK_FLAGS: dict[str, Any] = {
 }
 
 _PLANNING_FLAGS: dict[str, Any] = {
-    "objective": Annotated[
-        str,
-        typer.Option("--objective", help="What to make small: latency, throughput, energy."),
-    ],
+    "objective": Objective,
     "private": Annotated[
         bool, typer.Option("--private", help="The input may not leave the edge in any form.")
     ],

@@ -22,6 +22,7 @@ from midstream.cli.options import (
 from midstream.documents import plan_document
 from midstream.serving import measure_chain
 from midstream.sources import open_partition
+from midstream_lab.draw import check_picture, draw_plan
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.device import Device
 from midstream_partitioner.envelope import Envelope, envelope_of
@@ -79,6 +80,8 @@ def plan(
         raise UsageError(
             "a plan needs a link: give --network lte, or --uplink 8Mbit --rtt 40ms"
         )
+    if draw is not None:
+        check_picture(draw)
     part = open_partition(model, feed=feed)
     at_edge, in_cloud = _profiles(
         part, edge, cloud, edge_slowdown, threads=threads, runs=runs, source=input
@@ -90,8 +93,6 @@ def plan(
     made = planner.plan(link, queue_s=queue_s)
     rows = envelope_of(planner, link, queue_s=queue_s, from_bps=FROM_BPS, to_bps=TO_BPS)
     if draw is not None:
-        from midstream_lab.draw import draw_plan  # the extra `lab`: matplotlib
-
         draw_plan(made, rows, planner, draw, title=part.name)
     if json:
         devices = {"edge": at_edge.device.to_dict(), "cloud": in_cloud.device.to_dict()}
