@@ -131,7 +131,10 @@ class Candidate:
 @final
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The best candidate, all others best first, and those that the constraints rule out."""
+    """The best candidate, all others best first, and those that the constraints rule out.
+
+    `chosen` may be replaced by another of the candidates; `explain` then says so.
+    """
 
     chosen: Candidate
     runner_up: Candidate | None
@@ -143,6 +146,13 @@ class Plan:
     def explain(self) -> str:
         """In one or two sentences: what wins, and by how much over what else there is."""
         best = self.chosen
+        first = self.candidates[0]
+        if best != first:
+            asked = f"{best.label[:1].upper()}{best.label[1:]} was asked for"
+            return (
+                f"{asked}, with {self._figure(best)}; the best would be {first.label}, "
+                f"with {self._figure(first)}."
+            )
         text = f"{best.label[:1].upper()}{best.label[1:]} wins with {self._figure(best)}"
         others = [self._compared(other) for other in self._rivals()]
         if others:

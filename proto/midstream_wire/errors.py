@@ -23,7 +23,7 @@ class MidstreamError(Exception):
 
 
 class UsageError(MidstreamError):
-    """What was asked cannot be taken as it is: a missing file, a malformed value, a bad flag."""
+    """What was asked cannot be taken: a missing file, a malformed value, a bad flag."""
 
 
 class ModelError(MidstreamError):
