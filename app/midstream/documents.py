@@ -7,6 +7,7 @@ from typing import Any
 from midstream_partitioner.envelope import Envelope
 from midstream_partitioner.link import Link
 from midstream_partitioner.plan import Candidate, Plan
+from midstream_wire.tensors import TensorSpec
 
 
 def candidate_document(candidate: Candidate) -> dict[str, Any]:
@@ -21,6 +22,15 @@ def candidate_document(candidate: Candidate) -> dict[str, Any]:
         "energy_j": candidate.energy_j,
         "throughput_hz": candidate.throughput_hz,
         "lossless": candidate.lossless,
+    }
+
+
+def tensor_document(spec: TensorSpec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "dtype": spec.dtype,
+        "shape": list(spec.shape),
+        "nbytes": spec.nominal_nbytes,
     }
 
 

@@ -10,6 +10,7 @@ import typer
 from midstream.cli import console
 from midstream.cli.options import Json, Server, Slowdown, Threads
 from midstream.cli.security import Authority, Certificate, Insecure, Key, Token, dial_of
+from midstream.documents import tensor_document
 from midstream.serving import open_repository
 from midstream_cloud.server import Settings, run
 from midstream_edge.describe import check_health, describe
@@ -21,12 +22,17 @@ from midstream_wire.errors import UsageError
 app = typer.Typer(help="Serve tails to edges.", no_args_is_help=True)
 
 
-@app.command()
+@app.command(
+    epilog=console.examples(
+        "midstream cloud serve resnet18",
+        "midstream cloud serve models/ --listen 0.0.0.0:50051 --cert cert.pem --key key.pem",
+    )
+)
 def serve(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL...",
+            metavar="MODEL",
             help="Partitions, ONNX files, reference networks, or folders of the former two.",
         ),
     ],
@@ -97,7 +103,9 @@ def serve(
     run(repository, listen, settings=settings, on_start=announce)
 
 
-@app.command("describe")
+@app.command(
+    "describe", epilog=console.examples("midstream cloud describe --server localhost:50051")
+)
 def describe_server(
     server: Server = "localhost:50051",
     ca: Authority = None,
@@ -117,7 +125,7 @@ def describe_server(
                 "graph_digest": model.graph_digest,
                 "partition_digest": model.partition_digest,
                 "cuts": [
-                    {"id": cut.id, "tensors": [str(spec) for spec in cut.tensors]}
+                    {"id": cut.id, "tensors": [tensor_document(s) for s in cut.tensors]}
                     for cut in model.cuts
                 ],
                 "codecs": list(model.codecs),
@@ -138,7 +146,7 @@ def describe_server(
         console.show(rows)
 
 
-@app.command()
+@app.command(epilog=console.examples("midstream cloud health --server localhost:50051"))
 def health(
     server: Server = "localhost:50051",
     ca: Authority = None,

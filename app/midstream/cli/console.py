@@ -34,6 +34,11 @@ def print_json_line(document: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
+def examples(*commands: str) -> str:
+    """The end of a command's --help: lines that can be copied."""
+    return "\n\n".join(["Examples:", *(f"  {command}" for command in commands)])
+
+
 def table(title: str, *columns: str, left: Sequence[str] = ()) -> Table:
     """A table whose figures stand right and whose words (`left`) stand left."""
     made = Table(

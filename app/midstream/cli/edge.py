@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,7 +44,7 @@ from midstream_partitioner.link import Link
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.plan import Constraints, Plan, Planner
 from midstream_partitioner.units import parse_duration
-from midstream_wire.errors import CloudUnavailable, PlanError, UsageError
+from midstream_wire.errors import CloudUnavailable, DeadlineExceeded, PlanError, UsageError
 from midstream_wire.tensors import Array
 
 app = typer.Typer(help="Run heads here, tails in the cloud.", no_args_is_help=True)
@@ -106,29 +109,37 @@ def run(
     timeout_s = parse_duration(timeout) if timeout is not None else None
     print_document = console.print_json_line if json_line else console.print_json
     quiet = json or json_line
+
+    def run_alone() -> None:
+        part, document = _run_alone(
+            model, feed, input, requests, seed, threads=threads, slowdown=slowdown, quiet=quiet
+        )
+        if quiet:
+            print_document({"model": part.name, "server": None, **document, "plan": None})
+
+    _check_flags(server, compare=compare, cut=cut, segments=segments)
     if server is None:
-        _run_alone(model, feed, input, requests, seed, threads=threads, slowdown=slowdown,
-                   print_document=print_document if quiet else None)  # fmt: skip
+        run_alone()
         return
     dial = dial_of(server, ca=ca, cert=cert, key=key, token_file=token_file, insecure=insecure)
-    try:
-        with console.progress("agreeing with the server and profiling") as tick:
-            deployment = deploy(
-                model, dial, feed=feed, model=name, threads=threads, slowdown=slowdown,
-                segments=segments, runs=runs, profile=read_profile(profile), inputs=input,
-                progress=tick,
-            )  # fmt: skip
-    except CloudUnavailable as error:
-        if segments is not None:
-            raise
-        console.say(f"running everything here: {error}", to=console.err)
-        _run_alone(model, feed, input, requests, seed, threads=threads, slowdown=slowdown,
-                   print_document=print_document if quiet else None)  # fmt: skip
-        return
-    part = deployment.partition
-    inputs = open_inputs(part, input, count=requests, seed=seed)
-    with open_session(deployment, dial) as session:
-        link = link or session.measure_link()
+    with ExitStack() as stack:
+        try:
+            with console.progress("agreeing with the server and profiling") as tick:
+                deployment = deploy(
+                    model, dial, feed=feed, model=name, threads=threads, slowdown=slowdown,
+                    segments=segments, runs=runs, profile=read_profile(profile), inputs=input,
+                    progress=tick,
+                )  # fmt: skip
+            session = stack.enter_context(open_session(deployment, dial))
+            link = link or session.measure_link()
+        except (CloudUnavailable, DeadlineExceeded) as error:
+            if segments is not None or compare:
+                raise
+            console.say(f"running everything here: {error}", to=console.err)
+            run_alone()
+            return
+        part = deployment.partition
+        inputs = open_inputs(part, input, count=requests, seed=seed)
         planner = _planner(deployment, planning)
         made = planner.plan(link)
         rows = envelope_of(planner, link, from_bps=FROM_BPS, to_bps=TO_BPS)
@@ -152,9 +163,28 @@ def run(
         print_document({"model": part.name, "server": server, **document})
 
 
-app.command()(run)
+app.command(
+    epilog=console.examples(
+        "midstream edge run resnet18 --server localhost:50051 --input photos/",
+        "midstream edge run net.midstream --server cloud:50051 --ca ca.pem --private",
+    )
+)(run)
 # A group with a single command would otherwise swallow its name.
 app.callback()(lambda: None)
+
+
+def _check_flags(
+    server: str | None, *, compare: bool, cut: str | None, segments: int | None
+) -> None:
+    if server is None and (compare or cut is not None or segments is not None):
+        raise UsageError(
+            "--compare, --cut and --segments need a server: give --server as well"
+        )
+    if compare and segments is not None:
+        raise UsageError(
+            "--compare runs every placement, for which the edge must hold all segments: "
+            "leave --segments out"
+        )
 
 
 def _planner(deployment: Deployment, planning: Planning) -> Planner:
@@ -191,14 +221,20 @@ def _run(
     session: EdgeSession, inputs: Sequence[dict[str, Array]], part: Partition, *, quiet: bool
 ) -> dict[str, Any]:
     """Send all inputs, pipelined; tell each answer as it comes."""
-    answers = []
-    futures = (session.submit(sample) for sample in inputs)
-    pending = list(futures)
-    for number, future in enumerate(pending):
-        answer = future.result()
-        answers.append(_answer_document(number, answer, part))
+    answers: list[dict[str, Any]] = []
+
+    def tell(answer: Answer) -> None:
         if not quiet:
-            _print_answer(number, answer, part)
+            _print_answer(len(answers), answer, part)
+        answers.append(_answer_document(len(answers), answer, part))
+
+    pending: deque[Future[Answer]] = deque()
+    for sample in inputs:
+        pending.append(session.submit(sample))  # waits while too many are under way
+        while pending and pending[0].done():
+            tell(pending.popleft().result())
+    for future in pending:
+        tell(future.result())
     stats = session.stats
     if not quiet:
         console.say(
@@ -218,17 +254,14 @@ def _run_alone(
     *,
     threads: int,
     slowdown: float,
-    print_document: Any,
-) -> None:
+    quiet: bool,
+) -> tuple[Partition, dict[str, Any]]:
     """Everything on this device, no server."""
     part = open_partition(model, feed=feed)
     chain = Chain(part, threads=threads, slowdown=slowdown)
     inputs = open_inputs(part, source, count=requests, seed=seed)
-    quiet = print_document is not None
     with EdgeSession(chain, None, plan=(chain.last, "raw")) as session:
-        document = _run(session, inputs, part, quiet=quiet)
-    if quiet:
-        print_document({"model": part.name, "server": None, **document})
+        return part, _run(session, inputs, part, quiet=quiet)
 
 
 def _answer_document(number: int, answer: Answer, part: Partition) -> dict[str, Any]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
 import typer
 
 from midstream.cli import cloud, edge, lab, models, plan
-from midstream.cli.console import err
+from midstream.cli.console import err, examples
 from midstream_wire.allocator import keep_freed_memory
 from midstream_wire.errors import MidstreamError, UsageError
 
@@ -25,16 +26,47 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-app.command()(models.profile)
-app.command()(plan.plan)
-app.command("partition")(models.cut)
-app.command()(lab.verify)
+
+
+def _add(name: str, command: Callable[..., None], *commands: str) -> None:
+    app.command(name, epilog=examples(*commands))(command)
+
+
+_add(
+    "profile",
+    models.profile,
+    "midstream profile net.onnx --input photo.jpg",
+    "midstream profile net.midstream --slowdown 8 -o edge.json",
+)
+_add(
+    "plan",
+    plan.plan,
+    "midstream plan resnet18 --network lte",
+    "midstream plan net.onnx --edge edge.json --cloud cloud.json --network 8Mbit:40ms",
+)
+_add(
+    "partition",
+    models.cut,
+    "midstream partition net.onnx -o net.midstream",
+    "midstream partition resnet18 --no-measure",
+)
+_add(
+    "verify",
+    lab.verify,
+    "midstream verify net.onnx --cuts all",
+    "midstream verify resnet18 --codec int8 --input photo.jpg",
+)
 app.add_typer(cloud.app, name="cloud")
 app.add_typer(edge.app, name="edge")
-app.command()(lab.pair)
-app.command()(lab.link)
-app.command()(lab.demo)
-app.command()(models.models)
+_add(
+    "pair",
+    lab.pair,
+    "midstream pair resnet18 --network lte --edge-slowdown 8 --requests 20",
+    "midstream pair net.onnx --network 8Mbit:40ms --input photo.jpg --private",
+)
+_add("link", lab.link, "midstream link localhost:50051 --network 3g --listen 127.0.0.1:50052")
+_add("demo", lab.demo, "midstream demo --requests 3 -o demo.svg")
+_add("models", models.models, "midstream models --json")
 
 
 def main() -> None:

@@ -209,9 +209,10 @@ def cut(
     if json:
         console.print_json(
             {
+                "model": part.name,
                 "folder": str(folder),
-                "digest": part.digest,
                 "graph_digest": part.graph_digest,
+                "partition_digest": part.digest,
                 "segments": [segment.digest for segment in part.segments],
                 "cuts": [
                     {"id": c.id, "label": c.label, "nbytes": c.nbytes} for c in part.cuts
