@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,15 +24,26 @@ err = Console(stderr=True, highlight=False, markup=False)
 
 def print_json(document: Mapping[str, Any]) -> None:
     """One document on standard output, nothing else beside it."""
-    json.dump(document, sys.stdout, indent=2, allow_nan=False)
-    sys.stdout.write("\n")
-    sys.stdout.flush()
+    _write(json.dumps(_finite(document), indent=2, allow_nan=False))
 
 
 def print_json_line(document: Mapping[str, Any]) -> None:
     """One line of a stream of documents, at once."""
-    sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
+    _write(json.dumps(_finite(document), allow_nan=False))
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(line + "\n")
     sys.stdout.flush()
+
+
+def _finite(value: Any) -> Any:
+    """`value` with null for what is no number in JSON: a user's network may well give NaN."""
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def examples(*commands: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rich.table import Table
@@ -23,12 +24,18 @@ def outcome_table(document: dict[str, Any], title: str) -> Table:
         rows.add_row(" ".join(marks), what, "predicted", *_times(entry["predicted"]))
         rows.add_row("", "", "measured", *_times(entry["measured"]),
                      console.ms(entry["p50_s"]), console.ms(entry["p95_s"]),
-                     f"{entry['max_relative_error']:.0e}")  # fmt: skip
+                     f"{_error(entry):.0e}")  # fmt: skip
     return rows
 
 
 def _times(times: dict[str, float]) -> list[str]:
     return [console.ms(times[name]) for name in (*FIELDS, "total_s")]
+
+
+def _error(entry: dict[str, Any]) -> float:
+    """What JSON writes as null is infinite."""
+    error: float | None = entry["max_relative_error"]
+    return math.inf if error is None else error
 
 
 def best_measured(document: dict[str, Any]) -> dict[str, Any]:
@@ -44,7 +51,7 @@ def verdict(document: dict[str, Any]) -> str:
     answers = f"{document['answered']} of {document['requests']} answered under each strategy"
     if document["local"]:
         answers += f", {document['local']} of them finished on the edge after the cloud failed"
-    exact = f"equal to the unsplit network within {document['max_relative_error']:.1e}"
+    exact = f"equal to the unsplit network within {_error(document):.1e}"
     ratio = chosen["p50_s"] / best["p50_s"]
     choice = (
         f"the plan's choice ({chosen['label']}) proved fastest"
