@@ -7,7 +7,7 @@ with midstream.serve(part) as server, midstream.connect(part, server, plan) as s
     answer = session.infer(midstream.inputs(part)[0])
 """
 
-import midstream.quiet  # noqa: F401  (before anything loads gRPC)
+import midstream.quiet  # noqa: F401  (before they are loaded)
 from midstream.api import connect, inputs, link, load, partition, profile, serve
 from midstream_edge.answers import Answer
 from midstream_edge.session import EdgeSession

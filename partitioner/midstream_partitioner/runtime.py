@@ -17,6 +17,8 @@ from midstream_wire.errors import ModelError, TensorError
 from midstream_wire.tensors import Array
 
 ort.set_default_logger_severity(4)
+# Builds with telemetry would tell their makers what runs here; that is its owner's business.
+ort.disable_telemetry_events()
 
 #: Share of the machine's memory that all sessions together may take: a network that wants more
 #: (120 bytes of one can ask for terabytes) fails with an error instead of taking the machine
