@@ -11,6 +11,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ from typing import Any, final
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 from onnx import numpy_helper, parser
 
@@ -206,6 +209,58 @@ def guarded_cloud(models: Path) -> Iterator[Cloud]:
     """A server that wants a token."""
     with serving("tiny.onnx --runs 0 --token-file token", cwd=models) as cloud:
         yield cloud
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A command under way, and all the processes that it started."""
+
+    process: subprocess.Popen[str]
+    mark: str
+    folder: Path
+
+    def everyone(self) -> list[int]:
+        """Who of them is alive: all inherit a mark in their environment, orphans too."""
+        alive = psutil.process_iter(["environ"])
+        return [p.pid for p in alive if self.mark in (p.info["environ"] or {})]
+
+    def leftovers(self) -> list[str]:
+        """Temporary files that are still there."""
+        return [path.name for path in self.folder.iterdir()]
+
+    def wait_for(self, count: int) -> None:
+        """Until that many processes are alive."""
+        end_s = time.monotonic() + PATIENCE_S
+        while len(self.everyone()) < count:
+            assert self.process.poll() is None, "it must not end before it is told to"
+            assert time.monotonic() < end_s
+            threading.Event().wait(0.02)
+
+
+@pytest.fixture
+def start(models: Path, tmp_path: Path) -> Iterator[Callable[[str], Started]]:
+    """Starts `midstream ARGUMENTS` with its temporary files in a folder of its own."""
+    begun: list[subprocess.Popen[str]] = []
+
+    def start(arguments: str) -> Started:
+        mark = f"MIDSTREAM_TEST_{uuid.uuid4().hex}"
+        begun.append(
+            subprocess.Popen(
+                command_line(arguments),
+                cwd=models,
+                env=environment(**{mark: "1", "TMPDIR": str(tmp_path)}),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+        return Started(begun[-1], mark, tmp_path)
+
+    yield start
+    for process in begun:
+        with process:
+            process.kill()
 
 
 class _Page(BaseHTTPRequestHandler):
