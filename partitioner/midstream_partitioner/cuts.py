@@ -42,14 +42,17 @@ class Cut:
 
     @property
     def head(self) -> frozenset[int]:
+        """Indices of the nodes that run on the edge."""
         return _expand(self.runs)
 
     @property
     def is_cloud_only(self) -> bool:
+        """Whether the edge runs nothing: the input itself crosses."""
         return self.id == CLOUD_ONLY
 
     @property
     def is_edge_only(self) -> bool:
+        """Whether the edge runs everything: nothing crosses."""
         return self.id == EDGE_ONLY
 
 

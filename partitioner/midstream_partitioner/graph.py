@@ -102,6 +102,7 @@ class Graph:
 
     @property
     def weight_nbytes(self) -> int:
+        """Bytes of all weights; one that several nodes share counts once."""
         return sum(node.weight_nbytes for node in self.nodes)
 
     def crossing(self, head: Iterable[int]) -> tuple[str, ...]:

@@ -119,6 +119,7 @@ class Candidate:
 
     @property
     def latency_s(self) -> float:
+        """The predicted total of one request."""
         return self.estimate.total_s
 
     def value(self, objective: str) -> float:

@@ -48,6 +48,14 @@ def environment(**more: str) -> dict[str, str]:
     return kept | {"PYTHONPATH": os.pathsep.join(sys.path)} | more
 
 
+Environment = Callable[..., dict[str, str]]
+
+
+@pytest.fixture(name="environment", scope="session")
+def _environment() -> Environment:
+    return environment
+
+
 def command_line(arguments: str | Sequence[str]) -> list[str]:
     words = shlex.split(arguments) if isinstance(arguments, str) else list(arguments)
     return [sys.executable, "-m", "midstream", *words]

@@ -1,0 +1,222 @@
+"""The Python face: what is public, that it is documented and typed, and README's example."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import subprocess
+import sys
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import midstream
+from midstream_partitioner.compare import EXACT, relative_error
+
+if TYPE_CHECKING:
+    from tests.app.conftest import Environment
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_public_names_are_sorted_and_complete() -> None:
+    assert midstream.__all__ == sorted(midstream.__all__)
+    public = {
+        name
+        for name, value in vars(midstream).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+    # `partition`, `plan` and `envelope` are functions, whatever modules are called.
+    assert public == set(midstream.__all__)
+
+
+@pytest.mark.parametrize("name", midstream.__all__)
+def test_a_public_name_is_documented_by_hand(name: str) -> None:
+    value = getattr(midstream, name)
+    said = value.__doc__ or ""
+    assert len(said) > 20
+    assert not said.startswith(f"{name}("), "that is what a dataclass writes by itself"
+    if inspect.isclass(value):
+        silent = [
+            f"{name}.{each}"
+            for each, member in vars(value).items()
+            if not each.startswith("_")
+            and isinstance(member, types.FunctionType | property | classmethod | staticmethod)
+            and not inspect.getdoc(getattr(value, each))
+            and each not in WELL_KNOWN
+        ]
+        assert silent == []
+
+
+#: Methods whose names say all, on all values that are documents.
+WELL_KNOWN = {"to_json", "from_json", "to_dict", "from_dict"}
+
+
+@pytest.mark.parametrize("name", midstream.__all__)
+def test_a_public_name_is_typed(name: str) -> None:
+    value = getattr(midstream, name)
+    if dataclasses.is_dataclass(value):
+        assert all(field.type for field in dataclasses.fields(value))
+    if inspect.isclass(value):
+        members = [m for m in vars(value).values() if isinstance(m, types.FunctionType)]
+        functions = [m for m in members if m.__module__.startswith("midstream")]
+    else:
+        functions = [value]
+    for function in functions:
+        if dataclasses.is_dataclass(value) and function.__name__.startswith("__"):
+            continue  # written by dataclasses
+        signature = inspect.signature(function)
+        untyped = [
+            each.name
+            for each in signature.parameters.values()
+            if each.annotation is each.empty and each.name not in ("self", "cls")
+        ]
+        assert untyped == []
+        assert signature.return_annotation is not signature.empty
+
+
+def test_the_version_is_the_packages_own() -> None:
+    from importlib.metadata import version
+
+    assert midstream.__version__ == version("midstream")
+
+
+def readme_example() -> str:
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    return str(block)
+
+
+def test_readmes_example_is_ten_lines_and_runs(environment: Environment) -> None:
+    """As it stands, but for a network that is profiled in a moment."""
+    block = readme_example()
+    assert len([line for line in block.splitlines() if line.strip()]) <= 10
+    quick = block.replace('"resnet18"', '"digits"')
+    assert quick != block
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", quick],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    first, last = done.stdout.splitlines()
+    assert re.fullmatch(r"edge-only \d.*", first)
+    assert re.fullmatch(r"(edge|cloud) \d.*", last)
+
+
+@pytest.mark.slow
+def test_readmes_example_runs_as_it_stands(environment: Environment) -> None:
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", readme_example()],
+        env=environment(),
+        check=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def part() -> midstream.Partition:
+    return midstream.partition("digits")
+
+
+def test_a_partition_answers_alike_on_both_sides(part: midstream.Partition) -> None:
+    (sample,) = midstream.inputs(part, seed=3)
+    with (
+        midstream.serve({"digits": part}) as server,
+        midstream.connect(part, server, (1, "lossless")) as session,
+    ):
+        split = session.infer(sample)
+        session.use(len(part.segments), "raw")
+        alone = session.infer(sample)
+    assert (split.where, alone.where) == ("cloud", "edge")
+    assert {name: array.tobytes() for name, array in split.outputs.items()} == {
+        name: array.tobytes() for name, array in alone.outputs.items()
+    }
+
+
+def test_without_a_plan_everything_runs_on_the_edge(part: midstream.Partition) -> None:
+    with midstream.connect(part, None) as session:
+        assert session.plan == (len(part.segments), "raw")
+        assert session.infer(midstream.inputs(part)[0]).where == "edge"
+
+
+def test_a_plan_made_in_python_is_one_that_a_session_takes(part: midstream.Partition) -> None:
+    cloud = midstream.profile(part, runs=3)
+    edge = midstream.profile(part, slowdown=50, runs=3)
+    assert edge.device.label().endswith("(emulated 50x slower)")
+    link = midstream.link("10Gbit", downlink="1Gbit", rtt="100us")
+    assert (link.uplink_bps, link.downlink_bps, link.rtt_s) == (
+        1e10,
+        1e9,
+        pytest.approx(1e-4),
+    )
+    private = midstream.Constraints(min_depth=1)
+    plan = midstream.plan(part, edge, cloud, link, constraints=private)
+    assert plan.chosen.cut != "cloud-only"
+    with midstream.connect(part, None, None) as session, midstream.serve(part) as server:
+        whole = session.infer(midstream.inputs(part)[0])
+        with midstream.connect(part, server, plan) as split:
+            answer = split.infer(midstream.inputs(part)[0])
+    assert relative_error(whole.outputs, answer.outputs) <= EXACT
+
+
+@pytest.mark.parametrize("make", [str, Path, lambda path: Path(path).read_bytes()])
+def test_a_network_is_loaded_from_a_path_or_its_bytes(
+    models: Path, make: Callable[[Any], Any]
+) -> None:
+    network = midstream.load(make(str(models / "tiny.onnx")))
+    assert network.graph.outputs == ("scores",)
+    assert len(midstream.position_cuts(network.graph)) == 4
+
+
+def test_a_partition_is_kept_in_a_folder(part: midstream.Partition, tmp_path: Path) -> None:
+    midstream.save_partition(part, tmp_path / "digits.midstream")
+    kept = midstream.load_partition(tmp_path / "digits.midstream")
+    assert kept.digest == part.digest
+    assert midstream.partition(tmp_path / "digits.midstream").digest == part.digest
+
+
+def test_the_cuts_are_the_callers_to_choose(part: midstream.Partition) -> None:
+    network = midstream.load("digits")
+    cuts = midstream.position_cuts(network.graph)
+    chosen = midstream.cut_of(network.graph, cuts[2].head)
+    assert [cut.id for cut in midstream.partition("digits", cuts=[chosen]).cuts] == [
+        "cloud-only",
+        chosen.id,
+        "edge-only",
+    ]
+    assert midstream.partition(network).digest == part.digest
+
+
+def test_inputs_are_read_from_files_or_made_from_a_seed(
+    part: midstream.Partition, tmp_path: Path
+) -> None:
+    given = np.arange(128, dtype=np.float32).reshape(2, 1, 8, 8)
+    np.save(tmp_path / "two.npy", given)
+    read = midstream.inputs(part, tmp_path / "two.npy", count=3)
+    name = part.inputs[0].name
+    assert [each[name].tobytes() for each in read] == [
+        given[at : at + 1].tobytes() for at in (0, 1, 0)
+    ]
+    first, again, other = (midstream.inputs(part, seed=seed)[0] for seed in (1, 1, 2))
+    assert first[name].tobytes() == again[name].tobytes() != other[name].tobytes()
+
+
+@pytest.mark.parametrize("name", ["nosuch", "nosuch.onnx", ""])
+def test_what_cannot_be_loaded_is_one_of_our_errors(name: str) -> None:
+    with pytest.raises(midstream.MidstreamError):
+        midstream.load(name)
+
+
+def test_hints_of_the_public_functions_resolve() -> None:
+    """What an IDE shows is what exists."""
+    for name in ("partition", "inputs", "profile", "link", "serve", "connect"):
+        hints = typing.get_type_hints(getattr(midstream, name), vars(midstream.api))
+        assert "return" in hints
