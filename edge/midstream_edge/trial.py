@@ -26,6 +26,9 @@ from midstream_wire.codecs import codec as codec_called
 from midstream_wire.codecs import decode, encode_bytes
 from midstream_wire.tensors import Array
 
+#: Requests in a row under one strategy.
+TURN = 4
+
 #: A reply counts as late after this many times its predicted latency: a plan for a slow link
 #: may rightly take longer than the session's usual timeout.
 PATIENCE = 3.0
@@ -120,18 +123,20 @@ def run_trial(
 ) -> tuple[Outcome, ...]:
     """Send `requests` requests under each strategy, one at a time, the strategies in turn.
 
-    In turn, so that whatever drifts (clock rates, a neighbour's load) hits all alike.
+    In turn, so that whatever drifts (clock rates, a neighbour's load) hits all alike; a few
+    requests each time, as a device that has settled on a plan would send them.
     """
     judge = _Judge(session.chain, inputs)
     answers: list[list[Answer]] = [[] for _ in strategies]
     for strategy in strategies:  # one unmeasured round warms both sides up
         adopt(session, strategy.candidate)
         session.infer(inputs[0])
-    for done in range(requests):
-        for at, strategy in enumerate(strategies):
+    for first in range(0, requests, TURN):
+        for strategy, given in zip(strategies, answers, strict=True):
             adopt(session, strategy.candidate)
-            answers[at].append(session.infer(inputs[done % len(inputs)]))
-            progress(done * len(strategies) + at + 1, requests * len(strategies))
+            for number in range(first, min(first + TURN, requests)):
+                given.append(session.infer(inputs[number % len(inputs)]))
+                progress(sum(map(len, answers)), requests * len(strategies))
     return tuple(
         _outcome(strategy, given, judge)
         for strategy, given in zip(strategies, answers, strict=True)

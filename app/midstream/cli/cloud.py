@@ -47,7 +47,7 @@ def serve(
     slowdown: Slowdown = 1.0,
     runs: Annotated[
         int, typer.Option(min=0, help="Runs for the profile that edges plan with; 0: none.")
-    ] = 10,
+    ] = 20,
     cert: Annotated[Path | None, typer.Option(help="Server certificate (PEM).")] = None,
     key: Annotated[Path | None, typer.Option(help="Key of the certificate (PEM).")] = None,
     client_ca: Annotated[

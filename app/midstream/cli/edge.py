@@ -71,7 +71,7 @@ def run(
     profile: Annotated[
         Path | None, typer.Option(help="Profile of this edge; measured if not given.")
     ] = None,
-    runs: Runs = 10,
+    runs: Runs = 20,
     cut: Annotated[
         str | None, typer.Option(help="Use this cut (its id) instead of planning.")
     ] = None,
