@@ -1,4 +1,4 @@
-"""What splitting costs where the link costs nothing: end to end, and the cloud's processor time.
+"""What splitting costs where the link costs nothing: time end to end, and the cloud's CPU.
 
     python benchmarks/loopback.py [--requests 200] [--json]
 

@@ -4,10 +4,10 @@
                                     [--requests 8] [--json]
 
 For every model and network, cloud, link and edge run as three processes (`midstream pair`);
-every strategy (edge-only, cloud-only raw, cloud-only JPEG, the best cut, the plan) is predicted
-and measured. Targets: mean absolute error of the predicted total at most 10 %, the worst
-strategy at most 25 %, and the plan's measured median at most 1.05 times the best of edge-only,
-cloud-only raw and cloud-only JPEG.
+every strategy (edge-only, cloud-only raw, cloud-only JPEG, the best cut, the plan) is
+predicted and measured. Targets: mean absolute error of the predicted total at most 10 %, the
+worst strategy at most 25 %, and the plan's measured median at most 1.05 times the best of
+edge-only, cloud-only raw and cloud-only JPEG.
 """
 
 from __future__ import annotations

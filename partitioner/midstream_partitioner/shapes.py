@@ -68,8 +68,7 @@ def spec_of(value: onnx.ValueInfoProto) -> TensorSpec:
     declared = value.type.tensor_type
     dims = declared.shape.dim if declared.HasField("shape") else []
     shape = tuple(
-        dim.dim_value if dim.HasField("dim_value") else _symbol(dim.dim_param)
-        for dim in dims
+        dim.dim_value if dim.HasField("dim_value") else _symbol(dim.dim_param) for dim in dims
     )
     if not declared.HasField("shape"):
         shape = (UNKNOWN,)
@@ -77,8 +76,12 @@ def spec_of(value: onnx.ValueInfoProto) -> TensorSpec:
 
 
 def _symbol(name: str | bytes) -> str:
-    """A dimension's name; protobuf hands out bytes where it is not UTF-8."""
-    return name if name and isinstance(name, str) else UNKNOWN
+    """A dimension's name; protobuf hands out bytes where it is not UTF-8.
+
+    Inference makes up names (unk__0) where it loses one; they say nothing.
+    """
+    named = isinstance(name, str) and name and not name.startswith("unk__")
+    return str(name) if named else UNKNOWN
 
 
 def flops_of(node: onnx.NodeProto, known: Mapping[str, Shaped]) -> int:

@@ -48,6 +48,10 @@ def serve(
     runs: Annotated[
         int, typer.Option(min=0, help="Runs for the profile that edges plan with; 0: none.")
     ] = 20,
+    fuse: Annotated[
+        list[str] | None,
+        typer.Option(help="Compile the tail behind this cut (its id) into one piece, too."),
+    ] = None,
     cert: Annotated[Path | None, typer.Option(help="Server certificate (PEM).")] = None,
     key: Annotated[Path | None, typer.Option(help="Key of the certificate (PEM).")] = None,
     client_ca: Annotated[
@@ -91,6 +95,7 @@ def serve(
         repository = open_repository(
             models, threads=threads, slowdown=slowdown, runs=runs, progress=tick
         )
+    _fuse_tails(repository, fuse or [])
 
     def announce(address: Address) -> None:
         names = sorted(repository.models)
