@@ -108,6 +108,24 @@ def serve(
     run(repository, listen, settings=settings, on_start=announce)
 
 
+def _fuse_tails(repository: Repository, cuts: Sequence[str]) -> None:
+    """Compile the tails behind `cuts`, for plans that stay; `UsageError` for an unknown one."""
+    for cut in cuts:
+        holders = [
+            model
+            for model in repository.models.values()
+            if cut in (each.id for each in model.partition.cuts)
+        ]
+        if not holders:
+            raise UsageError(
+                f"--fuse must be the id of a cut of a model that is served ({cut!r} is none): "
+                "`midstream cloud describe` lists them"
+            )
+        for model in holders:
+            part = model.partition
+            model.chain.fuse(part.index_of(cut), len(part.segments))
+
+
 @app.command(
     "describe", epilog=console.examples("midstream cloud describe --server localhost:50051")
 )
