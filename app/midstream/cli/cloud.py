@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from midstream.cli.options import Json, Server, Slowdown, Threads
 from midstream.cli.security import Authority, Certificate, Insecure, Key, Token, dial_of
 from midstream.documents import tensor_document
 from midstream.serving import open_repository
+from midstream_cloud.repository import Repository
 from midstream_cloud.server import Settings, run
 from midstream_edge.describe import check_health, describe
 from midstream_partitioner.units import format_nbytes
@@ -109,7 +111,7 @@ def serve(
 
 
 def _fuse_tails(repository: Repository, cuts: Sequence[str]) -> None:
-    """Compile the tails behind `cuts`, for plans that stay; `UsageError` for an unknown one."""
+    """Compile the tails behind `cuts` for plans that stay; `UsageError` for an unknown one."""
     for cut in cuts:
         holders = [
             model
