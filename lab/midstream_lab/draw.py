@@ -46,30 +46,52 @@ def draw_plan(
     with _figure(path, width=11, height=8.5) as figure:
         bars, lines = figure.subplots(2, 1)
         shown = plan.candidates[:12]
-        _stack(bars, [c.estimate.to_dict() for c in shown], [c.label for c in shown])
-        bars.set_title(f"{title}: predicted at {format_rate(plan.link.uplink_bps)} up")
+        times = [candidate.estimate.to_dict() for candidate in shown]
+        _stack(bars, range(len(shown)), times)
+        bars.set_yticks(range(len(shown)), [candidate.label for candidate in shown])
+        _finish(bars, f"{title}: predicted at {format_rate(plan.link.uplink_bps)} up")
+        _legend(figure, bars)
         _latency_lines(lines, plan, envelope, planner)
 
 
 def draw_outcomes(documents: Sequence[Mapping[str, Any]], path: Path, *, title: str) -> None:
-    """One panel a network: predicted and measured bars of every strategy side by side."""
-    height = 1.2 + sum(0.7 + 0.5 * len(document["strategies"]) for document in documents)
-    with _figure(path, width=11, height=height) as figure:
-        ratios = [len(document["strategies"]) + 1 for document in documents]
+    """One panel a network: for every strategy a predicted bar on top of the measured one."""
+    counts = [len(document["strategies"]) for document in documents]
+    with _figure(path, width=11, height=1.2 + sum(0.6 + 0.5 * n for n in counts)) as figure:
+        heights = [count + 1 for count in counts]
         panels = figure.subplots(
-            len(documents), 1, squeeze=False, gridspec_kw={"height_ratios": ratios}
+            len(documents), 1, squeeze=False, gridspec_kw={"height_ratios": heights}
         )[:, 0]
         for panel, document in zip(panels, documents, strict=True):
-            times: list[Mapping[str, float]] = []
-            labels: list[str] = []
-            for entry in document["strategies"]:
-                mark = " (plan)" if entry["is_chosen"] else ""
-                mark += " (private plan)" if entry["is_private_choice"] else ""
-                times += [entry["predicted"], entry["measured"]]
-                labels += [f"{entry['label']}{mark}, predicted", "measured"]
-            _stack(panel, times, labels)
-            panel.set_title(network_title(document["network"]), loc="left", fontsize=10)
-        figure.suptitle(title)
+            _outcomes(panel, document["strategies"])
+            _finish(panel, network_title(document["network"]))
+        _legend(figure, panels[0])
+        figure.suptitle(title, x=0.01, ha="left")
+
+
+def _outcomes(axes: Any, strategies: Sequence[Mapping[str, Any]]) -> None:
+    """The two bars of every strategy; the plan's choice stands in bold."""
+    rows = range(len(strategies))
+    _stack(
+        axes,
+        [row - 0.2 for row in rows],
+        [each["predicted"] for each in strategies],
+        "predicted",
+    )
+    _stack(
+        axes,
+        [row + 0.2 for row in rows],
+        [each["measured"] for each in strategies],
+        "measured",
+    )
+    labels = []
+    for each in strategies:
+        marks = ["plan"] * each["is_chosen"] + ["private plan"] * each["is_private_choice"]
+        labels.append(f"{each['label']} ({', '.join(marks)})" if marks else each["label"])
+    ticks = axes.set_yticks(rows, labels)
+    for tick, each in zip(ticks, strategies, strict=True):
+        if each["is_chosen"]:
+            tick.label1.set_fontweight("bold")
 
 
 def network_title(network: Mapping[str, Any]) -> str:
@@ -80,17 +102,46 @@ def network_title(network: Mapping[str, Any]) -> str:
     )
 
 
-def _stack(axes: Any, times: Sequence[Mapping[str, float]], labels: Sequence[str]) -> None:
-    rows = np.arange(len(times))
+def _stack(
+    axes: Any, rows: Sequence[float], times: Sequence[Mapping[str, float]], what: str = ""
+) -> None:
+    """A bar of seven stages in each of `rows`, its total at the end."""
     left = np.zeros(len(times))
+    height = 0.38 if what else 0.8
     for name in FIELDS:
         widths = np.array([each[name] for each in times]) * 1e3
-        axes.barh(rows, widths, left=left, color=COLOURS[name], label=name.removesuffix("_s"))
+        axes.barh(
+            rows,
+            widths,
+            height,
+            left=left,
+            color=COLOURS[name],
+            label=None if what == "measured" else name.removesuffix("_s"),
+        )
         left += widths
-    axes.set_yticks(rows, labels, fontsize=8)
+    for row, each, end in zip(rows, times, left, strict=True):
+        total = f" {format_duration(each['total_s'])} {what}"
+        axes.text(end, row, total, va="center", fontsize=7)
+
+
+def _finish(axes: Any, title: str) -> None:
     axes.invert_yaxis()
+    axes.set_xlim(0, 1.14 * axes.dataLim.x1)  # with room for the totals
+    axes.tick_params(labelsize=8)
     axes.set_xlabel("milliseconds", fontsize=8)
-    axes.legend(ncols=len(FIELDS), fontsize=7, loc="lower right")
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _legend(figure: Any, axes: Any) -> None:
+    """The colours of the stages, above the panels, where they hide no bar."""
+    figure.legend(
+        *axes.get_legend_handles_labels(),
+        loc="outside upper right",
+        ncols=len(FIELDS),
+        fontsize=8,
+        frameon=False,
+    )
 
 
 def _latency_lines(axes: Any, plan: Plan, envelope: Envelope, planner: Planner) -> None:
