@@ -84,9 +84,11 @@ def _chosen(document: dict[str, Any], mark: str) -> dict[str, Any]:
 
 
 def _told(names: Sequence[str], labels: Sequence[str]) -> str:
-    if len(set(labels)) == 1:
-        return f"{labels[0]} on {', '.join(names)}"
-    return ", ".join(f"{label} on {name}" for name, label in zip(names, labels, strict=True))
+    """ "edge-only on 3g, cloud-only jpeg:90 on lte and wifi": each choice once."""
+    where: dict[str, list[str]] = {}
+    for name, label in zip(names, labels, strict=True):
+        where.setdefault(label, []).append(name)
+    return ", ".join(f"{label} on {' and '.join(places)}" for label, places in where.items())
 
 
 def digits_accuracy(codecs: Sequence[str] = ("raw", "half", "int8")) -> list[Accuracy]:
