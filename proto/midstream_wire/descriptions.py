@@ -10,12 +10,22 @@ from midstream_wire.tensors import TensorSpec
 
 @final
 @dataclass(frozen=True, slots=True)
+class TransformDescription:
+    """A transform by its name, and what crosses the cut under it."""
+
+    name: str
+    tensors: tuple[TensorSpec, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class CutDescription:
     """A cut: the nodes in front of it as runs (start, end, start, ...), and what crosses."""
 
     id: str
     head_runs: tuple[int, ...]
     tensors: tuple[TensorSpec, ...]
+    transforms: tuple[TransformDescription, ...] = ()
 
 
 @final

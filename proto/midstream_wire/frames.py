@@ -73,7 +73,8 @@ class Welcome:
 class Request:
     """Asks the cloud to run the segments from `first_segment` on.
 
-    `budget_s` is the time the edge will still wait; 0 = no limit.
+    `budget_s` is the time the edge will still wait; 0 = no limit. `transform` names what the
+    tensors went through before they were encoded; "" = nothing.
     """
 
     id: int
@@ -81,6 +82,7 @@ class Request:
     tensors: tuple[str, ...]
     pieces: tuple[Piece, ...] = ()
     budget_s: float = 0.0
+    transform: str = ""
 
 
 @final

@@ -27,6 +27,9 @@ MAX_PADDING_NBYTES: Final = MAX_MESSAGE_NBYTES - 64 * KIB
 #: Tensors that one request or reply may carry; the widest cut of the networks tried has 9.
 MAX_TENSORS: Final = 1024
 
+#: Length of a transform's name; "klt:4096" has 8.
+MAX_TRANSFORM_CHARS: Final = 64
+
 #: Decoded size of one request's tensors: a batch of 64 pictures of 3 x 512 x 512 float32 is
 #: 201 MB.
 MAX_REQUEST_NBYTES: Final = 256 * MIB

@@ -17,7 +17,12 @@ from typing import Any
 
 from google.rpc import status_pb2
 
-from midstream_wire.descriptions import CutDescription, Description, ModelDescription
+from midstream_wire.descriptions import (
+    CutDescription,
+    Description,
+    ModelDescription,
+    TransformDescription,
+)
 from midstream_wire.errors import ProtocolError
 from midstream_wire.frames import (
     Cancel,
@@ -35,7 +40,12 @@ from midstream_wire.frames import (
     Status,
     Welcome,
 )
-from midstream_wire.limits import MAX_PADDING_NBYTES, MAX_PIECE_NBYTES, MAX_TENSORS
+from midstream_wire.limits import (
+    MAX_PADDING_NBYTES,
+    MAX_PIECE_NBYTES,
+    MAX_TENSORS,
+    MAX_TRANSFORM_CHARS,
+)
 from midstream_wire.tensors import DTYPES, TensorSpec
 from midstream_wire.v1 import midstream_pb2 as pb
 
@@ -85,7 +95,7 @@ def write_client(frame: ClientFrame) -> pb.ClientMessage:
         case Request():
             request = message.request
             request.id, request.first_segment = frame.id, frame.first_segment
-            request.budget_s = frame.budget_s
+            request.budget_s, request.transform = frame.budget_s, frame.transform
             request.SetInParent()
             request.tensors.extend(frame.tensors)
             _write_pieces(frame.pieces, request.pieces)
@@ -175,7 +185,10 @@ def read_infer(message: pb.InferRequest) -> tuple[Hello, Request]:
     names = _read_names([tensor.name for tensor in tensors])
     # The size of the message bounds these payloads; pieces of a stream are smaller.
     pieces = tuple(Piece(index, tensor.payload) for index, tensor in enumerate(tensors))
-    return read_hello(message.hello), Request(0, message.first_segment, names, pieces)
+    request = Request(
+        0, message.first_segment, names, pieces, transform=_read_transform(message.transform)
+    )
+    return read_hello(message.hello), request
 
 
 def write_infer(payloads: Mapping[str, bytes], timings: ServerTimings) -> pb.InferReply:
@@ -205,10 +218,11 @@ def write_description(description: Description) -> pb.DescribeReply:
             described = into.cuts.add()
             described.id = cut.id
             described.head_runs.extend(cut.head_runs)
-            for spec in cut.tensors:
-                tensor = described.tensors.add()
-                tensor.name, tensor.dtype = spec.name, spec.dtype
-                tensor.shape.extend(map(str, spec.shape))
+            _write_specs(cut.tensors, described.tensors)
+            for transform in cut.transforms:
+                travels = described.transforms.add()
+                travels.name = transform.name
+                _write_specs(transform.tensors, travels.tensors)
     return message
 
 
@@ -223,13 +237,19 @@ def _read_model(message: pb.Model) -> ModelDescription:
         message.name,
         message.graph_digest,
         message.partition_digest,
-        tuple(
-            CutDescription(cut.id, tuple(cut.head_runs), tuple(map(_read_spec, cut.tensors)))
-            for cut in message.cuts
-        ),
+        tuple(map(_read_cut, message.cuts)),
         tuple(message.codecs),
         message.profile,
     )
+
+
+def _read_cut(message: pb.CutDescription) -> CutDescription:
+    transforms = tuple(
+        TransformDescription(each.name, tuple(map(_read_spec, each.tensors)))
+        for each in message.transforms
+    )
+    tensors = tuple(map(_read_spec, message.tensors))
+    return CutDescription(message.id, tuple(message.head_runs), tensors, transforms)
 
 
 def _read_spec(message: pb.TensorDescription) -> TensorSpec:
@@ -252,6 +272,7 @@ def _read_request(message: pb.Request) -> Request:
         _read_names(message.tensors),
         _read_pieces(message.pieces),
         budget_s,
+        _read_transform(message.transform),
     )
 
 
@@ -282,6 +303,15 @@ def _read_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _read_transform(name: str) -> str:
+    if len(name) > MAX_TRANSFORM_CHARS:
+        raise ProtocolError(
+            f"a transform's name may have at most {MAX_TRANSFORM_CHARS} characters "
+            f"(not {len(name)})"
+        )
+    return name
+
+
 def _read_pieces(pieces: Iterable[pb.Piece]) -> tuple[Piece, ...]:
     return tuple(Piece(piece.tensor, _within(piece.data)) for piece in pieces)
 
@@ -292,6 +322,13 @@ def _within(data: bytes) -> bytes:
             f"a piece may hold at most {MAX_PIECE_NBYTES} bytes (not {len(data)}): split it"
         )
     return data
+
+
+def _write_specs(specs: Iterable[TensorSpec], into: Any) -> None:
+    for spec in specs:
+        tensor = into.add()
+        tensor.name, tensor.dtype = spec.name, spec.dtype
+        tensor.shape.extend(map(str, spec.shape))
 
 
 def _write_pieces(pieces: Iterable[Piece], into: Any) -> None:

@@ -27,11 +27,17 @@ Payload = Iterable[bytes | memoryview]
 
 
 def request_frames(
-    id: int, first_segment: int, payloads: Mapping[str, Payload], *, budget_s: float = 0.0
+    id: int,
+    first_segment: int,
+    payloads: Mapping[str, Payload],
+    *,
+    budget_s: float = 0.0,
+    transform: str = "",
 ) -> Iterator[Request | More]:
     """The frames of a request; a payload is pulled when the frame it belongs to is."""
     bundles = _bundles(payloads.values())
-    yield Request(id, first_segment, tuple(payloads), next(bundles, ()), budget_s)
+    pieces = next(bundles, ())
+    yield Request(id, first_segment, tuple(payloads), pieces, budget_s, transform)
     for pieces in bundles:
         yield More(id, pieces)
 

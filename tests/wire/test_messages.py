@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midstream_wire import limits
-from midstream_wire.descriptions import CutDescription, Description, ModelDescription
+from midstream_wire.descriptions import (
+    CutDescription,
+    Description,
+    ModelDescription,
+    TransformDescription,
+)
 from midstream_wire.errors import ProtocolError
 from midstream_wire.frames import (
     Cancel,
@@ -31,6 +36,7 @@ from midstream_wire.frames import (
 from midstream_wire.messages import (
     read_client,
     read_description,
+    read_infer,
     read_server,
     write_client,
     write_description,
@@ -50,7 +56,7 @@ _TIMINGS = st.builds(ServerTimings, *[_SECONDS] * 5)
 
 _CLIENT: st.SearchStrategy[ClientFrame] = st.one_of(
     st.builds(Hello, _NAMES, _NAMES, _NAMES),
-    st.builds(Request, _IDS, _SMALL, _TENSORS, _PIECES, _SECONDS),
+    st.builds(Request, _IDS, _SMALL, _TENSORS, _PIECES, _SECONDS, _NAMES),
     st.builds(More, _IDS, _PIECES),
     st.builds(Cancel, _IDS),
     st.builds(Ping, _IDS, st.binary(max_size=40), st.integers(0, limits.MAX_PADDING_NBYTES)),
@@ -87,6 +93,7 @@ def test_a_server_frame_survives_the_wire(frame: ServerFrame) -> None:
     [
         (Hello("net", "ab", "me"), "0a0d 0a036e6574 12026162 1a026d65"),
         (Request(7, 2, ("t",), (Piece(0, b"xy"),)), "120d 0807 1002 220174 2a04 12027879"),
+        (Request(7, 2, (), transform="klt:4"), "120b 0807 1002 32056b6c743a34"),
         (More(7, (Piece(1, b"z"),)), "1a09 0807 1205 0801 12017a"),
         (Cancel(7), "2202 0807"),
         (Ping(1, b"p", 300), "2a08 0801 120170 18ac02"),
@@ -105,6 +112,7 @@ def test_the_bytes_on_the_wire_are_these(frame: ClientFrame, encoded: str) -> No
         (pb.ClientMessage(request=pb.Request(budget_s=-1)), "budget_s"),
         (pb.ClientMessage(request=pb.Request(budget_s=math.nan)), "budget_s"),
         (pb.ClientMessage(request=pb.Request(tensors=["t"] * 1025)), "at most 1024 tensors"),
+        (pb.ClientMessage(request=pb.Request(transform="k" * 65)), "at most 64 characters"),
         (pb.ClientMessage(ping=pb.Ping(reply_nbytes=2**32 - 1)), "at most 4128768 bytes"),
         (
             pb.ClientMessage(more=pb.More(pieces=[pb.Piece(data=bytes(2 * 2**20 + 1))])),
@@ -131,12 +139,20 @@ def test_a_kind_of_message_from_the_future_is_refused() -> None:
 def test_a_description_survives_the_wire(
     specs: tuple[TensorSpec, ...], runs: tuple[int, ...]
 ) -> None:
-    model = ModelDescription(
-        "m", "g", "p", (CutDescription("c", runs, specs),), ("raw",), "{}"
-    )
+    transforms = (TransformDescription("klt:4", specs), TransformDescription("klt:8", ()))
+    cuts = (CutDescription("c", runs, specs, transforms), CutDescription("d", (), ()))
+    model = ModelDescription("m", "g", "p", cuts, ("raw",), "{}")
     description = Description("server", (model, model))
     encoded = write_description(description).SerializeToString()
     assert read_description(pb.DescribeReply.FromString(encoded)) == description
+
+
+def test_the_unary_form_names_its_transform_too() -> None:
+    message = pb.InferRequest(first_segment=2, transform="klt:4")
+    assert read_infer(message)[1] == Request(0, 2, (), transform="klt:4")
+    message.transform = "k" * 65
+    with pytest.raises(ProtocolError, match="at most 64 characters"):
+        read_infer(message)
 
 
 def test_a_description_with_an_unknown_dtype_is_refused() -> None:

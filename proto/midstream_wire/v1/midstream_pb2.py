@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!midstream_wire/v1/midstream.proto\x12\x0cmidstream.v1\x1a\x17google/rpc/status.proto\"\xd7\x01\n\rClientMessage\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.midstream.v1.HelloH\x00\x12(\n\x07request\x18\x02 \x01(\x0b\x32\x15.midstream.v1.RequestH\x00\x12\"\n\x04more\x18\x03 \x01(\x0b\x32\x12.midstream.v1.MoreH\x00\x12&\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x14.midstream.v1.CancelH\x00\x12\"\n\x04ping\x18\x05 \x01(\x0b\x32\x12.midstream.v1.PingH\x00\x42\x06\n\x04kind\"\xd8\x01\n\rServerMessage\x12(\n\x07welcome\x18\x01 \x01(\x0b\x32\x15.midstream.v1.WelcomeH\x00\x12$\n\x05reply\x18\x02 \x01(\x0b\x32\x13.midstream.v1.ReplyH\x00\x12\"\n\x04more\x18\x03 \x01(\x0b\x32\x12.midstream.v1.MoreH\x00\x12\"\n\x04pong\x18\x04 \x01(\x0b\x32\x12.midstream.v1.PongH\x00\x12\'\n\x07go_away\x18\x05 \x01(\x0b\x32\x14.midstream.v1.GoAwayH\x00\x42\x06\n\x04kind\"@\n\x05Hello\x12\r\n\x05model\x18\x01 \x01(\t\x12\x18\n\x10partition_digest\x18\x02 \x01(\t\x12\x0e\n\x06\x63lient\x18\x03 \x01(\t\"L\n\x07Welcome\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x1a\n\x12max_request_nbytes\x18\x02 \x01(\x04\x12\x15\n\rmax_in_flight\x18\x03 \x01(\r\"t\n\x07Request\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x15\n\rfirst_segment\x18\x02 \x01(\r\x12\x10\n\x08\x62udget_s\x18\x03 \x01(\x01\x12\x0f\n\x07tensors\x18\x04 \x03(\t\x12#\n\x06pieces\x18\x05 \x03(\x0b\x32\x13.midstream.v1.Piece\"%\n\x05Piece\x12\x0e\n\x06tensor\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"7\n\x04More\x12\n\n\x02id\x18\x01 \x01(\x04\x12#\n\x06pieces\x18\x02 \x03(\x0b\x32\x13.midstream.v1.Piece\"\x14\n\x06\x43\x61ncel\x12\n\n\x02id\x18\x01 \x01(\x04\"\x9b\x01\n\x05Reply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\"\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\x12\x0f\n\x07tensors\x18\x03 \x03(\t\x12#\n\x06pieces\x18\x04 \x03(\x0b\x32\x13.midstream.v1.Piece\x12,\n\x07timings\x18\x05 \x01(\x0b\x32\x1b.midstream.v1.ServerTimings\"j\n\rServerTimings\x12\x12\n\nreceived_s\x18\x01 \x01(\x01\x12\x12\n\nfinished_s\x18\x02 \x01(\x01\x12\x0f\n\x07queue_s\x18\x03 \x01(\x01\x12\x10\n\x08\x64\x65\x63ode_s\x18\x04 \x01(\x01\x12\x0e\n\x06tail_s\x18\x05 \x01(\x01\"9\n\x04Ping\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0f\n\x07padding\x18\x02 \x01(\x0c\x12\x14\n\x0creply_nbytes\x18\x03 \x01(\r\"G\n\x04Pong\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0f\n\x07padding\x18\x02 \x01(\x0c\x12\x12\n\nreceived_s\x18\x03 \x01(\x01\x12\x0e\n\x06sent_s\x18\x04 \x01(\x01\",\n\x06GoAway\x12\"\n\x06reason\x18\x01 \x01(\x0b\x32\x12.google.rpc.Status\"\'\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"p\n\x0cInferRequest\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x13.midstream.v1.Hello\x12\x15\n\rfirst_segment\x18\x02 \x01(\r\x12%\n\x07tensors\x18\x03 \x03(\x0b\x32\x14.midstream.v1.Tensor\"a\n\nInferReply\x12%\n\x07tensors\x18\x01 \x03(\x0b\x32\x14.midstream.v1.Tensor\x12,\n\x07timings\x18\x02 \x01(\x0b\x32\x1b.midstream.v1.ServerTimings\" \n\x0f\x44\x65scribeRequest\x12\r\n\x05model\x18\x01 \x01(\t\"D\n\rDescribeReply\x12\x0e\n\x06server\x18\x01 \x01(\t\x12#\n\x06models\x18\x02 \x03(\x0b\x32\x13.midstream.v1.Model\"\x92\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cgraph_digest\x18\x02 \x01(\t\x12\x18\n\x10partition_digest\x18\x03 \x01(\t\x12*\n\x04\x63uts\x18\x04 \x03(\x0b\x32\x1c.midstream.v1.CutDescription\x12\x0e\n\x06\x63odecs\x18\x05 \x03(\t\x12\x0f\n\x07profile\x18\x06 \x01(\t\"a\n\x0e\x43utDescription\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\thead_runs\x18\x02 \x03(\r\x12\x30\n\x07tensors\x18\x03 \x03(\x0b\x32\x1f.midstream.v1.TensorDescription\"?\n\x11TensorDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\t2\xdb\x01\n\tMidstream\x12G\n\x07Session\x12\x1b.midstream.v1.ClientMessage\x1a\x1b.midstream.v1.ServerMessage(\x01\x30\x01\x12=\n\x05Infer\x12\x1a.midstream.v1.InferRequest\x1a\x18.midstream.v1.InferReply\x12\x46\n\x08\x44\x65scribe\x12\x1d.midstream.v1.DescribeRequest\x1a\x1b.midstream.v1.DescribeReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!midstream_wire/v1/midstream.proto\x12\x0cmidstream.v1\x1a\x17google/rpc/status.proto\"\xd7\x01\n\rClientMessage\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.midstream.v1.HelloH\x00\x12(\n\x07request\x18\x02 \x01(\x0b\x32\x15.midstream.v1.RequestH\x00\x12\"\n\x04more\x18\x03 \x01(\x0b\x32\x12.midstream.v1.MoreH\x00\x12&\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x14.midstream.v1.CancelH\x00\x12\"\n\x04ping\x18\x05 \x01(\x0b\x32\x12.midstream.v1.PingH\x00\x42\x06\n\x04kind\"\xd8\x01\n\rServerMessage\x12(\n\x07welcome\x18\x01 \x01(\x0b\x32\x15.midstream.v1.WelcomeH\x00\x12$\n\x05reply\x18\x02 \x01(\x0b\x32\x13.midstream.v1.ReplyH\x00\x12\"\n\x04more\x18\x03 \x01(\x0b\x32\x12.midstream.v1.MoreH\x00\x12\"\n\x04pong\x18\x04 \x01(\x0b\x32\x12.midstream.v1.PongH\x00\x12\'\n\x07go_away\x18\x05 \x01(\x0b\x32\x14.midstream.v1.GoAwayH\x00\x42\x06\n\x04kind\"@\n\x05Hello\x12\r\n\x05model\x18\x01 \x01(\t\x12\x18\n\x10partition_digest\x18\x02 \x01(\t\x12\x0e\n\x06\x63lient\x18\x03 \x01(\t\"L\n\x07Welcome\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x1a\n\x12max_request_nbytes\x18\x02 \x01(\x04\x12\x15\n\rmax_in_flight\x18\x03 \x01(\r\"\x87\x01\n\x07Request\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x15\n\rfirst_segment\x18\x02 \x01(\r\x12\x10\n\x08\x62udget_s\x18\x03 \x01(\x01\x12\x0f\n\x07tensors\x18\x04 \x03(\t\x12#\n\x06pieces\x18\x05 \x03(\x0b\x32\x13.midstream.v1.Piece\x12\x11\n\ttransform\x18\x06 \x01(\t\"%\n\x05Piece\x12\x0e\n\x06tensor\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"7\n\x04More\x12\n\n\x02id\x18\x01 \x01(\x04\x12#\n\x06pieces\x18\x02 \x03(\x0b\x32\x13.midstream.v1.Piece\"\x14\n\x06\x43\x61ncel\x12\n\n\x02id\x18\x01 \x01(\x04\"\x9b\x01\n\x05Reply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\"\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\x12\x0f\n\x07tensors\x18\x03 \x03(\t\x12#\n\x06pieces\x18\x04 \x03(\x0b\x32\x13.midstream.v1.Piece\x12,\n\x07timings\x18\x05 \x01(\x0b\x32\x1b.midstream.v1.ServerTimings\"j\n\rServerTimings\x12\x12\n\nreceived_s\x18\x01 \x01(\x01\x12\x12\n\nfinished_s\x18\x02 \x01(\x01\x12\x0f\n\x07queue_s\x18\x03 \x01(\x01\x12\x10\n\x08\x64\x65\x63ode_s\x18\x04 \x01(\x01\x12\x0e\n\x06tail_s\x18\x05 \x01(\x01\"9\n\x04Ping\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0f\n\x07padding\x18\x02 \x01(\x0c\x12\x14\n\x0creply_nbytes\x18\x03 \x01(\r\"G\n\x04Pong\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0f\n\x07padding\x18\x02 \x01(\x0c\x12\x12\n\nreceived_s\x18\x03 \x01(\x01\x12\x0e\n\x06sent_s\x18\x04 \x01(\x01\",\n\x06GoAway\x12\"\n\x06reason\x18\x01 \x01(\x0b\x32\x12.google.rpc.Status\"\'\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"\x83\x01\n\x0cInferRequest\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x13.midstream.v1.Hello\x12\x15\n\rfirst_segment\x18\x02 \x01(\r\x12%\n\x07tensors\x18\x03 \x03(\x0b\x32\x14.midstream.v1.Tensor\x12\x11\n\ttransform\x18\x04 \x01(\t\"a\n\nInferReply\x12%\n\x07tensors\x18\x01 \x03(\x0b\x32\x14.midstream.v1.Tensor\x12,\n\x07timings\x18\x02 \x01(\x0b\x32\x1b.midstream.v1.ServerTimings\" \n\x0f\x44\x65scribeRequest\x12\r\n\x05model\x18\x01 \x01(\t\"D\n\rDescribeReply\x12\x0e\n\x06server\x18\x01 \x01(\t\x12#\n\x06models\x18\x02 \x03(\x0b\x32\x13.midstream.v1.Model\"\x92\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cgraph_digest\x18\x02 \x01(\t\x12\x18\n\x10partition_digest\x18\x03 \x01(\t\x12*\n\x04\x63uts\x18\x04 \x03(\x0b\x32\x1c.midstream.v1.CutDescription\x12\x0e\n\x06\x63odecs\x18\x05 \x03(\t\x12\x0f\n\x07profile\x18\x06 \x01(\t\"\x99\x01\n\x0e\x43utDescription\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\thead_runs\x18\x02 \x03(\r\x12\x30\n\x07tensors\x18\x03 \x03(\x0b\x32\x1f.midstream.v1.TensorDescription\x12\x36\n\ntransforms\x18\x04 \x03(\x0b\x32\".midstream.v1.TransformDescription\"V\n\x14TransformDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x07tensors\x18\x02 \x03(\x0b\x32\x1f.midstream.v1.TensorDescription\"?\n\x11TensorDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\t2\xdb\x01\n\tMidstream\x12G\n\x07Session\x12\x1b.midstream.v1.ClientMessage\x1a\x1b.midstream.v1.ServerMessage(\x01\x30\x01\x12=\n\x05Infer\x12\x1a.midstream.v1.InferRequest\x1a\x18.midstream.v1.InferReply\x12\x46\n\x08\x44\x65scribe\x12\x1d.midstream.v1.DescribeRequest\x1a\x1b.midstream.v1.DescribeReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,40 +40,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HELLO']._serialized_end=577
   _globals['_WELCOME']._serialized_start=579
   _globals['_WELCOME']._serialized_end=655
-  _globals['_REQUEST']._serialized_start=657
-  _globals['_REQUEST']._serialized_end=773
-  _globals['_PIECE']._serialized_start=775
-  _globals['_PIECE']._serialized_end=812
-  _globals['_MORE']._serialized_start=814
-  _globals['_MORE']._serialized_end=869
-  _globals['_CANCEL']._serialized_start=871
-  _globals['_CANCEL']._serialized_end=891
-  _globals['_REPLY']._serialized_start=894
-  _globals['_REPLY']._serialized_end=1049
-  _globals['_SERVERTIMINGS']._serialized_start=1051
-  _globals['_SERVERTIMINGS']._serialized_end=1157
-  _globals['_PING']._serialized_start=1159
-  _globals['_PING']._serialized_end=1216
-  _globals['_PONG']._serialized_start=1218
-  _globals['_PONG']._serialized_end=1289
-  _globals['_GOAWAY']._serialized_start=1291
-  _globals['_GOAWAY']._serialized_end=1335
-  _globals['_TENSOR']._serialized_start=1337
-  _globals['_TENSOR']._serialized_end=1376
-  _globals['_INFERREQUEST']._serialized_start=1378
-  _globals['_INFERREQUEST']._serialized_end=1490
-  _globals['_INFERREPLY']._serialized_start=1492
-  _globals['_INFERREPLY']._serialized_end=1589
-  _globals['_DESCRIBEREQUEST']._serialized_start=1591
-  _globals['_DESCRIBEREQUEST']._serialized_end=1623
-  _globals['_DESCRIBEREPLY']._serialized_start=1625
-  _globals['_DESCRIBEREPLY']._serialized_end=1693
-  _globals['_MODEL']._serialized_start=1696
-  _globals['_MODEL']._serialized_end=1842
-  _globals['_CUTDESCRIPTION']._serialized_start=1844
-  _globals['_CUTDESCRIPTION']._serialized_end=1941
-  _globals['_TENSORDESCRIPTION']._serialized_start=1943
-  _globals['_TENSORDESCRIPTION']._serialized_end=2006
-  _globals['_MIDSTREAM']._serialized_start=2009
-  _globals['_MIDSTREAM']._serialized_end=2228
+  _globals['_REQUEST']._serialized_start=658
+  _globals['_REQUEST']._serialized_end=793
+  _globals['_PIECE']._serialized_start=795
+  _globals['_PIECE']._serialized_end=832
+  _globals['_MORE']._serialized_start=834
+  _globals['_MORE']._serialized_end=889
+  _globals['_CANCEL']._serialized_start=891
+  _globals['_CANCEL']._serialized_end=911
+  _globals['_REPLY']._serialized_start=914
+  _globals['_REPLY']._serialized_end=1069
+  _globals['_SERVERTIMINGS']._serialized_start=1071
+  _globals['_SERVERTIMINGS']._serialized_end=1177
+  _globals['_PING']._serialized_start=1179
+  _globals['_PING']._serialized_end=1236
+  _globals['_PONG']._serialized_start=1238
+  _globals['_PONG']._serialized_end=1309
+  _globals['_GOAWAY']._serialized_start=1311
+  _globals['_GOAWAY']._serialized_end=1355
+  _globals['_TENSOR']._serialized_start=1357
+  _globals['_TENSOR']._serialized_end=1396
+  _globals['_INFERREQUEST']._serialized_start=1399
+  _globals['_INFERREQUEST']._serialized_end=1530
+  _globals['_INFERREPLY']._serialized_start=1532
+  _globals['_INFERREPLY']._serialized_end=1629
+  _globals['_DESCRIBEREQUEST']._serialized_start=1631
+  _globals['_DESCRIBEREQUEST']._serialized_end=1663
+  _globals['_DESCRIBEREPLY']._serialized_start=1665
+  _globals['_DESCRIBEREPLY']._serialized_end=1733
+  _globals['_MODEL']._serialized_start=1736
+  _globals['_MODEL']._serialized_end=1882
+  _globals['_CUTDESCRIPTION']._serialized_start=1885
+  _globals['_CUTDESCRIPTION']._serialized_end=2038
+  _globals['_TRANSFORMDESCRIPTION']._serialized_start=2040
+  _globals['_TRANSFORMDESCRIPTION']._serialized_end=2126
+  _globals['_TENSORDESCRIPTION']._serialized_start=2128
+  _globals['_TENSORDESCRIPTION']._serialized_end=2191
+  _globals['_MIDSTREAM']._serialized_start=2194
+  _globals['_MIDSTREAM']._serialized_end=2413
 # @@protoc_insertion_point(module_scope)

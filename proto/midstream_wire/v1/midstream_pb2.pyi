@@ -56,18 +56,20 @@ class Welcome(_message.Message):
     def __init__(self, server: _Optional[str] = ..., max_request_nbytes: _Optional[int] = ..., max_in_flight: _Optional[int] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("id", "first_segment", "budget_s", "tensors", "pieces")
+    __slots__ = ("id", "first_segment", "budget_s", "tensors", "pieces", "transform")
     ID_FIELD_NUMBER: _ClassVar[int]
     FIRST_SEGMENT_FIELD_NUMBER: _ClassVar[int]
     BUDGET_S_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     PIECES_FIELD_NUMBER: _ClassVar[int]
+    TRANSFORM_FIELD_NUMBER: _ClassVar[int]
     id: int
     first_segment: int
     budget_s: float
     tensors: _containers.RepeatedScalarFieldContainer[str]
     pieces: _containers.RepeatedCompositeFieldContainer[Piece]
-    def __init__(self, id: _Optional[int] = ..., first_segment: _Optional[int] = ..., budget_s: _Optional[float] = ..., tensors: _Optional[_Iterable[str]] = ..., pieces: _Optional[_Iterable[_Union[Piece, _Mapping]]] = ...) -> None: ...
+    transform: str
+    def __init__(self, id: _Optional[int] = ..., first_segment: _Optional[int] = ..., budget_s: _Optional[float] = ..., tensors: _Optional[_Iterable[str]] = ..., pieces: _Optional[_Iterable[_Union[Piece, _Mapping]]] = ..., transform: _Optional[str] = ...) -> None: ...
 
 class Piece(_message.Message):
     __slots__ = ("tensor", "data")
@@ -156,14 +158,16 @@ class Tensor(_message.Message):
     def __init__(self, name: _Optional[str] = ..., payload: _Optional[bytes] = ...) -> None: ...
 
 class InferRequest(_message.Message):
-    __slots__ = ("hello", "first_segment", "tensors")
+    __slots__ = ("hello", "first_segment", "tensors", "transform")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     FIRST_SEGMENT_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
+    TRANSFORM_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     first_segment: int
     tensors: _containers.RepeatedCompositeFieldContainer[Tensor]
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., first_segment: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
+    transform: str
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., first_segment: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., transform: _Optional[str] = ...) -> None: ...
 
 class InferReply(_message.Message):
     __slots__ = ("tensors", "timings")
@@ -204,14 +208,24 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., graph_digest: _Optional[str] = ..., partition_digest: _Optional[str] = ..., cuts: _Optional[_Iterable[_Union[CutDescription, _Mapping]]] = ..., codecs: _Optional[_Iterable[str]] = ..., profile: _Optional[str] = ...) -> None: ...
 
 class CutDescription(_message.Message):
-    __slots__ = ("id", "head_runs", "tensors")
+    __slots__ = ("id", "head_runs", "tensors", "transforms")
     ID_FIELD_NUMBER: _ClassVar[int]
     HEAD_RUNS_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
+    TRANSFORMS_FIELD_NUMBER: _ClassVar[int]
     id: str
     head_runs: _containers.RepeatedScalarFieldContainer[int]
     tensors: _containers.RepeatedCompositeFieldContainer[TensorDescription]
-    def __init__(self, id: _Optional[str] = ..., head_runs: _Optional[_Iterable[int]] = ..., tensors: _Optional[_Iterable[_Union[TensorDescription, _Mapping]]] = ...) -> None: ...
+    transforms: _containers.RepeatedCompositeFieldContainer[TransformDescription]
+    def __init__(self, id: _Optional[str] = ..., head_runs: _Optional[_Iterable[int]] = ..., tensors: _Optional[_Iterable[_Union[TensorDescription, _Mapping]]] = ..., transforms: _Optional[_Iterable[_Union[TransformDescription, _Mapping]]] = ...) -> None: ...
+
+class TransformDescription(_message.Message):
+    __slots__ = ("name", "tensors")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    tensors: _containers.RepeatedCompositeFieldContainer[TensorDescription]
+    def __init__(self, name: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[TensorDescription, _Mapping]]] = ...) -> None: ...
 
 class TensorDescription(_message.Message):
     __slots__ = ("name", "dtype", "shape")
