@@ -152,11 +152,8 @@ def test_a_plan_made_in_python_is_one_that_a_session_takes(part: midstream.Parti
     edge = midstream.profile(part, slowdown=50, runs=3)
     assert edge.device.label().endswith("(emulated 50x slower)")
     link = midstream.link("10Gbit", downlink="1Gbit", rtt="100us")
-    assert (link.uplink_bps, link.downlink_bps, link.rtt_s) == (
-        1e10,
-        1e9,
-        pytest.approx(1e-4),
-    )
+    assert (link.uplink_bps, link.downlink_bps) == (1e10, 1e9)
+    assert link.rtt_s == pytest.approx(1e-4)
     private = midstream.Constraints(min_depth=1)
     plan = midstream.plan(part, edge, cloud, link, constraints=private)
     assert plan.chosen.cut != "cloud-only"

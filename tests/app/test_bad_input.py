@@ -74,8 +74,11 @@ FLAGS = {
     "plan tiny.onnx --network lte --queue 5": (USAGE, "'5' has no unit"),
     "plan tiny.onnx --network lte --objective cheap": (USAGE, "--objective must be latency"),
     "pair tiny.onnx --objective cheap": (USAGE, "--objective must be latency"),
-    "plan tiny.onnx --network lte --codecs zip": (USAGE, "a codec must be one of raw"),
-    "plan tiny.onnx --network lte --deadline 1us": (FAILED, "loosen that constraint"),
+    "plan tiny.onnx --network lte --codecs zip --runs 3": (
+        USAGE,
+        "a codec must be one of raw",
+    ),
+    "plan tiny.onnx --network lte --deadline 1us --runs 3": (FAILED, "loosen that constraint"),
     "plan tiny.onnx --network lte --max-edge-memory 64": (USAGE, "'64' has no unit"),
     "plan tiny.onnx --network lte --edge nosuch.json": (USAGE, "must be a readable file"),
     "plan tiny.onnx --network lte --edge no-profile.json": (USAGE, "must be a profile as"),
@@ -84,8 +87,8 @@ FLAGS = {
     "demo -o demo.gif": (USAGE, "must be .png, .svg, .pdf"),
     "profile tiny.onnx --threads 0": (USAGE, "'--threads'"),
     "profile tiny.onnx --runs 1": (USAGE, "'--runs'"),
-    "profile tiny.onnx -o text.onnx/profile.json": (FAILED, "Not a directory"),
-    "partition tiny.onnx --no-measure -o text.onnx": (FAILED, "Not a directory"),
+    "profile tiny.onnx --runs 3 -o text.onnx/profile.json": (FAILED, "Not a directory"),
+    "partition tiny.onnx --no-measure --runs 3 -o text.onnx": (FAILED, "Not a directory"),
     "partition tiny.onnx --at nosuch": (USAGE, "--at must be the name of a layer"),
     "verify tiny.onnx --cuts some": (USAGE, "--cuts must be partition or all"),
     "verify tiny.onnx --codec zip": (USAGE, "a codec must be one of raw"),
@@ -177,7 +180,7 @@ def test_an_edge_does_not_hide_that_its_server_is_none(
 def test_an_edge_that_does_not_fit_its_server_is_told(
     command: Run, cloud: Cloud, flags: str, code: int, part: str
 ) -> None:
-    done = command(f"edge run {flags} --server {cloud.address} --json")
+    done = command(f"edge run {flags} --server {cloud.address} --runs 3 --json")
     assert part in done.complaint
     assert done.code == code
 

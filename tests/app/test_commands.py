@@ -112,8 +112,11 @@ def test_a_pair_runs_every_strategy_and_leaves_nothing_behind(
             assert times["total_s"] == pytest.approx(sum(times[name] for name in FIELDS))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("count", [2, 4], ids=["while it starts", "while it runs"])
+@pytest.mark.parametrize(
+    ("number", "count"),
+    [(signal.SIGINT, 2), (signal.SIGINT, 4), (signal.SIGTERM, 4)],
+    ids=["Ctrl-C while it starts", "Ctrl-C while it runs", "SIGTERM while it runs"],
+)
 def test_a_pair_that_is_interrupted_leaves_nothing_behind(
     start: Start, number: signal.Signals, count: int
 ) -> None:

@@ -80,6 +80,7 @@ def plan(
         raise UsageError(
             "a plan needs a link: give --network lte, or --uplink 8Mbit --rtt 40ms"
         )
+    queue_s = parse_duration(queue) if queue is not None else 0.0
     if draw is not None:
         check_picture(draw)
     part = open_partition(model, feed=feed)
@@ -89,7 +90,6 @@ def plan(
     planner = Planner(
         part, at_edge, in_cloud, objective=planning.objective, constraints=planning.constraints
     )
-    queue_s = parse_duration(queue) if queue is not None else 0.0
     made = planner.plan(link, queue_s=queue_s)
     rows = envelope_of(planner, link, queue_s=queue_s, from_bps=FROM_BPS, to_bps=TO_BPS)
     if draw is not None:
