@@ -153,10 +153,12 @@ def read_inputs(
     specs: Sequence[TensorSpec],
     source: str | Path | None,
     *,
-    count: int,
+    count: int | None,
     seed: int = 0,
 ) -> Iterator[dict[str, Array]]:
     """`count` inputs, each a dict of arrays by input name, cycling through a short source.
+
+    Where `count` is None, every sample of the source once; of random inputs, one.
 
     `specs` are the inputs of the network with its preprocessing in front. `source` is a
     picture, a folder of pictures, an .npz (a key per input; first axis: samples), an .npy, or
@@ -164,7 +166,7 @@ def read_inputs(
     before the first input is asked for; raises `UsageError`.
     """
     if source is None:
-        return _random_inputs(feed, specs, count=count, seed=seed)
+        return _random_inputs(feed, specs, count=1 if count is None else count, seed=seed)
     path = Path(source)
     if not path.exists():
         raise UsageError(f"no such file or folder: {path} (inputs are pictures, .npz or .npy)")
@@ -181,10 +183,10 @@ def read_inputs(
 
 
 def _picture_inputs(
-    feed: Feed, spec: TensorSpec, paths: Sequence[Path], *, count: int
+    feed: Feed, spec: TensorSpec, paths: Sequence[Path], *, count: int | None
 ) -> Iterator[dict[str, Array]]:
     batch, height, width, _ = _concrete(feed, spec)
-    for sample in range(count):
+    for sample in range(-(-len(paths) // batch) if count is None else count):
         pictures = [
             samples.read_picture(
                 paths[(sample * batch + i) % len(paths)],

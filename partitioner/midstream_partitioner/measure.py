@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, final
 
 import onnx
 
@@ -22,7 +22,7 @@ from midstream_partitioner.profile import CodecCost, Layer, LayerProfile, Profil
 from midstream_partitioner.runtime import Executor, trace_kernels
 from midstream_wire.codecs import codec as codec_called
 from midstream_wire.codecs import decode, encode_bytes
-from midstream_wire.tensors import Array, TensorSpec
+from midstream_wire.tensors import Array
 
 #: Called with the number of steps done and the number of steps in all.
 Progress = Callable[[int, int], None]
@@ -31,8 +31,17 @@ Progress = Callable[[int, int], None]
 #: runs the next one slower than in a tight loop: 5-30 % for a network of 5 ms.
 PAUSE_S = 0.05
 
-#: Codecs whose cost is measured at every cut that they accept.
+#: Codecs whose cost is measured at every cut that they accept, unless others are named.
 CODECS = ("raw", "lossless", "half", "int8", "int8c", "png", "jpeg", "webp")
+
+#: All that is calibrated: for activations from lossless down to coarse steps of the
+#: entropy-coded quantizer, for pictures the range of qualities that people use.
+LADDER = (
+    *("raw", "lossless", "half", "int8", "int8c"),
+    *("ec:0.125", "ec:0.25", "ec:0.5", "ec:1", "ec:2", "ecc:0.25", "ecc:0.5", "ecc:1"),
+    *("png", "jpeg:95", "jpeg:90", "jpeg:75", "jpeg:50", "jpeg:25"),
+    *("webp:95", "webp:80", "webp:50", "webp:25"),
+)
 
 
 def no_progress(done: int, total: int) -> None:
@@ -115,6 +124,23 @@ def profile_segments(
         ),
     )
     return here.slowed(device.slowdown)
+
+
+def profile_codecs(
+    chain: Chain,
+    samples: Sequence[State],
+    *,
+    codecs: Sequence[str] = LADDER,
+    progress: Progress = no_progress,
+) -> tuple[CodecCost, ...]:
+    """Time every codec at every cut of a whole chain on `samples`, at full speed."""
+    chain = chain.at_speed(1.0)
+    walks = [_walk(chain, sample) for sample in samples]
+    costs: list[CodecCost] = []
+    for k in range(chain.last):
+        costs += _codec_costs(chain.partition, k, [walk[k] for walk in walks], codecs)
+        progress(k + 1, chain.last)
+    return tuple(costs)
 
 
 def _sample(run: Callable[[], object], runs: int, progress: Progress) -> list[float]:
@@ -215,45 +241,64 @@ def _codec_costs(
     states: Sequence[State],
     codecs: Sequence[str],
 ) -> Iterator[CodecCost]:
-    """Cost of each codec that takes at least one of the tensors crossing cut `k`.
-
-    Tensors that a codec does not take travel losslessly beside the others.
-    """
-    specs = partition.crossing(k)
-    for name in codecs:
-        kind = codec_called(name)
-        shapes = [(spec, states[0][spec.name].shape) for spec in specs]
-        if not any(kind.accepts(spec.dtype, shape) for spec, shape in shapes):
-            continue
+    """Cost of each codec that takes at least one of the tensors crossing cut `k`."""
+    for name in codecs_at(partition, k, states[0], codecs):
         sizes, encodes, decodes = [], [], []
         for state in states:
             for _ in range(max(1, 5 // len(states))):
                 time.sleep(PAUSE_S / 5)
-                size, encode_s, decode_s = _exchange(name, specs, state)
-                sizes.append(size)
-                encodes.append(encode_s)
-                decodes.append(decode_s)
+                made = exchange(partition, k, state, name)
+                sizes.append(made.payload_nbytes)
+                encodes.append(made.encode_s)
+                decodes.append(made.decode_s)
         yield CodecCost(
             cut=partition.cuts[k].id,
-            codec=kind.id,
+            codec=name,
             payload_nbytes=round(sum(sizes) / len(sizes)),
             encode_s=Stat.of(encodes).median_s,
             decode_s=Stat.of(decodes).median_s,
         )
 
 
-def _exchange(
-    name: str, specs: Sequence[TensorSpec], state: State
-) -> tuple[int, float, float]:
-    kind = codec_called(name)
+def codecs_at(
+    partition: Partition, k: int, state: State, codecs: Sequence[str]
+) -> tuple[str, ...]:
+    """The ids of those `codecs` that take at least one of the tensors crossing cut `k`."""
+    found: dict[str, None] = {}
+    for name in codecs:
+        kind = codec_called(name)
+        specs = partition.crossing(k)
+        if any(kind.accepts(spec.dtype, state[spec.name].shape) for spec in specs):
+            found[kind.id] = None
+    return tuple(found)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What crosses a cut, encoded and decoded again: bytes, seconds, and what arrives."""
+
+    payload_nbytes: int
+    encode_s: float
+    decode_s: float
+    delivered: dict[str, Array]
+
+
+def exchange(partition: Partition, k: int, state: State, codec: str) -> Exchange:
+    """Send what crosses cut `k` to ourselves with `codec`.
+
+    Tensors that it does not take travel losslessly beside the others.
+    """
+    kind = codec_called(codec)
     size, encode_s, decode_s = 0, 0.0, 0.0
-    for spec in specs:
+    delivered = {}
+    for spec in partition.crossing(k):
         array = state[spec.name]
         started = time.perf_counter()
         payload = encode_bytes(kind, array)
         encoded = time.perf_counter()
-        decode(payload, spec, max_nbytes=array.nbytes)
+        delivered[spec.name] = decode(payload, spec, max_nbytes=array.nbytes)
         decode_s += time.perf_counter() - encoded
         encode_s += encoded - started
         size += len(payload)
-    return size, encode_s, decode_s
+    return Exchange(size, encode_s, decode_s, delivered)

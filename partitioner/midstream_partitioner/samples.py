@@ -73,9 +73,11 @@ def read_picture(
 
 
 def read_arrays(
-    path: Path, specs: Sequence[TensorSpec], *, count: int
+    path: Path, specs: Sequence[TensorSpec], *, count: int | None
 ) -> Iterator[dict[str, Array]]:
-    """`count` inputs from an .npz or .npy, cycling; raises `UsageError` before the first.
+    """`count` inputs from an .npz or .npy, cycling; every one once where it is None.
+
+    Raises `UsageError` before the first.
 
     The first axis counts samples: an array of the input's own rank is taken in steps of the
     input's first dimension (1 where that is open), one of a rank more in single entries.
@@ -94,7 +96,9 @@ def read_arrays(
     length = next(iter(lengths.values()), 1)
     return (
         {name: np.asarray(batch[i], order="C") for name, batch in batches.items()}
-        for i in itertools.islice(itertools.cycle(range(length)), count)
+        for i in itertools.islice(
+            itertools.cycle(range(length)), length if count is None else count
+        )
     )
 
 

@@ -1,0 +1,249 @@
+"""What every codec at every cut costs in bits and in accuracy, measured on a user's samples.
+
+A calibration belongs to one partition and lies beside it as calibration.json. A budget says
+how much accuracy a plan may give away; the calibration says which codecs keep to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, final
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from midstream_partitioner.profile import Count
+from midstream_wire.errors import ModelError, UsageError
+
+FILE = "calibration.json"
+#: What an interrupted calibration leaves beside the partition, to go on from.
+PARTIAL_FILE = "calibration.partial.npz"
+
+#: A relative deviation is never more than this: what it is where the whole network gives
+#: zeros, or where one side gives a number and the other none.
+MOST_DEVIATION = 1e6
+
+_CONFIG = ConfigDict(extra="forbid")
+_Name = Annotated[str, Field(max_length=4096)]
+_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+_Deviation = Annotated[float, Field(ge=0, le=MOST_DEVIATION, allow_inf_nan=False)]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+@final
+@checked_dataclass(frozen=True, slots=True, config=_CONFIG)
+class Fidelity:
+    """What crosses `cut` encoded with `codec`: its size, and what that does to the answers.
+
+    Sizes are means per sample and the 95th percentile; bits are per element of the tensors
+    that cross. The deviation of a sample's outputs is relative to the unsplit network's,
+    ||y' - y|| / ||y||, of several outputs the largest; `cosine` and `agreement` are means over
+    the samples, of several outputs the smallest, and `agreement` is the share of places whose
+    largest entry along the last axis stays where it was. `top1` is the accuracy with this
+    codec, or the mean of the user's metric, and the losses are in points (hundredths) of what
+    the unsplit network reaches. Without data all of these are None; without labels or a
+    metric, the last three.
+    """
+
+    cut: _Name
+    codec: _Name
+    payload_nbytes: Count
+    payload_p95_nbytes: Count
+    bits_per_element: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    relative_l2_mean: _Deviation | None = None
+    relative_l2_worst: _Deviation | None = None
+    cosine: Annotated[float, Field(ge=-1.001, le=1.001, allow_inf_nan=False)] | None = None
+    agreement: _Share | None = None
+    top1: _Finite | None = None
+    top1_loss: _Finite | None = None
+    top5_loss: _Finite | None = None
+
+
+@final
+@checked_dataclass(frozen=True, config=_CONFIG)
+class Calibration:
+    """The fidelity of every codec at every cut of the partition `partition_digest`.
+
+    `data` says what it was measured on. `metric` is what `top1` means, "top-1" or the name of
+    the user's function, and None where there were neither labels nor a metric; `whole` is the
+    unsplit network's. Without data (`generated`) only the sizes mean anything.
+    """
+
+    graph_digest: _Digest
+    partition_digest: _Digest
+    data: _Name
+    generated: bool
+    samples: Annotated[int, Field(ge=1, lt=1 << 31)]
+    metric: _Name | None
+    whole: _Finite | None
+    rows: tuple[Fidelity, ...]
+    kind: Literal["calibration"] = "calibration"
+
+    @cached_property
+    def _index(self) -> dict[tuple[str, str], Fidelity]:
+        return {(row.cut, row.codec): row for row in self.rows}
+
+    def find(self, cut: str, codec: str) -> Fidelity | None:
+        """What was measured of `codec` at the cut with the id `cut`, if anything was."""
+        return self._index.get((cut, codec))
+
+    @property
+    def codecs(self) -> tuple[str, ...]:
+        """All codecs that were measured at any cut, in the order of measurement."""
+        return tuple(dict.fromkeys(row.codec for row in self.rows))
+
+    def to_json(self) -> str:
+        return _CALIBRATION.dump_json(self, indent=1).decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes, *, source: str = "the calibration") -> Calibration:
+        """Parse what `to_json` wrote; `UsageError` naming the first wrong field."""
+        try:
+            return _CALIBRATION.validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the document"
+            raise UsageError(
+                f"{source} must be a calibration as `midstream calibrate` writes it; {where}: "
+                f"{first['msg'].lower()}: calibrate again"
+            ) from None
+
+
+_CALIBRATION = TypeAdapter(Calibration)
+
+
+def save_calibration(calibration: Calibration, folder: Path) -> Path:
+    """Write `calibration` beside the partition in `folder`; what was partial is done."""
+    path = folder / FILE
+    path.write_text(calibration.to_json() + "\n")
+    (folder / PARTIAL_FILE).unlink(missing_ok=True)
+    return path
+
+
+def load_calibration(folder: Path, *, partition_digest: str) -> Calibration | None:
+    """The calibration kept beside a partition, or None where there is none.
+
+    Raises `UsageError` if it is malformed and `ModelError` if it is of another partition.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    found = Calibration.from_json(path.read_bytes(), source=str(path))
+    if found.partition_digest != partition_digest:
+        raise ModelError(
+            f"{path} must be of the partition beside it, {partition_digest[:12]} (not "
+            f"{found.partition_digest[:12]}): run `midstream calibrate {folder}` again, or "
+            "remove the file"
+        )
+    return found
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much accuracy may be given away; a bound that is None binds nothing.
+
+    `max_loss` is in points of top-1 (or of the user's metric), `min_agreement` a share,
+    `max_error` the relative L2 deviation of the worst sample. Raises `UsageError` for values
+    out of range.
+    """
+
+    max_loss: float | None = None
+    min_agreement: float | None = None
+    max_error: float | None = None
+    default: bool = field(default=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, most in (("max_loss", 100.0), ("min_agreement", 1.0), ("max_error", 1e6)):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= most:
+                raise UsageError(f"{name} must be from 0 to {most:g} (not {value!r})")
+
+    def __bool__(self) -> bool:
+        """Whether anything is bounded."""
+        return (self.max_loss, self.min_agreement, self.max_error) != (None, None, None)
+
+    def check(self, calibration: Calibration | None) -> None:
+        """`UsageError` if `calibration` cannot tell what keeps to this budget."""
+        if calibration is None or calibration.generated:
+            raise UsageError(
+                "a budget of accuracy needs a calibration on data: run `midstream calibrate "
+                "PARTITION --data ...` and plan with that partition"
+            )
+        if self.max_loss is not None and calibration.metric is None:
+            raise UsageError(
+                "max_loss needs a calibration with labels or a metric: calibrate with "
+                "--labels or --metric, or bound min_agreement or max_error instead"
+            )
+
+    def objection(self, row: Fidelity, metric: str | None) -> str | None:
+        """Why what `row` tells breaks the budget; None if it keeps to it."""
+        if (
+            self.max_loss is not None
+            and row.top1_loss is not None
+            and row.top1_loss > self.max_loss + ROUNDING
+        ):
+            return (
+                f"loses {row.top1_loss:.3g} points of {metric or 'top-1'}, "
+                f"{self.max_loss:g} allowed"
+            )
+        if (
+            self.min_agreement is not None
+            and row.agreement is not None
+            and row.agreement < self.min_agreement - ROUNDING
+        ):
+            return (
+                f"agrees in {row.agreement * 100:.4g} %, {self.min_agreement * 100:.4g} % "
+                "asked for"
+            )
+        if (
+            self.max_error is not None
+            and row.relative_l2_worst is not None
+            and row.relative_l2_worst > self.max_error + ROUNDING
+        ):
+            return (
+                f"deviates by {row.relative_l2_worst:.3g} at worst, {self.max_error:g} allowed"
+            )
+        return None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "max_loss": self.max_loss,
+            "min_agreement": self.min_agreement,
+            "max_error": self.max_error,
+            "default": self.default,
+        }
+
+    def describe(self, metric: str | None) -> str:
+        """ "at most 0.5 points of top-1 lost, at least 98.5 % agreement"."""
+        said = []
+        if self.max_loss is not None:
+            said.append(f"at most {self.max_loss:g} points of {metric or 'top-1'} lost")
+        if self.min_agreement is not None:
+            said.append(f"at least {self.min_agreement * 100:.4g} % agreement")
+        if self.max_error is not None:
+            said.append(f"at most {self.max_error:g} relative L2 at worst")
+        return ", ".join(said) or "nothing bounded"
+
+
+#: Shares and points are quotients: 99 of 100 must pass for 99 %.
+ROUNDING = 1e-9
+
+#: What is kept to when nothing was asked, by what the calibration knows (docs/codecs.md).
+#: A sample of labels is a noisy estimate of the loss; agreement, which bounds it from above,
+#: is not.
+LABELLED = Budget(max_loss=0.5, min_agreement=0.985, default=True)
+BY_METRIC = Budget(max_loss=0.5, default=True)
+UNLABELLED = Budget(min_agreement=0.99, max_error=0.1, default=True)
+TOP1 = "top-1"
+
+
+def default_budget(calibration: Calibration) -> Budget:
+    """The budget for a plan that names none, over a calibration on data."""
+    if calibration.metric is None:
+        return UNLABELLED
+    return LABELLED if calibration.metric == TOP1 else BY_METRIC
