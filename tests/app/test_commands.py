@@ -242,6 +242,14 @@ COMMANDS = dict(commands_of(typer.main.get_command(app)))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_on_the_pages(schema: Schema, name: str) -> None:
+    prints_json = any("--json" in each.opts for each in COMMANDS[name].params)
+    told = any(f"{each} ".startswith(f"midstream {name} ") for each in schema.documents)
+    assert told == prints_json
+    assert f"    midstream {name}" in (ROOT / "docs" / "cli.md").read_text()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help_explains_and_gives_examples(name: str) -> None:
     done = CliRunner().invoke(app, [*name.split(), "--help"], terminal_width=200)
     assert done.exit_code == 0
