@@ -191,7 +191,7 @@ class _Work:
             singles = _unstacked(
                 {spec.name: states[k][spec.name] for spec in self._crossing(k)}, len(samples)
             )
-            sent = [exchange(self._chain.partition, k, single, name) for single in singles]
+            sent = [exchange(self._chain, k, single, name) for single in singles]
             at = self.found[rows, index]
             at[:, _NBYTES] = [each.payload_nbytes for each in sent]
             at[:, _ELEMENTS] = [sum(a.size for a in single.values()) for single in singles]

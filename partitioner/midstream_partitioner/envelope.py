@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from math import inf
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from midstream_partitioner.calibration import Calibration
 from midstream_partitioner.link import Link
 from midstream_partitioner.offers import Offer
 from midstream_partitioner.partition import Partition
@@ -91,6 +92,24 @@ class _Lines:
     late_base: Floats
     late_slope: Floats
 
+    def take(self, indices: NDArray[np.intp]) -> _Lines:
+        """The lines of some of the offers, in their order."""
+        columns = (getattr(self, each.name) for each in fields(self))
+        return _Lines(*(column[indices] for column in columns))
+
+    def dominated(self) -> NDArray[np.bool_]:
+        """By offer: whether another is never worse, and better or earlier in the order.
+
+        Such an offer wins nowhere. A codec that is slower and larger than another at the same
+        cut is one, so that a long ladder costs little.
+        """
+        columns = np.stack([getattr(self, each.name) for each in fields(self)])
+        never_worse = (columns[:, :, None] <= columns[:, None, :]).all(axis=0)
+        late = columns[3:]
+        faster = (late[:, :, None] < late[:, None, :]).any(axis=0)
+        earlier = np.tri(columns.shape[1], k=-1, dtype=bool).T
+        return np.asarray((never_worse & (faster | earlier)).any(axis=0), dtype=np.bool_)
+
     def winner(self, x: float, deadline_s: float) -> tuple[int, bool]:
         """Index of the best offer at `x`, and whether it is in time."""
         value = np.maximum(self.floor, self.base + self.slope * x)
@@ -124,6 +143,7 @@ def envelope(
     *,
     objective: str = "latency",
     constraints: Constraints = UNCONSTRAINED,
+    calibration: Calibration | None = None,
     queue_s: float = 0.0,
     from_bps: float = 0.0,
     to_bps: float = inf,
@@ -133,7 +153,14 @@ def envelope(
     Raises `PlanError` if the constraints leave no candidate at any bandwidth, and `UsageError`
     as `Planner` does.
     """
-    planner = Planner(partition, edge, cloud, objective=objective, constraints=constraints)
+    planner = Planner(
+        partition,
+        edge,
+        cloud,
+        objective=objective,
+        constraints=constraints,
+        calibration=calibration,
+    )
     return envelope_of(planner, link, queue_s=queue_s, from_bps=from_bps, to_bps=to_bps)
 
 
@@ -145,7 +172,10 @@ def envelope_of(
     from_bps: float = 0.0,
     to_bps: float = inf,
 ) -> Envelope:
-    """As `envelope`, from a planner that is there already. O(n^3) in its n candidates."""
+    """As `envelope`, from a planner that is there already.
+
+    O(n^3) in the n candidates that no other beats at every bandwidth, which are few.
+    """
     if not 0 <= from_bps < to_bps:
         raise UsageError(
             f"an envelope must span a range of bandwidths (not {from_bps:g} to {to_bps:g} "
@@ -154,8 +184,10 @@ def envelope_of(
     if not planner.allowed:
         planner.plan(link, queue_s=queue_s)  # raises, naming the nearest miss
     lines = _lines(planner, link, queue_s)
+    able = np.flatnonzero(~lines.dominated())
+    lines = lines.take(able)
     rows = [
-        _row(planner.allowed[index], edge_bps, in_time)
+        _row(planner.allowed[able[index]], edge_bps, in_time)
         for edge_bps, (index, in_time) in _pieces(lines, planner.deadline_s, from_bps, to_bps)
     ]
     if not any(row.in_time for row in rows):

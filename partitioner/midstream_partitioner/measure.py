@@ -109,7 +109,7 @@ def profile_segments(
     segments = _time_segments(chain, walks, runs, lambda n: progress(n, steps))
     costs: list[CodecCost] = []
     for k in range(min(last + 1, len(partition.segments))):
-        costs += _codec_costs(partition, k, [walk[k] for walk in walks], codecs)
+        costs += _codec_costs(chain, k, [walk[k] for walk in walks], codecs)
         progress(runs + 1 + k, steps)
     progress(steps, steps)
     here = Profile(
@@ -138,7 +138,7 @@ def profile_codecs(
     walks = [_walk(chain, sample) for sample in samples]
     costs: list[CodecCost] = []
     for k in range(chain.last):
-        costs += _codec_costs(chain.partition, k, [walk[k] for walk in walks], codecs)
+        costs += _codec_costs(chain, k, [walk[k] for walk in walks], codecs)
         progress(k + 1, chain.last)
     return tuple(costs)
 
@@ -236,23 +236,23 @@ def _cycle(values: Sequence[Any]) -> Iterator[Any]:
 
 
 def _codec_costs(
-    partition: Partition,
+    chain: Chain,
     k: int,
     states: Sequence[State],
     codecs: Sequence[str],
 ) -> Iterator[CodecCost]:
     """Cost of each codec that takes at least one of the tensors crossing cut `k`."""
-    for name in codecs_at(partition, k, states[0], codecs):
+    for name in codecs_at(chain.partition, k, states[0], codecs):
         sizes, encodes, decodes = [], [], []
         for state in states:
             for _ in range(max(1, 5 // len(states))):
                 time.sleep(PAUSE_S / 5)
-                made = exchange(partition, k, state, name)
+                made = exchange(chain, k, state, name)
                 sizes.append(made.payload_nbytes)
                 encodes.append(made.encode_s)
                 decodes.append(made.decode_s)
         yield CodecCost(
-            cut=partition.cuts[k].id,
+            cut=chain.partition.cuts[k].id,
             codec=name,
             payload_nbytes=round(sum(sizes) / len(sizes)),
             encode_s=Stat.of(encodes).median_s,
@@ -284,7 +284,7 @@ class Exchange:
     delivered: dict[str, Array]
 
 
-def exchange(partition: Partition, k: int, state: State, codec: str) -> Exchange:
+def exchange(chain: Chain, k: int, state: State, codec: str) -> Exchange:
     """Send what crosses cut `k` to ourselves with `codec`.
 
     Tensors that it does not take travel losslessly beside the others.
@@ -292,7 +292,7 @@ def exchange(partition: Partition, k: int, state: State, codec: str) -> Exchange
     kind = codec_called(codec)
     size, encode_s, decode_s = 0, 0.0, 0.0
     delivered = {}
-    for spec in partition.crossing(k):
+    for spec in chain.partition.crossing(k):
         array = state[spec.name]
         started = time.perf_counter()
         payload = encode_bytes(kind, array)

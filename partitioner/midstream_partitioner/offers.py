@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 from typing import final
 
+from midstream_partitioner.calibration import Calibration, Fidelity
 from midstream_partitioner.cuts import Cut
 from midstream_partitioner.device import Device
 from midstream_partitioner.link import Link
 from midstream_partitioner.partition import Partition
-from midstream_partitioner.profile import Profile
+from midstream_partitioner.profile import CodecCost, Profile
 from midstream_partitioner.timings import Estimate
 from midstream_wire.codecs import codec as codec_called
 from midstream_wire.errors import UsageError
@@ -24,6 +28,7 @@ class Offer:
     """Segments [0, k) on the edge, what crosses sent with `codec`; seconds and bytes.
 
     `edge_nbytes` are the weights that the edge must hold. `remote` is False for edge-only.
+    `fidelity` is what a calibration says of this cut and codec.
     """
 
     cut: Cut
@@ -38,6 +43,14 @@ class Offer:
     edge_nbytes: int
     lossless: bool
     remote: bool
+    fidelity: Fidelity | None = None
+
+    @property
+    def most_nbytes(self) -> int:
+        """The payload of nearly every request: the 95th percentile, if that is known."""
+        if self.fidelity is None:
+            return self.payload_nbytes
+        return max(self.payload_nbytes, self.fidelity.payload_p95_nbytes)
 
     @property
     def label(self) -> str:
@@ -91,31 +104,29 @@ class Offer:
         )
 
 
-def offers_of(partition: Partition, edge: Profile, cloud: Profile) -> tuple[Offer, ...]:
-    """All placements that both profiles know, by k and then in the order of measurement.
+def offers_of(
+    partition: Partition,
+    edge: Profile,
+    cloud: Profile,
+    calibration: Calibration | None = None,
+) -> tuple[Offer, ...]:
+    """All placements that the edge's profile knows, by k and then in the order of measurement.
 
-    The edge's profile may cover a prefix of the segments, the cloud's must cover all. Payload
-    sizes and encoding are the edge's measurements, decoding the cloud's; a codec counts where
-    both have measured it. Raises `UsageError` for profiles of another partition.
+    The edge's profile may cover a prefix of the segments, the cloud's must cover all. Encoding
+    is the edge's measurement, decoding the cloud's, as `_decoding` says. Payload sizes are the
+    calibration's where it has them from data, else the edge's. Raises `UsageError` for
+    profiles or a calibration of another partition.
     """
     count = len(partition.segments)
-    for side, profile in (("edge", edge), ("cloud", cloud)):
-        if profile.partition_digest != partition.digest:
-            raise UsageError(
-                f"the {side}'s profile must be of partition {partition.digest[:12]} "
-                f"(not {profile.partition_digest[:12]}): profile this partition there"
-            )
-    if len(cloud.segments) != count or len(cloud.replies_nbytes) != count + 1:
-        raise UsageError(
-            f"the cloud's profile must cover all {count} segments of {partition.name} "
-            f"(not {len(cloud.segments)}): profile the whole partition there"
-        )
-    decode_s = {(cost.cut, cost.codec): cost.decode_s for cost in cloud.codecs}
+    _check(partition, edge, cloud, calibration)
+    decode_s = _decoding(edge, cloud)
     index_of = {cut.id: k for k, cut in enumerate(partition.cuts)}
     offers = []
     for cost in edge.codecs:
         k = index_of.get(cost.cut, count)
-        if k < count and k <= len(edge.segments) and (cost.cut, cost.codec) in decode_s:
+        if k < count and k <= len(edge.segments):
+            known = calibration is not None and not calibration.generated
+            row = calibration.find(cost.cut, cost.codec) if calibration and known else None
             offers.append(
                 Offer(
                     cut=partition.cuts[k],
@@ -123,18 +134,70 @@ def offers_of(partition: Partition, edge: Profile, cloud: Profile) -> tuple[Offe
                     k=k,
                     head_s=edge.segments_s(0, k),
                     encode_s=cost.encode_s,
-                    decode_s=decode_s[cost.cut, cost.codec],
+                    decode_s=decode_s(cost),
                     tail_s=cloud.segments_s(k, count),
-                    payload_nbytes=cost.payload_nbytes,
+                    payload_nbytes=row.payload_nbytes if row else cost.payload_nbytes,
                     reply_nbytes=cloud.replies_nbytes[k],
                     edge_nbytes=partition.weight_nbytes(0, k),
-                    lossless=codec_called(cost.codec).lossless,
+                    lossless=is_lossless(cost.codec),
                     remote=True,
+                    fidelity=row,
                 )
             )
     if len(edge.segments) >= count:
         offers.append(_edge_only(partition, edge))
     return tuple(sorted(offers, key=lambda offer: offer.k))
+
+
+def is_lossless(codec: str) -> bool:
+    """Whether what `codec` names gives back the very bytes."""
+    return codec_called(codec).lossless
+
+
+def _check(
+    partition: Partition, edge: Profile, cloud: Profile, calibration: Calibration | None
+) -> None:
+    count = len(partition.segments)
+    for side, profile in (("edge", edge), ("cloud", cloud)):
+        if profile.partition_digest != partition.digest:
+            raise UsageError(
+                f"the {side}'s profile must be of partition {partition.digest[:12]} "
+                f"(not {profile.partition_digest[:12]}): profile this partition there"
+            )
+    if calibration is not None and calibration.partition_digest != partition.digest:
+        raise UsageError(
+            f"the calibration must be of partition {partition.digest[:12]} (not "
+            f"{calibration.partition_digest[:12]}): calibrate this partition"
+        )
+    if len(cloud.segments) != count or len(cloud.replies_nbytes) != count + 1:
+        raise UsageError(
+            f"the cloud's profile must cover all {count} segments of {partition.name} "
+            f"(not {len(cloud.segments)}): profile the whole partition there"
+        )
+
+
+def _decoding(edge: Profile, cloud: Profile) -> Callable[[CodecCost], float]:
+    """Seconds that the cloud needs for decoding, by the edge's cost.
+
+    A cloud measures the usual codecs when it starts, not the whole ladder of every edge's
+    calibration. What it has not measured takes it as long as the edge, times what the cloud
+    is faster at decoding what both have measured at that cut (or at any).
+    """
+    measured = {(cost.cut, cost.codec): cost.decode_s for cost in cloud.codecs}
+    ratios: defaultdict[str, list[float]] = defaultdict(list)
+    for cost in edge.codecs:
+        found_s = measured.get((cost.cut, cost.codec))
+        if found_s is not None and cost.decode_s > 0:
+            ratios[cost.cut].append(found_s / cost.decode_s)
+    every = [ratio for each in ratios.values() for ratio in each] or [1.0]
+
+    def decode_s(cost: CodecCost) -> float:
+        found_s = measured.get((cost.cut, cost.codec))
+        if found_s is None:
+            return cost.decode_s * median(ratios[cost.cut] or every)
+        return found_s
+
+    return decode_s
 
 
 def _edge_only(partition: Partition, edge: Profile) -> Offer:

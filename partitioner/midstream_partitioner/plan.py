@@ -12,6 +12,12 @@ from fnmatch import fnmatchcase
 from math import inf
 from typing import final
 
+from midstream_partitioner.calibration import (
+    Budget,
+    Calibration,
+    Fidelity,
+    default_budget,
+)
 from midstream_partitioner.cuts import CLOUD_ONLY, EDGE_ONLY
 from midstream_partitioner.device import Device
 from midstream_partitioner.link import Link
@@ -25,8 +31,8 @@ from midstream_wire.errors import PlanError, UsageError
 
 OBJECTIVES = ("latency", "throughput", "energy")
 
-#: Lossy codecs that a plan may choose unasked: half precision, and pictures as people send
-#: them anyway. The 8-bit codecs are chosen only by name.
+#: Lossy codecs that a plan may choose unasked where no calibration tells what they cost: half
+#: precision, and pictures as people send them anyway. All others are chosen only by name.
 LOSSY_BY_DEFAULT = ("half", "jpeg", "webp")
 PICTURES = ("jpeg", "webp")
 
@@ -40,6 +46,10 @@ class Constraints:
     of weight-bearing layers between the input and anything sent: 1 keeps the input private.
     `forbidden` are shell patterns on cut ids, cut labels and names of tensors that would
     cross. `codecs` are the only ones allowed, where given; `lossless` leaves out all others.
+    `max_payload_nbytes` bounds what is sent, at the 95th percentile where that is known.
+
+    `max_loss` (points of top-1, or of the user's metric), `min_agreement` (a share) and
+    `max_error` (relative L2 of the worst sample) need a calibration on data.
     """
 
     max_edge_nbytes: int | None = None
@@ -48,9 +58,13 @@ class Constraints:
     deadline_s: float | None = None
     codecs: tuple[str, ...] | None = None
     lossless: bool = False
+    max_payload_nbytes: int | None = None
+    max_loss: float | None = None
+    min_agreement: float | None = None
+    max_error: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_edge_nbytes", "min_depth", "deadline_s"):
+        for name in ("max_edge_nbytes", "min_depth", "deadline_s", "max_payload_nbytes"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise UsageError(
@@ -59,28 +73,66 @@ class Constraints:
         if self.codecs is not None:
             named = tuple(codec_called(name).id for name in self.codecs)
             object.__setattr__(self, "codecs", named)
+        Budget(self.max_loss, self.min_agreement, self.max_error)  # raises
 
-    def objection(self, offer: Offer) -> tuple[int, str] | None:
+    def budget(self, calibration: Calibration | None) -> Budget | None:
+        """The accuracy that may be given away, as far as a calibration can tell.
+
+        What was asked for, or the default where nothing was: neither a bound, nor codecs by
+        name, nor lossless ones. Raises `UsageError` for bounds without a calibration.
+        """
+        asked = Budget(self.max_loss, self.min_agreement, self.max_error)
+        if asked:
+            asked.check(calibration)
+            return asked
+        if calibration is None or calibration.generated or self.lossless or self.codecs:
+            return None
+        return default_budget(calibration)
+
+    def objection(
+        self, offer: Offer, budget: Budget | None = None, metric: str | None = None
+    ) -> tuple[int, str] | None:
         """Why `offer` may not be taken, whatever the link; None if it may.
 
-        The number tells how far it got: the higher, the nearer it was to being allowed.
+        `budget` is what `self.budget` gave, `metric` what its points are of. The number tells
+        how far the offer got: the higher, the nearer it was to being allowed.
         """
         if offer.remote:
             if self.codecs is not None and offer.codec not in self.codecs:
                 return 0, f"sends {offer.codec}, which is not among the codecs allowed"
             if self.lossless and not offer.lossless:
                 return 0, f"sends {offer.codec}, which is lossy"
-            if self.codecs is None and not _default(offer):
-                return 0, f"sends {offer.codec}, which is lossy and was not named"
+            excess = self._excess(offer, budget, metric)
+            if excess is not None:
+                return excess
             pattern = self._forbidding(offer)
             if pattern:
                 return 1, f"is forbidden by {pattern!r}"
             if offer.cut.depth < self.min_depth:
                 sent = "the input itself" if offer.k == 0 else f"layer {offer.cut.depth}"
                 return 2, f"sends {sent}, layer {self.min_depth} or deeper asked for"
+            most = self.max_payload_nbytes
+            if most is not None and offer.most_nbytes > most:
+                sizes = format_nbytes(offer.most_nbytes), format_nbytes(most)
+                return 3, f"sends {sizes[0]}, {sizes[1]} allowed"
         if self.max_edge_nbytes is not None and offer.edge_nbytes > self.max_edge_nbytes:
-            held, most = format_nbytes(offer.edge_nbytes), format_nbytes(self.max_edge_nbytes)
-            return 3, f"needs {held} of weights on the edge, {most} allowed"
+            held, limit = format_nbytes(offer.edge_nbytes), format_nbytes(self.max_edge_nbytes)
+            return 3, f"needs {held} of weights on the edge, {limit} allowed"
+        return None
+
+    def _excess(
+        self, offer: Offer, budget: Budget | None, metric: str | None
+    ) -> tuple[int, str] | None:
+        """What `offer` costs in accuracy beyond what is allowed, or beyond what is known."""
+        if offer.lossless:
+            return None
+        if budget is not None and offer.fidelity is not None:
+            broken = budget.objection(offer.fidelity, metric)
+            return None if broken is None else (1, broken)
+        if budget is not None and not budget.default:
+            return 0, f"sends {offer.codec}, which is lossy and was not calibrated"
+        if self.codecs is None and not _default(offer):
+            return 0, f"sends {offer.codec}, which is lossy and was not named"
         return None
 
     def _forbidding(self, offer: Offer) -> str | None:
@@ -104,7 +156,10 @@ def _default(offer: Offer) -> bool:
 @final
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One placement with its prediction over one link. `k` segments run on the edge."""
+    """One placement with its prediction over one link. `k` segments run on the edge.
+
+    `fidelity` is what a calibration says of its cut and codec.
+    """
 
     cut: str
     codec: str
@@ -116,6 +171,7 @@ class Candidate:
     throughput_hz: float
     lossless: bool
     label: str
+    fidelity: Fidelity | None = None
 
     @property
     def latency_s(self) -> float:
@@ -134,7 +190,8 @@ class Candidate:
 class Plan:
     """The best candidate, all others best first, and those that the constraints rule out.
 
-    `chosen` may be replaced by another of the candidates; `explain` then says so.
+    `chosen` may be replaced by another of the candidates; `explain` then says so. `accuracy`
+    says in words what the plan keeps to, and `budget` in figures where there are any.
     """
 
     chosen: Candidate
@@ -143,6 +200,8 @@ class Plan:
     link: Link
     objective: str
     rejected: tuple[tuple[Candidate, str], ...]
+    accuracy: str
+    budget: Budget | None = None
 
     def explain(self) -> str:
         """In one or two sentences: what wins, and by how much over what else there is."""
@@ -202,8 +261,10 @@ _WORSE = {
 class Planner:
     """What one partition on two devices can do, made once; `plan` then only prices a link.
 
-    Raises `UsageError` for an unknown objective, for profiles of another partition, and where
-    no profile has measured any of the codecs that the constraints name.
+    With a `calibration` on data, every codec that keeps to the budget is a candidate; without
+    one, only those of which it is known beforehand. Raises `UsageError` for an unknown
+    objective, for profiles or a calibration of another partition, for a budget that nothing
+    was calibrated for, and where no profile has measured any of the codecs named.
     """
 
     def __init__(
@@ -214,6 +275,7 @@ class Planner:
         *,
         objective: str = "latency",
         constraints: Constraints = UNCONSTRAINED,
+        calibration: Calibration | None = None,
     ) -> None:
         if objective not in OBJECTIVES:
             raise UsageError(
@@ -222,9 +284,14 @@ class Planner:
         self.objective = objective
         self.device: Device = edge.device
         self.deadline_s = inf if constraints.deadline_s is None else constraints.deadline_s
-        offers = offers_of(partition, edge, cloud)
+        offers = offers_of(partition, edge, cloud, calibration)
         _check_codecs(constraints, offers)
-        judged = [(offer, constraints.objection(offer)) for offer in offers]
+        self.budget = constraints.budget(calibration)
+        self.accuracy = _accuracy(constraints, self.budget, calibration)
+        metric = calibration.metric if calibration is not None else None
+        judged = [
+            (offer, constraints.objection(offer, self.budget, metric)) for offer in offers
+        ]
         self.allowed = tuple(offer for offer, objection in judged if objection is None)
         self._refused = tuple((offer, why) for offer, why in judged if why is not None)
 
@@ -255,6 +322,8 @@ class Planner:
             link=link,
             objective=self.objective,
             rejected=tuple((candidate, reason) for _, candidate, reason in rejected),
+            accuracy=self.accuracy,
+            budget=self.budget,
         )
 
     def candidate(self, offer: Offer, link: Link, queue_s: float) -> Candidate:
@@ -271,6 +340,7 @@ class Planner:
             throughput_hz=1 / period_s if period_s > 0 else inf,
             lossless=offer.lossless,
             label=offer.label,
+            fidelity=offer.fidelity,
         )
 
     def _rank(self, candidate: Candidate) -> tuple[float, float]:
@@ -285,14 +355,42 @@ def plan(
     *,
     objective: str = "latency",
     constraints: Constraints = UNCONSTRAINED,
+    calibration: Calibration | None = None,
     queue_s: float = 0.0,
 ) -> Plan:
     """The best placement of `partition` over `link`: a `Planner` used once.
 
     Raises `PlanError` if the constraints leave no candidate, `UsageError` as `Planner` does.
     """
-    planner = Planner(partition, edge, cloud, objective=objective, constraints=constraints)
+    planner = Planner(
+        partition,
+        edge,
+        cloud,
+        objective=objective,
+        constraints=constraints,
+        calibration=calibration,
+    )
     return planner.plan(link, queue_s=queue_s)
+
+
+def _accuracy(
+    constraints: Constraints, budget: Budget | None, calibration: Calibration | None
+) -> str:
+    """What plans under these constraints keep to, in a sentence without a full stop."""
+    if constraints.lossless:
+        return "lossless: only codecs that change nothing"
+    if budget is not None and calibration is not None:
+        whose = "by default" if budget.default else "as asked"
+        return (
+            f"{budget.describe(calibration.metric)} ({whose}), on {calibration.samples} "
+            f"samples of {calibration.data}"
+        )
+    if constraints.codecs is not None:
+        return "codecs as named, whatever they lose"
+    return (
+        "not calibrated: lossless codecs and half precision; of a picture, JPEG and WebP as "
+        "people send them"
+    )
 
 
 def _check_codecs(constraints: Constraints, offers: Sequence[Offer]) -> None:
