@@ -3,10 +3,12 @@
     resnet50.midstream/
         manifest.json           digests, cuts, tensor specs, what feeds the network
         segments/0.onnx ...     one model per segment
+        transforms/0.enc.onnx   two models per calibrated transform, if there are any
+        transforms/0.dec.onnx ...
         profiles/NAME.json      as measured on a device
 
-Nothing in a manifest is trusted: segments are checked against their digests when they are
-loaded, and names of files are never taken from it.
+Nothing in a manifest is trusted: segments and transforms are checked against their digests
+when they are loaded, and names of files are never taken from it.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from midstream_partitioner.cuts import MAX_NODES, Cut, check_runs, head_of, runs
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.partition import Partition, Segment
 from midstream_partitioner.profile import Profile
+from midstream_partitioner.transforms import MAX_TRANSFORMS, Transform, with_transforms
 from midstream_wire.errors import ModelError, UsageError
 from midstream_wire.tensors import DTYPES, TensorSpec
 
@@ -65,6 +68,17 @@ class _SpecEntry:
 
 @final
 @checked_dataclass(frozen=True, config=_CONFIG)
+class _TransformEntry:
+    name: _Name
+    cut: _Name
+    tensor: _Name
+    travels: _SpecEntry
+    encoder_digest: _Digest
+    decoder_digest: _Digest
+
+
+@final
+@checked_dataclass(frozen=True, config=_CONFIG)
 class _Manifest:
     format: Literal["midstream-partition-1"]
     name: _Name
@@ -76,6 +90,7 @@ class _Manifest:
     outputs: tuple[_Name, ...]
     specs: dict[_Name, _SpecEntry]
     feed: dict[str, Any]
+    transforms: Annotated[tuple[_TransformEntry, ...], Field(max_length=MAX_TRANSFORMS)] = ()
 
 
 _MANIFEST = TypeAdapter(_Manifest)
@@ -93,14 +108,20 @@ def save_partition(
     segments.mkdir(parents=True, exist_ok=True)
     manifest = folder / "manifest.json"
     models = [segment.model for segment in partition.segments]
+    pairs = [(each.encoder, each.decoder) for each in partition.transforms]
     manifest.unlink(missing_ok=True)
-    for old in segments.glob("*.onnx"):
+    for old in (*segments.glob("*.onnx"), *(folder / "transforms").glob("*.onnx")):
         old.unlink()
     for segment, model in zip(partition.segments, models, strict=True):
         (segments / f"{segment.index}.onnx").write_bytes(model)
+    for number, pair in enumerate(pairs):
+        for path, model in zip(_transform_paths(folder, number), pair, strict=True):
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(model)
     for profile in profiles:
         save_profile(profile, folder)
-    manifest.write_bytes(_MANIFEST.dump_json(_entry_of(partition), indent=1) + b"\n")
+    text = _MANIFEST.dump_json(_entry_of(partition), indent=1, exclude_defaults=True)
+    manifest.write_bytes(text + b"\n")
 
 
 def save_profile(profile: Profile, folder: Path) -> Path:
@@ -137,7 +158,8 @@ def load_partition(folder: Path) -> Partition:
         )
     try:
         entry = _MANIFEST.validate_json(manifest.read_bytes())
-        partition = _partition_of(entry, folder)
+        plain = _partition_of(entry, folder)
+        partition = with_transforms(plain, _transforms_of(entry, folder))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the document"
@@ -172,7 +194,23 @@ def _entry_of(partition: Partition) -> _Manifest:
         outputs=tuple(spec.name for spec in partition.outputs),
         specs={name: _SpecEntry(s.dtype, s.shape) for name, s in partition.specs.items()},
         feed=partition.feed.to_dict(),
+        transforms=tuple(
+            _TransformEntry(
+                name=each.name,
+                cut=each.cut,
+                tensor=each.tensor,
+                travels=_SpecEntry(each.spec.dtype, each.spec.shape),
+                encoder_digest=each.encoder_digest,
+                decoder_digest=each.decoder_digest,
+            )
+            for each in partition.transforms
+        ),
     )
+
+
+def _transform_paths(folder: Path, number: int) -> tuple[Path, Path]:
+    inside = folder / "transforms"
+    return inside / f"{number}.enc.onnx", inside / f"{number}.dec.onnx"
 
 
 def _length(runs: tuple[int, ...]) -> int:
@@ -217,3 +255,18 @@ def _partition_of(entry: _Manifest, folder: Path) -> Partition:
         specs=specs,
         feed=Feed.from_dict(entry.feed),
     )
+
+
+def _transforms_of(entry: _Manifest, folder: Path) -> list[Transform]:
+    return [
+        Transform(
+            each.cut,
+            each.name,
+            each.tensor,
+            TensorSpec(each.tensor, each.travels.dtype, each.travels.shape),
+            each.encoder_digest,
+            each.decoder_digest,
+            *_transform_paths(folder, number),
+        )
+        for number, each in enumerate(entry.transforms)
+    ]

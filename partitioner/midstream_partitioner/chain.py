@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import final
 
+from midstream_partitioner.adapter import Adapter, Compiled
 from midstream_partitioner.partition import Partition, fuse
 from midstream_partitioner.runtime import Executor
 from midstream_wire.errors import ModelError, TensorError
@@ -41,6 +42,7 @@ class Chain:
             (index, index + 1): Executor(partition.segments[index].model, threads=threads)
             for index in range(self.first, self.last)
         }
+        self._transforms = Compiled(threads)
 
     def at_speed(self, slowdown: float) -> Chain:
         """The same compiled segments at another speed; what is fused later is not shared."""
@@ -81,6 +83,15 @@ class Chain:
         if self.slowdown > 1.0:
             time.sleep((self.slowdown - 1.0) * (time.perf_counter() - started))
         return arrays
+
+    def transform(self, k: int, name: str) -> Adapter:
+        """What goes over cut `k` under the transform called `name`; "" changes nothing.
+
+        Compiled when it is first used. Raises `UsageError` for one that the cut has not.
+        """
+        return Adapter(
+            self.partition, k, name, compiled=self._transforms, slowdown=self.slowdown
+        )
 
     def _check_range(self, first: int, last: int) -> None:
         if not self.first <= first <= last <= self.last:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, Any, final
 
 import onnx
 
@@ -20,8 +20,11 @@ from midstream_partitioner.cuts import Cut, cut_of
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.graph import Graph
 from midstream_partitioner.intake import Network
-from midstream_wire.errors import ModelError
+from midstream_wire.errors import ModelError, UsageError
 from midstream_wire.tensors import DTYPES, TensorSpec
+
+if TYPE_CHECKING:
+    from midstream_partitioner.transforms import Transform
 
 #: protobuf cannot serialize a message of 2 GiB or more.
 MAX_SEGMENT_NBYTES = (2 << 30) - 1
@@ -46,21 +49,8 @@ class Segment:
     @property
     def model(self) -> bytes:
         """The serialized ONNX model; `ModelError` if a file no longer has the digest."""
-        if isinstance(self.source, bytes):
-            return self.source
-        try:
-            data = self.source.read_bytes()
-        except OSError as error:
-            raise ModelError(
-                f"segment {self.index} must be in {self.source}, which cannot be read "
-                f"({error.strerror}): write the partition again"
-            ) from None
-        if hashlib.sha256(data).hexdigest() != self.digest:
-            raise ModelError(
-                f"segment {self.index} must have digest {self.digest[:12]}; {self.source} has "
-                "other content: write the partition again"
-            )
-        return data
+        what = f"segment {self.index}"
+        return read_model(self.source, self.digest, what=what, max_nbytes=MAX_SEGMENT_NBYTES)
 
 
 @final
@@ -68,7 +58,8 @@ class Segment:
 class Partition:
     """Segments 0..K-1 and the K+1 cuts around them: cloud-only first, edge-only last.
 
-    `digest` is what the two sides compare: over the segments, the cuts and the tensor specs.
+    `digest` is what the two sides compare: over the segments, the cuts, the tensor specs and
+    the transforms, where there are any.
     """
 
     name: str
@@ -80,21 +71,48 @@ class Partition:
     specs: Mapping[str, TensorSpec]
     feed: Feed
     digest: str = field(init=False)
+    transforms: tuple[Transform, ...] = ()
 
     def __post_init__(self) -> None:
-        content = {
+        content: dict[str, Any] = {
             "segments": [segment.digest for segment in self.segments],
             "cuts": [[cut.id, *cut.tensors] for cut in self.cuts],
             "inputs": [spec.name for spec in self.inputs],
             "outputs": [spec.name for spec in self.outputs],
             "specs": {name: [s.dtype, *s.shape] for name, s in sorted(self.specs.items())},
         }
+        if self.transforms:
+            content["transforms"] = [transform.digest for transform in self.transforms]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         object.__setattr__(self, "digest", hashlib.sha256(text.encode()).hexdigest())
 
     def crossing(self, k: int) -> tuple[TensorSpec, ...]:
         """What the cloud receives when the edge ran segments [0, k)."""
         return tuple(self.specs[name] for name in self.cuts[k].tensors)
+
+    def transforms_at(self, k: int) -> dict[str, tuple[Transform, ...]]:
+        """The transforms that what crosses cut `k` may go through, by name."""
+        found: dict[str, tuple[Transform, ...]] = {}
+        for transform in self.transforms:
+            if transform.cut == self.cuts[k].id:
+                found[transform.name] = (*found.get(transform.name, ()), transform)
+        return found
+
+    def travelling(self, k: int, transform: str = "") -> tuple[TensorSpec, ...]:
+        """What is on the wire between segments k-1 and k: as it crosses, or transformed.
+
+        Raises `UsageError` for a transform that cut `k` does not have.
+        """
+        specs = {spec.name: spec for spec in self.crossing(k)}
+        if transform:
+            known = self.transforms_at(k)
+            if transform not in known:
+                raise UsageError(
+                    f"a transform at {self.cuts[k].id} must be one of "
+                    f"{', '.join(known) or 'none, for it has none'} (not {transform[:64]!r})"
+                )
+            specs |= {each.tensor: each.spec for each in known[transform]}
+        return tuple(specs.values())
 
     def outputs_from(self, k: int) -> tuple[TensorSpec, ...]:
         """The network's outputs that segments [k, K) make: what a reply carries."""
@@ -112,6 +130,29 @@ class Partition:
     def weight_nbytes(self, first: int, last: int) -> int:
         """Bytes of weights in segments [first, last)."""
         return sum(segment.weight_nbytes for segment in self.segments[first:last])
+
+
+def read_model(source: bytes | Path, digest: str, *, what: str, max_nbytes: int) -> bytes:
+    """The bytes of a model, from memory or from a file that must still have the digest.
+
+    Raises `ModelError` about `what`; a file larger than `max_nbytes` is not read.
+    """
+    if isinstance(source, bytes):
+        return source
+    try:
+        too_large = source.stat().st_size > max_nbytes
+        data = b"" if too_large else source.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"{what} must be in {source}, which cannot be read ({error.strerror}): write the "
+            "partition again"
+        ) from None
+    if too_large or hashlib.sha256(data).hexdigest() != digest:
+        raise ModelError(
+            f"{what} must have digest {digest[:12]}; {source} has other content: write the "
+            "partition again"
+        )
+    return data
 
 
 def partition(network: Network, cuts: Iterable[Cut]) -> Partition:
