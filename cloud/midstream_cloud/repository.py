@@ -9,8 +9,13 @@ from typing import final
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import Profile
+from midstream_partitioner.transforms import expansion
 from midstream_wire.codecs import CODECS
-from midstream_wire.descriptions import CutDescription, ModelDescription
+from midstream_wire.descriptions import (
+    CutDescription,
+    ModelDescription,
+    TransformDescription,
+)
 from midstream_wire.errors import CloudRefused, ModelError, ProtocolError, UsageError
 from midstream_wire.frames import Code, Hello
 from midstream_wire.tensors import TensorSpec
@@ -28,16 +33,26 @@ class Model:
     profile: Profile | None = None
 
     def assemble(
-        self, first_segment: int, names: Sequence[str], *, max_nbytes: int
+        self, first_segment: int, names: Sequence[str], *, transform: str = "", max_nbytes: int
     ) -> Incoming:
-        """What a request for the segments from `first_segment` on has to bring."""
+        """What a request for the segments from `first_segment` on has to bring.
+
+        `max_nbytes` bounds the decoded tensors, and what a transform makes of them.
+        """
         last = len(self.partition.segments) - 1
         if not 0 <= first_segment <= last:
             raise ProtocolError(
                 f"first_segment must be 0 to {last} for {self.name!r} (not {first_segment}): "
                 "cut the same partition on both sides"
             )
-        return Incoming(names, self.partition.crossing(first_segment), max_nbytes=max_nbytes)
+        crossing = self.partition.crossing(first_segment)
+        try:
+            specs = self.partition.travelling(first_segment, transform)
+        except UsageError as error:
+            raise ProtocolError(str(error)) from None
+        pairs = zip(crossing, specs, strict=True)
+        growth = max((expansion(*pair) for pair in pairs), default=1.0)
+        return Incoming(names, specs, max_nbytes=int(max_nbytes / max(1.0, growth)))
 
     def returns(self, first_segment: int) -> tuple[TensorSpec, ...]:
         """What a reply to such a request carries."""
@@ -51,7 +66,15 @@ class Model:
             graph_digest=partition.graph_digest,
             partition_digest=partition.digest,
             cuts=tuple(
-                CutDescription(cut.id, cut.runs, partition.crossing(k))
+                CutDescription(
+                    cut.id,
+                    cut.runs,
+                    partition.crossing(k),
+                    tuple(
+                        TransformDescription(name, partition.travelling(k, name))
+                        for name in partition.transforms_at(k)
+                    ),
+                )
                 for k, cut in enumerate(partition.cuts)
             ),
             codecs=CODECS,
@@ -79,8 +102,11 @@ class Repository:
         threads: int = 1,
         slowdown: float = 1.0,
     ) -> Model:
-        """Compile a partition's segments and hold them under `name`."""
+        """Compile a partition's segments and transforms, and hold them under `name`."""
         chain = Chain(partition, threads=threads, slowdown=slowdown)
+        for k in range(len(partition.cuts)):
+            for transform in partition.transforms_at(k):
+                chain.transform(k, transform).compile_decoders()
         model = Model(name, partition, chain, profile)
         self.hold(model)
         return model

@@ -103,11 +103,19 @@ class Midstream(midstream_pb2_grpc.MidstreamServicer):
         incoming = model.assemble(
             request.first_segment,
             request.tensors,
+            transform=request.transform,
             max_nbytes=service.limits.max_request_nbytes,
         )
         for piece in request.pieces:
             incoming.feed(piece)
-        job = Job(model, request.first_segment, incoming.result(), received_s, service.clock())
+        job = Job(
+            model=model,
+            first_segment=request.first_segment,
+            tensors=incoming.result(),
+            received_s=received_s,
+            decoded_s=service.clock(),
+            transform=request.transform,
+        )
         return await asyncio.wrap_future(service.tails.submit(job))
 
 

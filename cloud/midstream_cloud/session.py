@@ -78,6 +78,7 @@ class _Arriving:
     """A request that is not complete yet."""
 
     first_segment: int
+    transform: str
     incoming: Incoming
     deadline_s: float | None
 
@@ -182,10 +183,13 @@ class Session:
                 "for a reply before the next one",
             )
         incoming = self._model.assemble(
-            request.first_segment, request.tensors, max_nbytes=limits.max_request_nbytes
+            request.first_segment,
+            request.tensors,
+            transform=request.transform,
+            max_nbytes=limits.max_request_nbytes,
         )
         deadline_s = arrived_s + request.budget_s if request.budget_s else None
-        return _Arriving(request.first_segment, incoming, deadline_s)
+        return _Arriving(request.first_segment, request.transform, incoming, deadline_s)
 
     async def _continue(self, more: More, arrived_s: float) -> None:
         if more.id in self._arriving:
@@ -227,6 +231,7 @@ class Session:
             received_s=received_s,
             decoded_s=self._service.clock(),
             deadline_s=arriving.deadline_s,
+            transform=arriving.transform,
         )
         try:
             future = self._service.tails.submit(job)

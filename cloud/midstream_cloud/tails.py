@@ -42,7 +42,8 @@ class Job:
     """One request's tail: which segments, on what, and by when.
 
     Clock readings: `received_s` when the last piece had arrived, `decoded_s` when the tensors
-    stood ready, `deadline_s` from when on nobody waits for the answer.
+    stood ready, `deadline_s` from when on nobody waits for the answer. `transform` names what
+    the tensors went through, and have to go back.
     """
 
     model: Model
@@ -51,11 +52,19 @@ class Job:
     received_s: float
     decoded_s: float
     deadline_s: float | None = None
+    transform: str = ""
 
     @property
-    def kind(self) -> tuple[str, int]:
+    def kind(self) -> tuple[str, int, str]:
         """What decides how long it takes."""
-        return self.model.name, self.first_segment
+        return self.model.name, self.first_segment, self.transform
+
+    def restored(self) -> Mapping[str, Array]:
+        """The tensors as they crossed the cut."""
+        if not self.transform:
+            return self.tensors
+        adapter = self.model.chain.transform(self.first_segment, self.transform)
+        return adapter.decode(self.tensors)
 
 
 @final
@@ -81,7 +90,7 @@ class Tails:
         self._lock = threading.Lock()
         self._unfinished = 0
         self._work_s = 0.0  # estimated, of all that is unfinished
-        self._estimates_s: dict[tuple[str, int], float] = {}
+        self._estimates_s: dict[tuple[str, int, str], float] = {}
 
     def submit(self, job: Job) -> Future[Answer]:
         """Queue a job. Cancelling the future drops it unless it runs already.
@@ -126,8 +135,10 @@ class Tails:
         queue_s = started_s - job.decoded_s
         if job.deadline_s is not None and started_s > job.deadline_s:
             raise _too_late(queue_s)
-        chain = job.model.chain
-        made = chain.run(job.tensors, job.first_segment, len(job.model.partition.segments))
+        tensors = job.restored()
+        restored_s = self._clock()
+        last = len(job.model.partition.segments)
+        made = job.model.chain.run(tensors, job.first_segment, last)
         ran_s = self._clock()
         names = [spec.name for spec in job.model.returns(job.first_segment)]
         payloads = {name: _encode(made[name]) for name in names}
@@ -136,8 +147,8 @@ class Tails:
             received_s=job.received_s,
             finished_s=self._clock(),
             queue_s=queue_s,
-            decode_s=job.decoded_s - job.received_s,
-            tail_s=ran_s - started_s,
+            decode_s=job.decoded_s - job.received_s + restored_s - started_s,
+            tail_s=ran_s - restored_s,
         )
         return Answer(payloads, timings)
 

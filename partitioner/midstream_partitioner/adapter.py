@@ -64,6 +64,11 @@ class Adapter:
         for transform in self._transforms.values():
             self._encoder(transform)
 
+    def compile_decoders(self) -> None:
+        """The same for the first `decode`."""
+        for transform in self._transforms.values():
+            self._decoder(transform)
+
     def encode(self, state: Mapping[str, Array]) -> dict[str, Array]:
         """What travels instead of the tensors of `state` that cross.
 
