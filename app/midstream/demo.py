@@ -18,8 +18,7 @@ from midstream_lab.networks import digits_split
 from midstream_lab.pair import CloudSetting, EdgeSetting, Say, run_pairs
 from midstream_partitioner.artefact import save_partition
 from midstream_partitioner.chain import Chain
-from midstream_wire.codecs import codec as codec_called
-from midstream_wire.codecs import decode, encode_bytes
+from midstream_partitioner.crossing import decode_crossing, encode_crossing
 from midstream_wire.errors import UsageError
 
 NETWORK = "resnet18"
@@ -103,9 +102,7 @@ def digits_accuracy(codecs: Sequence[str] = ("raw", "half", "int8")) -> list[Acc
     found = []
     for codec in codecs:
         state = chain.run({name: batch}, 0, k)
-        for spec in part.crossing(k):
-            payload = encode_bytes(codec_called(codec), state[spec.name])
-            state[spec.name] = decode(payload, spec, max_nbytes=state[spec.name].nbytes)
+        state |= decode_crossing(chain, k, codec, encode_crossing(chain, k, codec, state))
         made = chain.run(state, k, last)[part.outputs[0].name]
         label = part.cuts[k].label
         found.append(Accuracy(label, codec, whole, _top1(made, labels), len(labels)))

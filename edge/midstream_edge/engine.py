@@ -23,6 +23,7 @@ from midstream_edge.pace import LocalPace, give_up_at
 from midstream_edge.requests import Action, Event, Request, Stage
 from midstream_edge.worker import HEAD, REST, Alarms, Worker
 from midstream_partitioner.chain import Chain
+from midstream_partitioner.crossing import parse_codec
 from midstream_partitioner.timings import Timings
 from midstream_wire.errors import (
     CloudRefused,
@@ -30,6 +31,7 @@ from midstream_wire.errors import (
     DeadlineExceeded,
     MidstreamError,
     PeerError,
+    TensorError,
     UsageError,
 )
 from midstream_wire.frames import Cancel, ClientFrame, Code, Hello, More, Reply, ServerFrame
@@ -167,11 +169,15 @@ class Engine:
         if stream is None:
             self._move(job, Event.FAILED, connection.error)
             return
+        try:
+            self._transform(job)
+        except MidstreamError as error:
+            self._move(job, Event.FAILED, error)
+            return
         if self._move(job, Event.CROSSED) is not Action.SEND:
             return
         self._alarms.at(job.late_s, partial(self._give_up, job.id))
-        names = tuple(spec.name for spec in self._partition.crossing(job.k))
-        stream.send(self._guard(job, names))
+        stream.send(self._guard(job))
         if connection.stream is not stream:
             # It may have broken before the request counted as sent, and nobody would know.
             self._move(job, Event.FAILED, connection.error)
@@ -179,6 +185,21 @@ class Engine:
             self._move(
                 job, Event.FAILED, _late_error("the edge was faster while learning its pace")
             )
+
+    def _transform(self, job: Job) -> None:
+        """What travels of the activation, which itself is kept for the local rest."""
+        assert job.state is not None
+        began_s = time.monotonic()
+        transform, kind = parse_codec(job.codec)
+        try:
+            travelling = self._chain.transform(job.k, transform).encode(job.state)
+        except TensorError:
+            # It holds a NaN or an infinity, so the codec will give way to lossless as well.
+            transform, job.codec = "", kind.id
+            travelling = self._chain.transform(job.k, "").encode(job.state)
+        job.transform, job.travelling = transform, travelling
+        if transform:
+            job.encode_s = time.monotonic() - began_s
 
     def _late_at(self, job: Job) -> tuple[float, bool]:
         """When to stop waiting for the cloud, and whether the rest has to be measured."""
@@ -215,10 +236,10 @@ class Engine:
 
     # The sender's thread, the alarms' and the connection's.
 
-    def _guard(self, job: Job, names: tuple[str, ...]) -> Iterator[ClientFrame]:
+    def _guard(self, job: Job) -> Iterator[ClientFrame]:
         """The request's frames; what goes wrong in encoding fails the request alone."""
         try:
-            yield from job.frames(names, self._chain.slowdown)
+            yield from job.frames(self._chain.slowdown)
         except MidstreamError as error:
             yield Cancel(job.id)
             self._move(job, Event.FAILED, error)

@@ -11,9 +11,10 @@ from midstream_edge.answers import Answer
 from midstream_edge.channel import Stream
 from midstream_edge.clock import ClockEstimate, CloudTimes, Exchange, split_timings
 from midstream_edge.requests import Request, Stage
+from midstream_partitioner.crossing import parse_codec
 from midstream_partitioner.timings import Timings
 from midstream_wire import frames
-from midstream_wire.codecs import codec, encode
+from midstream_wire.codecs import Codec, encode
 from midstream_wire.tensors import Array
 from midstream_wire.transfers import Incoming, request_frames
 
@@ -23,8 +24,8 @@ class Job:
     """A request's value, its tensors and its measurements. Times are of the edge's clock.
 
     `request` changes under the session's lock. Of the rest, the compute thread writes what
-    comes before sending, the sender `encode_s`, `payload_nbytes` and `sent_s`, the reader
-    `incoming` and `served`.
+    comes before sending, the sender then `encode_s`, `payload_nbytes` and `sent_s`, the
+    reader `incoming` and `served`.
     """
 
     __slots__ = (
@@ -46,6 +47,8 @@ class Job:
         "served",
         "state",
         "stream",
+        "transform",
+        "travelling",
         "unwanted",
     )
 
@@ -61,6 +64,9 @@ class Job:
         self.head_s = 0.0
         self.k = 0
         self.codec = ""
+        #: What of the state goes out, once; the names are those of what crosses.
+        self.travelling: Mapping[str, Array] | None = None
+        self.transform = ""  # that it has gone through
         self.stream: Stream | None = None
         self.asked_s = 0.0
         self.late_s = 0.0
@@ -77,15 +83,23 @@ class Job:
     def id(self) -> int:
         return self.request.id
 
-    def frames(self, names: tuple[str, ...], slowdown: float) -> Iterator[frames.ClientFrame]:
+    def frames(self, slowdown: float) -> Iterator[frames.ClientFrame]:
         """The request's frames, encoded when pulled, until nobody wants them any more."""
-        state = self.state
-        if state is None or self._is_dropped:
+        travelling, self.travelling = self.travelling, None
+        if travelling is None or self._is_dropped:
             return
-        payloads = {name: self._encode(state[name], slowdown) for name in names}
-        budget_s = max(1e-3, self.late_s - time.monotonic())
-        pulled = request_frames(self.id, self.k, payloads, budget_s=budget_s)
-        del state, payloads
+        _, kind = parse_codec(self.codec)
+        payloads = {
+            name: self._encode(kind, array, slowdown) for name, array in travelling.items()
+        }
+        pulled = request_frames(
+            self.id,
+            self.k,
+            payloads,
+            budget_s=max(1e-3, self.late_s - time.monotonic()),
+            transform=self.transform,
+        )
+        del travelling, payloads
         for frame in pulled:
             self.sent_s = time.monotonic()
             yield frame
@@ -98,9 +112,11 @@ class Job:
     def _is_dropped(self) -> bool:
         return self.unwanted or self.request.stage is Stage.DONE
 
-    def _encode(self, array: Array, slowdown: float) -> Iterator[bytes | memoryview]:
+    def _encode(
+        self, kind: Codec, array: Array, slowdown: float
+    ) -> Iterator[bytes | memoryview]:
         """Pieces of `array`; encoding takes `slowdown` times as long as it does here."""
-        pieces = encode(codec(self.codec), array)
+        pieces = encode(kind, array)
         while True:
             began_s = time.monotonic()
             piece = next(pieces, None)

@@ -19,8 +19,8 @@ from midstream_edge.pace import LocalPace
 from midstream_edge.probe import measure_link
 from midstream_edge.verdicts import is_settled
 from midstream_partitioner.chain import Chain
+from midstream_partitioner.crossing import full_id, parse_codec
 from midstream_partitioner.link import Link
-from midstream_wire.codecs import codec as find_codec
 from midstream_wire.descriptions import ModelDescription
 from midstream_wire.errors import UsageError
 from midstream_wire.frames import Hello
@@ -39,7 +39,8 @@ CLIENT = f"midstream {importlib.metadata.version('midstream')}"
 class EdgeSession:
     """Runs heads on this device and has the tails run in the cloud, many requests at a time.
 
-    `plan` is (k, codec): segments [0, k) run here, what crosses cut k is encoded by `codec`.
+    `plan` is (k, codec): segments [0, k) run here, what crosses cut k is encoded by `codec`,
+    which may name a transform of that cut in front: "klt:16+half".
     With k = K, or without a `server`, everything runs here and the network is not touched.
 
     The edge always answers: when the cloud refuses, is away or late, the request is finished
@@ -201,7 +202,10 @@ class EdgeSession:
                 f"a plan may run 0 to {self.chain.last} segments on this edge (not {k}): "
                 "plan again for what it holds"
             )
-        return k, find_codec(codec).id
+        transform, _ = parse_codec(codec)
+        if transform:
+            self.chain.transform(k, transform).compile_encoders()
+        return k, full_id(codec)
 
 
 def _check_setting(chain: Chain, *, alone: bool) -> None:

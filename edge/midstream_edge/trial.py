@@ -18,12 +18,11 @@ import numpy as np
 from midstream_edge.session import TIMEOUT_S, Answer, EdgeSession
 from midstream_partitioner.chain import Chain, State
 from midstream_partitioner.compare import argmax_equal, relative_error
+from midstream_partitioner.crossing import decode_crossing, encode_crossing, is_lossless
 from midstream_partitioner.partition import fuse
 from midstream_partitioner.plan import Candidate, Plan
 from midstream_partitioner.runtime import Executor
 from midstream_partitioner.timings import FIELDS, Timings
-from midstream_wire.codecs import codec as codec_called
-from midstream_wire.codecs import decode, encode_bytes
 from midstream_wire.tensors import Array
 
 #: Requests in a row under one strategy.
@@ -144,9 +143,7 @@ def run_trial(
 
 
 def _outcome(strategy: Strategy, answers: Sequence[Answer], judge: _Judge) -> Outcome:
-    verdicts = [
-        judge.verdict(strategy, number, answer) for number, answer in enumerate(answers)
-    ]
+    verdicts = [judge.verdict(number, answer) for number, answer in enumerate(answers)]
     return Outcome(
         strategy=strategy,
         measured=Timings(
@@ -174,15 +171,13 @@ class _Judge:
         self._originals = [self._whole.run(sample) for sample in inputs]
         self._delivered: dict[tuple[int, str, int], State] = {}
 
-    def verdict(
-        self, strategy: Strategy, number: int, answer: Answer
-    ) -> tuple[float, float, bool]:
+    def verdict(self, number: int, answer: Answer) -> tuple[float, float, bool]:
         """Error against what was delivered, error against the original, same argmax."""
         at = number % len(self._inputs)
         original = self._originals[at]
         expected: State = original
         if answer.reason is None:
-            expected = self._reference(strategy.candidate.k, strategy.candidate.codec, at)
+            expected = self._reference(answer.k, answer.codec, at)
         return (
             relative_error(expected, answer.outputs),
             relative_error(original, answer.outputs),
@@ -193,13 +188,12 @@ class _Judge:
         """The unsplit network's answer to what `codec` delivers of input `at` at cut `k`."""
         partition = self._chain.partition
         last = len(partition.segments)
-        if k == last or codec_called(codec).lossless:
+        if k == last or is_lossless(codec):
             return self._originals[at]
         if (k, codec, at) not in self._delivered:
             state = self._chain.run(self._inputs[at], 0, k)
-            for spec in partition.crossing(k):
-                payload = encode_bytes(codec_called(codec), state[spec.name])
-                state[spec.name] = decode(payload, spec, max_nbytes=state[spec.name].nbytes)
+            payloads = encode_crossing(self._chain, k, codec, state)
+            state |= decode_crossing(self._chain, k, codec, payloads)
             made: State = self._whole.run(state) if k == 0 else self._chain.run(state, k, last)
             self._delivered[k, codec, at] = made
         return self._delivered[k, codec, at]

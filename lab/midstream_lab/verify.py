@@ -16,14 +16,19 @@ from typing import Any, final
 
 from midstream_partitioner.chain import Chain, State
 from midstream_partitioner.compare import EXACT, argmax_equal, relative_error
+from midstream_partitioner.crossing import (
+    decode_crossing,
+    encode_crossing,
+    full_id,
+    is_lossless,
+    parse_codec,
+)
 from midstream_partitioner.cuts import Cut
 from midstream_partitioner.intake import Network
 from midstream_partitioner.measure import Progress, no_progress
 from midstream_partitioner.partition import Partition, fuse, partition
 from midstream_partitioner.runtime import Executor
-from midstream_wire.codecs import Codec, decode, encode_bytes
-from midstream_wire.codecs import codec as codec_called
-from midstream_wire.errors import MidstreamError
+from midstream_wire.errors import MidstreamError, UsageError
 from midstream_wire.tensors import Array
 
 Answer = dict[str, Array]
@@ -105,8 +110,13 @@ def verify_cuts(
     Only one split is in memory at a time. `tolerance` bounds the relative error; None takes
     `EXACT` for a lossless codec, and only reports the error of a lossy one.
     """
-    kind = codec_called(codec)
-    limit = _limit(kind, tolerance)
+    name = full_id(codec)
+    if parse_codec(name)[0]:
+        raise UsageError(
+            f"the transform of {name} belongs to a partition, and this network is not cut yet: "
+            "give the folder of the partition that was calibrated"
+        )
+    limit = _limit(name, tolerance)
     whole = Executor(network.model.SerializeToString(), threads=threads)
     expected = [dict(sample) | whole.run(sample) for sample in inputs]
     names = network.graph.outputs
@@ -114,10 +124,10 @@ def verify_cuts(
     rows = []
     for done, cut in enumerate(cuts):
         progress(done, len(cuts))
-        split = partial(_split, network, cut, inputs, threads=threads, kind=kind)
+        split = partial(_split, network, cut, inputs, threads=threads, codec=name)
         rows.append(_check(cut, split, wanted, limit))
     progress(len(cuts), len(cuts))
-    return Verification(kind.id, _finite(limit), tuple(rows))
+    return Verification(name, _finite(limit), tuple(rows))
 
 
 def verify_partition(
@@ -132,10 +142,12 @@ def verify_partition(
     """Try every placement of the chain against the unsplit network, fused from the segments.
 
     `tolerance` as in `verify_cuts`. With a lossless codec all placements must besides give
-    the same bits as the chain does on its own.
+    the same bits as the chain does on its own. With a transform, the cuts that have it are
+    tried; `UsageError` if none has.
     """
-    kind = codec_called(codec)
-    limit = _limit(kind, tolerance)
+    name = full_id(codec)
+    able = _able(part, parse_codec(name)[0])
+    limit = _limit(name, tolerance)
     last = len(part.segments)
     names = [spec.name for spec in part.outputs]
     whole = Executor(fuse(part, 0, last), threads=threads)
@@ -150,10 +162,12 @@ def verify_partition(
         progress(k, last + 1)
         if k:
             states = [chain.run(state, k - 1, k) for state in states]
-        placed = partial(_place, chain, inputs, states, k=k, kind=kind)
-        rows.append(_check(cut, placed, expected, limit, bits if kind.lossless else None))
+        if k not in able:
+            continue
+        placed = partial(_place, chain, inputs, states, k=k, codec=name)
+        rows.append(_check(cut, placed, expected, limit, bits if is_lossless(name) else None))
     progress(last + 1, last + 1)
-    return Verification(kind.id, _finite(limit), tuple(rows))
+    return Verification(name, _finite(limit), tuple(rows))
 
 
 @final
@@ -167,32 +181,29 @@ class _Crossing:
 
 
 def _split(
-    network: Network, cut: Cut, inputs: Sequence[State], *, threads: int, kind: Codec
+    network: Network, cut: Cut, inputs: Sequence[State], *, threads: int, codec: str
 ) -> list[_Crossing]:
     """Split `network` at `cut` alone, and run every input through it."""
     part = partition(network, [cut])
     chain, k = Chain(part, threads=threads), part.index_of(cut.id)
     states = [chain.run(sample, 0, k) for sample in inputs]
-    return _place(chain, inputs, states, k=k, kind=kind)
+    return _place(chain, inputs, states, k=k, codec=codec)
 
 
 def _place(
-    chain: Chain, inputs: Sequence[State], states: Sequence[State], *, k: int, kind: Codec
+    chain: Chain, inputs: Sequence[State], states: Sequence[State], *, k: int, codec: str
 ) -> list[_Crossing]:
     """What comes of every input, whose state in front of segment `k` is known."""
-    return [_cross(chain, *pair, k, kind) for pair in zip(inputs, states, strict=True)]
+    return [_cross(chain, *pair, k, codec) for pair in zip(inputs, states, strict=True)]
 
 
-def _cross(chain: Chain, sample: State, state: State, k: int, kind: Codec) -> _Crossing:
+def _cross(chain: Chain, sample: State, state: State, k: int, codec: str) -> _Crossing:
     """What the edge's caller gets: outputs made in the head, and those of the reply."""
     part = chain.partition
-    received, raw, sent = {}, 0, 0
-    for spec in part.crossing(k):
-        array = state[spec.name]
-        payload = encode_bytes(kind, array)
-        received[spec.name] = decode(payload, spec, max_nbytes=array.nbytes)
-        raw += array.nbytes
-        sent += len(payload)
+    payloads = encode_crossing(chain, k, codec, state)
+    received = decode_crossing(chain, k, codec, payloads)
+    raw = sum(state[spec.name].nbytes for spec in part.crossing(k))
+    sent = sum(map(len, payloads.values()))
     reply = chain.run(received, k, len(part.segments))
     made = {spec.name: reply[spec.name] for spec in part.outputs_from(k)}
     known = {**sample, **state, **made}
@@ -229,10 +240,23 @@ def _check(
     )
 
 
-def _limit(kind: Codec, tolerance: float | None) -> float:
+def _able(part: Partition, transform: str) -> frozenset[int]:
+    """The cuts of `part` that have a transform of this name; all of them for ""."""
+    everywhere = range(len(part.cuts))
+    able = frozenset(k for k in everywhere if transform in ("", *part.transforms_at(k)))
+    if not able:
+        known = dict.fromkeys(each.name for each in part.transforms)
+        raise UsageError(
+            f"a transform must be one of {', '.join(known) or 'none'}, which {part.name} has "
+            f"been calibrated for (not {transform!r})"
+        )
+    return able
+
+
+def _limit(codec: str, tolerance: float | None) -> float:
     if tolerance is not None:
         return tolerance
-    return EXACT if kind.lossless else math.inf
+    return EXACT if is_lossless(codec) else math.inf
 
 
 def _bits(answer: State, names: Sequence[str] | Answer) -> list[bytes]:
