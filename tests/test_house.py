@@ -43,6 +43,7 @@ RESERVED: dict[str, frozenset[str]] = {
 GENERATED_CODE_USERS = frozenset(
     {
         "proto/midstream_wire/messages.py",
+        "proto/midstream_wire/unary.py",
         "edge/midstream_edge/channel.py",
         "cloud/midstream_cloud/service.py",
         "cloud/midstream_cloud/server.py",

@@ -20,7 +20,7 @@ from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
 from midstream_cloud.repository import Repository
-from midstream_cloud.service import Midstream, RequireToken
+from midstream_cloud.service import SERVICE, Midstream, RequireToken, handlers
 from midstream_cloud.session import Limits, Service
 from midstream_cloud.tails import Tails
 from midstream_wire.address import Address, parse_address
@@ -29,9 +29,6 @@ from midstream_wire.credentials import require_safe
 from midstream_wire.errors import MidstreamError, UsageError
 from midstream_wire.frames import Code, Status
 from midstream_wire.limits import MAX_MESSAGE_NBYTES, MIB
-from midstream_wire.v1 import midstream_pb2, midstream_pb2_grpc
-
-SERVICE = midstream_pb2.DESCRIPTOR.services_by_name["Midstream"].full_name
 
 _STOPPING = Status(
     Code.UNAVAILABLE, "the server is stopping: connect again later, or to another one"
@@ -88,7 +85,7 @@ class Server:
         self._health = health.HealthServicer()
         interceptors = [RequireToken(settings.token)] if settings.token else []
         self._grpc = grpc.aio.server(options=_OPTIONS, interceptors=interceptors)
-        midstream_pb2_grpc.add_MidstreamServicer_to_server(self._midstream, self._grpc)
+        self._grpc.add_generic_rpc_handlers((handlers(self._midstream),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
         reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._grpc)

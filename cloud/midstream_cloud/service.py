@@ -15,21 +15,17 @@ from midstream_wire.credentials import is_bearer
 from midstream_wire.descriptions import Description
 from midstream_wire.errors import CloudRefused, MidstreamError
 from midstream_wire.frames import GoAway, ServerFrame, Status
-from midstream_wire.messages import (
-    read_client,
-    read_infer,
-    write_description,
-    write_infer,
-    write_server,
-)
+from midstream_wire.messages import read_client, write_server
+from midstream_wire.unary import read_infer, write_description, write_infer
 from midstream_wire.v1 import midstream_pb2 as pb
-from midstream_wire.v1 import midstream_pb2_grpc
+
+SERVICE = pb.DESCRIPTOR.services_by_name["Midstream"].full_name
 
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 @final
-class Midstream(midstream_pb2_grpc.MidstreamServicer):
+class Midstream:
     """midstream.v1.Midstream on grpc.aio."""
 
     def __init__(self, service: Service) -> None:
@@ -130,6 +126,22 @@ async def _converse(
             await send(GoAway(status_of(error)))
             return
     await session.finish()
+
+
+def handlers(midstream: Midstream) -> grpc.GenericRpcHandler:
+    """What the server calls, by method. A session's messages come and go as bytes, since
+    `messages` leaves payloads where they lie."""
+    infer, describe = pb.InferRequest.FromString, pb.DescribeRequest.FromString
+    methods = {
+        "Session": grpc.stream_stream_rpc_method_handler(midstream.Session),
+        "Infer": grpc.unary_unary_rpc_method_handler(
+            midstream.Infer, infer, pb.InferReply.SerializeToString
+        ),
+        "Describe": grpc.unary_unary_rpc_method_handler(
+            midstream.Describe, describe, pb.DescribeReply.SerializeToString
+        ),
+    }
+    return grpc.method_handlers_generic_handler(SERVICE, methods)
 
 
 @final

@@ -24,12 +24,15 @@ from midstream_wire.descriptions import Description
 from midstream_wire.errors import CloudUnavailable, PeerError
 from midstream_wire.frames import ClientFrame, Hello, ServerFrame
 from midstream_wire.limits import MAX_MESSAGE_NBYTES
-from midstream_wire.messages import read_description, read_server, write_client
+from midstream_wire.messages import read_server, write_client
+from midstream_wire.unary import read_description
 from midstream_wire.v1 import midstream_pb2 as pb
 from midstream_wire.v1.midstream_pb2_grpc import MidstreamStub
 
 #: How long one attempt to connect may take. gRPC names the option after its other use.
 CONNECT_S = 3.0
+
+_SESSION = f"/{pb.DESCRIPTOR.services_by_name['Midstream'].full_name}/Session"
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
     # A dead link is noticed after seconds instead of fifteen minutes. The timeout is also the
@@ -127,7 +130,9 @@ class Stream:
         self._outgoing: SimpleQueue[Iterable[ClientFrame] | None] = SimpleQueue()
         self._outgoing.put([hello])
         self._channel = dial.open()
-        self._call = MidstreamStub(self._channel).Session(self._pull(), metadata=dial.metadata)
+        # Without serializers: `messages` leaves payloads where they lie.
+        session = self._channel.stream_stream(_SESSION)
+        self._call = session(self._pull(), metadata=dial.metadata)
         threading.Thread(target=self._read, name="midstream-read", daemon=True).start()
 
     def send(self, frames: Iterable[ClientFrame]) -> None:
@@ -140,7 +145,7 @@ class Stream:
         self._call.cancel()
         close_beside(self._channel)
 
-    def _pull(self) -> Iterator[pb.ClientMessage]:
+    def _pull(self) -> Iterator[bytes]:
         while (frames := self._outgoing.get()) is not None:
             for frame in frames:
                 yield write_client(frame)

@@ -14,7 +14,7 @@ cloud may still answer in LOCAL: the first result wins.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import final
 
@@ -92,4 +92,4 @@ class Request:
             stage, action = Stage.DONE, Action.RAISE
         if action is Action.NOTHING:
             return self, action
-        return replace(self, stage=stage, error=error or self.error), action
+        return Request(self.id, self.complete, stage, error or self.error), action

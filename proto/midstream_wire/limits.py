@@ -30,6 +30,10 @@ MAX_TENSORS: Final = 1024
 #: Length of a transform's name; "klt:4096" has 8.
 MAX_TRANSFORM_CHARS: Final = 64
 
+#: Fields of one message at one level: names and pieces of `MAX_TENSORS`, several times over. A
+#: message of 4 MiB could hold two million, each of which takes a microsecond to look at.
+MAX_FIELDS: Final = 4 * MAX_TENSORS
+
 #: Decoded size of one request's tensors: a batch of 64 pictures of 3 x 512 x 512 float32 is
 #: 201 MB.
 MAX_REQUEST_NBYTES: Final = 256 * MIB
