@@ -88,7 +88,8 @@ def serve(
     named: Mapping[str, Partition] = (
         {models.name: models} if isinstance(models, Partition) else models
     )
-    repository = make_repository(named, threads=threads, slowdown=slowdown, runs=0)
+    held = {name: sources.Held(part) for name, part in named.items()}
+    repository = make_repository(held, threads=threads, slowdown=slowdown, runs=0)
     with serving(repository, address, settings=settings) as bound:
         yield bound.target
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from midstream.serving import measure_chain
-from midstream.sources import cut_alike, open_network, open_partition
+from midstream.serving import codecs_for, measure_chain
+from midstream.sources import cut_alike, open_calibration, open_network, open_partition
 from midstream_edge.channel import Dial
 from midstream_edge.describe import describe
 from midstream_edge.session import EdgeSession
 from midstream_partitioner.artefact import is_partition
+from midstream_partitioner.calibration import Calibration
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.cuts import head_of
 from midstream_partitioner.feed import Feed
@@ -37,6 +38,7 @@ class Deployment:
     chain: Chain
     edge: Profile
     cloud: Profile
+    calibration: Calibration | None = None
 
 
 def agree(
@@ -101,11 +103,13 @@ def deploy(
     runs: int = 10,
     profile: Profile | None = None,
     inputs: str | None = None,
+    codecs: Sequence[str] | None = None,
     progress: Progress = no_progress,
 ) -> Deployment:
     """Agree with the server at `dial`, compile the edge's segments, and measure them.
 
-    `segments` limits what the edge holds; `profile` stands in for measuring. Raises
+    `segments` limits what the edge holds; `profile` stands in for measuring; `codecs` are
+    measured besides the usual ones and those of the partition's calibration. Raises
     `CloudUnavailable`, `CloudRefused`, and `ModelError` if the server has no profile to plan
     with.
     """
@@ -121,9 +125,16 @@ def deploy(
             f"(not {segments})"
         )
     chain = Chain(part, last=segments, threads=threads, slowdown=slowdown)
-    edge = profile or measure_chain(chain, runs=runs, source=inputs, progress=progress)
+    calibration = open_calibration(source, part)
+    edge = profile or measure_chain(
+        chain,
+        runs=runs,
+        source=inputs,
+        codecs=codecs_for(calibration, codecs),
+        progress=progress,
+    )
     cloud = Profile.from_json(remote.profile, source="the server's profile")
-    return Deployment(part, remote.name, chain, edge, cloud)
+    return Deployment(part, remote.name, chain, edge, cloud, calibration)
 
 
 @contextmanager

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from midstream_partitioner.calibration import Calibration, Fidelity
+from midstream_partitioner.device import Device
 from midstream_partitioner.envelope import Envelope
 from midstream_partitioner.link import Link
 from midstream_partitioner.plan import Candidate, Plan
+from midstream_partitioner.profile import CodecCost
 from midstream_wire.tensors import TensorSpec
 
 
@@ -22,6 +28,7 @@ def candidate_document(candidate: Candidate) -> dict[str, Any]:
         "energy_j": candidate.energy_j,
         "throughput_hz": candidate.throughput_hz,
         "lossless": candidate.lossless,
+        "fidelity": asdict(candidate.fidelity) if candidate.fidelity else None,
     }
 
 
@@ -69,4 +76,59 @@ def plan_document(plan: Plan, envelope: Envelope) -> dict[str, Any]:
         ],
         "envelope": envelope_document(envelope),
         "explanation": plan.explain(),
+        "accuracy": plan.accuracy,
+        "budget": plan.budget.to_dict() if plan.budget is not None else None,
+    }
+
+
+def calibration_document(model: str, folder: Path, found: Calibration) -> dict[str, Any]:
+    """What `midstream calibrate --json` prints."""
+    return {
+        "model": model,
+        "folder": str(folder),
+        **_measured_on(found),
+        "rows": [asdict(row) for row in found.rows],
+    }
+
+
+def codecs_document(
+    model: str, device: Device, found: Calibration, costs: Sequence[CodecCost]
+) -> dict[str, Any]:
+    """What `midstream codecs --json` prints: a row for every cut and codec."""
+    timed = {(cost.cut, cost.codec): cost for cost in costs}
+    return {
+        "model": model,
+        "device": device.to_dict(),
+        **_measured_on(found),
+        "rows": [
+            _codec_row(row, timed[row.cut, row.codec])
+            for row in found.rows
+            if (row.cut, row.codec) in timed
+        ],
+    }
+
+
+def _measured_on(found: Calibration) -> dict[str, Any]:
+    return {
+        "data": found.data,
+        "generated": found.generated,
+        "samples": found.samples,
+        "metric": found.metric,
+        "whole": found.whole,
+    }
+
+
+def _codec_row(row: Fidelity, cost: CodecCost) -> dict[str, Any]:
+    return {
+        "cut": row.cut,
+        "codec": row.codec,
+        "bits_per_element": row.bits_per_element,
+        "payload_nbytes": row.payload_nbytes,
+        "encode_s": cost.encode_s,
+        "decode_s": cost.decode_s,
+        "agreement": row.agreement,
+        "top1": row.top1,
+        "top1_loss": row.top1_loss,
+        "relative_l2_mean": row.relative_l2_mean,
+        "relative_l2_worst": row.relative_l2_worst,
     }

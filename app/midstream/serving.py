@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from midstream.sources import open_inputs, open_models
+from midstream.sources import Held, open_inputs, open_models
 from midstream_cloud.repository import Model, Repository
+from midstream_partitioner.calibration import Calibration
 from midstream_partitioner.chain import Chain
+from midstream_partitioner.crossing import full_id
 from midstream_partitioner.device import this_device
-from midstream_partitioner.measure import Progress, no_progress, profile_segments
-from midstream_partitioner.partition import Partition
+from midstream_partitioner.measure import CODECS, Progress, no_progress, profile_segments
 from midstream_partitioner.profile import Profile
 
 
@@ -28,19 +29,24 @@ def open_repository(
 
 
 def make_repository(
-    partitions: Mapping[str, Partition],
+    models: Mapping[str, Held],
     *,
     threads: int = 1,
     slowdown: float = 1.0,
     runs: int = 10,
     progress: Progress = no_progress,
 ) -> Repository:
-    """A repository of `partitions`; with `runs`, each has a profile for edges to plan with."""
+    """A repository of `models`; with `runs`, each has a profile for edges to plan with."""
     repository = Repository()
-    for name, part in partitions.items():
-        chain = Chain(part, threads=threads, slowdown=slowdown)
-        measured = measure_chain(chain, runs=runs, progress=progress) if runs > 0 else None
-        repository.hold(Model(name, part, chain, measured))
+    for name, held in models.items():
+        chain = Chain(held.partition, threads=threads, slowdown=slowdown)
+        codecs = codecs_for(held.calibration)
+        measured = (
+            measure_chain(chain, runs=runs, codecs=codecs, progress=progress)
+            if runs > 0
+            else None
+        )
+        repository.hold(Model(name, held.partition, chain, measured))
     return repository
 
 
@@ -49,9 +55,21 @@ def measure_chain(
     *,
     runs: int = 10,
     source: str | None = None,
+    codecs: Sequence[str] = CODECS,
     progress: Progress = no_progress,
 ) -> Profile:
     """The profile of a compiled chain here, on inputs from `source` or random ones."""
     device = this_device(threads=chain.threads, slowdown=chain.slowdown)
     samples = open_inputs(chain.partition, source, count=4)
-    return profile_segments(chain, samples, device, runs=runs, progress=progress)
+    return profile_segments(
+        chain, samples, device, runs=runs, codecs=codecs, progress=progress
+    )
+
+
+def codecs_for(
+    calibration: Calibration | None, named: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """The codecs to measure for plans: the usual, those calibrated, and those named."""
+    calibrated = calibration.codecs if calibration and not calibration.generated else ()
+    ids = (full_id(name) for name in (*CODECS, *calibrated, *(named or ())))
+    return tuple(dict.fromkeys(ids))

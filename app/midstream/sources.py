@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import final
 
 from midstream_lab.networks import NETWORKS, build
 from midstream_partitioner.artefact import SUFFIX, is_partition, load_partition
+from midstream_partitioner.calibrate import Metric
+from midstream_partitioner.calibration import Calibration, load_calibration
 from midstream_partitioner.cuts import Cut, cut_of
+from midstream_partitioner.data import import_function
 from midstream_partitioner.feed import Feed, read_inputs
 from midstream_partitioner.intake import Network, load_network
 from midstream_partitioner.partition import Partition, partition
@@ -63,32 +67,54 @@ def cut_alike(network: Network, heads: Iterable[frozenset[int]]) -> Partition:
     return partition(network, [cut_of(network.graph, head) for head in heads])
 
 
-def open_models(sources: Sequence[str]) -> dict[str, Partition]:
+def open_calibration(source: str, part: Partition) -> Calibration | None:
+    """The calibration in the partition's folder `source`, if it is one and has one."""
+    path = Path(source)
+    if not is_partition(path):
+        return None
+    return load_calibration(path, partition_digest=part.digest)
+
+
+def open_metric(name: str | None) -> Metric | None:
+    """The metric that python:module:function names."""
+    return None if name is None else Metric(name, import_function(name))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a server holds under one name."""
+
+    partition: Partition
+    calibration: Calibration | None = None
+
+
+def open_models(sources: Sequence[str]) -> dict[str, Held]:
     """What a server is asked to serve, by name: partitions, models, folders of either."""
-    found: dict[str, Partition] = {}
+    found: dict[str, Held] = {}
     for source in sources:
-        for name, part in _models_at(source):
+        for each in _models_at(source):
+            name = model_name(each)
             if name in found:
                 raise UsageError(
                     f"two models must not share a name; {name!r} comes twice: rename one"
                 )
-            found[name] = part
+            part = open_partition(each)
+            found[name] = Held(part, open_calibration(each, part))
     return found
 
 
-def _models_at(source: str) -> Iterable[tuple[str, Partition]]:
+def _models_at(source: str) -> Iterable[str]:
     path = Path(source)
     if source in NETWORKS or path.is_file() or is_partition(path) or not path.is_dir():
-        yield model_name(source), open_partition(source)
-        return
+        return [source]
     inside = sorted(p for p in path.iterdir() if is_partition(p) or p.suffix == ".onnx")
     if not inside:
         raise UsageError(
             f"a folder of models must hold ONNX files or partitions; {path} has none: write "
             "one with `midstream partition`"
         )
-    for each in inside:
-        yield model_name(str(each)), open_partition(str(each))
+    return map(str, inside)
 
 
 def model_name(source: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from midstream_partitioner.calibration import Calibration, Fidelity
 from midstream_partitioner.envelope import Envelope
+from midstream_partitioner.partition import Partition
 from midstream_partitioner.plan import Plan, Planner
+from midstream_partitioner.profile import CodecCost
 from midstream_partitioner.timings import FIELDS
 from midstream_partitioner.units import format_duration, format_rate
 from midstream_wire.errors import UsageError
@@ -92,6 +95,63 @@ def _outcomes(axes: Any, strategies: Sequence[Mapping[str, Any]]) -> None:
     for tick, each in zip(ticks, strategies, strict=True):
         if each["is_chosen"]:
             tick.label1.set_fontweight("bold")
+
+
+def draw_codecs(
+    part: Partition, found: Calibration, costs: Sequence[CodecCost], path: Path
+) -> None:
+    """A row of panels a cut: accuracy over bytes, and over the time of encoding and decoding.
+
+    Accuracy is top-1 (or the user's metric), without labels the agreement. What pictures of
+    the input give is a line of its own per format in every panel.
+    """
+    cuts = [cut for cut in part.cuts if any(row.cut == cut.id for row in found.rows)]
+    timed_s = {(cost.cut, cost.codec): cost.encode_s + cost.decode_s for cost in costs}
+    pictures = _by_family(row for row in found.rows if _family(row.codec) in PICTURES)
+    with _figure(path, width=11, height=1 + 3.2 * len(cuts)) as figure:
+        panels = figure.subplots(len(cuts), 2, squeeze=False)
+        for (rates, times), cut in zip(panels, cuts, strict=True):
+            rows = [row for row in found.rows if row.cut == cut.id]
+            inner = _by_family(row for row in rows if _family(row.codec) not in PICTURES)
+            for family, line in (inner | pictures).items():
+                style = {"linestyle": "--", "alpha": 0.7} if family in PICTURES else {}
+                accuracy = [_accuracy(found, row) for row in line]
+                sizes = [row.payload_nbytes / 1e3 for row in line]
+                rates.plot(sizes, accuracy, marker=".", label=family, **style)
+                spent = [timed_s.get((row.cut, row.codec), np.nan) * 1e3 for row in line]
+                times.plot(spent, accuracy, marker=".", label=family, **style)
+            for row in rows:
+                rates.annotate(row.codec, (row.payload_nbytes / 1e3, _accuracy(found, row)),
+                               fontsize=6, rotation=30)  # fmt: skip
+            what = found.metric or "agreement"
+            rates.set_title(cut.label, loc="left", fontsize=10)
+            rates.set(xscale="log", xlabel="payload KB", ylabel=what)
+            times.set(xscale="log", xlabel="encode + decode ms")
+            rates.legend(fontsize=7, loc="lower right")
+        figure.suptitle(f"{part.name}: {found.samples} samples of {found.data}")
+
+
+#: Codecs of pictures: lines of reference, whatever the cut.
+PICTURES = ("png", "jpeg", "webp")
+
+
+def _family(codec: str) -> str:
+    """ "ec" of "ec:0.5", "klt:16+ec" of "klt:16+ec:0.5"."""
+    transform, plus, name = codec.rpartition("+")
+    return f"{transform}{plus}{name.partition(':')[0]}"
+
+
+def _by_family(rows: Iterable[Fidelity]) -> dict[str, list[Fidelity]]:
+    """Rows by family, each from the smallest payload up."""
+    found: dict[str, list[Fidelity]] = {}
+    for row in sorted(rows, key=lambda row: row.payload_nbytes):
+        found.setdefault(_family(row.codec), []).append(row)
+    return found
+
+
+def _accuracy(found: Calibration, row: Fidelity) -> float:
+    value = row.agreement if found.metric is None else row.top1
+    return float("nan") if value is None else value
 
 
 def network_title(network: Mapping[str, Any]) -> str:

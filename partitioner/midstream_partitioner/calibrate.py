@@ -31,14 +31,13 @@ from midstream_partitioner.chain import Chain, State
 from midstream_partitioner.compare import EXACT, relative_error
 from midstream_partitioner.data import Data
 from midstream_partitioner.measure import (
-    LADDER,
     Progress,
     codecs_at,
     exchange,
+    ladder_of,
     no_progress,
 )
 from midstream_partitioner.partition import Partition
-from midstream_wire.codecs import codec as codec_called
 from midstream_wire.errors import MidstreamError, UsageError
 from midstream_wire.tensors import Array, TensorSpec
 
@@ -74,18 +73,6 @@ class Metric:
     score: Score
 
 
-def available(codecs: Sequence[str]) -> tuple[str, ...]:
-    """Those of `codecs` that this build knows."""
-    found = []
-    for name in codecs:
-        try:
-            codec_called(name)
-        except UsageError:
-            continue
-        found.append(name)
-    return tuple(found)
-
-
 def calibrate(
     chain: Chain,
     data: Data,
@@ -104,7 +91,7 @@ def calibrate(
     part = chain.partition
     if data.generated and metric is not None:
         raise UsageError("a metric needs data to be measured on: give --data")
-    names = available(LADDER) if codecs is None else codecs
+    names = ladder_of(part) if codecs is None else codecs
     work = _Work(chain.at_speed(1.0), data, names, metric)
     partial = None if folder is None else _Partial(folder / PARTIAL_FILE, work)
     done = 0 if partial is None else partial.load(work)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, final
 
 import onnx
 
 from midstream_partitioner.chain import Chain, State
+from midstream_partitioner.crossing import full_id, parse_codec
 from midstream_partitioner.device import Device
 from midstream_partitioner.graph import INPUT, Graph
 from midstream_partitioner.intake import Network
@@ -22,6 +24,7 @@ from midstream_partitioner.profile import CodecCost, Layer, LayerProfile, Profil
 from midstream_partitioner.runtime import Executor, trace_kernels
 from midstream_wire.codecs import codec as codec_called
 from midstream_wire.codecs import decode, encode_bytes
+from midstream_wire.errors import TensorError, UsageError
 from midstream_wire.tensors import Array
 
 #: Called with the number of steps done and the number of steps in all.
@@ -42,6 +45,9 @@ LADDER = (
     *("png", "jpeg:95", "jpeg:90", "jpeg:75", "jpeg:50", "jpeg:25"),
     *("webp:95", "webp:80", "webp:50", "webp:25"),
 )
+
+#: What is tried behind a transform: the entropy-coded steps, and two plain ones beside.
+BEHIND_TRANSFORMS = ("half", "int8", "ec", "ecc")
 
 
 def no_progress(done: int, total: int) -> None:
@@ -263,14 +269,32 @@ def _codec_costs(
 def codecs_at(
     partition: Partition, k: int, state: State, codecs: Sequence[str]
 ) -> tuple[str, ...]:
-    """The ids of those `codecs` that take at least one of the tensors crossing cut `k`."""
+    """The ids of those `codecs` that do something to what crosses cut `k`.
+
+    A codec must take at least one of the tensors; a transform must be one of this cut's.
+    """
     found: dict[str, None] = {}
     for name in codecs:
-        kind = codec_called(name)
-        specs = partition.crossing(k)
-        if any(kind.accepts(spec.dtype, state[spec.name].shape) for spec in specs):
-            found[kind.id] = None
+        transform, kind = parse_codec(name)
+        if transform:
+            fits = transform in partition.transforms_at(k)
+        else:
+            specs = partition.crossing(k)
+            fits = any(kind.accepts(spec.dtype, state[spec.name].shape) for spec in specs)
+        if fits:
+            found[full_id(name)] = None
     return tuple(found)
+
+
+def ladder_of(partition: Partition) -> tuple[str, ...]:
+    """The whole ladder, as far as this build knows it, also behind every transform."""
+    known = []
+    for name in LADDER:
+        with suppress(UsageError):
+            known.append(codec_called(name).id)
+    names = dict.fromkeys(each.name for each in partition.transforms)
+    behind = [name for name in known if name.partition(":")[0] in BEHIND_TRANSFORMS]
+    return (*known, *(f"{transform}+{name}" for transform in names for name in behind))
 
 
 @final
@@ -285,20 +309,26 @@ class Exchange:
 
 
 def exchange(chain: Chain, k: int, state: State, codec: str) -> Exchange:
-    """Send what crosses cut `k` to ourselves with `codec`.
+    """Send what crosses cut `k` to ourselves with `codec`, through its transform and back.
 
-    Tensors that it does not take travel losslessly beside the others.
+    Tensors that the codec does not take travel losslessly beside the others; where a
+    transform meets a NaN or an infinity, everything travels without it.
     """
-    kind = codec_called(codec)
-    size, encode_s, decode_s = 0, 0.0, 0.0
-    delivered = {}
-    for spec in chain.partition.crossing(k):
-        array = state[spec.name]
-        started = time.perf_counter()
-        payload = encode_bytes(kind, array)
-        encoded = time.perf_counter()
-        delivered[spec.name] = decode(payload, spec, max_nbytes=array.nbytes)
-        decode_s += time.perf_counter() - encoded
-        encode_s += encoded - started
-        size += len(payload)
-    return Exchange(size, encode_s, decode_s, delivered)
+    transform, kind = parse_codec(codec)
+    adapter = chain.transform(k, transform)
+    started = time.perf_counter()
+    try:
+        travelling = adapter.encode(state)
+    except TensorError:
+        adapter = chain.transform(k, "")
+        travelling = adapter.encode(state)
+    payloads = [encode_bytes(kind, travelling[spec.name]) for spec in adapter.specs]
+    encoded = time.perf_counter()
+    received = {
+        spec.name: decode(payload, spec, max_nbytes=travelling[spec.name].nbytes)
+        for spec, payload in zip(adapter.specs, payloads, strict=True)
+    }
+    delivered = adapter.decode(received)
+    decoded = time.perf_counter()
+    size = sum(map(len, payloads))
+    return Exchange(size, encoded - started, decoded - encoded, delivered)

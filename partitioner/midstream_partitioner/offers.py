@@ -9,13 +9,13 @@ from statistics import median
 from typing import final
 
 from midstream_partitioner.calibration import Calibration, Fidelity
+from midstream_partitioner.crossing import is_lossless
 from midstream_partitioner.cuts import Cut
 from midstream_partitioner.device import Device
 from midstream_partitioner.link import Link
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import CodecCost, Profile
 from midstream_partitioner.timings import Estimate
-from midstream_wire.codecs import codec as codec_called
 from midstream_wire.errors import UsageError
 
 #: The codec of edge-only, where nothing is encoded: one that every session takes.
@@ -147,11 +147,6 @@ def offers_of(
     if len(edge.segments) >= count:
         offers.append(_edge_only(partition, edge))
     return tuple(sorted(offers, key=lambda offer: offer.k))
-
-
-def is_lossless(codec: str) -> bool:
-    """Whether what `codec` names gives back the very bytes."""
-    return codec_called(codec).lossless
 
 
 def _check(

@@ -18,6 +18,7 @@ from midstream_partitioner.calibration import (
     Fidelity,
     default_budget,
 )
+from midstream_partitioner.crossing import full_id
 from midstream_partitioner.cuts import CLOUD_ONLY, EDGE_ONLY
 from midstream_partitioner.device import Device
 from midstream_partitioner.link import Link
@@ -26,7 +27,6 @@ from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import Profile
 from midstream_partitioner.timings import Estimate
 from midstream_partitioner.units import format_duration, format_nbytes
-from midstream_wire.codecs import codec as codec_called
 from midstream_wire.errors import PlanError, UsageError
 
 OBJECTIVES = ("latency", "throughput", "energy")
@@ -71,7 +71,7 @@ class Constraints:
                     f"{name} must be 0 or more (not {value!r}): correct the limit"
                 )
         if self.codecs is not None:
-            named = tuple(codec_called(name).id for name in self.codecs)
+            named = tuple(full_id(name) for name in self.codecs)
             object.__setattr__(self, "codecs", named)
         Budget(self.max_loss, self.min_agreement, self.max_error)  # raises
 

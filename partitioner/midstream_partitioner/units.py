@@ -68,6 +68,23 @@ def parse_nbytes(text: str) -> int:
     return round(number * factor)
 
 
+def parse_share(text: str) -> float:
+    """A share from "99%" or "0.99", from 0 to 1; otherwise raises `UsageError`."""
+    number, unit = _split(text, "a share", "99%")
+    factor = {"%": 0.01, "": 1.0}.get(unit)
+    if factor is None or number * factor > 1:
+        raise UsageError(f"a share must be 0% to 100% (not {text!r}): write 99% or 0.99")
+    return number * factor
+
+
+def parse_points(text: str) -> float:
+    """Points (hundredths of all answers) from "0.5pt"; otherwise raises `UsageError`."""
+    number, unit = _split(text, "a loss", "0.5pt")
+    if unit not in ("pt", "pts") or number > 100:
+        raise UsageError(f"a loss must be 0pt to 100pt (not {text!r}): write 0.5pt")
+    return number
+
+
 def format_rate(rate_bps: float) -> str:
     """For people, three digits: "8 Mbit/s"."""
     return _format(rate_bps, {f"{name}/s": factor for name, factor in _RATES.items()})

@@ -41,6 +41,8 @@ LINES = {
     "midstream profile PARTITION": "profile early.midstream --runs 3 --slowdown 2",
     "midstream partition": "partition tiny.onnx --runs 3 -o made.midstream",
     "midstream plan": "plan digits --network lte --runs 3 --private",
+    "midstream calibrate": "calibrate tiny.onnx --data x.npy -o calibrated.midstream --runs 3",
+    "midstream codecs": "codecs tiny.onnx --data x.npy --codecs half,int8",
     "midstream verify": "verify tiny.onnx --cuts all --samples 2",
     "midstream cloud describe": "cloud describe --server {server}",
     "midstream cloud health": "cloud health --server {server}",

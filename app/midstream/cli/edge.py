@@ -128,6 +128,7 @@ def run(
                 deployment = deploy(
                     model, dial, feed=feed, model=name, threads=threads, slowdown=slowdown,
                     segments=segments, runs=runs, profile=read_profile(profile), inputs=input,
+                    codecs=planning.constraints.codecs if cut is None else (codec,),
                     progress=tick,
                 )  # fmt: skip
             session = stack.enter_context(open_session(deployment, dial))
@@ -194,6 +195,7 @@ def _planner(deployment: Deployment, planning: Planning) -> Planner:
         deployment.cloud,
         objective=planning.objective,
         constraints=planning.constraints,
+        calibration=deployment.calibration,
     )
 
 

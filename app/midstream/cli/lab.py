@@ -13,7 +13,19 @@ import typer
 
 from midstream import demo as demonstration
 from midstream.cli import console
-from midstream.cli.options import Input, Json, Model, Objective, Seed, Threads, takes_feed
+from midstream.cli.options import (
+    Input,
+    Json,
+    MaxError,
+    MaxLoss,
+    MinAgreement,
+    Model,
+    Objective,
+    Seed,
+    TargetPayload,
+    Threads,
+    takes_feed,
+)
 from midstream.cli.outcomes import outcome_table, verdict
 from midstream.sources import (
     model_name,
@@ -69,6 +81,10 @@ def pair(
     lossless: Annotated[
         bool, typer.Option("--lossless", help="Only codecs that change nothing.")
     ] = False,
+    max_loss: MaxLoss = None,
+    min_agreement: MinAgreement = None,
+    max_error: MaxError = None,
+    target_payload: TargetPayload = None,
     objective: Objective = "latency",
     input: Input = None,
     seed: Seed = 0,
@@ -85,6 +101,14 @@ def pair(
     flags = ["--objective", objective]
     flags += ["--private"] if private else []
     flags += ["--lossless"] if lossless else []
+    bounds = {
+        "--max-loss": max_loss,
+        "--min-agreement": min_agreement,
+        "--max-error": max_error,
+        "--target-payload": target_payload,
+    }
+    for flag, bound in bounds.items():
+        flags += [flag, str(bound)] if bound is not None else []
     edge = EdgeSetting(threads, edge_slowdown, requests, input, seed, tuple(flags))
     with partition_folder(model, feed) as folder:
         document = run_pair(

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from midstream.cli import cloud, edge, lab, models, plan
+from midstream.cli import calibrate, cloud, codecs, edge, lab, models, plan
 from midstream.cli.console import err, examples
 from midstream_wire.allocator import keep_freed_memory
 from midstream_wire.errors import MidstreamError, UsageError
@@ -55,6 +55,18 @@ _add(
     lab.verify,
     "midstream verify net.onnx --cuts all",
     "midstream verify resnet18 --codec int8 --input photo.jpg",
+)
+_add(
+    "calibrate",
+    calibrate.calibrate,
+    "midstream calibrate net.midstream --data photos/ --labels labels.txt",
+    "midstream calibrate net.onnx --data test.npz -o net.midstream",
+)
+_add(
+    "codecs",
+    codecs.codecs,
+    "midstream codecs net.midstream --draw codecs.svg",
+    "midstream codecs digits --data digits.npz --codecs half,int8,ec:0.5",
 )
 app.add_typer(cloud.app, name="cloud")
 app.add_typer(edge.app, name="edge")

@@ -21,7 +21,13 @@ from midstream_lab.conditions import condition
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.link import Link
 from midstream_partitioner.plan import OBJECTIVES, UNCONSTRAINED, Constraints
-from midstream_partitioner.units import parse_duration, parse_nbytes, parse_rate
+from midstream_partitioner.units import (
+    parse_duration,
+    parse_nbytes,
+    parse_points,
+    parse_rate,
+    parse_share,
+)
 from midstream_wire.errors import UsageError
 
 Model = Annotated[
@@ -66,6 +72,19 @@ Objective = Annotated[
 Server = Annotated[str, typer.Option("--server", help="The cloud's address, host:port.")]
 
 _Text = str | None
+MaxLoss = Annotated[
+    _Text, typer.Option("--max-loss", help="Most top-1 lost by a lossy codec: 0.5pt.")
+]
+MinAgreement = Annotated[
+    _Text, typer.Option("--min-agreement", help="Least share of answers unchanged: 99%.")
+]
+MaxError = Annotated[
+    float | None,
+    typer.Option("--max-error", help="Largest relative L2 error of any sample: 1e-2."),
+]
+TargetPayload = Annotated[
+    _Text, typer.Option("--target-payload", help="Most bytes sent per request: 16KB.")
+]
 _FEED_FLAGS: dict[str, Any] = {
     "feed_file": Annotated[
         Path | None,
@@ -110,8 +129,12 @@ _PLANNING_FLAGS: dict[str, Any] = {
         bool, typer.Option("--lossless", help="Only codecs that change nothing.")
     ],
     "codecs": Annotated[
-        _Text, typer.Option("--codecs", help="The only codecs allowed: half,int8,jpeg:80.")
+        _Text, typer.Option("--codecs", help="The only codecs allowed: half,ec:0.5,jpeg:80.")
     ],
+    "max_loss": MaxLoss,
+    "min_agreement": MinAgreement,
+    "max_error": MaxError,
+    "target_payload": TargetPayload,
     "forbid": Annotated[
         list[str] | None,
         typer.Option("--forbid", help="No cut of this id, label or tensor (shell pattern)."),
@@ -227,6 +250,10 @@ def _planning(
     forbid: list[str] | None,
     deadline: str | None,
     max_edge_memory: str | None,
+    max_loss: str | None,
+    min_agreement: str | None,
+    max_error: float | None,
+    target_payload: str | None,
 ) -> Planning:
     return Planning(
         objective,
@@ -237,5 +264,9 @@ def _planning(
             deadline_s=parse_duration(deadline) if deadline else None,
             codecs=tuple(codecs.split(",")) if codecs else None,
             lossless=lossless,
+            max_payload_nbytes=parse_nbytes(target_payload) if target_payload else None,
+            max_loss=parse_points(max_loss) if max_loss is not None else None,
+            min_agreement=parse_share(min_agreement) if min_agreement is not None else None,
+            max_error=max_error,
         ),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -20,8 +21,8 @@ from midstream.cli.options import (
     takes_planning,
 )
 from midstream.documents import plan_document
-from midstream.serving import measure_chain
-from midstream.sources import open_partition
+from midstream.serving import codecs_for, measure_chain
+from midstream.sources import open_calibration, open_partition
 from midstream_lab.draw import check_picture, draw_plan
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.device import Device
@@ -74,7 +75,9 @@ def plan(
 
     Edge-only, cloud-only with the raw and cloud-only with the compressed input are candidates
     like any cut. Profiles come from `midstream profile PARTITION -o FILE` on the devices
-    themselves; without them this machine plays both, the edge slower by --edge-slowdown.
+    themselves; without them this machine plays both, the edge slower by --edge-slowdown. A
+    partition that was calibrated (midstream calibrate) is planned within a budget of accuracy,
+    cut and codec together.
     """
     if link is None:
         raise UsageError(
@@ -84,11 +87,20 @@ def plan(
     if draw is not None:
         check_picture(draw)
     part = open_partition(model, feed=feed)
+    calibration = open_calibration(model, part)
+    codecs = codecs_for(calibration, planning.constraints.codecs)
+    planning.constraints.budget(calibration)  # raises before anything is measured
     at_edge, in_cloud = _profiles(
-        part, edge, cloud, edge_slowdown, threads=threads, runs=runs, source=input
-    )
+        part, edge, cloud, edge_slowdown,
+        threads=threads, runs=runs, source=input, codecs=codecs,
+    )  # fmt: skip
     planner = Planner(
-        part, at_edge, in_cloud, objective=planning.objective, constraints=planning.constraints
+        part,
+        at_edge,
+        in_cloud,
+        objective=planning.objective,
+        constraints=planning.constraints,
+        calibration=calibration,
     )
     made = planner.plan(link, queue_s=queue_s)
     rows = envelope_of(planner, link, queue_s=queue_s, from_bps=FROM_BPS, to_bps=TO_BPS)
@@ -112,13 +124,14 @@ def _profiles(
     threads: int,
     runs: int,
     source: str | None,
+    codecs: Sequence[str],
 ) -> tuple[Profile, Profile]:
     """The profiles in the files named; what is not named is measured here."""
     read = [read_profile(edge), read_profile(cloud)]
     if None in read:
         with console.progress(f"profiling {part.name} on this machine") as tick:
             chain = Chain(part, threads=threads)
-            here = measure_chain(chain, runs=runs, source=source, progress=tick)
+            here = measure_chain(chain, runs=runs, source=source, codecs=codecs, progress=tick)
         return read[0] or here.slowed(slowdown), read[1] or here
     at_edge, in_cloud = read
     assert at_edge is not None
@@ -156,6 +169,7 @@ def print_plan(made: Plan, rows: Envelope, *, title: str) -> None:
         listing.add_row(_mark(made, candidate), candidate.label, *_cells(candidate))
     console.show(listing)
     console.say(made.explain())
+    console.say(f"accuracy: {made.accuracy}")
     console.say(f"over the uplink: {rows.sentence()}")
     if made.rejected:
         shown = {f"{candidate.label} {why}": None for candidate, why in made.rejected}

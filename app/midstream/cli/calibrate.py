@@ -1,0 +1,103 @@
+"""`midstream calibrate`: what codecs do to a network's answers, kept beside its partition."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from midstream.cli import console
+from midstream.cli.codecs import (
+    TIMED,
+    DataSource,
+    Labels,
+    Ladder,
+    MetricName,
+    Samples,
+    ladder,
+    print_codecs,
+)
+from midstream.cli.options import Json, Model, Runs, Seed, Threads, takes_feed
+from midstream.documents import calibration_document
+from midstream.sources import open_metric, open_partition
+from midstream_partitioner.artefact import (
+    SUFFIX,
+    is_partition,
+    load_partition,
+    save_partition,
+    save_profile,
+)
+from midstream_partitioner.calibrate import calibrate as measure
+from midstream_partitioner.calibration import save_calibration
+from midstream_partitioner.chain import Chain
+from midstream_partitioner.data import read_data
+from midstream_partitioner.device import this_device
+from midstream_partitioner.feed import Feed
+from midstream_partitioner.measure import profile_segments
+from midstream_partitioner.partition import Partition
+
+
+@takes_feed
+def calibrate(
+    model: Model,
+    feed: Feed | None,
+    data: DataSource = None,
+    labels: Labels = None,
+    metric: MetricName = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help=f"The partition's folder; NAME{SUFFIX} if not given."
+        ),
+    ] = None,
+    samples: Samples = 256,
+    only: Ladder = None,
+    seed: Seed = 0,
+    threads: Threads = 1,
+    runs: Runs = 20,
+    json: Json = False,
+) -> None:
+    """Run samples through every cut and codec, and keep what that does to the answers.
+
+    The calibration lies in the partition's folder, beside a profile of this machine; a
+    network is partitioned first. Every plan of that folder then chooses cut and codec
+    together, within a budget of accuracy. What was interrupted goes on where it was. Use
+    samples that the network was not trained on, and not those you will report results on.
+    Without --data only sizes are measured, and plans stay as cautious as without.
+    """
+    part = open_partition(model, feed=feed)
+    score = open_metric(metric)
+    names = ladder(only)
+    source = read_data(part, data, labels=labels, count=samples, seed=seed)
+    folder = _folder(model, part, output)
+    chain = Chain(part, threads=threads)
+    with console.progress(f"calibrating {part.name}") as tick:
+        found = measure(
+            chain, source, codecs=names, metric=score, folder=folder, progress=tick
+        )
+    save_calibration(found, folder)
+    with console.progress(f"profiling {part.name}") as tick:
+        profile = profile_segments(
+            chain,
+            source.inputs[:TIMED],
+            this_device(threads=threads),
+            runs=runs,
+            codecs=found.codecs,
+            progress=tick,
+        )
+    save_profile(profile, folder)
+    if json:
+        console.print_json(calibration_document(part.name, folder, found))
+        return
+    print_codecs(part, found, profile.codecs)
+    console.say(f"calibration and profile written to {folder}", to=console.err)
+
+
+def _folder(model: str, part: Partition, output: Path | None) -> Path:
+    """Where the partition lies, after writing it there if it does not yet."""
+    at = Path(model)
+    folder = output or (at if is_partition(at) else Path(f"{part.name}{SUFFIX}"))
+    if not (is_partition(folder) and load_partition(folder).digest == part.digest):
+        save_partition(part, folder)
+    return folder
