@@ -113,7 +113,7 @@ def verify_cuts(
     name = full_id(codec)
     if parse_codec(name)[0]:
         raise UsageError(
-            f"the transform of {name} belongs to a partition, and this network is not cut yet: "
+            f"the transform of {name} belongs to a partition, and this is a bare network: "
             "give the folder of the partition that was calibrated"
         )
     limit = _limit(name, tolerance)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from midstream_partitioner.artefact import (
@@ -19,8 +20,10 @@ from midstream_partitioner.chain import Chain
 from midstream_partitioner.cuts import position_cuts
 from midstream_partitioner.device import Device
 from midstream_partitioner.intake import Network
+from midstream_partitioner.klt import fit_klt, klt
 from midstream_partitioner.measure import profile_segments
 from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.transforms import MAX_TRANSFORM_NBYTES, with_transforms
 from midstream_wire.errors import ModelError, UsageError
 from midstream_wire.tensors import Array
 
@@ -81,6 +84,68 @@ def test_profiles_travel_along(
     assert set(load_profiles(tmp_path)) == set(profiles)
     names = sorted(path.name for path in (tmp_path / "profiles").iterdir())
     assert names == ["a-board-emulated-8x-slower.json", "a-board.json"]
+
+
+@pytest.fixture(scope="module")
+def transformed(make_network: Callable[..., Network]) -> Partition:
+    """Cut behind a tensor [n, 6, 4, 4], with two transforms of it."""
+    network = make_network(
+        "net (float[n, 6, 4, 4] x) => (float[n, 6, 4, 4] y) { h = Relu(x)\n y = Relu(h) }"
+    )
+    part = partition(network, position_cuts(network.graph))
+    array = np.random.default_rng(0).standard_normal((2, 6, 4, 4)).astype(np.float32)
+    return with_transforms(part, [klt(part, 1, "h", *fit_klt([array], n)) for n in (2, 6)])
+
+
+@pytest.fixture
+def transformed_folder(transformed: Partition, tmp_path: Path) -> Path:
+    save_partition(transformed, tmp_path / "net.midstream")
+    return tmp_path / "net.midstream"
+
+
+def test_transforms_come_back_as_they_were(
+    transformed: Partition, transformed_folder: Path, tmp_path: Path
+) -> None:
+    loaded = load_partition(transformed_folder)
+    assert (loaded, loaded.digest) == (transformed, transformed.digest)
+    for mine, theirs in zip(transformed.transforms, loaded.transforms, strict=True):
+        assert (mine.encoder, mine.decoder) == (theirs.encoder, theirs.decoder)
+    save_partition(loaded, tmp_path / "again")
+    assert content_of(tmp_path / "again") == content_of(transformed_folder)
+    names = [name for name in content_of(transformed_folder) if "transforms" in name]
+    assert names == [f"transforms/{n}.{side}.onnx" for n in "01" for side in ("dec", "enc")]
+
+
+def test_transforms_left_out_leave_no_trace(
+    transformed: Partition, transformed_folder: Path, tmp_path: Path
+) -> None:
+    save_partition(with_transforms(transformed, ()), transformed_folder)
+    save_partition(with_transforms(transformed, ()), tmp_path / "plain")
+    assert content_of(transformed_folder) == content_of(tmp_path / "plain")
+    assert b"transforms" not in (transformed_folder / "manifest.json").read_bytes()
+
+
+@pytest.mark.parametrize("side", ["enc", "dec"])
+@pytest.mark.parametrize("damage", ["flipped", "missing", "truncated", "replaced", "vast"])
+def test_a_damaged_transform_is_noticed_before_it_runs(
+    side: str, damage: str, transformed_folder: Path
+) -> None:
+    path = transformed_folder / "transforms" / f"1.{side}.onnx"
+    data = bytearray(path.read_bytes())
+    if damage == "missing":
+        path.unlink()
+    elif damage == "vast":
+        with path.open("wb") as file:
+            file.truncate(MAX_TRANSFORM_NBYTES + 1)  # sparse
+    else:
+        data[len(data) // 2] ^= 1
+        changed = {"flipped": data, "truncated": data[:-1], "replaced": data[::-1]}[damage]
+        path.write_bytes(changed)
+    adapter = Chain(load_partition(transformed_folder)).transform(1, "klt:6")
+    side_name = {"enc": "encoder", "dec": "decoder"}[side]
+    with pytest.raises(ModelError, match=f"the {side_name} of klt:6 at .* must") as caught:
+        adapter.compile_encoders() if side == "enc" else adapter.compile_decoders()
+    assert "\n" not in str(caught.value)
 
 
 def test_a_folder_without_a_manifest_is_no_partition(folder: Path) -> None:
@@ -159,6 +224,39 @@ def test_an_edited_manifest_is_refused_and_the_field_named(
     edit(folder, change)
     with pytest.raises(ModelError) as caught:
         load_partition(folder)
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (set_at("transforms", 0, "name", value="../../etc"), "must be letters"),
+        (set_at("transforms", 0, "name", value="klt:3"), "its digest does not fit"),
+        (set_at("transforms", 0, "cut", value="c9"), "must be of one of the cuts"),
+        (set_at("transforms", 0, "tensor", value="nothing"), "must be of one of h"),
+        (set_at("transforms", 0, "encoder_digest", value="0" * 64), "its digest does not fit"),
+        (set_at("transforms", 0, "decoder_digest", value="/etc"), "0.decoder_digest"),
+        (set_at("transforms", 0, "travels", "shape", value=["n", -1, 4, 4]), "travels.shape"),
+        (set_at("transforms", 0, "travels", "shape", value=["n", 2**61, 4, 4]), "its digest"),
+        (set_at("transforms", 0, "travels", "shape", value=["n", "c", 4, 4]), "keep its name"),
+        (set_at("transforms", 0, "travels", "shape", value=[2] * 9), "keep its name"),
+        (set_at("transforms", 0, "travels", "dtype", value="object"), "travels.dtype"),
+        (set_at("transforms", 0, "travels", "dtype", value="int64"), "keep its name"),
+        (set_at("transforms", 0, "source", value="/etc/passwd"), "transforms.0.source"),
+        (set_at("transforms", value=[{}] * 4097), "transforms"),
+        (set_at("transforms", value={"0": 1}), "transforms"),
+        (set_at("transforms", value=[]), "its digest does not fit"),
+        (drop_last("transforms"), "its digest does not fit"),
+        (lambda values: values["transforms"].append(values["transforms"][0]), "one transform"),
+    ],
+)
+def test_an_edited_transform_is_refused_and_the_field_named(
+    change: Change, reason: str, transformed_folder: Path
+) -> None:
+    edit(transformed_folder, change)
+    with pytest.raises(ModelError) as caught:
+        load_partition(transformed_folder)
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
 
