@@ -1,0 +1,684 @@
+"""What activation codecs cost in bytes and in accuracy, on trained networks.
+
+    python benchmarks/accuracy.py [--network resnet20|ultraface|digits|minilm] [--json FILE]
+                                  [--draw FOLDER] [--samples N]
+
+Every codec at every cut of interest, and JPEG, WebP and PNG of the input over their whole
+range of quality. Tensors go through the codec one sample at a time, as a session sends them;
+payloads are counted whole, with headers and checksums. Transforms are fitted to other samples
+than those measured. docs/codecs-results.md has the results.
+
+The data is looked for in ../shared/data or $MIDSTREAM_DATA; what is absent is skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import onnxruntime
+import PIL
+import zstandard
+
+from midstream_lab.networks import DIGITS_FEED, NETWORKS, PICTURE_FEED, digits_split
+from midstream_partitioner.chain import Chain
+from midstream_partitioner.crossing import parse_codec
+from midstream_partitioner.cuts import Cut, position_cuts
+from midstream_partitioner.feed import Feed
+from midstream_partitioner.graph import Graph
+from midstream_partitioner.intake import Network, load_network
+from midstream_partitioner.klt import channel_axis, klt, spectrum_of
+from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.samples import list_pictures, read_picture
+from midstream_partitioner.signs import is_nonnegative
+from midstream_partitioner.transforms import Transform, transformable, with_transforms
+from midstream_wire.codecs import decode, encode_bytes
+from midstream_wire.errors import UsageError
+from midstream_wire.tensors import Array
+
+State = Mapping[str, Array]
+Metrics = dict[str, float]
+
+DATA = Path(
+    os.environ.get("MIDSTREAM_DATA") or Path(__file__).resolve().parents[2] / "shared/data"
+)
+MAX_NBYTES = 1 << 28
+
+EXACT = ("raw", "lossless")
+FIRST_RUNG = ("half", "int8", "int8c")
+STEPS = ("0.25", "0.35", "0.5", "0.7", "1", "1.4", "2", "2.5", "3")
+QUANTIZED = (*(f"ec:{step}" for step in STEPS), "ecc:0.5", "ecc:1", "ecc:2")
+#: Shares of the channels that transforms keep, and the steps behind them.
+KEPT = (1.0, 0.5, 0.25)
+TRANSFORMED_STEPS = ("0.35", "0.5", "0.7", "1", "1.4", "2")
+QUALITIES = (1, 5, 10, 20, 30, 40, 50, 60, 70, 75, 80, 85, 90, 93, 95, 96, 97, 98, 99, 100)
+PICTURES = ("png", *(f"{kind}:{q}" for kind in ("jpeg", "webp") for q in QUALITIES))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a codec must keep to: a least value per metric (losses are negated)."""
+
+    least: Mapping[str, float]
+    text: str
+
+    def admits(self, metrics: Metrics) -> bool:
+        return all(metrics[name] >= value - 1e-9 for name, value in self.least.items())
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A trained network, inputs to measure on, others to fit transforms to, and a judge.
+
+    `judge` takes the outputs of all inputs, in batches, and gives the metrics by name.
+    """
+
+    name: str
+    title: str
+    network: Network
+    cuts: tuple[Cut, ...]
+    tests: Array
+    fitted: Array | None
+    batch: int
+    judge: Callable[[Sequence[State]], Metrics]
+    budget: Budget
+    metric: str
+    is_pictures: bool
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One codec at one cut. Payloads are means and the largest, in bytes per sample."""
+
+    network: str
+    position: int
+    cut: str
+    label: str
+    codec: str
+    elements: int
+    payload_nbytes: float
+    payload_worst_nbytes: int
+    bits_per_element: float
+    in_budget: bool
+    metrics: Metrics
+    payloads: tuple[int, ...] = field(repr=False, compare=False)
+
+
+def blocks_of(graph: Graph) -> tuple[Cut, ...]:
+    """Cuts behind an activation or a pooling where one map (or vector) of features crosses.
+
+    What detection heads have made so far may cross beside it.
+    """
+    found = {}
+    for cut in position_cuts(graph):
+        if cut.is_cloud_only or cut.is_edge_only:
+            continue
+        last = graph.nodes[cut.runs[-1] - 1]
+        maps = [name for name in cut.tensors if len(graph.tensors[name].nominal) != 3]
+        if last.op_type in ("Relu", "ReduceMean", "MaxPool") and maps == [*last.outputs]:
+            found[maps[0]] = cut
+    return tuple(found.values())
+
+
+# --- classifiers: ResNet-20 on CIFAR-10, and the digits ------------------------------------
+
+
+def classifier_judge(labels: Array, expected: Array, output: str) -> Callable[..., Metrics]:
+    """Top-1 and agreement in percent, and the relative deviation of the logits."""
+    reference = expected.argmax(axis=1)
+    top1 = 100 * float((reference == labels).mean())
+
+    def judge(batches: Sequence[State]) -> Metrics:
+        logits = np.concatenate([batch[output] for batch in batches])
+        answers = logits.argmax(axis=1)
+        error = np.linalg.norm(logits - expected, axis=1) / np.linalg.norm(expected, axis=1)
+        reached = 100 * float((answers == labels).mean())
+        return {
+            "top1": reached,
+            "top1_loss": top1 - reached,
+            "top1_kept": reached - top1,
+            "agreement": 100 * float((answers == reference).mean()),
+            "relative_l2_mean": float(error.mean()),
+            "relative_l2_worst": float(error.max()),
+        }
+
+    return judge
+
+
+CLASSIFIED = Budget(
+    {"top1_kept": -0.5, "agreement": 98.5},
+    "at most 0.5 point of top-1 lost and at least 98.5 % agreement with the float32 network",
+)
+
+
+def classifier(name: str, title: str, network: Network, **data: Any) -> Subject:
+    tests, labels = data["tests"], data["labels"]
+    output = network.graph.outputs[0]
+    whole = Chain(partition(network, ()), threads=os.cpu_count() or 1)
+    expected = [
+        whole.run(state, 0, 1)[output] for state in batches_of(network, tests, data["batch"])
+    ]
+    return Subject(
+        name=name,
+        title=title,
+        network=network,
+        cuts=blocks_of(network.graph),
+        tests=tests,
+        fitted=data["fitted"],
+        batch=data["batch"],
+        judge=classifier_judge(labels, np.concatenate(expected), output),
+        budget=CLASSIFIED,
+        metric="agreement",
+        is_pictures=network.feed.kind == "image",
+    )
+
+
+def resnet20(samples: int | None) -> Subject:
+    network = load_network(model_file("resnet20-cifar10"), feed=PICTURE_FEED)
+    test = np.load(data_file("cifar10/cifar10-test-2000.npz"))
+    training = np.load(data_file("cifar10/cifar10-train-10000.npz"))
+    drawn = np.random.default_rng(0).permutation(len(training["images"]))[:500]
+    return classifier(
+        "resnet20",
+        "ResNet-20 on CIFAR-10",
+        network,
+        tests=test["images"][:samples],
+        labels=test["labels"][:samples],
+        fitted=training["images"][np.sort(drawn)],
+        batch=100,
+    )
+
+
+def digits(samples: int | None) -> Subject:
+    reference = NETWORKS["digits"]
+    network = load_network(reference.build(), feed=DIGITS_FEED, name="digits")
+    images, labels = digits_split()
+    trained_on, _ = digits_split(held_out=False)
+    return classifier(
+        "digits",
+        reference.title,
+        network,
+        tests=images[:samples],
+        labels=labels[:samples],
+        fitted=trained_on[:500],
+        batch=100,
+    )
+
+
+# --- a detector: UltraFace on photos --------------------------------------------------------
+
+#: Scores from here on are faces; of boxes that overlap more than this, the best stays.
+LEAST_SCORE, MOST_OVERLAP = 0.7, 0.3
+#: A box is found again where one overlaps it by at least this.
+SAME_BOX = 0.9
+WIDTH, HEIGHT = 320, 240
+
+
+def overlaps(a: Array, b: Array) -> Array:
+    """Intersection over union of boxes [A, 4] and [B, 4], left, top, right, bottom: [A, B]."""
+    corner = np.maximum(a[:, None, :2], b[None, :, :2])
+    opposite = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    common = np.maximum(opposite - corner, np.float32(0)).prod(axis=2)
+    areas_a, areas_b = ((each[:, 2:] - each[:, :2]).prod(axis=1) for each in (a, b))
+    union = areas_a[:, None] + areas_b[None] - common
+    shares: Array = common / np.maximum(union, np.float32(1e-12))
+    return shares
+
+
+def confident(outputs: State) -> Array:
+    """Boxes in pixels whose score is above LEAST_SCORE, best first: [N, 4]."""
+    scores, boxes = outputs["scores"][0, :, 1], outputs["boxes"][0]
+    kept = np.flatnonzero(scores > LEAST_SCORE)
+    order = kept[np.argsort(-scores[kept], kind="stable")]
+    in_pixels: Array = boxes[order] * np.array([WIDTH, HEIGHT, WIDTH, HEIGHT], np.float32)
+    return in_pixels
+
+
+def suppressed(boxes: Array) -> Array:
+    """`boxes`, best first, without those that overlap a better one by over MOST_OVERLAP."""
+    near = overlaps(boxes, boxes) > MOST_OVERLAP
+    kept: list[int] = []
+    for index in range(len(boxes)):
+        if not near[index, kept].any():
+            kept.append(index)
+    return boxes[kept]
+
+
+def nearest_of(boxes: Array, others: Array) -> Array:
+    """The greatest overlap of each of `boxes` with any of `others`; 0 where there are none."""
+    if not len(others):
+        return np.zeros(len(boxes))
+    greatest: Array = overlaps(boxes, others).max(axis=1)
+    return greatest
+
+
+def found_again(expected: Array, came: Array) -> int:
+    """How many boxes of `expected` have one of `came` on them."""
+    return int(np.count_nonzero(nearest_of(expected, came) >= SAME_BOX))
+
+
+def detector_judge(expected: Sequence[State]) -> Callable[..., Metrics]:
+    """Percent of boxes found again, after suppression and (raw) before; the worst photo's."""
+    raw = [confident(each) for each in expected]
+    boxes = [suppressed(each) for each in raw]
+
+    def judge(batches: Sequence[State]) -> Metrics:
+        came = [confident(each) for each in batches]
+        left = [suppressed(each) for each in came]
+        found = [found_again(a, b) for a, b in zip(boxes, left, strict=True)]
+        found_raw = [found_again(a, b) for a, b in zip(raw, came, strict=True)]
+        shares = [n / len(each) for n, each in zip(found, boxes, strict=True) if len(each)]
+        invented = sum(
+            np.count_nonzero(nearest_of(b, a) < 0.5) for a, b in zip(boxes, left, strict=True)
+        )
+        return {
+            "found": 100 * sum(found) / sum(map(len, boxes)),
+            "found_before_nms": 100 * sum(found_raw) / sum(map(len, raw)),
+            "found_worst_photo": 100 * min(shares),
+            "invented": float(invented),
+        }
+
+    return judge
+
+
+def ultraface(samples: int | None) -> Subject:
+    feed = Feed(kind="image", mean=(127.0,), std=(128.0,))
+    network = load_network(model_file("ultraface-rfb-320"), feed=feed)
+    photos = np.stack(
+        [
+            read_picture(path, (HEIGHT, WIDTH), resize="stretch")
+            for path in list_pictures(data_file("photos"))[:samples]
+        ]
+    )
+    whole = Chain(partition(network, ()), threads=os.cpu_count() or 1)
+    expected = [whole.run(state, 0, 1) for state in batches_of(network, photos, 1)]
+    return Subject(
+        name="ultraface",
+        title="UltraFace RFB-320 on photographs",
+        network=network,
+        cuts=blocks_of(network.graph),
+        tests=photos,
+        fitted=None,
+        batch=1,
+        judge=detector_judge(expected),
+        budget=Budget({"found": 98.0}, "at least 98 % of the boxes found again"),
+        metric="found",
+        is_pictures=True,
+    )
+
+
+# --- a transformer: MiniLM on passages of text ---------------------------------------------
+
+
+def embedding_judge(expected: Array) -> Callable[..., Metrics]:
+    """Cosine (times 100) with the embeddings of the unsplit network, mean and worst.
+
+    And the share of passages whose nearest other passage stays the same, in percent.
+    """
+
+    def nearest(embeddings: Array) -> Array:
+        alike = embeddings @ embeddings.T
+        np.fill_diagonal(alike, -np.inf)
+        found: Array = alike.argmax(axis=1)
+        return found
+
+    def judge(batches: Sequence[State]) -> Metrics:
+        came = np.concatenate([batch["embedding"] for batch in batches])
+        cosines = (came * expected).sum(axis=1)
+        return {
+            "cosine": 100 * float(cosines.mean()),
+            "cosine_worst": 100 * float(cosines.min()),
+            "same_nearest": 100 * float((nearest(came) == nearest(expected)).mean()),
+        }
+
+    return judge
+
+
+def minilm(samples: int | None) -> Subject:
+    import minilm as package
+
+    folder = package.folder()
+    network = load_network(package.build(folder), name="minilm")
+    tokens = package.passages(folder)
+    drawn = np.random.default_rng(0).permutation(len(tokens))
+    tests, fitted = tokens[drawn[:100]][:samples], tokens[drawn[100:200]]
+    whole = Chain(partition(network, ()), threads=os.cpu_count() or 1)
+    expected = [
+        whole.run(state, 0, 1)["embedding"] for state in batches_of(network, tests, 10)
+    ]
+    layers = ("embeddings.LayerNorm", *(f"layer.{at}.output.LayerNorm" for at in range(6)))
+    cuts = tuple(
+        cut
+        for cut in position_cuts(network.graph)
+        if cut.runs and network.graph.nodes[cut.runs[-1] - 1].name.endswith(layers)
+    )
+    return Subject(
+        name="minilm",
+        title="MiniLM-L6 on passages of 128 tokens",
+        network=network,
+        cuts=cuts,
+        tests=tests,
+        fitted=fitted,
+        batch=10,
+        judge=embedding_judge(np.concatenate(expected)),
+        budget=Budget(
+            {"cosine": 99.5, "cosine_worst": 99.0},
+            "a mean cosine of at least 0.995 and 0.99 at worst",
+        ),
+        metric="cosine",
+        is_pictures=False,
+    )
+
+
+# --- measuring -------------------------------------------------------------------------------
+
+
+def data_file(name: str) -> Path:
+    path = DATA / name
+    if not path.exists():
+        raise UsageError(f"no {path}: name the data's folder in MIDSTREAM_DATA")
+    return path
+
+
+def model_file(name: str) -> Path:
+    return data_file(f"models/{name}.onnx")
+
+
+def batches_of(network: Network, inputs: Array, size: int) -> Iterator[State]:
+    """`inputs` as the network's only input, `size` samples at a time."""
+    name = network.graph.inputs[0]
+    for start in range(0, len(inputs), size):
+        yield {name: inputs[start : start + size]}
+
+
+def measure(subject: Subject, codecs: Sequence[str] | None = None) -> Iterator[Row]:
+    """Rows of the input's codecs, then of every cut's; `codecs` replaces the ladder."""
+    plain = partition(subject.network, subject.cuts)
+    chain = Chain(plain, threads=os.cpu_count() or 1)
+    states: list[State] = list(batches_of(subject.network, subject.tests, subject.batch))
+    fitted: list[State] | None = None
+    if subject.fitted is not None:
+        fitted = list(batches_of(subject.network, subject.fitted, subject.batch))
+    for k in range(len(plain.segments)):
+        if k:
+            states = [chain.run(state, k - 1, k) for state in states]
+            fitted = fitted and [chain.run(state, k - 1, k) for state in fitted]
+        moved = transforms_for(plain, k, fitted)
+        wanted = [*ladder(subject, k), *moved]
+        if codecs:
+            wanted = [each for each in codecs if moved or not parse_codec(each)[0]]
+        part = with_transforms(plain, fit(plain, k, fitted, wanted))
+        adapted = Chain(part, first=k, threads=os.cpu_count() or 1)
+        for codec in wanted:
+            yield measure_codec(subject, adapted, k, codec=codec, states=states)
+
+
+def ladder(subject: Subject, k: int) -> tuple[str, ...]:
+    """The codecs without a transform that are measured at cut `k`."""
+    if k or not subject.is_pictures:
+        return (*EXACT, *FIRST_RUNG, *QUANTIZED)
+    return (*EXACT, *PICTURES)
+
+
+def transforms_for(part: Partition, k: int, fitted: object) -> list[str]:
+    """ "klt:N+ec:D" for cuts of one tensor with channels, where there are samples to fit."""
+    crossing = part.crossing(k)
+    if fitted is None or not k or len(crossing) > 1 or not transformable(crossing[0]):
+        return []
+    channels = crossing[0].shape[channel_axis(len(crossing[0].shape))]
+    assert isinstance(channels, int), "the networks here have fixed channels"
+    return [
+        f"klt:{round(share * channels)}+ec:{step}"
+        for share in KEPT
+        for step in TRANSFORMED_STEPS
+    ]
+
+
+def fit(
+    part: Partition, k: int, fitted: Sequence[State] | None, codecs: Iterable[str]
+) -> Iterator[Transform]:
+    """The transforms that `codecs` name at cut `k`."""
+    names = dict.fromkeys(parse_codec(each)[0] for each in codecs)
+    sizes = [int(name.removeprefix("klt:")) for name in names if name]
+    if not sizes or fitted is None:
+        return
+    (tensor,) = part.cuts[k].tensors
+    spectrum = spectrum_of(state[tensor] for state in fitted)
+    nonnegative = is_nonnegative(part, tensor)
+    for size in sizes:
+        yield klt(part, k, tensor, *spectrum.keep(size), nonnegative=nonnegative)
+
+
+def measure_codec(
+    subject: Subject, chain: Chain, k: int, *, codec: str, states: Sequence[State]
+) -> Row:
+    """Send every sample's tensors through `codec`, and judge what the tail makes of them."""
+    part = chain.partition
+    payloads: list[int] = []
+    outputs = []
+    for state in states:
+        received, nbytes = through(chain, k, codec, state)
+        payloads += nbytes
+        outputs.append(chain.run(received, k, len(part.segments)))
+    metrics = subject.judge(outputs)
+    cut = part.cuts[k]
+    elements = sum(array[0].size for name, array in states[0].items() if name in cut.tensors)
+    return Row(
+        network=subject.name,
+        position=k,
+        cut=cut.id,
+        label=cut.label,
+        codec=codec,
+        elements=elements,
+        payload_nbytes=float(np.mean(payloads)),
+        payload_worst_nbytes=max(payloads),
+        bits_per_element=8 * float(np.mean(payloads)) / elements,
+        in_budget=subject.budget.admits(metrics),
+        metrics=metrics,
+        payloads=tuple(payloads),
+    )
+
+
+def through(
+    chain: Chain, k: int, codec: str, state: State
+) -> tuple[dict[str, Array], list[int]]:
+    """What the tail receives of a batch, and each sample's payload in bytes.
+
+    The transform runs on the batch, the codec on each sample by itself.
+    """
+    name, kind = parse_codec(codec)
+    adapter = chain.transform(k, name)
+    travelling = adapter.encode(state)
+    count = len(next(iter(travelling.values())))
+    nbytes = [0] * count
+    received: dict[str, Array] = {}
+    for spec in adapter.specs:
+        batch = travelling[spec.name]
+        came = np.empty_like(batch)
+        for index in range(count):
+            payload = encode_bytes(kind, batch[index : index + 1])
+            nbytes[index] += len(payload)
+            came[index] = decode(payload, spec, max_nbytes=MAX_NBYTES)[0]
+        received[spec.name] = came
+    return adapter.decode(received), nbytes
+
+
+# --- telling ---------------------------------------------------------------------------------
+
+
+def best_of(rows: Iterable[Row]) -> Row | None:
+    """The smallest payload that keeps to the budget."""
+    return min(
+        (row for row in rows if row.in_budget),
+        key=lambda row: row.payload_nbytes,
+        default=None,
+    )
+
+
+def kind_of(codec: str) -> str:
+    """How the tables group codecs."""
+    transform, kind = parse_codec(codec)
+    if transform:
+        return "transform"
+    if kind.family in ("ec", "ecc"):
+        return "ec"
+    return kind.family if kind.family in ("png", "jpeg", "webp") else "first rung"
+
+
+KINDS = ("first rung", "ec", "transform")
+
+
+def summary(rows: Sequence[Row], subject: Subject) -> Iterator[str]:
+    """Markdown: for every cut the smallest payload in budget, per group of codecs."""
+    yield f"Smallest payload per sample with {subject.budget.text}:"
+    yield ""
+    yield f"| cut | elements | {' | '.join(KINDS)} |"
+    yield f"|---|---|{'---|' * len(KINDS)}"
+    if subject.is_pictures:
+        for kind in ("png", "jpeg", "webp"):
+            best = best_of(row for row in rows if kind_of(row.codec) == kind)
+            yield f"| input as {kind} | | {brief(best, subject)} | | |"
+    for position in sorted({row.position for row in rows}):
+        here = [row for row in rows if row.position == position]
+        groups = [[row for row in here if kind_of(row.codec) == kind] for kind in KINDS]
+        cells = " | ".join(brief(best_of(group), subject) for group in groups)
+        yield f"| {here[0].label} | {here[0].elements:,} | {cells} |"
+
+
+def brief(row: Row | None, subject: Subject) -> str:
+    if row is None:
+        return "–"
+    return (
+        f"{row.payload_nbytes:,.0f} B, {row.bits_per_element:.2f} b/el ({row.codec}; "
+        f"{row.metrics[subject.metric]:.1f} %)"
+    )
+
+
+def table(rows: Sequence[Row]) -> Iterator[str]:
+    """Markdown: every row with all its metrics."""
+    names = [name for name in rows[0].metrics if name != "top1_kept"]
+    yield f"| cut | codec | b/el | bytes | worst | {' | '.join(names)} | |"
+    yield "|---|---|" + "---|" * (len(names) + 4)
+    for row in rows:
+        values = " | ".join(f"{row.metrics[name]:.4g}" for name in names)
+        yield (
+            f"| {row.label} | {row.codec} | {row.bits_per_element:.2f} | "
+            f"{row.payload_nbytes:,.0f} | {row.payload_worst_nbytes:,} | {values} | "
+            f"{'in budget' if row.in_budget else ''} |"
+        )
+
+
+def draw(rows: Sequence[Row], subject: Subject, path: Path) -> None:
+    """Bytes per sample against the metric: a line per cut, and the input's codecs."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 6.5), layout="constrained")
+    axes = figure.subplots()
+    positions = sorted({row.position for row in rows if row.position})
+    for rank, position in enumerate(positions):
+        shade = 0.15 + 0.8 * rank / max(1, len(positions) - 1)
+        here = [
+            row for row in rows if row.position == position and row.codec.startswith("ec:")
+        ]
+        label = next((row.label for row in here), None)
+        line(axes, here, subject, label=label, color=_shade(shade), marker="o")
+        moved = [row for row in rows if row.position == position and "+" in row.codec]
+        for size in dict.fromkeys(parse_codec(row.codec)[0] for row in moved):
+            some = [row for row in moved if parse_codec(row.codec)[0] == size]
+            line(axes, some, subject, label=None, color=_shade(shade), style=":", width=0.7)
+    for kind, colour in (("jpeg", "#cc3311"), ("webp", "#ee7733"), ("png", "#aa3377")):
+        here = [row for row in rows if kind_of(row.codec) == kind]
+        line(axes, here, subject, label=f"input as {kind}", color=colour, marker="s", width=2)
+    target = subject.budget.least[subject.metric]
+    axes.axhline(target, color="black", linewidth=0.8, linestyle="--")
+    floor = min(90.0, target - 15)
+    axes.set(xscale="log", xlabel="bytes per sample", ylabel=f"{subject.metric}, %",
+             ylim=(floor, 100.3), title=f"{subject.title}: ec at every cut (dotted: "
+             "with a transform), and picture codecs of the input")  # fmt: skip
+    axes.grid(alpha=0.3, which="both", linewidth=0.4)
+    axes.legend(fontsize=7, loc="lower right")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+
+
+def line(axes: Any, rows: Sequence[Row], subject: Subject, *, label: str | None, color: Any,
+         marker: str | None = None, style: str = "-", width: float = 1.2) -> None:  # fmt: skip
+    ordered = sorted(rows, key=lambda row: row.payload_nbytes)
+    if ordered:
+        sizes = [row.payload_nbytes for row in ordered]
+        values = [row.metrics[subject.metric] for row in ordered]
+        axes.plot(sizes, values, style, label=label, color=color, marker=marker, markersize=3,
+                  linewidth=width)  # fmt: skip
+
+
+def _shade(position: float) -> Any:
+    from matplotlib import colormaps
+
+    return colormaps["viridis"](position)
+
+
+def machine() -> dict[str, str]:
+    return {
+        "date": datetime.date.today().isoformat(),
+        "system": platform.platform(),
+        "cpus": str(os.cpu_count()),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "zstandard": zstandard.__version__,
+        "pillow": PIL.__version__,
+    }
+
+
+SUBJECTS: dict[str, Callable[[int | None], Subject]] = {
+    "resnet20": resnet20,
+    "ultraface": ultraface,
+    "digits": digits,
+    "minilm": minilm,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", choices=SUBJECTS, action="append", help="default: all")
+    parser.add_argument("--json", type=Path, help="write all rows to this file")
+    parser.add_argument("--draw", type=Path, help="draw a picture a network into this folder")
+    parser.add_argument("--samples", type=int, help="only the first so many test samples")
+    parser.add_argument("--codecs", type=lambda text: text.split(","), help="only these")
+    chosen = parser.parse_args()
+    documents = []
+    print(", ".join(f"{key} {value}" for key, value in machine().items()))
+    for name in chosen.network or SUBJECTS:
+        try:
+            subject = SUBJECTS[name](chosen.samples)
+        except UsageError as error:
+            print(f"{name}: skipped, {error}", file=sys.stderr)
+            continue
+        began = time.perf_counter()
+        rows = list(measure(subject, chosen.codecs))
+        print(f"\n## {subject.title}\n")
+        print("\n".join((*summary(rows, subject), "", *table(rows))))
+        print(f"\n{len(rows)} rows in {time.perf_counter() - began:.0f} s", flush=True)
+        documents += [asdict(row) for row in rows]
+        if chosen.draw:
+            draw(rows, subject, chosen.draw / f"codecs-{name}.png")
+    if chosen.json:
+        document = {"machine": machine(), "rows": documents}
+        chosen.json.write_text(json.dumps(document) + "\n")
+
+
+if __name__ == "__main__":
+    main()
