@@ -31,6 +31,12 @@ class Model:
     partition: Partition
     chain: Chain = field(repr=False)
     profile: Profile | None = None
+    _returns: tuple[tuple[TensorSpec, ...], ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        count = len(self.partition.segments)
+        returns = tuple(map(self.partition.outputs_from, range(count)))
+        object.__setattr__(self, "_returns", returns)
 
     def assemble(
         self, first_segment: int, names: Sequence[str], *, transform: str = "", max_nbytes: int
@@ -50,13 +56,15 @@ class Model:
             specs = self.partition.travelling(first_segment, transform)
         except UsageError as error:
             raise ProtocolError(str(error)) from None
-        pairs = zip(crossing, specs, strict=True)
-        growth = max((expansion(*pair) for pair in pairs), default=1.0)
-        return Incoming(names, specs, max_nbytes=int(max_nbytes / max(1.0, growth)))
+        if transform:
+            pairs = zip(crossing, specs, strict=True)
+            growth = max((expansion(*pair) for pair in pairs), default=1.0)
+            max_nbytes = int(max_nbytes / max(1.0, growth))
+        return Incoming(names, specs, max_nbytes=max_nbytes)
 
     def returns(self, first_segment: int) -> tuple[TensorSpec, ...]:
         """What a reply to such a request carries."""
-        return self.partition.outputs_from(first_segment)
+        return self._returns[first_segment]
 
     def describe(self) -> ModelDescription:
         """What an edge needs to know to cut its own copy alike."""

@@ -24,7 +24,7 @@ from midstream_edge.clock import ClockEstimate, Exchange
 from midstream_edge.pings import Pings
 from midstream_edge.verdicts import farewell, is_settled, silence
 from midstream_wire.errors import DeadlineExceeded, PeerError
-from midstream_wire.frames import GoAway, Hello, Pong, ServerFrame, Welcome
+from midstream_wire.frames import GoAway, Hello, More, Pong, Reply, ServerFrame, Welcome
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Connection:
         dial: Dial,
         hello: Hello,
         *,
-        on_frame: Callable[[Stream, ServerFrame], None],
+        on_frame: Callable[[Stream, Reply | More], None],
         on_down: Callable[[Stream, PeerError], None],
     ) -> None:
         self._dial = dial
@@ -70,7 +70,8 @@ class Connection:
         self._on_frame = on_frame
         self._on_down = on_down
         self._pings = Pings()
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._closed = False
         self._stream: Stream | None = None  # the present one, welcomed or not
         self._welcome: Welcome | None = None
@@ -88,31 +89,31 @@ class Connection:
     @property
     def stream(self) -> Stream | None:
         """The stream that new requests may use; None unless the connection is UP."""
-        with self._changed:
+        with self._lock:
             usable = self._welcome and not (self._ended or self._give_up_at_s or self._closed)
             return self._stream if usable else None
 
     @property
     def error(self) -> PeerError:
         """Why there was no stream when there was none last."""
-        with self._changed:
+        with self._lock:
             return self._ended or self._leaving or self._error
 
     @property
     def welcome(self) -> Welcome | None:
         """What the server allows on the present stream."""
-        with self._changed:
+        with self._lock:
             return self._welcome
 
     def wait(self, timeout_s: float) -> PeerError | None:
         """Wait for the first attempt's end; the error, or None if the server welcomed us."""
         self._settled.wait(timeout_s)
-        with self._changed:
+        with self._lock:
             return None if self._welcome and not self._ended else self._ended or self._error
 
     def wait_up(self, timeout_s: float) -> bool:
         """Wait until new requests may use the connection; whether they may."""
-        with self._changed:
+        with self._lock:
             return bool(self._changed.wait_for(lambda: self.stream is not None, timeout_s))
 
     def doubt(self, since_s: float) -> None:
@@ -120,7 +121,7 @@ class Connection:
 
         If nothing at all has been heard since, the link is suspect until something is.
         """
-        with self._changed:
+        with self._lock:
             if not self._welcome or self._ended or self._heard_s >= since_s:
                 return
             if self._give_up_at_s is None:
@@ -141,7 +142,7 @@ class Connection:
 
     def close(self, timeout_s: float) -> None:
         """Give the connection up; returns within about `timeout_s`, whatever the link does."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._changed.notify_all()
         if threading.current_thread() is not self._thread:
@@ -164,7 +165,7 @@ class Connection:
         while not self._closed:
             welcomed, error = self._live_once()
             failures = 0 if welcomed else failures + 1
-            with self._changed:
+            with self._lock:
                 self._error = error
                 self._settled.set()
                 if not self._closed and str(error) != logged:
@@ -174,7 +175,7 @@ class Connection:
 
     def _live_once(self) -> tuple[bool, PeerError]:
         """One stream from opening to its end: whether it was welcomed, and what ended it."""
-        with self._changed:
+        with self._lock:
             self._welcome = self._ended = self._leaving = self._give_up_at_s = None
             self.clock = ClockEstimate()  # another process may have another clock
             # Under the lock, so that its first frames find it in place.
@@ -208,7 +209,7 @@ class Connection:
     # The reader's thread.
 
     def _receive(self, stream: Stream, frame: ServerFrame) -> None:
-        with self._changed:
+        with self._lock:
             if stream is not self._stream or self._ended:
                 return
             self._heard_s = time.monotonic()
@@ -216,6 +217,8 @@ class Connection:
                 self._give_up_at_s = None  # only suspected; it lives
                 self._changed.notify_all()
         match frame:
+            case Reply() | More():
+                self._on_frame(stream, frame)
             case Welcome():
                 self._greet(stream, frame)
             case GoAway():
@@ -224,26 +227,24 @@ class Connection:
                 exchange = self._pings.receive(frame)
                 if exchange is not None:
                     self.observe(stream, exchange)
-            case _:
-                self._on_frame(stream, frame)
 
     def observe(self, stream: Stream, exchange: Exchange) -> None:
         """Let an exchange on `stream` improve the clock."""
-        with self._changed:
+        with self._lock:
             if stream is self._stream:
                 self.clock = self.clock.observe(exchange)
 
     def _greet(self, stream: Stream, welcome: Welcome) -> None:
         for _ in range(CLOCK_PINGS):
             self._pings.send(stream)
-        with self._changed:
+        with self._lock:
             self._welcome = welcome
             self._changed.notify_all()
 
     def _part(self, frame: GoAway) -> None:
         reason = frame.reason
         error = farewell(str(self._dial.address), reason.code, reason.message)
-        with self._changed:
+        with self._lock:
             self._leaving = error
             if self._welcome is None:
                 self._ended = error
@@ -252,7 +253,7 @@ class Connection:
             self._changed.notify_all()
 
     def _finish(self, stream: Stream, error: PeerError) -> None:
-        with self._changed:
+        with self._lock:
             if stream is self._stream and self._ended is None:
                 self._ended = self._leaving or error
                 self._changed.notify_all()

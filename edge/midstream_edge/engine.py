@@ -5,14 +5,14 @@ Decisions are `requests.Request.advance`'s, made under one lock; this carries th
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import itertools
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import suppress
-from functools import partial
 from typing import final
 
 from midstream_edge.answers import CLOUD, EDGE, FALLBACK, Answer, Stats, Where
@@ -34,7 +34,7 @@ from midstream_wire.errors import (
     TensorError,
     UsageError,
 )
-from midstream_wire.frames import Cancel, ClientFrame, Code, Hello, More, Reply, ServerFrame
+from midstream_wire.frames import Cancel, ClientFrame, Code, Hello, More, Reply
 from midstream_wire.limits import MAX_REQUEST_NBYTES
 from midstream_wire.tensors import Array
 from midstream_wire.transfers import Incoming
@@ -64,6 +64,7 @@ class Engine:
         self.connection: Connection | None = None
         self._chain = chain
         self._partition = chain.partition
+        self._outputs_from = functools.cache(chain.partition.outputs_from)
         self._segment_count = len(chain.partition.segments)
         self._complete = chain.last == self._segment_count
         self._pace = pace
@@ -71,8 +72,9 @@ class Engine:
         self._max_in_flight = max_in_flight
         self._ids = itertools.count(1)
         self._jobs: dict[int, Job] = {}
-        self._stats = Stats()
-        self._changed = threading.Condition()
+        self._counts: Counter[str] = Counter()  # by the names in `Stats`
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._closed = False
         self._worker = Worker()
         self._alarms = Alarms()
@@ -88,7 +90,7 @@ class Engine:
         self, inputs: Mapping[str, Array], *, deadline_s: float | None
     ) -> Future[Answer]:
         """Queue a request once there is room; `deadline_s` is a moment."""
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(
                 lambda: self._closed or len(self._jobs) < self._most_in_flight()
             )
@@ -97,21 +99,21 @@ class Engine:
             request = Request(next(self._ids), self._complete)
             job = Job(request, dict(inputs), deadline_s=deadline_s)
             self._jobs[job.id] = job
-            self._stats = dataclasses.replace(self._stats, requests=self._stats.requests + 1)
+            self._counts["requests"] += 1
             # Under the lock, so that heads run in the order of their ids, as the wire wants.
-            self._worker.put(partial(self._run_head, job), rank=HEAD, order=job.id)
+            self._worker.put(functools.partial(self._run_head, job), rank=HEAD, order=job.id)
         return job.future
 
     @property
     def stats(self) -> Stats:
         """Counts up to now."""
         welcomes = 0 if self.connection is None else self.connection.welcomes
-        with self._changed:
-            return dataclasses.replace(self._stats, reconnects=max(0, welcomes - 1))
+        with self._lock:
+            return Stats(**self._counts, reconnects=max(0, welcomes - 1))
 
     def close(self) -> None:
         """Cancel what is under way and end the threads, within a few times `CLOSE_S`."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             jobs = sorted(self._jobs.values(), key=lambda job: job.id)
             self._changed.notify_all()
@@ -149,7 +151,7 @@ class Engine:
 
     def _begin(self, job: Job) -> bool:
         """Whether somebody still wants the answer; from now on it cannot be cancelled."""
-        with self._changed:  # closing must not resolve the future in between
+        with self._lock:  # closing must not resolve the future in between
             wanted = job.request.stage is Stage.WAITING
             if wanted and not job.future.set_running_or_notify_cancel():
                 self._move(job, Event.ABANDONED, CancelledError())
@@ -176,7 +178,7 @@ class Engine:
             return
         if self._move(job, Event.CROSSED) is not Action.SEND:
             return
-        self._alarms.at(job.late_s, partial(self._give_up, job.id))
+        self._alarms.at(job.late_s, functools.partial(self._give_up, job.id))
         stream.send(self._guard(job))
         if connection.stream is not stream:
             # It may have broken before the request counted as sent, and nobody would know.
@@ -245,7 +247,7 @@ class Engine:
             self._move(job, Event.FAILED, error)
 
     def _give_up(self, id: int) -> None:
-        with self._changed:
+        with self._lock:
             job = self._jobs.get(id)
         if job is None or job.request.stage is not Stage.SENT:
             return
@@ -256,15 +258,13 @@ class Engine:
         self._move(job, Event.FAILED, _late_error(f"nothing came in {waited_s:.3g} s"))
 
     def _fail_all(self, stream: Stream, error: PeerError) -> None:
-        with self._changed:
+        with self._lock:
             jobs = [job for job in self._jobs.values() if job.stream is stream]
         for job in sorted(jobs, key=lambda job: job.id):
             self._move(job, Event.FAILED, error)
 
-    def _receive(self, stream: Stream, frame: ServerFrame) -> None:
-        if not isinstance(frame, Reply | More):
-            return
-        with self._changed:
+    def _receive(self, stream: Stream, frame: Reply | More) -> None:
+        with self._lock:
             job = self._jobs.get(frame.id)
         if job is None or job.stream is not stream:
             return  # answered already: on the edge, or cancelled
@@ -282,7 +282,7 @@ class Engine:
             if not status.ok:
                 raise CloudRefused(status.code, f"the server gave no answer: {status.message}")
             job.served = frame.timings
-            specs = self._partition.outputs_from(job.k)
+            specs = self._outputs_from(job.k)
             job.incoming = Incoming(frame.tensors, specs, max_nbytes=MAX_REQUEST_NBYTES)
         if job.incoming is None:
             return
@@ -307,13 +307,13 @@ class Engine:
 
     def _move(self, job: Job, event: Event, error: Exception | None = None) -> Action:
         """Advance a request, and do what needs no further knowledge."""
-        with self._changed:
+        with self._lock:
             job.request, action = job.request.advance(event, error)
             if action in (Action.ANSWER, Action.RAISE):
                 self._jobs.pop(job.id, None)
                 self._changed.notify_all()
         if action is Action.RUN_REST:
-            self._worker.put(partial(self._run_rest, job), rank=REST, order=job.id)
+            self._worker.put(functools.partial(self._run_rest, job), rank=REST, order=job.id)
         elif action is Action.RAISE:
             self._raise(job)
         return action
@@ -364,14 +364,10 @@ class Engine:
             job.stream.send([Cancel(job.id)])
 
     def _count(self, job: Job, outcome: str) -> None:
-        with self._changed:
-            known = self._stats
-            self._stats = dataclasses.replace(
-                known,
-                uplink_nbytes=known.uplink_nbytes + job.payload_nbytes,
-                downlink_nbytes=known.downlink_nbytes + job.reply_nbytes,
-                **{outcome: getattr(known, outcome) + 1},
-            )
+        with self._lock:
+            self._counts[outcome] += 1
+            self._counts["uplink_nbytes"] += job.payload_nbytes
+            self._counts["downlink_nbytes"] += job.reply_nbytes
 
 
 def _late_error(what: str) -> DeadlineExceeded:

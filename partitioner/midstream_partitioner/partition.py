@@ -103,15 +103,16 @@ class Partition:
 
         Raises `UsageError` for a transform that cut `k` does not have.
         """
+        if not transform:
+            return self.crossing(k)
         specs = {spec.name: spec for spec in self.crossing(k)}
-        if transform:
-            known = self.transforms_at(k)
-            if transform not in known:
-                raise UsageError(
-                    f"a transform at {self.cuts[k].id} must be one of "
-                    f"{', '.join(known) or 'none, for it has none'} (not {transform[:64]!r})"
-                )
-            specs |= {each.tensor: each.spec for each in known[transform]}
+        known = self.transforms_at(k)
+        if transform not in known:
+            raise UsageError(
+                f"a transform at {self.cuts[k].id} must be one of "
+                f"{', '.join(known) or 'none, for it has none'} (not {transform[:64]!r})"
+            )
+        specs |= {each.tensor: each.spec for each in known[transform]}
         return tuple(specs.values())
 
     def outputs_from(self, k: int) -> tuple[TensorSpec, ...]:

@@ -17,6 +17,7 @@ Bytes = bytes | memoryview
 #: How the value of a field is encoded: the low three bits of its key.
 _VARINT, _BYTES = 0, 2
 _FIXED_NBYTES = {1: 8, 5: 4}
+_SHORT = [bytes((value,)) for value in range(0x80)]
 
 
 def malformed() -> ProtocolError:
@@ -29,6 +30,8 @@ def malformed() -> ProtocolError:
 
 def varint(value: int) -> bytes:
     """`value` >= 0 in groups of seven bits, the lowest first."""
+    if value < 0x80:
+        return _SHORT[value]
     groups = bytearray()
     while value > 0x7F:
         groups.append(value & 0x7F | 0x80)
@@ -56,26 +59,22 @@ def fields_of(message: Bytes) -> Iterator[tuple[int, int | memoryview, memoryvie
                 f"a message may hold at most {MAX_FIELDS} fields: send fewer, larger pieces"
             )
         key, at = _read_varint(view, start)
+        kind = key & 7
         value: int | memoryview
-        if key & 7 == _VARINT:
+        if kind == _VARINT:
             value, end = _read_varint(view, at)
         else:
-            at, end = _extent(view, at, key & 7)
+            if kind == _BYTES:
+                nbytes, at = _read_varint(view, at)
+            elif kind in _FIXED_NBYTES:
+                nbytes = _FIXED_NBYTES[kind]
+            else:
+                raise malformed()
+            end = at + nbytes
+            if end > len(view):
+                raise malformed()
             value = view[at:end]
         yield key >> 3, value, view[start:end]
-
-
-def _extent(view: memoryview, at: int, kind: int) -> tuple[int, int]:
-    """Where the bytes of a field begin and end, whose key ends at `at`."""
-    if kind == _BYTES:
-        nbytes, at = _read_varint(view, at)
-    elif kind in _FIXED_NBYTES:
-        nbytes = _FIXED_NBYTES[kind]
-    else:
-        raise malformed()
-    if at + nbytes > len(view):
-        raise malformed()
-    return at, at + nbytes
 
 
 def _read_varint(view: memoryview, at: int) -> tuple[int, int]:

@@ -30,6 +30,14 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }  # fmt: skip
 
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def dtype_of(array: Array) -> str:
+    """The name of an array's dtype, as in `DTYPES`; numpy makes its own anew for each call,
+    in seven of Python's."""
+    return _NAMES.get(array.dtype) or array.dtype.name
+
 
 def nbytes_of(dtype: str, shape: Sequence[int]) -> int:
     """Bytes of a dense array of `dtype` (a name from `DTYPES`) and `shape`."""
@@ -47,18 +55,16 @@ class TensorSpec:
 
     def admits(self, dtype: str, shape: Sequence[int]) -> bool:
         """Whether an array of `dtype` and `shape` fits."""
-        return (
-            dtype == self.dtype
-            and len(shape) == len(self.shape)
-            and all(
-                have >= 0 if isinstance(want, str) else have == want
-                for have, want in zip(shape, self.shape, strict=True)
-            )
+        if dtype != self.dtype or len(shape) != len(self.shape):
+            return False
+        return self.shape == tuple(shape) or all(
+            have >= 0 if isinstance(want, str) else have == want
+            for have, want in zip(shape, self.shape, strict=True)
         )
 
     def check(self, array: Array) -> None:
         """Raise `TensorError` unless `array` fits."""
-        if not self.admits(array.dtype.name, array.shape):
+        if not self.admits(dtype_of(array), array.shape):
             came = f"{array.dtype.name} {list(array.shape)}"
             raise TensorError(
                 f"tensor {self.name!r} must be {self} (not {came}): check the input's "

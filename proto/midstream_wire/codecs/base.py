@@ -11,7 +11,7 @@ import numpy as np
 
 from midstream_wire.codecs.header import BLOCK_NBYTES
 from midstream_wire.errors import TensorError
-from midstream_wire.tensors import DTYPES, Array
+from midstream_wire.tensors import DTYPES, Array, dtype_of
 
 #: (a block's elements, index of its first element in the flat array) -> its body, in parts.
 #: A body of one part may alias the array; otherwise parts are joined before the next call,
@@ -82,7 +82,7 @@ class Codec(ABC):
 
 def plain(array: Array) -> Array:
     """`array` in C order and little-endian: itself where it is so already, else a copy."""
-    dtype = DTYPES.get(array.dtype.name)
+    dtype = DTYPES.get(dtype_of(array))
     if dtype is None:
         raise TensorError(
             f"a tensor must be of one of the dtypes {', '.join(DTYPES)} "

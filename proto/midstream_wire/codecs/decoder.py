@@ -145,7 +145,7 @@ class Decoder:
                 f"({came} is {nbytes}): send less, or raise the receiver's limit"
             )
         # Even an array of no elements has strides, which must fit numpy's signed integers.
-        if itemsize * math.prod(max(size, 1) for size in header.shape) >= 1 << 63:
+        if not nbytes and itemsize * math.prod(size or 1 for size in header.shape) >= 1 << 63:
             raise CodecError(
                 f"tensor {self._spec.name!r} must have dimensions below 2**63 bytes"
             )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from midstream_wire.codecs.base import Codec, Encoding, plain
 from midstream_wire.codecs.header import Header, frame_of
 from midstream_wire.codecs.registry import LOSSLESS
-from midstream_wire.tensors import Array
+from midstream_wire.tensors import Array, dtype_of
 
 #: Bodies up to here are copied behind their frame, so that a small tensor is one piece. Larger
 #: ones that alias the array are pieces of their own: the copy would cost more than the call.
@@ -25,15 +25,14 @@ def encode(codec: Codec, array: Array) -> Iterator[bytes | memoryview]:
     Raises TensorError at once for dtypes that midstream does not carry.
     """
     array = plain(array)
-    accepted = codec.accepts(array.dtype.name, array.shape)
+    dtype = dtype_of(array)
+    accepted = codec.accepts(dtype, array.shape)
     encoding = codec.begin(array) if accepted else None
     fallback = encoding is None
     if encoding is None:
         codec, encoding = LOSSLESS, LOSSLESS.begin(array)
     assert encoding is not None, "lossless takes everything"
-    header = Header(
-        codec.code, codec.quality, fallback, array.dtype.name, array.shape, encoding.params
-    )
+    header = Header(codec.code, codec.quality, fallback, dtype, array.shape, encoding.params)
     return _pieces(codec, encoding, header, array)
 
 
