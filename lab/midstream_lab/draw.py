@@ -119,7 +119,7 @@ def draw_codecs(
                 sizes = [row.payload_nbytes / 1e3 for row in line]
                 rates.plot(sizes, accuracy, marker=".", label=family, **style)
                 spent = [timed_s.get((row.cut, row.codec), np.nan) * 1e3 for row in line]
-                times.plot(spent, accuracy, marker=".", label=family, **style)
+                times.plot(spent, accuracy, marker="x" if style else ".", linestyle="")
             for row in rows:
                 rates.annotate(row.codec, (row.payload_nbytes / 1e3, _accuracy(found, row)),
                                fontsize=6, rotation=30)  # fmt: skip
@@ -127,6 +127,13 @@ def draw_codecs(
             rates.set_title(cut.label, loc="left", fontsize=10)
             rates.set(xscale="log", xlabel="payload KB", ylabel=what)
             times.set(xscale="log", xlabel="encode + decode ms")
+            for axes in (rates, times):
+                axes.grid(alpha=0.3)
+                axes.tick_params(labelsize=7)
+                axes.xaxis.set_major_formatter("{x:g}")
+                axes.xaxis.set_minor_formatter("")
+            if found.whole is not None:
+                rates.axhline(found.whole, color="black", linewidth=0.6)
             rates.legend(fontsize=7, loc="lower right")
         figure.suptitle(f"{part.name}: {found.samples} samples of {found.data}")
 

@@ -34,8 +34,10 @@ from midstream_partitioner.chain import Chain
 from midstream_partitioner.data import read_data
 from midstream_partitioner.device import this_device
 from midstream_partitioner.feed import Feed
+from midstream_partitioner.fitting import fit_transforms
 from midstream_partitioner.measure import profile_segments
 from midstream_partitioner.partition import Partition
+from midstream_partitioner.units import parse_share
 
 
 @takes_feed
@@ -53,6 +55,13 @@ def calibrate(
     ] = None,
     samples: Samples = 256,
     only: Ladder = None,
+    transforms: Annotated[
+        str | None,
+        typer.Option(
+            "--transforms",
+            help="Fit transforms (KLT) that keep these shares of the energy: 99.9%,99%.",
+        ),
+    ] = None,
     seed: Seed = 0,
     threads: Threads = 1,
     runs: Runs = 20,
@@ -65,13 +74,21 @@ def calibrate(
     together, within a budget of accuracy. What was interrupted goes on where it was. Use
     samples that the network was not trained on, and not those you will report results on.
     Without --data only sizes are measured, and plans stay as cautious as without.
+
+    --transforms adds changes of coordinates over channels in front of the codecs. They are
+    part of the partition, which then has another digest: give cloud and edge the same folder.
     """
     part = open_partition(model, feed=feed)
     score = open_metric(metric)
     names = ladder(only)
     source = read_data(part, data, labels=labels, count=samples, seed=seed)
-    folder = _folder(model, part, output)
     chain = Chain(part, threads=threads)
+    if transforms is not None:
+        shares = [parse_share(share) for share in transforms.split(",")]
+        with console.progress(f"fitting transforms of {part.name}") as tick:
+            part = fit_transforms(chain, source.inputs, shares, progress=tick)
+        chain = Chain(part, threads=threads)
+    folder = _folder(model, part, output)
     with console.progress(f"calibrating {part.name}") as tick:
         found = measure(
             chain, source, codecs=names, metric=score, folder=folder, progress=tick

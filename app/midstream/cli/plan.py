@@ -44,6 +44,9 @@ from midstream_wire.errors import UsageError
 #: The envelope is told, and drawn, over this range: from a poor 2G cell to a fast wire.
 FROM_BPS, TO_BPS = 50e3, 10e9
 
+#: Rows of the table for one cut, where a whole ladder of codecs was calibrated.
+MOST_PER_CUT = 4
+
 
 @takes_feed
 @takes_link
@@ -161,19 +164,49 @@ def _title(part: Partition, edge: Device, cloud: Device, link: Link) -> str:
 def print_plan(made: Plan, rows: Envelope, *, title: str) -> None:
     """The table of candidates, the sentence that explains it, and the envelope."""
     fields = [name.removesuffix("_s") for name in FIELDS]
+    accuracy = ("agreement", "loss") if made.budget is not None else ()
     listing = console.table(
-        title, "", "candidate", "payload", *fields, "total ms", "energy", "rate",
+        title, "", "candidate", "payload", *fields, "total ms", "energy", "rate", *accuracy,
         left=("", "candidate"),
     )  # fmt: skip
-    for candidate in made.candidates:
-        listing.add_row(_mark(made, candidate), candidate.label, *_cells(candidate))
+    listed = _listed(made)
+    for candidate in listed:
+        cells = _cells(candidate) + (_accuracy(candidate) if accuracy else [])
+        listing.add_row(_mark(made, candidate), candidate.label, *cells)
     console.show(listing)
+    if len(listed) < len(made.candidates):
+        hidden = len(made.candidates) - len(listed)
+        console.say(
+            f"and {hidden} more, slower at the same cuts (--json has all)", style="dim"
+        )
     console.say(made.explain())
     console.say(f"accuracy: {made.accuracy}")
     console.say(f"over the uplink: {rows.sentence()}")
     if made.rejected:
         shown = {f"{candidate.label} {why}": None for candidate, why in made.rejected}
         console.say(f"left out: {'; '.join(list(shown)[:6])}", style="dim")
+
+
+def _listed(made: Plan) -> list[Candidate]:
+    """All candidates; of a calibrated ladder, the best of each cut and the raw baseline."""
+    if made.budget is None:
+        return list(made.candidates)
+    count: dict[str, int] = {}
+    listed = []
+    for candidate in made.candidates:
+        count[candidate.cut] = count.get(candidate.cut, 0) + 1
+        baseline = candidate.codec == "raw" or candidate == made.chosen
+        if count[candidate.cut] <= MOST_PER_CUT or baseline:
+            listed.append(candidate)
+    return listed
+
+
+def _accuracy(candidate: Candidate) -> list[str]:
+    row = candidate.fidelity
+    if row is None:
+        return ["", ""]
+    loss = "" if row.top1_loss is None else f"{row.top1_loss:+.2f} pt"
+    return ["" if row.agreement is None else f"{row.agreement:.2%}", loss]
 
 
 def _mark(made: Plan, candidate: Candidate) -> str:
