@@ -102,7 +102,7 @@ def digits_accuracy(codecs: Sequence[str] = ("raw", "half", "int8")) -> list[Acc
     found = []
     for codec in codecs:
         state = chain.run({name: batch}, 0, k)
-        state |= decode_crossing(chain, k, codec, encode_crossing(chain, k, codec, state))
+        state |= decode_crossing(chain, k, encode_crossing(chain, k, codec, state))
         made = chain.run(state, k, last)[part.outputs[0].name]
         label = part.cuts[k].label
         found.append(Accuracy(label, codec, whole, _top1(made, labels), len(labels)))

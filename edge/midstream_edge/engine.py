@@ -23,7 +23,7 @@ from midstream_edge.pace import LocalPace, give_up_at
 from midstream_edge.requests import Action, Event, Request, Stage
 from midstream_edge.worker import HEAD, REST, Alarms, Worker
 from midstream_partitioner.chain import Chain
-from midstream_partitioner.crossing import parse_codec
+from midstream_partitioner.crossing import transform_crossing
 from midstream_partitioner.timings import Timings
 from midstream_wire.errors import (
     CloudRefused,
@@ -31,7 +31,6 @@ from midstream_wire.errors import (
     DeadlineExceeded,
     MidstreamError,
     PeerError,
-    TensorError,
     UsageError,
 )
 from midstream_wire.frames import Cancel, ClientFrame, Code, Hello, More, Reply
@@ -192,16 +191,10 @@ class Engine:
         """What travels of the activation, which itself is kept for the local rest."""
         assert job.state is not None
         began_s = time.monotonic()
-        transform, kind = parse_codec(job.codec)
-        try:
-            travelling = self._chain.transform(job.k, transform).encode(job.state)
-        except TensorError:
-            # It holds a NaN or an infinity, so the codec will give way to lossless as well.
-            transform, job.codec = "", kind.id
-            travelling = self._chain.transform(job.k, "").encode(job.state)
-        job.transform, job.travelling = transform, travelling
-        if transform:
-            job.encode_s = time.monotonic() - began_s
+        job.codec, job.travelling = transform_crossing(
+            self._chain, job.k, job.codec, job.state
+        )
+        job.encode_s = time.monotonic() - began_s
 
     def _late_at(self, job: Job) -> tuple[float, bool]:
         """When to stop waiting for the cloud, and whether the rest has to be measured."""

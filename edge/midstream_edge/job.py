@@ -47,7 +47,6 @@ class Job:
         "served",
         "state",
         "stream",
-        "transform",
         "travelling",
         "unwanted",
     )
@@ -66,7 +65,6 @@ class Job:
         self.codec = ""
         #: What of the state goes out, once; the names are those of what crosses.
         self.travelling: Mapping[str, Array] | None = None
-        self.transform = ""  # that it has gone through
         self.stream: Stream | None = None
         self.asked_s = 0.0
         self.late_s = 0.0
@@ -88,7 +86,7 @@ class Job:
         travelling, self.travelling = self.travelling, None
         if travelling is None or self._is_dropped:
             return
-        _, kind = parse_codec(self.codec)
+        transform, kind = parse_codec(self.codec)
         payloads = {
             name: self._encode(kind, array, slowdown) for name, array in travelling.items()
         }
@@ -97,7 +95,7 @@ class Job:
             self.k,
             payloads,
             budget_s=max(1e-3, self.late_s - time.monotonic()),
-            transform=self.transform,
+            transform=transform,
         )
         del travelling, payloads
         for frame in pulled:

@@ -192,8 +192,8 @@ class _Judge:
             return self._originals[at]
         if (k, codec, at) not in self._delivered:
             state = self._chain.run(self._inputs[at], 0, k)
-            payloads = encode_crossing(self._chain, k, codec, state)
-            state |= decode_crossing(self._chain, k, codec, payloads)
+            sent = encode_crossing(self._chain, k, codec, state)
+            state |= decode_crossing(self._chain, k, sent)
             made: State = self._whole.run(state) if k == 0 else self._chain.run(state, k, last)
             self._delivered[k, codec, at] = made
         return self._delivered[k, codec, at]

@@ -200,14 +200,12 @@ def _place(
 def _cross(chain: Chain, sample: State, state: State, k: int, codec: str) -> _Crossing:
     """What the edge's caller gets: outputs made in the head, and those of the reply."""
     part = chain.partition
-    payloads = encode_crossing(chain, k, codec, state)
-    received = decode_crossing(chain, k, codec, payloads)
+    sent = encode_crossing(chain, k, codec, state)
     raw = sum(state[spec.name].nbytes for spec in part.crossing(k))
-    sent = sum(map(len, payloads.values()))
-    reply = chain.run(received, k, len(part.segments))
+    reply = chain.run(decode_crossing(chain, k, sent), k, len(part.segments))
     made = {spec.name: reply[spec.name] for spec in part.outputs_from(k)}
     known = {**sample, **state, **made}
-    return _Crossing({spec.name: known[spec.name] for spec in part.outputs}, raw, sent)
+    return _Crossing({spec.name: known[spec.name] for spec in part.outputs}, raw, sent.nbytes)
 
 
 def _check(

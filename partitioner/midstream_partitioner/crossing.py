@@ -7,12 +7,17 @@ that measures or checks a codec goes through here, so that all speak of the same
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
 
-from midstream_partitioner.chain import Chain, State
 from midstream_wire.codecs import Codec, decode, encode_bytes
 from midstream_wire.codecs import codec as codec_called
+from midstream_wire.errors import TensorError
 from midstream_wire.limits import MAX_REQUEST_NBYTES
 from midstream_wire.tensors import Array
+
+if TYPE_CHECKING:  # planning reads the names of codecs, and knows no runtime
+    from midstream_partitioner.chain import Chain, State
 
 
 def parse_codec(text: str) -> tuple[str, Codec]:
@@ -33,32 +38,57 @@ def is_lossless(text: str) -> bool:
     return kind.lossless and not transform
 
 
-def encode_crossing(chain: Chain, k: int, codec: str, state: State) -> dict[str, bytes]:
-    """The payloads of what crosses cut `k` in `state`, by tensor.
+@final
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """Payloads by tensor, and the codec that they went through after all."""
 
-    Raises `UsageError` for an unknown codec or a transform that the cut does not have, and
-    `TensorError` for a NaN or an infinity under a transform.
+    codec: str
+    payloads: Mapping[str, bytes]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all payloads together."""
+        return sum(map(len, self.payloads.values()))
+
+
+def transform_crossing(
+    chain: Chain, k: int, codec: str, state: State
+) -> tuple[str, dict[str, Array]]:
+    """What of `state` travels over cut `k`, before the codec; and the codec to be used.
+
+    That is `codec`, without its transform where something is not finite: that travels as it
+    is, and without loss. Raises `UsageError` for a transform that the cut does not have.
     """
     transform, kind = parse_codec(codec)
-    travelling = chain.transform(k, transform).encode(state)
-    return {name: encode_bytes(kind, array) for name, array in travelling.items()}
+    try:
+        return codec, chain.transform(k, transform).encode(state)
+    except TensorError:
+        if not transform:
+            raise
+        return kind.id, chain.transform(k, "").encode(state)
+
+
+def encode_crossing(chain: Chain, k: int, codec: str, state: State) -> Crossing:
+    """What of `state` crosses cut `k`, as the edge sends it. Raises `UsageError`.
+
+    Tensors that the codec does not take travel without loss beside the others.
+    """
+    used, travelling = transform_crossing(chain, k, codec, state)
+    _, kind = parse_codec(used)
+    return Crossing(used, {name: encode_bytes(kind, a) for name, a in travelling.items()})
 
 
 def decode_crossing(
-    chain: Chain,
-    k: int,
-    codec: str,
-    payloads: Mapping[str, bytes],
-    *,
-    max_nbytes: int = MAX_REQUEST_NBYTES,
+    chain: Chain, k: int, crossing: Crossing, *, max_nbytes: int = MAX_REQUEST_NBYTES
 ) -> dict[str, Array]:
-    """What the cloud gets of such payloads: the tensors that cross cut `k`.
+    """What the cloud gets: the tensors that cross cut `k`.
 
-    `max_nbytes` bounds each tensor's decoded size. Raises `CodecError` and `UsageError`.
+    `max_nbytes` bounds each tensor's decoded size. Raises `CodecError`.
     """
-    adapter = chain.transform(k, parse_codec(codec)[0])
+    adapter = chain.transform(k, parse_codec(crossing.codec)[0])
     received = {
-        spec.name: decode(payloads[spec.name], spec, max_nbytes=max_nbytes)
+        spec.name: decode(crossing.payloads[spec.name], spec, max_nbytes=max_nbytes)
         for spec in adapter.specs
     }
     return adapter.decode(received)

@@ -15,7 +15,12 @@ from typing import Any, final
 import onnx
 
 from midstream_partitioner.chain import Chain, State
-from midstream_partitioner.crossing import full_id, parse_codec
+from midstream_partitioner.crossing import (
+    decode_crossing,
+    encode_crossing,
+    full_id,
+    parse_codec,
+)
 from midstream_partitioner.device import Device
 from midstream_partitioner.graph import INPUT, Graph
 from midstream_partitioner.intake import Network
@@ -23,8 +28,7 @@ from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import CodecCost, Layer, LayerProfile, Profile, Stat
 from midstream_partitioner.runtime import Executor, trace_kernels
 from midstream_wire.codecs import codec as codec_called
-from midstream_wire.codecs import decode, encode_bytes
-from midstream_wire.errors import TensorError, UsageError
+from midstream_wire.errors import UsageError
 from midstream_wire.tensors import Array
 
 #: Called with the number of steps done and the number of steps in all.
@@ -314,21 +318,9 @@ def exchange(chain: Chain, k: int, state: State, codec: str) -> Exchange:
     Tensors that the codec does not take travel losslessly beside the others; where a
     transform meets a NaN or an infinity, everything travels without it.
     """
-    transform, kind = parse_codec(codec)
-    adapter = chain.transform(k, transform)
     started = time.perf_counter()
-    try:
-        travelling = adapter.encode(state)
-    except TensorError:
-        adapter = chain.transform(k, "")
-        travelling = adapter.encode(state)
-    payloads = [encode_bytes(kind, travelling[spec.name]) for spec in adapter.specs]
+    sent = encode_crossing(chain, k, codec, state)
     encoded = time.perf_counter()
-    received = {
-        spec.name: decode(payload, spec, max_nbytes=travelling[spec.name].nbytes)
-        for spec, payload in zip(adapter.specs, payloads, strict=True)
-    }
-    delivered = adapter.decode(received)
+    delivered = decode_crossing(chain, k, sent)
     decoded = time.perf_counter()
-    size = sum(map(len, payloads))
-    return Exchange(size, encoded - started, decoded - encoded, delivered)
+    return Exchange(sent.nbytes, encoded - started, decoded - encoded, delivered)

@@ -345,9 +345,9 @@ def test_tensors_without_a_transform_cross_as_they_are(part: Partition) -> None:
     transform = fitted(part, 2, k=k, tensor="b")
     chain = Chain(with_transforms(part, [transform]))
     state = chain.run({"x": correlated(2, 3, 8, 8)}, 0, k)
-    payloads = encode_crossing(chain, k, "klt:2+raw", state)
-    assert list(payloads) == list(part.cuts[k].tensors)
-    back = decode_crossing(chain, k, "klt:2+raw", payloads)
+    sent = encode_crossing(chain, k, "klt:2+raw", state)
+    assert list(sent.payloads) == list(part.cuts[k].tensors)
+    back = decode_crossing(chain, k, sent)
     assert np.array_equal(back["s"], state["s"])
     assert back["b"].shape == state["b"].shape
 
@@ -379,6 +379,9 @@ def test_what_is_not_finite_is_not_transformed(part: Partition, value: float) ->
     with pytest.raises(TensorError, match="'a' must be finite to go through klt:2"):
         chain.transform(1, "klt:2").encode({"a": array})
     assert chain.transform(1, "").encode({"a": array})["a"] is array
+    sent = encode_crossing(chain, 1, "klt:2+half", {"a": array})
+    assert sent.codec == "half"
+    assert np.array_equal(decode_crossing(chain, 1, sent)["a"], array, equal_nan=True)
 
 
 @pytest.mark.parametrize(
@@ -502,8 +505,9 @@ def test_what_crosses_comes_back_through_transform_and_codec(
 ) -> None:
     chain = Chain(with_transforms(part, [fitted(part, 6)]))
     state = {"a": correlated(2, 6, 8, 8)}
-    payloads = encode_crossing(chain, 1, f"klt:6+{codec}", state)
-    back = decode_crossing(chain, 1, f"klt:6+{codec}", payloads)
+    sent = encode_crossing(chain, 1, f"klt:6+{codec}", state)
+    assert sent.codec == f"klt:6+{codec}"
+    back = decode_crossing(chain, 1, sent)
     assert list(back) == ["a"]
     assert relative(state["a"], back["a"]) < (0.02 if codec == "int8" else 1e-3)
     with pytest.raises(UsageError, match="must be one of klt:6"):
