@@ -25,7 +25,7 @@ from midstream_wire.errors import CodecError
 from midstream_wire.tensors import Array, TensorSpec
 
 Relu = Callable[[Sequence[int]], Array]
-TENSOR_CODECS = ("raw", "lossless", "half", "int8", "int8c")
+TENSOR_CODECS = ("raw", "lossless", "half", "int8", "int8c", "ec:1", "ecc:0.25", "ec@10KB")
 
 
 def sent(array: Array) -> TensorSpec:
@@ -163,7 +163,7 @@ def test_many_threads_encode_and_decode_at_once(relu: Relu) -> None:
     def work(seed: int) -> bool:
         array = np.roll(relu((1, 16, 40, 40)), seed)
         start.wait(timeout=30)
-        for id in ("lossless", "half", "int8", "int8c") * 3:
+        for id in ("lossless", "half", "int8", "int8c", "ec", "ecc:0.1", "ec@9KB") * 3:
             payload = encode_bytes(codec(id), array)
             delivered = decode(payload, sent(array), max_nbytes=array.nbytes)
             bound = codec(id).error_bound(array)

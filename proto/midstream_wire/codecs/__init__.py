@@ -6,7 +6,7 @@ from midstream_wire.codecs.base import Codec
 from midstream_wire.codecs.decoder import Decoder, decode
 from midstream_wire.codecs.encoder import JOIN_NBYTES, encode, encode_bytes
 from midstream_wire.codecs.header import BLOCK_NBYTES
-from midstream_wire.codecs.registry import CODECS, codec
+from midstream_wire.codecs.registry import CODECS, codec, split_codec
 
 __all__ = [
     "BLOCK_NBYTES",
@@ -18,4 +18,5 @@ __all__ = [
     "decode",
     "encode",
     "encode_bytes",
+    "split_codec",
 ]

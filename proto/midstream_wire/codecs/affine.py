@@ -9,13 +9,13 @@ which activations after a ReLU, and padding, are full of.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, final
+from typing import final
 
 import numpy as np
 
 from midstream_wire.codecs.base import Codec, DecodeBlock, Encoding, plain
+from midstream_wire.codecs.channels import Layout, layout_of, runs
 from midstream_wire.codecs.header import MAX_PARAMS_NBYTES
 from midstream_wire.codecs.planes import pack_words, scratch, unpack_words
 from midstream_wire.codecs.ranges import finite_range
@@ -33,14 +33,6 @@ _MIN_RELATIVE_SCALE = 2.0**-20
 _MIN_CHANNEL_ELEMENTS = 16
 _PARAMS = np.dtype([("scale", "<f4"), ("offset", "<f4")])
 _U8 = np.dtype(np.uint8)
-
-
-class _Layout(NamedTuple):
-    """The array as [outer, channels, inner]; parameters are one pair per channel."""
-
-    outer: int
-    channels: int
-    inner: int
 
 
 @final
@@ -83,7 +75,7 @@ class Affine(Codec):
         def encode_block(block: Array, start: int) -> list[bytes | memoryview]:
             steps = scratch("steps", block.dtype, block.size)
             quantized = scratch("quantized", _U8, block.size)
-            for run, channels in _runs(start, block.size, inner=inner, channels=len(params)):
+            for run, channels in runs(start, block.size, inner=inner, channels=len(params)):
                 into = steps[run].reshape(len(channels), -1)
                 values = block[run].reshape(into.shape)
                 np.subtract(values, params["offset"][channels, None], out=into)
@@ -111,7 +103,7 @@ class Affine(Codec):
             quantized = scratch("quantized", _U8, out.size)
             unpack_words(body, quantized)
             np.copyto(out, quantized)
-            for run, channels in _runs(
+            for run, channels in runs(
                 start, out.size, inner=layout.inner, channels=layout.channels
             ):
                 values = out[run].reshape(len(channels), -1)
@@ -120,16 +112,11 @@ class Affine(Codec):
 
         return decode_block
 
-    def _layout(self, shape: tuple[int, ...]) -> _Layout:
-        size = math.prod(shape)
-        if self.per_channel and shape:
-            axis = min(1, len(shape) - 1)
-            channels = shape[axis]
-            params_nbytes = channels * _PARAMS.itemsize
-            if channels * _MIN_CHANNEL_ELEMENTS <= size and params_nbytes <= MAX_PARAMS_NBYTES:
-                inner = math.prod(shape[axis + 1 :])
-                return _Layout(math.prod(shape[:axis]), channels, inner)
-        return _Layout(1, 1, size)
+    def _layout(self, shape: tuple[int, ...]) -> Layout:
+        if not self.per_channel:
+            return Layout(1, 1, math.prod(shape))
+        most = MAX_PARAMS_NBYTES // _PARAMS.itemsize
+        return layout_of(shape, least=_MIN_CHANNEL_ELEMENTS, most=most)
 
     def _ranges(self, array: Array) -> tuple[Array, Array] | None:
         """Least and greatest value per channel, in float64; None where 8 bits cannot do."""
@@ -160,22 +147,3 @@ def _params_of(low: Array, high: Array) -> Array:
     params["scale"] = scale
     params["offset"] = np.where((low <= 0) & (high >= 0), 0.0 - zero * scale, low)
     return params
-
-
-def _runs(
-    start: int, count: int, *, inner: int, channels: int
-) -> Iterator[tuple[slice, Array]]:
-    """Cut the `count` elements from `start` on where rows of `inner` elements begin.
-
-    Yields at most three runs, each with the channel of each of its rows: the rest of a row,
-    whole rows, the beginning of a row. Slices are relative to `start`.
-    """
-    stop = start + count
-    position = start
-    while position < stop:
-        row, within = divmod(position, inner)
-        whole = 0 if within else (stop - position) // inner
-        end = position + whole * inner if whole else min(stop, (row + 1) * inner)
-        rows = np.arange(row, row + max(whole, 1)) % channels
-        yield slice(position - start, end - start), rows
-        position = end

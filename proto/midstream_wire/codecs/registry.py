@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from midstream_wire.codecs.affine import Affine
 from midstream_wire.codecs.base import Codec
+from midstream_wire.codecs.deadzone import MAX_DIAL, MAX_TARGET_NBYTES, MIN_DIAL, DeadZone
 from midstream_wire.codecs.exact import Lossless, Raw
 from midstream_wire.codecs.half import Half
 from midstream_wire.codecs.pictures import Picture
@@ -19,6 +21,8 @@ _DEFAULTS: tuple[Codec, ...] = (
     Half("half", 3, lossless=False),
     Affine("int8", 4, lossless=False),
     Affine("int8c", 5, lossless=False, per_channel=True),
+    DeadZone("ec", 9, lossless=False),
+    DeadZone("ecc", 10, lossless=False, per_channel=True),
     Picture("png", 6, lossless=True),
     Picture("jpeg", 7, lossless=False, quality=90),
     Picture("webp", 8, lossless=False, quality=80),
@@ -26,33 +30,78 @@ _DEFAULTS: tuple[Codec, ...] = (
 _BY_FAMILY = {each.family: each for each in _DEFAULTS}
 _BY_CODE = {each.code: each for each in _DEFAULTS}
 
-#: Families, as `codec()` takes them; jpeg and webp may be followed by ":" and a quality.
+# Plain ASCII decimals; isdecimal() and float() would take the digits of every script.
+_QUALITY = re.compile(r"[1-9][0-9]?|100", re.ASCII)
+_DIAL = re.compile(r"(0|[1-9][0-9]?)(\.[0-9]{1,4})?", re.ASCII)
+_TARGET = re.compile(r"([1-9][0-9]{0,9})(B|KB|MB|KiB|MiB)?", re.ASCII)
+_UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "KiB": 1 << 10, "MiB": 1 << 20}
+
+#: Families, as `codec()` takes them; most lossy ones may be followed by ":" and a setting.
 CODECS: tuple[str, ...] = tuple(_BY_FAMILY)
 
 
 def codec(id: str) -> Codec:
-    """The codec called `id`: a family, or "jpeg:Q" or "webp:Q" with Q from 1 to 100.
+    """The codec called `id`: a family, or one of these with a setting.
 
-    "jpeg" is jpeg:90, "webp" is webp:80. Raises UsageError for anything else.
+    "jpeg:Q" and "webp:Q" with a quality from 1 to 100 ("jpeg" is jpeg:90, "webp" is webp:80);
+    "ec:D" and "ecc:D" with the step in standard deviations, 0.01 to 16 ("ec" is ec:0.5);
+    "ec@NBYTES" with the size that a payload may have, as in ec@16KB. Raises UsageError for
+    anything else.
     """
-    family, colon, quality = id.partition(":")
+    family = re.split("[:@]", id, maxsplit=1)[0]
+    mark, setting = id[len(family) :][:1], id[len(family) + 1 :]
     found = _BY_FAMILY.get(family)
-    if found is not None and not colon:
-        return found
-    # isdecimal() alone would take the digits of every script.
-    plain_number = quality.isascii() and quality.isdecimal() and not quality.startswith("0")
-    if found is not None and found.quality and plain_number and int(quality[:4]) <= 100:
-        return replace(found, quality=int(quality))
-    known = ", ".join(f"{each.family}[:1..100]" if each.quality else each.family
-                      for each in _DEFAULTS)  # fmt: skip
-    raise UsageError(f"a codec must be one of {known} (not {id!r})")
+    if found is not None:
+        changed = found if not mark else _with(found, mark, setting)
+        if changed is not None:
+            return changed
+    raise UsageError(
+        f"a codec must be one of {', '.join(map(_usage, _DEFAULTS))} (not {id!r})"
+    )
+
+
+def split_codec(id: str) -> tuple[str, str]:
+    """(transform, codec) of a plan's codec: "klt:16+ec:0.5" is ("klt:16", "ec:0.5").
+
+    The transform is "" where there is none. Neither is looked up.
+    """
+    transform, _, name = id.rpartition("+")
+    return transform, name
+
+
+def _with(found: Codec, mark: str, setting: str) -> Codec | None:
+    """`found` with this setting; None where it has none such."""
+    if isinstance(found, DeadZone):
+        if mark == ":" and _DIAL.fullmatch(setting):
+            dial = float(setting)
+            return replace(found, dial=dial) if MIN_DIAL <= dial <= MAX_DIAL else None
+        target = _TARGET.fullmatch(setting) if mark == "@" and not found.per_channel else None
+        if target is None:
+            return None
+        nbytes = int(target[1]) * _UNITS[target[2] or ""]
+        return replace(found, target_nbytes=nbytes) if nbytes <= MAX_TARGET_NBYTES else None
+    if found.quality and mark == ":" and _QUALITY.fullmatch(setting):
+        return replace(found, quality=int(setting))
+    return None
+
+
+def _usage(codec: Codec) -> str:
+    if isinstance(codec, DeadZone):
+        dials = f"{codec.family}[:{MIN_DIAL:g}..{MAX_DIAL:g}]"
+        return dials if codec.per_channel else f"{dials}, {codec.family}@NBYTES"
+    return f"{codec.family}[:1..100]" if codec.quality else codec.family
 
 
 def codec_of(code: int, quality: int) -> Codec:
-    """The codec that a header names; raises CodecError if there is none such."""
+    """The codec that a header names; raises CodecError if there is none such.
+
+    Of ec and ecc, without D: the header has the step itself.
+    """
     found = _BY_CODE.get(code)
     if found is None:
         raise CodecError(f"a payload must use a known codec (not number {code})")
     if not (1 <= quality <= 100 if found.quality else quality == 0):
         raise CodecError(f"codec {found.family} must not be used with quality {quality}")
+    if isinstance(found, DeadZone):
+        return replace(found, dial=0.0)
     return replace(found, quality=quality) if quality != found.quality else found

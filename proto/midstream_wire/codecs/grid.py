@@ -1,0 +1,217 @@
+"""The grid that an array is quantized to: what ec and ecc compute before the first block.
+
+    q = sign(x) * floor(|x| / step + 0.5 - theta)
+
+All of it is rounded to what goes over the wire before anything is quantized.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import final
+
+import numpy as np
+
+from midstream_wire.codecs.base import Encoding
+from midstream_wire.codecs.channels import Layout, runs
+from midstream_wire.codecs.planes import scratch
+from midstream_wire.codecs.ranges import finite_range
+from midstream_wire.codecs.symbols import MIDDLE, pack_symbols
+from midstream_wire.errors import CodecError
+from midstream_wire.tensors import Array
+
+_F32 = np.dtype("<f4")
+_U8 = np.dtype(np.uint8)
+# Elements quantized at a time: their floats stay in the second-level cache.
+_CHUNK = 1 << 16
+
+FIXED = struct.Struct("<fBbB")  # step, theta, delta, signed
+# theta and delta are in 256ths of a step.
+UNIT = 256
+_THETA = 51  # 0.2, where nothing is negative
+_SIGNED_THETA = 12  # 0.047
+_MAX_THETA = 128
+# Steps such that every number computed from them is finite, and none subnormal.
+_MIN_STEP, _MAX_STEP = 2.0**-60, 2.0**90
+# Peaks of which the squares, and sums of them, are well within float32.
+_SQUARABLE = (1e-10, 1e14)
+# The greatest magnitude of q: float32 counts no further, nor would anyone pay for it.
+_MAX_SYMBOL = 2.0**22
+# A channel's step is the greatest one by so many eighths of an octave finer: a byte each.
+_ROOTS = np.array(
+    [float.fromhex(each) for each in (
+        "0x1p0", "0x1.d5818ep-1", "0x1.ae89fap-1", "0x1.8ace54p-1",
+        "0x1.6a09e6p-1", "0x1.4bfdaep-1", "0x1.306fe0p-1", "0x1.172b84p-1",
+    )], _F32
+)  # fmt: skip
+_FINER = np.ldexp(np.tile(_ROOTS, 32), -(np.arange(256) // 8)).astype(_F32)
+# No channel's step is finer than its peak by more than this, be its deviation ever so small.
+_FINEST_TO_PEAK = 2.0**-20
+# delta is estimated from so many elements, from so many places.
+_SAMPLE, _PLACES = 4096, 16
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The numbers that both sides compute with.
+
+    theta and delta are in 256ths of a step; `finer` has a byte for each channel, or is empty.
+    """
+
+    layout: Layout
+    step: float
+    signed: bool
+    theta: int
+    delta: int
+    finer: bytes
+
+    @property
+    def steps(self) -> Array:
+        """The channels' steps, float32; of one where there is one for all."""
+        if not self.finer:
+            return np.array([self.step], _F32)
+        return np.float32(self.step) * _FINER[np.frombuffer(self.finer, np.uint8)]
+
+    def pack(self) -> bytes:
+        """The codec's parameters."""
+        return FIXED.pack(self.step, self.theta, self.delta, self.signed) + self.finer
+
+    def magnitudes(self, flat: Array, places: Array, start: int = 0) -> Array:
+        """|flat[places]| in steps, float32; flat[0] is element `start` of the array."""
+        inverse = np.float32(1) / self.steps
+        if self.finer:
+            inverse = inverse[(start + places) // self.layout.inner % self.layout.channels]
+        return np.abs((flat[places] * inverse).astype(_F32))
+
+    def scaled(self, inverse: Array, values: Array, start: int) -> Array:
+        """`values`, the first of them element `start`, in steps: float32, scratch memory."""
+        out = scratch("scaled", _F32, values.size)
+        if len(inverse) == 1:
+            return np.multiply(values, inverse, out=out, casting="same_kind")
+        layout = self.layout
+        for run, channels in runs(
+            start, values.size, inner=layout.inner, channels=layout.channels
+        ):
+            into = out[run].reshape(len(channels), -1)
+            rows = values[run].reshape(into.shape)
+            np.multiply(rows, inverse[channels, None], out=into, casting="same_kind")
+        return out
+
+
+def parse_grid(params: bytes, layout: Layout) -> Grid:
+    """The grid that Grid.pack() wrote, for an array of this layout. Raises CodecError."""
+    channels = layout.channels if layout.channels > 1 else 0
+    if len(params) != FIXED.size + channels:
+        raise CodecError(
+            f"ec and ecc must have {FIXED.size} bytes of parameters and one for each of "
+            f"{channels} channels (not {len(params)})"
+        )
+    step, theta, delta, signed = FIXED.unpack_from(params)
+    if not _MIN_STEP <= step <= _MAX_STEP:
+        raise CodecError(f"ec and ecc must have a step from 2**-60 to 2**90 (not {step})")
+    if theta > _MAX_THETA or signed > 1:
+        raise CodecError(
+            f"ec and ecc must have a theta of at most {_MAX_THETA} and a sign of 0 or 1 "
+            f"(not {theta} and {signed})"
+        )
+    return Grid(layout, step, bool(signed), theta, delta, params[FIXED.size :])
+
+
+def grid_of(array: Array, layout: Layout, dial: float) -> Grid | None:
+    """The grid for steps of `dial` standard deviations; None where there can be none."""
+    found = finite_range(array)
+    if found is None or max(abs(found[0]), abs(found[1])) > _MAX_STEP:
+        return None
+    peaks, deviations = _spread(array.reshape(layout), found)
+    steps = np.maximum(dial * deviations, _FINEST_TO_PEAK * peaks)
+    step = float(np.float32(steps.max()))
+    peak = max(abs(found[0]), abs(found[1]))
+    if not (_MIN_STEP <= step <= _MAX_STEP and deviations.max() * _MAX_SYMBOL > peak):
+        return None
+    finer = b""
+    if layout.channels > 1:
+        octaves = np.log2(step / np.maximum(steps, step * 2.0**-32))
+        finer = np.clip(np.rint(8 * octaves), 0, 255).astype(np.uint8).tobytes()
+    signed = found[0] < 0
+    theta = _SIGNED_THETA if signed else _THETA
+    grid = Grid(layout, step, signed, theta, 0, finer)
+    return replace(grid, delta=_mean_residual(grid, array.reshape(-1)))
+
+
+def encoding_of(grid: Grid) -> Encoding:
+    """How arrays are encoded under `grid`."""
+    inverse = np.float32(1) / grid.steps
+    theta = grid.theta / UNIT
+
+    def encode_block(block: Array, start: int) -> list[bytes | memoryview]:
+        def magnitudes(places: Array) -> Array:
+            scaled = grid.magnitudes(block, places, start)
+            return (scaled + np.float32(0.5 - theta)).astype(np.int32)
+
+        symbols = scratch("symbols", _U8, block.size)
+        for at in range(0, block.size, _CHUNK):
+            values = block[at : at + _CHUNK]
+            scaled = grid.scaled(inverse, values, start + at)
+            quantize(scaled, symbols[at : at + _CHUNK], theta=theta, signed=grid.signed)
+        return pack_symbols(symbols, signed=grid.signed, magnitudes=magnitudes)
+
+    return Encoding(grid.pack(), encode_block)
+
+
+def quantize(scaled: Array, symbols: Array, *, theta: float, signed: bool) -> None:
+    """Write min(q, 255), or if signed, MIDDLE + q clipped to a byte. Overwrites `scaled`.
+
+    Casting truncates, which for what is not negative is floor.
+    """
+    if signed:
+        dead = scratch("dead", _F32, scaled.size)
+        np.clip(scaled, np.float32(-theta), np.float32(theta), out=dead)
+        np.subtract(scaled, dead, out=scaled)
+        np.add(scaled, np.float32(MIDDLE + 0.5), out=scaled)
+        np.clip(scaled, np.float32(0.5), np.float32(255.5), out=scaled)
+    else:
+        np.add(scaled, np.float32(0.5 - theta), out=scaled)
+        np.clip(scaled, np.float32(0), np.float32(255.5), out=scaled)
+    np.copyto(symbols, scaled, casting="unsafe")
+
+
+def _spread(rows: Array, extremes: tuple[float, float]) -> tuple[Array, Array]:
+    """(peaks, standard deviations) of the channels of `rows` [outer, channels, inner]."""
+    outer, channels, inner = rows.shape
+    count = outer * inner
+    peaks = np.array([max(abs(extremes[0]), abs(extremes[1]))])
+    if not _SQUARABLE[0] < peaks[0] < _SQUARABLE[1]:
+        rows = rows.astype(np.float64)
+    if channels > 1:
+        low, high = rows.min(axis=(0, 2)), rows.max(axis=(0, 2))
+        peaks = np.maximum(abs(low), abs(high)).astype(np.float64)
+    mean = rows.sum(axis=(0, 2)).astype(np.float64) / count
+    square = np.einsum("oci,oci->c", rows, rows).astype(np.float64) / count
+    variance = square - mean * mean
+    # Where next to nothing is left, float32 was too coarse: once more, in float64.
+    for channel in np.flatnonzero((peaks > 0) & ~(variance > 1e-3 * square)):
+        variance[channel] = rows[:, channel].astype(np.float64).var()
+    return peaks, np.sqrt(variance)
+
+
+def _mean_residual(grid: Grid, flat: Array) -> int:
+    """The mean of q - |x| / step where q is not 0, by a sample, in 256ths."""
+    scaled = grid.magnitudes(flat, sample_places(flat.size, _SAMPLE))
+    numbers = np.floor(scaled + np.float32(0.5 - grid.theta / UNIT))
+    present = np.minimum(numbers, np.float32(1))
+    count = float(present.sum(dtype=np.float64))
+    residual = float(np.dot(numbers - scaled, present))
+    return max(-128, min(127, round(UNIT * residual / max(count, 1.0))))
+
+
+@lru_cache(maxsize=64)
+def sample_places(size: int, most: int) -> Array:
+    """Indices of runs spread over `size` elements, `most` in all; of all if fewer."""
+    if size <= most:
+        return np.arange(size)
+    run = most // _PLACES
+    starts = np.linspace(0, size - run, _PLACES).astype(np.intp)
+    return (starts[:, None] + np.arange(run)).reshape(-1)
