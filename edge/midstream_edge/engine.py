@@ -89,19 +89,29 @@ class Engine:
         self, inputs: Mapping[str, Array], *, deadline_s: float | None
     ) -> Future[Answer]:
         """Queue a request once there is room; `deadline_s` is a moment."""
+        # Under the lock, so that heads run in the order of their ids, as the wire wants.
         with self._lock:
-            self._changed.wait_for(
-                lambda: self._closed or len(self._jobs) < self._most_in_flight()
-            )
-            if self._closed:
-                raise UsageError("a request needs an open session, but this one is closed")
-            request = Request(next(self._ids), self._complete)
-            job = Job(request, dict(inputs), deadline_s=deadline_s)
-            self._jobs[job.id] = job
-            self._counts["requests"] += 1
-            # Under the lock, so that heads run in the order of their ids, as the wire wants.
+            job = self._admit(inputs, deadline_s)
             self._worker.put(functools.partial(self._run_head, job), rank=HEAD, order=job.id)
         return job.future
+
+    def infer(self, inputs: Mapping[str, Array], *, deadline_s: float | None) -> Answer:
+        """A request and its answer; its head runs on this thread where nothing else does."""
+        with self._lock:  # as above
+            job = self._admit(inputs, deadline_s)
+            mine = self._worker.take_turn()
+            if not mine:
+                head = functools.partial(self._run_head, job)
+                self._worker.put(head, rank=HEAD, order=job.id)
+        if mine:
+            try:
+                self._run_head(job)
+            except BaseException:  # Ctrl-C: nobody will wait for the answer
+                self._move(job, Event.ABANDONED, CancelledError())
+                raise
+            finally:
+                self._worker.end_turn()
+        return job.future.result()
 
     @property
     def stats(self) -> Stats:
@@ -128,7 +138,20 @@ class Engine:
         allowed = welcome.max_in_flight if welcome else 0
         return min(self._max_in_flight, allowed) if allowed else self._max_in_flight
 
-    # The compute thread.
+    def _admit(self, inputs: Mapping[str, Array], deadline_s: float | None) -> Job:
+        """A new request, once there is room for it. The caller holds the lock."""
+        self._changed.wait_for(
+            lambda: self._closed or len(self._jobs) < self._most_in_flight()
+        )
+        if self._closed:
+            raise UsageError("a request needs an open session, but this one is closed")
+        request = Request(next(self._ids), self._complete)
+        job = Job(request, dict(inputs), deadline_s=deadline_s)
+        self._jobs[job.id] = job
+        self._counts["requests"] += 1
+        return job
+
+    # The compute thread, or a caller's in its turn.
 
     def _run_head(self, job: Job) -> None:
         if not self._begin(job):

@@ -108,16 +108,11 @@ class EdgeSession:
         Callbacks of the future run on the session's threads: they must be quick, and must not
         submit.
         """
-        called_s = time.monotonic()
-        if deadline_s is not None and not deadline_s > 0:
-            raise UsageError(f"deadline_s must be more than 0 seconds (not {deadline_s!r})")
-        return self._engine.submit(
-            inputs, deadline_s=None if deadline_s is None else called_s + deadline_s
-        )
+        return self._engine.submit(inputs, deadline_s=_moment(deadline_s))
 
     def infer(self, inputs: Mapping[str, Array], *, deadline_s: float | None = None) -> Answer:
         """One request from begin to end; raises what went wrong."""
-        return self.submit(inputs, deadline_s=deadline_s).result()
+        return self._engine.infer(inputs, deadline_s=_moment(deadline_s))
 
     @property
     def plan(self) -> tuple[int, str]:
@@ -206,6 +201,15 @@ class EdgeSession:
         if transform:
             self.chain.transform(k, transform).compile_encoders()
         return k, full_id(codec)
+
+
+def _moment(deadline_s: float | None) -> float | None:
+    """The moment that is `deadline_s` from now."""
+    if deadline_s is None:
+        return None
+    if not deadline_s > 0:
+        raise UsageError(f"deadline_s must be more than 0 seconds (not {deadline_s!r})")
+    return time.monotonic() + deadline_s
 
 
 def _check_setting(chain: Chain, *, alone: bool) -> None:

@@ -1,4 +1,4 @@
-"""The edge's one compute thread, and the one timer thread."""
+"""The edge's compute thread, whose turn a waiting caller may take, and its timer thread."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ REST, HEAD = 0, 1
 class Worker:
     """A thread that runs tasks one at a time, lowest (rank, order) first.
 
-    One thread, because a device's cores belong to the segment that runs (onnxruntime spreads
-    it); two segments at a time would only make both late.
+    One at a time, because a device's cores belong to the segment that runs (onnxruntime
+    spreads it); two segments at a time would only make both late. A caller that would do
+    nothing but wait for its own task may run it itself when nothing else is under way: that
+    saves two changes of threads, 0.1 ms.
     """
 
     def __init__(self) -> None:
         self._tasks: queue.PriorityQueue[tuple[int, int, int, Task | None]]
         self._tasks = queue.PriorityQueue()
         self._serial = itertools.count()
+        self._turn = threading.Lock()  # held by the thread that runs a task
         self._thread = threading.Thread(
             target=self._run, name="midstream-compute", daemon=True
         )
@@ -37,6 +40,14 @@ class Worker:
         """Queue `task`, which must not raise."""
         self._tasks.put((rank, order, next(self._serial), task))
 
+    def take_turn(self) -> bool:
+        """Whether the caller may run a task itself now; if so, it must `end_turn` after it."""
+        return self._tasks.empty() and self._turn.acquire(blocking=False)
+
+    def end_turn(self) -> None:
+        """Let the next task run."""
+        self._turn.release()
+
     def close(self, timeout_s: float) -> None:
         """Drop what waits, and wait up to `timeout_s` for what runs."""
         self._tasks.put((-1, 0, next(self._serial), None))
@@ -45,7 +56,8 @@ class Worker:
 
     def _run(self) -> None:
         while (task := self._tasks.get()[-1]) is not None:
-            task()
+            with self._turn:
+                task()
             del task  # a waiting thread must not keep the last request's tensors alive
 
 

@@ -108,6 +108,18 @@ def test_the_worker_runs_rests_before_heads_and_each_in_order() -> None:
     assert ran == [(REST, 1), (REST, 3), (HEAD, 1), (HEAD, 2)]
 
 
+def test_a_caller_gets_a_turn_only_when_nothing_else_runs_or_waits() -> None:
+    worker = Worker()
+    ran = threading.Event()
+    assert worker.take_turn()
+    assert not worker.take_turn()
+    worker.put(ran.set, rank=HEAD, order=1)
+    assert not ran.wait(0.05)
+    worker.end_turn()
+    assert ran.wait(5)
+    worker.close(5)
+
+
 def test_alarms_go_off_in_order_and_not_before_their_time() -> None:
     alarms, rang, last = Alarms(), [], threading.Event()
     now_s = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import numpy as np
 import pytest
@@ -50,6 +51,47 @@ def test_every_placement_gives_the_same_answer(
     assert (answer.k, answer.codec, answer.reason) == (k, "raw", None)
     assert (answer.payload_nbytes > 0) == (k < 4)
     assert_same(answer, expected(picture(k)))
+
+
+class Watched:
+    """A chain that tells on which threads it runs, and is interrupted there when asked to."""
+
+    def __init__(self, chain: Chain) -> None:
+        self._chain = chain
+        self.threads: list[threading.Thread] = []
+        self.interrupted = False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._chain, name)
+
+    def run(self, state: Inputs, first: int, last: int) -> dict[str, Array]:
+        self.threads.append(threading.current_thread())
+        if self.interrupted:
+            raise KeyboardInterrupt
+        return self._chain.run(state, first, last)
+
+
+def test_a_caller_who_waits_runs_the_head_itself(chain: Chain, picture: Picture) -> None:
+    watched = Watched(chain)
+    with EdgeSession(cast(Chain, watched), None, plan=(4, "raw")) as session:
+        session.infer(picture(0))
+        session.submit(picture(1)).result(5)
+    assert watched.threads[0] is threading.current_thread()
+    assert watched.threads[1].name == "midstream-compute"
+
+
+def test_ctrl_c_during_a_head_leaves_the_session_usable(
+    chain: Chain, picture: Picture, expected: Expected
+) -> None:
+    watched = Watched(chain)
+    session = EdgeSession(cast(Chain, watched), None, plan=(4, "raw"), max_in_flight=1)
+    with session:
+        watched.interrupted = True
+        with pytest.raises(KeyboardInterrupt):
+            session.infer(picture(0))
+        watched.interrupted = False
+        assert_same(session.infer(picture(1)), expected(picture(1)))
+        assert (session.stats.requests, session.stats.failed) == (2, 1)
 
 
 def test_a_lossy_codec_costs_a_little_and_says_so(
