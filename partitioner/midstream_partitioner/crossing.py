@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
-from midstream_wire.codecs import Codec, decode, encode_bytes
+from midstream_wire.codecs import Codec, decode, encode_bytes, split_codec
 from midstream_wire.codecs import codec as codec_called
 from midstream_wire.errors import TensorError
 from midstream_wire.limits import MAX_REQUEST_NBYTES
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # planning reads the names of codecs, and knows no runtime
 
 def parse_codec(text: str) -> tuple[str, Codec]:
     """The transform's name ("" = none) and the codec behind it; `UsageError`."""
-    transform, _, name = text.rpartition("+")
+    transform, name = split_codec(text)
     return transform, codec_called(name)
 
 
@@ -86,7 +86,7 @@ def decode_crossing(
 
     `max_nbytes` bounds each tensor's decoded size. Raises `CodecError`.
     """
-    adapter = chain.transform(k, parse_codec(crossing.codec)[0])
+    adapter = chain.transform(k, split_codec(crossing.codec)[0])
     received = {
         spec.name: decode(crossing.payloads[spec.name], spec, max_nbytes=max_nbytes)
         for spec in adapter.specs

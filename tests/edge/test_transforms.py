@@ -52,7 +52,7 @@ def address(serve: Serve, transformed: Partition) -> Iterator[str]:
         yield address
 
 
-@pytest.mark.parametrize("codec", ["raw", "lossless", "half"])
+@pytest.mark.parametrize("codec", ["raw", "lossless", "half", "ec:0.01"])
 def test_all_components_give_the_unsplit_answer_over_sockets(
     able: Chain, address: str, picture: Picture, expected: Expected, codec: str
 ) -> None:
@@ -62,7 +62,7 @@ def test_all_components_give_the_unsplit_answer_over_sockets(
     for n, answer in enumerate(answers):
         assert (answer.where, answer.codec) == ("cloud", f"klt:16+{codec}")
         for name, array in expected(picture(n)).items():
-            np.testing.assert_allclose(answer.outputs[name], array, rtol=1e-2, atol=2e-3)
+            np.testing.assert_allclose(answer.outputs[name], array, rtol=1e-2, atol=5e-3)
 
 
 def test_fewer_components_are_fewer_bytes(able: Chain, address: str, picture: Picture) -> None:

@@ -491,6 +491,8 @@ def test_the_same_fit_gives_the_same_bytes(part: Partition) -> None:
         ("half", "half", False),
         ("jpeg", "jpeg:90", False),
         ("klt:2+raw", "klt:2+raw", False),
+        ("klt:2+ec", "klt:2+ec:0.5", False),
+        ("klt:2+ec@16KB", "klt:2+ec@16KB", False),
         ("klt:2+jpeg", "klt:2+jpeg:90", False),
     ],
 )
@@ -499,7 +501,7 @@ def test_a_plans_codec_is_a_transform_and_a_codec(text: str, id: str, lossless: 
     assert is_lossless(text) == lossless
 
 
-@pytest.mark.parametrize("codec", ["raw", "lossless", "half", "int8"])
+@pytest.mark.parametrize("codec", ["raw", "lossless", "half", "int8", "ec:0.01"])
 def test_what_crosses_comes_back_through_transform_and_codec(
     part: Partition, codec: str
 ) -> None:
@@ -509,6 +511,6 @@ def test_what_crosses_comes_back_through_transform_and_codec(
     assert sent.codec == f"klt:6+{codec}"
     back = decode_crossing(chain, 1, sent)
     assert list(back) == ["a"]
-    assert relative(state["a"], back["a"]) < (0.02 if codec == "int8" else 1e-3)
+    assert relative(state["a"], back["a"]) < (0.02 if codec[-1] in "81" else 1e-3)
     with pytest.raises(UsageError, match="must be one of klt:6"):
         encode_crossing(chain, 1, "klt:5+raw", state)
