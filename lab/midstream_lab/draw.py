@@ -102,40 +102,55 @@ def draw_codecs(
 ) -> None:
     """A row of panels a cut: accuracy over bytes, and over the time of encoding and decoding.
 
-    Accuracy is top-1 (or the user's metric), without labels the agreement. What pictures of
-    the input give is a line of its own per format in every panel.
+    Accuracy is top-1 (or the user's metric), without labels the agreement; the unsplit
+    network's is a black line. What pictures of the input give stands in every panel.
     """
     cuts = [cut for cut in part.cuts if any(row.cut == cut.id for row in found.rows)]
     timed_s = {(cost.cut, cost.codec): cost.encode_s + cost.decode_s for cost in costs}
-    pictures = _by_family(row for row in found.rows if _family(row.codec) in PICTURES)
-    with _figure(path, width=11, height=1 + 3.2 * len(cuts)) as figure:
+    families = _by_family(found.rows)
+    plain = dict.fromkeys(family.rpartition("+")[2] for family in families)
+    colours = {family: f"C{at % 10}" for at, family in enumerate(plain)}
+    pictures = {name: line for name, line in families.items() if name in PICTURES}
+    with _figure(path, width=12, height=1 + 3.2 * len(cuts)) as figure:
         panels = figure.subplots(len(cuts), 2, squeeze=False)
+        lines = {}
         for (rates, times), cut in zip(panels, cuts, strict=True):
-            rows = [row for row in found.rows if row.cut == cut.id]
-            inner = _by_family(row for row in rows if _family(row.codec) not in PICTURES)
+            inner = _by_family(row for row in found.rows if row.cut == cut.id)
             for family, line in (inner | pictures).items():
-                style = {"linestyle": "--", "alpha": 0.7} if family in PICTURES else {}
+                style = _style(family, colours)
                 accuracy = [_accuracy(found, row) for row in line]
                 sizes = [row.payload_nbytes / 1e3 for row in line]
-                rates.plot(sizes, accuracy, marker=".", label=family, **style)
+                (lines[family],) = rates.plot(sizes, accuracy, label=family, **style)
                 spent = [timed_s.get((row.cut, row.codec), np.nan) * 1e3 for row in line]
-                times.plot(spent, accuracy, marker="x" if style else ".", linestyle="")
-            for row in rows:
-                rates.annotate(row.codec, (row.payload_nbytes / 1e3, _accuracy(found, row)),
-                               fontsize=6, rotation=30)  # fmt: skip
-            what = found.metric or "agreement"
-            rates.set_title(cut.label, loc="left", fontsize=10)
-            rates.set(xscale="log", xlabel="payload KB", ylabel=what)
-            times.set(xscale="log", xlabel="encode + decode ms")
-            for axes in (rates, times):
-                axes.grid(alpha=0.3)
-                axes.tick_params(labelsize=7)
-                axes.xaxis.set_major_formatter("{x:g}")
-                axes.xaxis.set_minor_formatter("")
-            if found.whole is not None:
-                rates.axhline(found.whole, color="black", linewidth=0.6)
-            rates.legend(fontsize=7, loc="lower right")
+                times.plot(spent, accuracy, **style | {"linestyle": ""})
+                for row, *at in zip(line, sizes, accuracy, strict=True):
+                    if "+" not in family:
+                        step = row.codec.partition(":")[2]
+                        rates.annotate(step, at, fontsize=6, rotation=30)
+            _label_axes(rates, times, found, title=cut.label)
+        figure.legend(list(lines.values()), list(lines), loc="outside right upper", fontsize=8)
         figure.suptitle(f"{part.name}: {found.samples} samples of {found.data}")
+
+
+def _style(family: str, colours: Mapping[str, str]) -> dict[str, Any]:
+    """Pictures dashed, what goes through a transform dotted in the colour of its codec."""
+    dashes = "--" if family in PICTURES else ":" if "+" in family else "-"
+    marker = "x" if family in PICTURES else "."
+    colour = colours[family.rpartition("+")[2]]
+    return {"color": colour, "linestyle": dashes, "marker": marker, "linewidth": 1}
+
+
+def _label_axes(rates: Any, times: Any, found: Calibration, *, title: str) -> None:
+    rates.set_title(title, loc="left", fontsize=10)
+    rates.set(xscale="log", xlabel="payload KB", ylabel=found.metric or "agreement")
+    times.set(xscale="log", xlabel="encode + decode ms")
+    for axes in (rates, times):
+        axes.grid(alpha=0.3)
+        axes.tick_params(labelsize=7, which="both")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
+        if found.whole is not None:
+            axes.axhline(found.whole, color="black", linewidth=0.6)
 
 
 #: Codecs of pictures: lines of reference, whatever the cut.
