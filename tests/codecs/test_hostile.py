@@ -25,7 +25,8 @@ PICTURE = np.random.default_rng(3).integers(0, 255, (1, 4, 5, 3), np.uint8)
 SAMPLES = [
     ("raw", FLOATS), ("lossless", FLOATS), ("lossless", FLOATS > 0), ("half", FLOATS),
     ("int8", FLOATS), ("int8c", FLOATS), ("ec", FLOATS), ("ec:0.05", FLOATS - 0.3),
-    ("ecc", FLOATS), ("raw", FLOATS[:0]), ("int8", FLOATS * np.nan),
+    ("ecc", FLOATS), ("ctx", FLOATS), ("ctx:0.05", FLOATS - 0.3),
+    ("raw", FLOATS[:0]), ("int8", FLOATS * np.nan),
     ("png", PICTURE), ("jpeg:50", PICTURE), ("webp:50", PICTURE),
 ]  # fmt: skip
 # Symbolic dimensions admit the most, so that it is not the spec alone that refuses.

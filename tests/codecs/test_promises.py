@@ -39,7 +39,19 @@ def error_of(had: Array, got: Array) -> float:
 
 
 @pytest.mark.parametrize(
-    "id", ["half", "int8", "int8c", "ec:0.01", "ec:0.5", "ec:16", "ecc:0.125", "ecc:2"]
+    "id",
+    [
+        "half",
+        "int8",
+        "int8c",
+        "ec:0.01",
+        "ec:0.5",
+        "ec:16",
+        "ecc:0.125",
+        "ecc:2",
+        "ctx:0.1",
+        "ctx:2",
+    ],
 )
 @given(array=floats_of("float32") | floats_of("float64"))
 @example(array=np.full((2, 3), 0.1, np.float32))
@@ -88,7 +100,7 @@ def test_exact_codecs_keep_every_bit_of_any_float(
     assert round_trip(codec(id), array).tobytes() == array.tobytes()
 
 
-@pytest.mark.parametrize("id", ["half", "int8", "int8c", "ec", "ecc", "ec@1KB"])
+@pytest.mark.parametrize("id", ["half", "int8", "int8c", "ec", "ecc", "ec@1KB", "ctx"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf, np.finfo(np.float32).max])
 def test_what_lossy_codecs_cannot_hold_falls_back_and_says_so(
@@ -129,7 +141,7 @@ def test_half_restores_every_float16(round_trip: RoundTrip) -> None:
     assert round_trip(codec("half"), every).tobytes() == every.tobytes()
 
 
-@pytest.mark.parametrize("id", ["int8", "int8c", "ec:0.1", "ecc:1"])
+@pytest.mark.parametrize("id", ["int8", "int8c", "ec:0.1", "ecc:1", "ctx:0.1"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @given(low=st.floats(-100, -1e-3), high=st.floats(1e-3, 100), seed=st.integers(0, 99))
 def test_zero_stays_zero(

@@ -11,7 +11,7 @@ from midstream_wire.errors import UsageError
 
 def test_every_family_is_found_by_its_name() -> None:
     assert CODECS == (
-        "raw", "lossless", "half", "int8", "int8c", "ec", "ecc", "png", "jpeg", "webp",
+        "raw", "lossless", "half", "int8", "int8c", "ec", "ecc", "ctx", "png", "jpeg", "webp",
     )  # fmt: skip
     assert [codec(family).family for family in CODECS] == list(CODECS)
 
@@ -21,6 +21,7 @@ def test_every_family_is_found_by_its_name() -> None:
     [("raw", "raw"), ("jpeg", "jpeg:90"), ("webp", "webp:80"), ("jpeg:1", "jpeg:1"),
      ("webp:100", "webp:100"), ("png", "png"), ("ec", "ec:0.5"), ("ecc", "ecc:0.5"),
      ("ec:1", "ec:1"), ("ec:0.1250", "ec:0.125"), ("ecc:16", "ecc:16"), ("ec@16KB", "ec@16KB"),
+     ("ctx", "ctx:0.5"), ("ctx:2.25", "ctx:2.25"),
      ("ec@16000", "ec@16KB"), ("ec@16KiB", "ec@16384B"), ("ec@2MB", "ec@2000KB")],
 )  # fmt: skip
 def test_an_id_names_the_quality_it_will_use(asked: str, got: str) -> None:
@@ -33,7 +34,7 @@ def test_an_id_names_the_quality_it_will_use(asked: str, got: str) -> None:
     ["", "gzip", "RAW", "raw:1", "png:9", "jpeg:", "jpeg:0", "jpeg:101", "jpeg:090", "jpeg:٩",
      "jpeg:-1", "jpeg:9.5", "jpeg:1000000000000000000000000", "webp:80:1", "int8:4",
      "ec:", "ec:0", "ec:0.009", "ec:17", "ec:-1", "ec:1e-1", "ec:nan", "ec:.5", "ec:٠.٥",
-     "ec@", "ec@0", "ec@1.5KB", "ec@16kb", "ecc@1KB",
+     "ctx:", "ctx:0", "ctx:17", "ctx@1KB", "ec@", "ec@0", "ec@1.5KB", "ec@16kb", "ecc@1KB",
      "ec@9999999999MiB", "ec:1@1KB", "raw@1KB", "klt:16+ec:0.5", "ec\n", "ec:1\n"],
 )  # fmt: skip
 def test_an_unknown_id_is_refused_with_the_known_ones(asked: str) -> None:

@@ -25,7 +25,17 @@ from midstream_wire.errors import CodecError
 from midstream_wire.tensors import Array, TensorSpec
 
 Relu = Callable[[Sequence[int]], Array]
-TENSOR_CODECS = ("raw", "lossless", "half", "int8", "int8c", "ec:1", "ecc:0.25", "ec@10KB")
+TENSOR_CODECS = (
+    "raw",
+    "lossless",
+    "half",
+    "int8",
+    "int8c",
+    "ec:1",
+    "ecc:0.25",
+    "ec@10KB",
+    "ctx:0.3",
+)
 
 
 def sent(array: Array) -> TensorSpec:

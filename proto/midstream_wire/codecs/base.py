@@ -54,6 +54,10 @@ class Codec(ABC):
     def accepts(self, dtype: str, shape: tuple[int, ...]) -> bool:
         """Whether such arrays can be encoded; for others, lossless takes the codec's place."""
 
+    def suited_to(self, dtype: str, shape: tuple[int, ...]) -> Codec:
+        """The codec to use for such arrays: this one, unless it leaves them to another."""
+        return self
+
     @abstractmethod
     def error_bound(self, array: Array) -> float | None:
         """The largest |x - decoded x| promised for any element of `array`; None = no promise.

@@ -26,6 +26,7 @@ def encode(codec: Codec, array: Array) -> Iterator[bytes | memoryview]:
     """
     array = plain(array)
     dtype = dtype_of(array)
+    codec = codec.suited_to(dtype, array.shape)
     accepted = codec.accepts(dtype, array.shape)
     encoding = codec.begin(array) if accepted else None
     fallback = encoding is None

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from midstream_wire.codecs.affine import Affine
 from midstream_wire.codecs.base import Codec
+from midstream_wire.codecs.context import Context
 from midstream_wire.codecs.deadzone import MAX_DIAL, MAX_TARGET_NBYTES, MIN_DIAL, DeadZone
 from midstream_wire.codecs.exact import Lossless, Raw
 from midstream_wire.codecs.half import Half
@@ -23,6 +24,7 @@ _DEFAULTS: tuple[Codec, ...] = (
     Affine("int8c", 5, lossless=False, per_channel=True),
     DeadZone("ec", 9, lossless=False),
     DeadZone("ecc", 10, lossless=False, per_channel=True),
+    Context("ctx", 11, lossless=False),
     Picture("png", 6, lossless=True),
     Picture("jpeg", 7, lossless=False, quality=90),
     Picture("webp", 8, lossless=False, quality=80),
@@ -44,7 +46,8 @@ def codec(id: str) -> Codec:
     """The codec called `id`: a family, or one of these with a setting.
 
     "jpeg:Q" and "webp:Q" with a quality from 1 to 100 ("jpeg" is jpeg:90, "webp" is webp:80);
-    "ec:D" and "ecc:D" with the step in standard deviations, 0.01 to 16 ("ec" is ec:0.5);
+    "ec:D", "ecc:D" and "ctx:D" with the step in standard deviations, 0.01 to 16 ("ec" is
+    ec:0.5);
     "ec@NBYTES" with the size that a payload may have, as in ec@16KB. Raises UsageError for
     anything else.
     """
@@ -71,10 +74,10 @@ def split_codec(id: str) -> tuple[str, str]:
 
 def _with(found: Codec, mark: str, setting: str) -> Codec | None:
     """`found` with this setting; None where it has none such."""
+    if isinstance(found, (DeadZone, Context)) and mark == ":" and _DIAL.fullmatch(setting):
+        dial = float(setting)
+        return replace(found, dial=dial) if MIN_DIAL <= dial <= MAX_DIAL else None
     if isinstance(found, DeadZone):
-        if mark == ":" and _DIAL.fullmatch(setting):
-            dial = float(setting)
-            return replace(found, dial=dial) if MIN_DIAL <= dial <= MAX_DIAL else None
         target = _TARGET.fullmatch(setting) if mark == "@" and not found.per_channel else None
         if target is None:
             return None
@@ -86,22 +89,22 @@ def _with(found: Codec, mark: str, setting: str) -> Codec | None:
 
 
 def _usage(codec: Codec) -> str:
-    if isinstance(codec, DeadZone):
+    if isinstance(codec, (DeadZone, Context)):
         dials = f"{codec.family}[:{MIN_DIAL:g}..{MAX_DIAL:g}]"
-        return dials if codec.per_channel else f"{dials}, {codec.family}@NBYTES"
+        return f"{dials}, {codec.family}@NBYTES" if codec.family == "ec" else dials
     return f"{codec.family}[:1..100]" if codec.quality else codec.family
 
 
 def codec_of(code: int, quality: int) -> Codec:
     """The codec that a header names; raises CodecError if there is none such.
 
-    Of ec and ecc, without D: the header has the step itself.
+    Of ec, ecc and ctx, without D: the header has the step itself.
     """
     found = _BY_CODE.get(code)
     if found is None:
         raise CodecError(f"a payload must use a known codec (not number {code})")
     if not (1 <= quality <= 100 if found.quality else quality == 0):
         raise CodecError(f"codec {found.family} must not be used with quality {quality}")
-    if isinstance(found, DeadZone):
+    if isinstance(found, (DeadZone, Context)):
         return replace(found, dial=0.0)
     return replace(found, quality=quality) if quality != found.quality else found
