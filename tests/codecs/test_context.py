@@ -161,7 +161,7 @@ def test_runs_come_back(zero: int, gaps: list[int]) -> None:
     assert BitReader(memoryview(data)).runs(code, planes.size).tolist() == places.tolist()
 
 
-BODY = "01 00 00 c0 77 c0 b0 5a 8d 30"
+BODY = "01 00 00 ba 77 ba b0 5a 8d 30"
 
 
 def test_a_tiny_tensor_is_these_bytes(forge: Forge) -> None:

@@ -39,7 +39,10 @@ LENGTH_NBYTES = 3
 
 # Blocks of up to so many symbols try a static table: it stands for the 20 to 60 bytes in which
 # zstd describes its own.
-_STATIC_SYMBOLS = 1 << 14
+_STATIC_SYMBOLS = 8192
+# Of blocks of up to so many symbols the next wider packing is tried, too: few escapes are not
+# worth a table of their own, so that they take whole bytes.
+_TRIED_SYMBOLS = 4096
 # The packing is chosen by this many symbols, from so many places.
 _SAMPLE = 8192
 _SAMPLE_PLACES = 8
@@ -64,6 +67,23 @@ def pack_symbols(
     if low == high == zero:
         return [b"\0"]
     packing = choose_packing(symbols, signed)
+    parts = _body(symbols, packing, (low, high), signed=signed, magnitudes=magnitudes)
+    if symbols.size <= _TRIED_SYMBOLS and packing < 3:
+        wider = _body(symbols, packing + 1, (low, high), signed=signed, magnitudes=magnitudes)
+        return min(parts, wider, key=lambda each: sum(map(len, each)))
+    return parts
+
+
+def _body(
+    symbols: _Bytes,
+    packing: int,
+    extremes: tuple[int, int],
+    *,
+    signed: bool,
+    magnitudes: Magnitudes,
+) -> list[bytes | memoryview]:
+    zero = MIDDLE if signed else 0
+    low, high = extremes
     bias, escape = codes_of(packing, signed)
     least = zero - bias
     codes = _shifted(symbols, least, packing)

@@ -22,6 +22,8 @@ _GOOD = 0.98
 _AIM = 0.99
 _SAMPLE = 1 << 14
 _HALVINGS = 16
+# What a step grows by where three trials did not fit; squared each time.
+_GROWTH = 1.05
 # An estimate of nothing could not be corrected.
 _LEAST = 1e-6
 # Numbers beyond share a bin: what they cost is lost among the rest.
@@ -61,8 +63,9 @@ def fitting_grid(
             if nbytes >= _GOOD * most_nbytes or dial <= finest:
                 break
         made.append((max(_nbytes_each(sample, dial, unit), _LEAST), nbytes / flat.size))
+    growth = _GROWTH
     while best is None:
-        dial = min(1.5 * dial, coarsest)
+        dial, growth = min(growth * dial, coarsest), growth * growth
         grid = grid_of(array, layout, dial)
         if grid is None or dial >= coarsest:
             return grid
@@ -92,7 +95,8 @@ def _estimate_for(nbytes_each: float, made: list[tuple[float, float]]) -> float:
     slope = 1.0
     if len(made) > 1 and made[-2][0] != estimate and made[-2][1] != real:
         slope = math.log(made[-2][1] / real) / math.log(made[-2][0] / estimate)
-    return estimate * math.exp(max(-9.0, min(9.0, math.log(nbytes_each / real) / slope)))
+    # Points that lie close together tell little of the slope.
+    return float(estimate * (nbytes_each / real) ** (1 / min(max(slope, 0.5), 2.0)))
 
 
 def _dial_for(

@@ -46,7 +46,8 @@ class Unpacker:
                 raise CodecError("a block of zeros must be a single 0")
             out.fill(0)
             return
-        if coding > (STATIC + 3 if packing < 3 else 1):
+        known = coding <= (STATIC + 3 if packing < 3 else 1) and (width or kind < 0x80)
+        if not known:
             raise CodecError(f"a block of symbols must be of a known kind (not {kind:#04x})")
         packed, rest = self._symbols_of(body, packing, out.size)
         if len(rest) and not width:
@@ -105,7 +106,8 @@ class Unpacker:
     def _values(self, numbers: Array) -> Array:
         real = self.dtype.type
         magnitudes = (np.abs(numbers).astype(self.dtype) - real(self.delta)) * real(self.step)
-        values: Array = np.sign(numbers).astype(self.dtype) * magnitudes
+        # Adding zero makes 0.0 of -0.0.
+        values: Array = np.sign(numbers).astype(self.dtype) * magnitudes + real(0)
         return values
 
     def _put_escapes(self, rest: memoryview, out: Array, places: Array, kind: int) -> None:
