@@ -37,6 +37,8 @@ def fit_transforms(
     for them all. Raises `UsageError` for a share outside (0, 1], and where the samples have no
     finite numbers.
     """
+    for share in shares:
+        components_for((1.0,), share)  # raises, also where no cut has anything to transform
     part, chain = chain.partition, chain.at_speed(1.0)
     found: dict[tuple[str, str, str], Transform] = {}
     last = len(part.segments)
