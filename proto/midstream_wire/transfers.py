@@ -15,8 +15,8 @@ from midstream_wire.frames import More, Piece, Reply, Request, ServerTimings
 from midstream_wire.limits import KIB, MAX_PIECE_NBYTES, MESSAGE_NBYTES
 from midstream_wire.tensors import Array, TensorSpec
 
-#: Codecs that decode a tensor as a whole; "" is one whose header has not arrived.
-_SLOW_CODECS = frozenset(("png", "jpeg", "webp", ""))
+#: Codecs that decode a tensor as a whole, or slowly; "" is one whose header has not arrived.
+_SLOW_CODECS = frozenset(("png", "jpeg", "webp", "ctx", ""))
 
 #: A picture's piece below this is decoded in about the time that it takes to change threads
 #: and back, 0.3 ms.
@@ -115,8 +115,8 @@ class Incoming:
     def is_slow(self, piece: Piece) -> bool:
         """Whether decoding `piece` may take longer than asking another thread to do it.
 
-        Pictures are decoded whole, at some 100 MB/s; every other codec in blocks of at most
-        1 MiB, in a millisecond or less.
+        Pictures are decoded whole, at some 100 MB/s, and blocks of ctx at a third of that;
+        blocks of every other codec, of at most 1 MiB, in a millisecond or less.
         """
         if len(piece.data) < _SLOW_NBYTES:
             return False

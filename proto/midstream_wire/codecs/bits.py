@@ -2,9 +2,9 @@
 
 A prefix code is read word by word, as each tells only where the next begins. Here every
 position's word is looked up, whether one begins there or not, which gives every position's
-successor; successors of successors, five times over, give the 32nd word from anywhere. Few
-steps then lead through the whole, and the words between are filled in by arrays again. This is
-pointer jumping (Wyllie 1979), and costs some 30 operations on arrays instead of one per word.
+successor; successors of successors, up to five times over, give the 32nd word from anywhere.
+Few steps then lead through the whole, and the words between are filled in by arrays again.
+This is pointer jumping (Wyllie 1979): some 20 operations on arrays instead of one per word.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ from midstream_wire.tensors import Array
 # Positions looked at in one go: what belongs to them stays in the second-level cache.
 _SPAN = 1 << 14
 _LEAST_SPAN = 1 << 8
-_DOUBLINGS = 5
+_MOST_DOUBLINGS = 5
+# So many steps, one by one, take no longer than another doubling of them.
+_FEW_STEPS = 64
 # Zeros behind the last byte, so that a window may begin at any position.
 _PADDING = bytes(8 + _SPAN // 8)
+_POSITIONS = np.arange(_SPAN + 32)
 
 _Words = NDArray[np.uint16]
 
@@ -75,6 +78,9 @@ class BitReader:
         self._bytes = np.frombuffer(b"".join((data, _PADDING)), np.uint8)
         self._size = 8 * len(data)
         self._at = 0
+        # The 16 bits from each position from `_first` on.
+        self._first = 0
+        self._ahead: _Words = np.empty(0, np.uint16)
 
     @property
     def nbytes(self) -> int:
@@ -132,7 +138,7 @@ class BitReader:
             raise CodecError("a block's codewords must be complete (some are missing)")
         span = min(_SPAN, max(_LEAST_SPAN, int(1.06 * mean_bits * count)))
         window = self._windows(span + 16)
-        after = np.arange(span + 32)
+        after = _POSITIONS[: span + 32].copy()
         after[:span] += lengths(window[:span])
         return _Span(window, _chain(after, span, count), after)
 
@@ -144,11 +150,15 @@ class BitReader:
 
     def _windows(self, count: int) -> _Words:
         """The 16 bits from each of the next `count` positions on."""
-        first, skip = divmod(self._at, 8)
-        some = self._bytes[first : first + (skip + count + 7) // 8 + 2].astype(np.uint32)
-        three = some[:-2] << np.uint32(16) | some[1:-1] << np.uint32(8) | some[2:]
-        windows = (three[:, None] >> _SHIFTS).astype(np.uint16).reshape(-1)
-        return windows[skip : skip + count]
+        if self._at + count > self._first + self._ahead.size:
+            begin = self._at // 8
+            most = min(2 * _SPAN, max(self._size - self._at, 0) + count + 8)
+            some = self._bytes[begin : begin + most // 8 + 3].astype(np.uint32)
+            three = some[:-2] << np.uint32(16) | some[1:-1] << np.uint32(8) | some[2:]
+            self._ahead = (three[:, None] >> _SHIFTS).astype(np.uint16).reshape(-1)
+            self._first = 8 * begin
+        skip = self._at - self._first
+        return self._ahead[skip : skip + count]
 
 
 def _zeros_in_front(window: _Words) -> Array:
@@ -166,12 +176,13 @@ def _chain(after: Array, span: int, count: int) -> Array:
     Places from `span` on are their own successors.
     """
     jumps = [after]
-    for _ in range(_DOUBLINGS):
+    doublings = min(_MOST_DOUBLINGS, max(count // _FEW_STEPS, 1).bit_length() - 1)
+    for _ in range(doublings):
         jumps.append(jumps[-1][jumps[-1]])
     far = jumps.pop().data
     anchors = []
     place = 0
-    for _ in range(-(-count >> _DOUBLINGS)):
+    for _ in range(-(-count >> doublings)):
         if place >= span:
             break
         anchors.append(place)
@@ -180,6 +191,6 @@ def _chain(after: Array, span: int, count: int) -> Array:
     for jump in reversed(jumps):
         both = np.empty((places.size, 2), np.int64)
         both[:, 0] = places
-        np.take(jump, places, out=both[:, 1], mode="clip")
+        both[:, 1] = jump[places]
         places = both.reshape(-1)
     return places[: min(count, int(places.searchsorted(span)))]

@@ -1,8 +1,8 @@
 """ctx:D: the numbers of ec:D, coded by what their neighbours are. For slow links.
 
 Activations of convolutions are planes in which the large lie beside the large. ec codes every
-number alike; here those beside zeros are expected to be zero, which saves a sixth to a third
-of the bytes and takes ten times as long (see interlace for how it is done).
+number alike; here those beside zeros are expected to be zero, which saves 6 to 25 % of the
+bytes and takes ten times as long (see interlace for how it is done).
 """
 
 from __future__ import annotations

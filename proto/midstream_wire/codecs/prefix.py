@@ -12,7 +12,6 @@ is computed with integers, so that it comes out the same on every machine.
 
 from __future__ import annotations
 
-import heapq
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import final
@@ -80,7 +79,7 @@ def tail_of(tail: int) -> tuple[int, ...]:
     return tuple(1 + weight * _ONE // total for weight in weights)
 
 
-@lru_cache(512)
+@lru_cache(1024)
 def code_of(zero: int, shape: int) -> Code:
     """The code of these two bytes: P(0) = (2 * zero + 1) / 512, and mode << 6 | tail."""
     mode, tail = divmod(shape, TAILS)
@@ -129,18 +128,30 @@ def _bits_of(weights: list[int]) -> list[int]:
 
 
 def _huffman(weights: list[int]) -> list[int]:
-    heap = [(weight, number) for number, weight in enumerate(weights)]
-    heapq.heapify(heap)
-    parents = [0] * (2 * len(weights) - 1)
-    for number in range(len(weights), len(parents)):
-        first = heapq.heappop(heap)
-        second = heap[0]
-        parents[first[1]] = parents[second[1]] = number
-        heapq.heapreplace(heap, (first[0] + second[0], number))
+    """Lengths by the two queues of van Leeuwen (1976): leaves in order, and what is joined."""
+    count = len(weights)
+    order = sorted(range(count), key=weights.__getitem__)
+    total = sum(weights) + 1
+    leaves = [*(weights[number] for number in order), total, total]
+    joined = [total] * (count + 1)
+    parents = [0] * (2 * count - 1)
+    leaf = node = 0
+    for made in range(count - 1):
+        weight = 0
+        for _ in range(2):
+            if leaves[leaf] <= joined[node]:
+                weight += leaves[leaf]
+                parents[order[leaf]] = count + made
+                leaf += 1
+            else:
+                weight += joined[node]
+                parents[count + node] = count + made
+                node += 1
+        joined[made] = weight
     depths = [0] * len(parents)
     for number in range(len(parents) - 2, -1, -1):
         depths[number] = depths[parents[number]] + 1
-    return depths[: len(weights)]
+    return depths[:count]
 
 
 def _canonical(bits: list[int], weights: list[int], *, group: int, width: int) -> Code:
