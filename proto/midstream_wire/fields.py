@@ -2,7 +2,7 @@
 
 The protobuf runtime copies bytes into a message, out of it, and once more when it serializes
 or parses. Laying payloads between what the runtime has serialized, and finding them where they
-lie, takes one copy and none: 0.7 ms less for 800 KB there and back, of 1.5 ms on loopback.
+lie, takes one copy and none: 0.1-0.6 ms less for 800 KB over loopback, of 2.7-3.4 ms.
 """
 
 from __future__ import annotations
