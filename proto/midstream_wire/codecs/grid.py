@@ -50,7 +50,7 @@ _FINER = np.ldexp(np.tile(_ROOTS, 32), -(np.arange(256) // 8)).astype(_F32)
 # No channel's step is finer than its peak by more than this, be its deviation ever so small.
 _FINEST_TO_PEAK = 2.0**-20
 # delta is estimated from so many elements, from so many places.
-_SAMPLE, _PLACES = 4096, 16
+_SAMPLE, _PLACES = 2048, 16
 
 
 @final

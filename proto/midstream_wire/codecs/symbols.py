@@ -93,11 +93,13 @@ def _body(
         # Wrapping around has put what is below the least far above the escape.
         np.clip(codes, _U8.type(0), _U8.type(escape), out=codes)
         beyond = np.equal(codes[: symbols.size], _U8.type(escape))
-        numbers = symbols[beyond].astype(np.int32) - zero
-        behind = np.abs(numbers)
+        numbers: Array = symbols[beyond]
+        if signed or high == 255:
+            numbers = numbers.astype(np.int32) - zero
+        behind = np.abs(numbers) if signed else numbers
         if high == 255 or (signed and low < MIDDLE - 126):
             behind = _unclipped(behind, magnitudes(np.flatnonzero(beyond)), signed=signed)
-        behind -= escape - bias
+        behind -= behind.dtype.type(escape - bias)
         width, escapes = _pack_escapes(behind << 1 | (numbers < 0) if signed else behind)
     coding, data = _encode(pack(codes, packing), packing, symbols, signed=signed)
     squeezed = bare.compress(np.frombuffer(escapes, np.uint8)) if len(escapes) > 16 else None
