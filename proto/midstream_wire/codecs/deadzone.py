@@ -3,9 +3,9 @@
     q = sign(x) * floor(|x| / step + 0.5 - theta)        x' = sign(q) * (|q| - delta) * step
 
 The step is D standard deviations: of the array under ec, of each channel under ecc. theta
-widens the zone that becomes zero: what follows a ReLU is zero more often than not, and another
-zero costs next to nothing. delta puts values where those of a bin are on the average. Exact
-zeros stay so. The mean is not subtracted: zero is the value that matters. Why this beats
+widens the zone that becomes zero (the encoder takes none: `grid` says why). delta shifts what
+is not zero so that the sum of magnitudes stays, which is what the next layer computes with.
+Exact zeros stay so. The mean is not subtracted: zero is the value that matters. Why this beats
 clipping to a few bits: the entropy coder makes outliers cheap.
 """
 
