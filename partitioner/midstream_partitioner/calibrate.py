@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import final
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from midstream_partitioner.calibration import (
@@ -172,6 +173,7 @@ class _Work:
         outputs = self._outputs(states[-1], _stacked(samples))
         reference = _unstacked(outputs, len(samples))
         rows = slice(span.start, span.stop)
+        known: dict[tuple[int, str], list[dict[str, Array]]] = {}
         if not self.data.generated:
             self.whole[rows] = self._judge(reference, reference, span)
         for index, (k, name) in enumerate(self.entries):
@@ -185,9 +187,13 @@ class _Work:
             if self.data.generated:
                 continue
             delivered = [each.delivered for each in sent]
-            made = reference
-            if not all(map(_same_bits, singles, delivered)):
-                made = self._answers(k, states[k], delivered, _stacked(samples))
+            # Codecs that deliver the same bits get the same answers: all that are lossless,
+            # and those that only code the same quantized values in other ways.
+            known.setdefault((k, _digest(singles)), reference)
+            key = (k, _digest(delivered))
+            if key not in known:
+                known[key] = self._answers(k, states[k], delivered, _stacked(samples))
+            made = known[key]
             at[:, _L2 : _AGREEMENT + 1] = [
                 deviation(*pair) for pair in zip(reference, made, strict=True)
             ]
@@ -402,8 +408,12 @@ def _points(whole: float | None, score: float | None) -> float | None:
     return None if whole is None or score is None else 100 * (whole - score)
 
 
-def _same_bits(sent: State, delivered: State) -> bool:
-    return all(array.tobytes() == delivered[name].tobytes() for name, array in sent.items())
+def _digest(states: Sequence[State]) -> str:
+    whole = xxhash.xxh3_128()
+    for state in states:
+        for name in sorted(state):
+            whole.update(np.ascontiguousarray(state[name]).view(np.uint8).data)
+    return whole.hexdigest()
 
 
 def _stacked(samples: Sequence[State]) -> State:

@@ -46,12 +46,13 @@ CODECS = ("raw", "lossless", "half", "int8", "int8c", "png", "jpeg", "webp")
 LADDER = (
     *("raw", "lossless", "half", "int8", "int8c"),
     *("ec:0.125", "ec:0.25", "ec:0.5", "ec:1", "ec:2", "ecc:0.25", "ecc:0.5", "ecc:1"),
+    *("ctx:0.5", "ctx:1", "ctx:2"),
     *("png", "jpeg:95", "jpeg:90", "jpeg:75", "jpeg:50", "jpeg:25"),
     *("webp:95", "webp:80", "webp:50", "webp:25"),
 )
 
 #: What is tried behind a transform: the entropy-coded steps, and two plain ones beside.
-BEHIND_TRANSFORMS = ("half", "int8", "ec", "ecc")
+BEHIND_TRANSFORMS = ("half", "int8", "ec", "ecc", "ctx")
 
 
 def no_progress(done: int, total: int) -> None:
