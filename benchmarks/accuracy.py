@@ -21,7 +21,10 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, final
 
@@ -56,11 +59,17 @@ MAX_NBYTES = 1 << 28
 
 EXACT = ("raw", "lossless")
 FIRST_RUNG = ("half", "int8", "int8c")
-STEPS = ("0.25", "0.35", "0.5", "0.7", "1", "1.4", "2", "2.5", "3")
-QUANTIZED = (*(f"ec:{step}" for step in STEPS), "ecc:0.5", "ecc:1", "ecc:2")
-#: Shares of the channels that transforms keep, and the steps behind them.
-KEPT = (1.0, 0.5, 0.25)
-TRANSFORMED_STEPS = ("0.35", "0.5", "0.7", "1", "1.4", "2")
+STEPS = ("0.25", "0.35", "0.4", "0.5", "0.7", "1", "1.4", "2", "2.5")
+CONTEXT_STEPS = ("0.35", "0.4", "0.5", "0.7", "1", "1.4")
+QUANTIZED = (
+    *(f"ec:{step}" for step in STEPS),
+    "ecc:0.5",
+    "ecc:1",
+    *(f"ctx:{step}" for step in CONTEXT_STEPS),
+)
+#: Shares of the channels that transforms keep, and the codecs behind them.
+KEPT = (1.0, 0.3125, 0.25)
+TRANSFORMED = ("ec:0.35", "ec:0.5", "ec:0.7", "ec:1", "ctx:0.35", "ctx:0.5", "ctx:0.7")
 QUALITIES = (1, 5, 10, 20, 30, 40, 50, 60, 70, 75, 80, 85, 90, 93, 95, 96, 97, 98, 99, 100)
 PICTURES = ("png", *(f"{kind}:{q}" for kind in ("jpeg", "webp") for q in QUALITIES))
 
@@ -404,26 +413,28 @@ def batches_of(network: Network, inputs: Array, size: int) -> Iterator[State]:
         yield {name: inputs[start : start + size]}
 
 
-def measure(subject: Subject, codecs: Sequence[str] | None = None) -> Iterator[Row]:
-    """Rows of the input's codecs, then of every cut's; `codecs` replaces the ladder."""
+def measure(subject: Subject, k: int, codecs: Sequence[str] | None = None) -> Iterator[Row]:
+    """Rows of every codec at cut `k`; `codecs` replaces the ladder."""
     plain = partition(subject.network, subject.cuts)
-    chain = Chain(plain, threads=os.cpu_count() or 1)
-    states: list[State] = list(batches_of(subject.network, subject.tests, subject.batch))
-    fitted: list[State] | None = None
-    if subject.fitted is not None:
-        fitted = list(batches_of(subject.network, subject.fitted, subject.batch))
-    for k in range(len(plain.segments)):
-        if k:
-            states = [chain.run(state, k - 1, k) for state in states]
-            fitted = fitted and [chain.run(state, k - 1, k) for state in fitted]
-        moved = transforms_for(plain, k, fitted)
-        wanted = [*ladder(subject, k), *moved]
-        if codecs:
-            wanted = [each for each in codecs if moved or not parse_codec(each)[0]]
-        part = with_transforms(plain, fit(plain, k, fitted, wanted))
-        adapted = Chain(part, first=k, threads=os.cpu_count() or 1)
-        for codec in wanted:
-            yield measure_codec(subject, adapted, k, codec=codec, states=states)
+    chain = Chain(plain)
+    moved = [] if subject.fitted is None else transforms_for(plain, k)
+    wanted = [*ladder(subject, k), *moved]
+    if codecs:
+        wanted = [each for each in codecs if moved or not parse_codec(each)[0]]
+    states = heads_of(subject, subject.tests, chain, k)
+    fitted = heads_of(subject, subject.fitted, chain, k) if moved else None
+    part = with_transforms(plain, fit(plain, k, fitted, wanted))
+    adapted = Chain(part, first=k)
+    for codec in wanted:
+        yield measure_codec(subject, adapted, k, codec=codec, states=states)
+
+
+def heads_of(subject: Subject, inputs: Array | None, chain: Chain, k: int) -> list[State]:
+    """What crosses cut `k` for `inputs`, in batches."""
+    assert inputs is not None, "asked for only where there are inputs"
+    return [
+        chain.run(each, 0, k) for each in batches_of(subject.network, inputs, subject.batch)
+    ]
 
 
 def ladder(subject: Subject, k: int) -> tuple[str, ...]:
@@ -433,18 +444,14 @@ def ladder(subject: Subject, k: int) -> tuple[str, ...]:
     return (*EXACT, *PICTURES)
 
 
-def transforms_for(part: Partition, k: int, fitted: object) -> list[str]:
-    """ "klt:N+ec:D" for cuts of one tensor with channels, where there are samples to fit."""
+def transforms_for(part: Partition, k: int) -> list[str]:
+    """ "klt:N+ec:D" and the like, for cuts of one tensor with channels."""
     crossing = part.crossing(k)
-    if fitted is None or not k or len(crossing) > 1 or not transformable(crossing[0]):
+    if not k or len(crossing) > 1 or not transformable(crossing[0]):
         return []
     channels = crossing[0].shape[channel_axis(len(crossing[0].shape))]
     assert isinstance(channels, int), "the networks here have fixed channels"
-    return [
-        f"klt:{round(share * channels)}+ec:{step}"
-        for share in KEPT
-        for step in TRANSFORMED_STEPS
-    ]
+    return [f"klt:{round(share * channels)}+{kind}" for share in KEPT for kind in TRANSFORMED]
 
 
 def fit(
@@ -534,11 +541,13 @@ def kind_of(codec: str) -> str:
     if transform:
         return "transform"
     if kind.family in ("ec", "ecc"):
-        return "ec"
-    return kind.family if kind.family in ("png", "jpeg", "webp") else "first rung"
+        return "ec, ecc"
+    if kind.family in ("ctx", "png", "jpeg", "webp"):
+        return kind.family
+    return "first rung"
 
 
-KINDS = ("first rung", "ec", "transform")
+KINDS = ("first rung", "ec, ecc", "ctx", "transform")
 
 
 def summary(rows: Sequence[Row], subject: Subject) -> Iterator[str]:
@@ -550,7 +559,7 @@ def summary(rows: Sequence[Row], subject: Subject) -> Iterator[str]:
     if subject.is_pictures:
         for kind in ("png", "jpeg", "webp"):
             best = best_of(row for row in rows if kind_of(row.codec) == kind)
-            yield f"| input as {kind} | | {brief(best, subject)} | | |"
+            yield f"| input as {kind} | | {brief(best, subject)} | | | |"
     for position in sorted({row.position for row in rows}):
         here = [row for row in rows if row.position == position]
         groups = [[row for row in here if kind_of(row.codec) == kind] for kind in KINDS]
@@ -651,6 +660,31 @@ SUBJECTS: dict[str, Callable[[int | None], Subject]] = {
 }
 
 
+@lru_cache(1)
+def subject_called(name: str, samples: int | None) -> Subject:
+    """One of SUBJECTS; each process keeps the last."""
+    return SUBJECTS[name](samples)
+
+
+def measure_cut(
+    name: str, samples: int | None, k: int, codecs: Sequence[str] | None
+) -> list[Row]:
+    """What a worker does: all rows of one cut."""
+    return list(measure(subject_called(name, samples), k, codecs))
+
+
+def measure_all(
+    subject: Subject, samples: int | None, codecs: Sequence[str] | None
+) -> list[Row]:
+    """All rows of all cuts, a process for every processor."""
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        waiting = [
+            pool.submit(measure_cut, subject.name, samples, k, codecs)
+            for k in range(len(subject.cuts) + 1)
+        ]
+        return [row for each in waiting for row in each.result()]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", choices=SUBJECTS, action="append", help="default: all")
@@ -663,12 +697,12 @@ def main() -> None:
     print(", ".join(f"{key} {value}" for key, value in machine().items()))
     for name in chosen.network or SUBJECTS:
         try:
-            subject = SUBJECTS[name](chosen.samples)
+            subject = subject_called(name, chosen.samples)
         except UsageError as error:
             print(f"{name}: skipped, {error}", file=sys.stderr)
             continue
         began = time.perf_counter()
-        rows = list(measure(subject, chosen.codecs))
+        rows = measure_all(subject, chosen.samples, chosen.codecs)
         print(f"\n## {subject.title}\n")
         print("\n".join((*summary(rows, subject), "", *table(rows))))
         print(f"\n{len(rows)} rows in {time.perf_counter() - began:.0f} s", flush=True)
