@@ -1,5 +1,4 @@
-"""The main job on embedded defaults: a photo through a network cut in two, over "
-"three links."""
+"""The main job on embedded defaults: a photo through a network cut in two, three links."""
 
 from __future__ import annotations
 
@@ -11,19 +10,31 @@ from tempfile import TemporaryDirectory
 from typing import Any, final
 
 import numpy as np
+from PIL import Image
 
 from midstream.sources import open_partition
 from midstream_lab.conditions import CONDITIONS
 from midstream_lab.networks import digits_split
 from midstream_lab.pair import CloudSetting, EdgeSetting, Say, run_pairs
 from midstream_partitioner.artefact import save_partition
+from midstream_partitioner.calibrate import calibrate
+from midstream_partitioner.calibration import UNLABELLED
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.crossing import decode_crossing, encode_crossing
+from midstream_partitioner.cuts import CLOUD_ONLY, EDGE_ONLY
+from midstream_partitioner.data import Data
+from midstream_partitioner.device import this_device
+from midstream_partitioner.link import Link
+from midstream_partitioner.measure import profile_segments
+from midstream_partitioner.partition import Partition
+from midstream_partitioner.plan import Candidate, Constraints, Planner
 from midstream_wire.errors import UsageError
+from midstream_wire.tensors import Array
 
 NETWORK = "resnet18"
 EDGE_SLOWDOWN = 8.0
 NETWORKS = ("3g", "lte", "wifi")
+FIRST_RUNG = ("raw", "lossless", "half", "int8", "int8c")
 
 
 @final
@@ -38,14 +49,33 @@ class Accuracy:
     pictures: int
 
 
-def photo() -> str:
+@final
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """The best cut inside the network over one link, within the budget of accuracy.
+
+    Once with the codecs of the first rung alone, once with every codec: cut and codec are
+    chosen together.
+    """
+
+    network: str
+    plain: Candidate
+    joint: Candidate
+
+    @property
+    def saving(self) -> float:
+        """How many times smaller the joint plan's payload is."""
+        return self.plain.payload_nbytes / self.joint.payload_nbytes
+
+
+def photo(name: str = "china.jpg") -> str:
     """The path of a photograph that comes with scikit-learn."""
     found = importlib.util.find_spec("sklearn")
     if found is None or found.origin is None:
         raise UsageError(
             "the demo needs scikit-learn's sample photo: pip install 'midstream[lab]'"
         )
-    return str(Path(found.origin).parent / "datasets" / "images" / "china.jpg")
+    return str(Path(found.origin).parent / "datasets" / "images" / name)
 
 
 def run_networks(*, requests: int, say: Say) -> list[dict[str, Any]]:
@@ -88,6 +118,55 @@ def _told(names: Sequence[str], labels: Sequence[str]) -> str:
     for name, label in zip(names, labels, strict=True):
         where.setdefault(label, []).append(name)
     return ", ".join(f"{label} on {' and '.join(places)}" for label, places in where.items())
+
+
+def joint_plans(*, say: Say) -> list[Joint]:
+    """What choosing cut and codec together saves on ResNet-18, calibrated on crops of a photo.
+
+    The photo is another one than the trials send. The budget is the one that plans keep to
+    without labels; with random weights it bounds how far the answers move, no accuracy.
+    """
+    say("calibrating codecs on crops of another photo, for choosing cut and codec together")
+    part = open_partition(NETWORK)
+    chain = Chain(part)
+    crops = _crops(photo("flower.jpg"), part)
+    codecs = (*FIRST_RUNG, *(f"ec:{step:g}" for step in (0.125, 0.25, 0.5, 1)))
+    calibration = calibrate(chain, Data("flower.jpg", crops), codecs=codecs)
+    cloud = profile_segments(chain, crops, this_device(), runs=5, codecs=codecs)
+    edge = cloud.slowed(EDGE_SLOWDOWN)
+
+    def best(allowed: Sequence[str], link: Link) -> Candidate:
+        limits = Constraints(
+            min_depth=1,
+            codecs=tuple(allowed),
+            min_agreement=UNLABELLED.min_agreement,
+            max_error=UNLABELLED.max_error,
+        )
+        planner = Planner(part, edge, cloud, constraints=limits, calibration=calibration)
+        made = planner.plan(link)
+        return next(c for c in made.candidates if c.cut not in (EDGE_ONLY, CLOUD_ONLY))
+
+    return [
+        Joint(
+            name, best(FIRST_RUNG, CONDITIONS[name].link), best(codecs, CONDITIONS[name].link)
+        )
+        for name in NETWORKS
+    ]
+
+
+def _crops(path: str, part: Partition, count: int = 6) -> tuple[dict[str, Array], ...]:
+    """Square crops of the picture at `path`, from different places and at different sizes."""
+    (spec,) = part.inputs
+    side = int(spec.shape[1])
+    found = []
+    with Image.open(path) as picture:
+        for number in range(count):
+            size = min(picture.size) - 40 * number
+            left = (picture.width - size) * number // max(1, count - 1)
+            box = (left, 0, left + size, size)
+            crop = picture.convert("RGB").crop(box).resize((side, side))
+            found.append({spec.name: np.asarray(crop)[None]})
+    return tuple(found)
 
 
 def digits_accuracy(codecs: Sequence[str] = ("raw", "half", "int8")) -> list[Accuracy]:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from midstream import demo
 from midstream.cli.main import app
+from midstream.sources import open_inputs
 from midstream_lab.conditions import CONDITIONS, condition
 from midstream_partitioner.compare import EXACT
 from midstream_partitioner.timings import FIELDS
@@ -139,13 +140,15 @@ def test_the_demo_tells_its_lesson_and_draws_it(
     monkeypatch.setattr(demo, "NETWORK", "digits")
     monkeypatch.setattr(demo, "NETWORKS", ("fast",))
     monkeypatch.setitem(CONDITIONS, "fast", condition(FAST))
-    monkeypatch.setattr(demo, "photo", lambda: None)
+    monkeypatch.setattr(demo, "photo", lambda name="": None)
+    monkeypatch.setattr(demo, "_crops", lambda path, part: open_inputs(part, None, count=4))
     picture = tmp_path / "pictures" / "demo.svg"
     done = CliRunner().invoke(app, ["demo", "--requests", "2", "-o", str(picture), "--json"])
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     schema.check(found, schema.documents["midstream demo"])
     assert found["lesson"].startswith("Freely: ")
+    assert all(each["saving"] >= 1 for each in found["joint"])
     assert {each["whole"] > 0.98 for each in found["digits"]} == {True}
     assert all(abs(each["whole"] - each["split"]) < 0.01 for each in found["digits"])
     assert picture.read_text().startswith("<?xml")
