@@ -1,0 +1,362 @@
+"""Codecs under a hundred thousand damaged and forged payloads, and a million odd tensors.
+
+All of it is seeded: a failure names the seed and the number of the case.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+import pytest
+
+from midstream_wire.codecs import CODECS, codec, decode, encode_bytes
+from midstream_wire.codecs.header import (
+    DTYPE_CODES,
+    FIXED_NBYTES,
+    FRAME_NBYTES,
+    Header,
+    frame_of,
+    header_nbytes,
+    parse_header,
+)
+from midstream_wire.errors import CodecError
+from midstream_wire.tensors import DTYPES, Array, TensorSpec
+
+SEED = 20_260
+NORMAL = np.random.default_rng(SEED).standard_normal((1, 4, 6, 6), np.float32)
+FLOATS = np.maximum(NORMAL, 0)
+PICTURE = np.random.default_rng(SEED).integers(0, 255, (1, 4, 5, 3), np.uint8)
+SAMPLES = [
+    ("raw", FLOATS), ("raw", FLOATS[:0]), ("lossless", FLOATS),
+    ("lossless", NORMAL.astype(np.float64)), ("half", FLOATS), ("int8", FLOATS),
+    ("int8c", NORMAL), ("ec", FLOATS), ("ec:0.05", NORMAL), ("ec@200B", NORMAL),
+    ("ecc", NORMAL), ("ecc:0.02", FLOATS), ("ctx", FLOATS), ("ctx:0.02", NORMAL),
+    ("png", PICTURE), ("jpeg:50", PICTURE), ("webp:50", PICTURE),
+]  # fmt: skip
+PAYLOADS = [encode_bytes(codec(id), array) for id, array in SAMPLES]
+DAMAGED, FORGED = 3600, 5000  # per sample
+FREE = ("n", "c", "h", "w")
+ROOM_NBYTES = 1 << 16
+# What decoding may take: the tensor, copies of one block of it, tables of a fixed size.
+PEAK_NBYTES = 4 << 20
+MOST_S = 1.0
+
+Mutation = Callable[[Random, bytearray], None]
+
+
+def cut_off(rng: Random, data: bytearray) -> None:
+    del data[rng.randrange(len(data)) :]
+
+
+def flip_bits(rng: Random, data: bytearray) -> None:
+    for _ in range(rng.choice((1, 1, 1, 2, 3, 16))):
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+
+
+def change_bytes(rng: Random, data: bytearray) -> None:
+    for _ in range(rng.choice((1, 1, 2, 8))):
+        data[rng.randrange(len(data))] = rng.choice((0, 1, 127, 128, 255, rng.randrange(256)))
+
+
+def change_the_front(rng: Random, data: bytearray) -> None:
+    for _ in range(rng.choice((1, 1, 2))):
+        data[rng.randrange(min(len(data), 40))] = rng.randrange(256)
+
+
+def insert(rng: Random, data: bytearray) -> None:
+    at = rng.randrange(len(data) + 1)
+    data[at:at] = rng.randbytes(rng.choice((1, 2, 4, 30)))
+
+
+def leave_out(rng: Random, data: bytearray) -> None:
+    at = rng.randrange(len(data))
+    del data[at : at + rng.choice((1, 2, 4, 30))]
+
+
+def repeat(rng: Random, data: bytearray) -> None:
+    at, length = rng.randrange(len(data)), rng.choice((1, 8, 40, 400))
+    data[at:at] = data[at : at + length]
+
+
+def lie(rng: Random, honest: int, bits: int) -> int:
+    near = honest + rng.choice((-1, 1, -8, 8))
+    far = rng.choice((0, 1, honest * 2, honest << 16, 1 << bits - 1, (1 << bits) - 1))
+    told = rng.choice((near, far, rng.getrandbits(bits), rng.getrandbits(12)))
+    return told & ((1 << bits) - 1)
+
+
+def lie_in_a_field(rng: Random, data: bytearray) -> None:
+    """Every field of fixed width: of the header, its dimensions, its counts, its frames."""
+    ndim, end = data[7], header_nbytes(data)
+    fields = [*((at, 1) for at in range(FIXED_NBYTES))]
+    fields += [(FIXED_NBYTES + 8 * axis, 8) for axis in range(ndim)]
+    fields += [(FIXED_NBYTES + 8 * ndim, 4), (end - 8, 8)]
+    if len(data) >= end + FRAME_NBYTES:
+        fields += [(end, 4), (end + 4, 4), (end + 8, 8)] * 3
+    at, width = rng.choice(fields)
+    honest = int.from_bytes(data[at : at + width], "little")
+    data[at : at + width] = lie(rng, honest, 8 * width).to_bytes(width, "little")
+
+
+def change_a_parameter(rng: Random, data: bytearray) -> None:
+    start, end = FIXED_NBYTES + 8 * data[7] + 4, header_nbytes(data) - 8
+    if start == end:
+        return flip_bits(rng, data)
+    data[rng.randrange(start, end)] = rng.randrange(256)
+    return None
+
+
+ANYWHERE: list[Mutation] = [
+    cut_off, flip_bits, change_bytes, change_the_front, insert, leave_out, repeat,
+]  # fmt: skip
+WITH_FIELDS: list[Mutation] = [*ANYWHERE, lie_in_a_field, lie_in_a_field, change_a_parameter]
+
+
+def free(dtype: str) -> TensorSpec:
+    return TensorSpec("x", dtype, FREE)
+
+
+def parts_of(payload: bytes) -> tuple[Header, bytes, int]:
+    """(header, body, decoded_nbytes); all samples are of one block at most."""
+    end = header_nbytes(bytearray(payload))
+    frame = payload[end : end + FRAME_NBYTES]
+    due = struct.unpack_from("<I", frame, 4)[0] if frame else 0
+    return parse_header(payload[:end]), payload[end + FRAME_NBYTES :], due
+
+
+PARTS = [parts_of(payload) for payload in PAYLOADS]
+
+
+@pytest.mark.parametrize("number", range(len(SAMPLES)))
+def test_whatever_is_damaged_is_refused_or_harmless(number: int) -> None:
+    payload, spec = PAYLOADS[number], free(PARTS[number][0].dtype)
+    right = decode(payload, spec, max_nbytes=ROOM_NBYTES).tobytes()
+    rng = Random(SEED + number)
+    done = refused = 0
+    for case in range(DAMAGED):
+        damaged = bytearray(payload)
+        mutation = rng.choice(WITH_FIELDS)
+        mutation(rng, damaged)
+        try:
+            got = decode(bytes(damaged), spec, max_nbytes=ROOM_NBYTES).tobytes()
+        except CodecError:
+            refused += 1
+        except Exception as error:
+            error.add_note(f"seed {SEED + number}, case {case}, {mutation.__name__}")
+            raise
+        else:
+            assert got == right, (SEED + number, case, mutation.__name__)
+        done += 1
+    assert done == DAMAGED
+    # A byte may be replaced by itself, and be repeated behind its like.
+    assert refused > 0.8 * done
+
+
+def forged(rng: Random, number: int) -> tuple[bytes, Header]:
+    """(a payload with right checksums around what has been changed, its header)"""
+    header, honest, due = PARTS[number]
+    body = bytearray(honest)
+    for _ in range(rng.choice((1, 1, 2))):
+        kind = rng.random()
+        if kind < 0.2:
+            header = lying(rng, header)
+        elif kind < 0.3:
+            # Blocks are not bound to their header: another's are as good as forged ones.
+            _, other, due = rng.choice(PARTS)
+            body = bytearray(other)
+        elif kind < 0.35:
+            due = lie(rng, due, 32)
+        elif body:
+            rng.choice(ANYWHERE)(rng, body)
+    # What is due for another shape or dtype is told rightly, so that bodies are reached.
+    right = DTYPES[header.dtype].itemsize * math.prod(header.shape)
+    if header is not PARTS[number][0] and right <= ROOM_NBYTES and rng.random() < 0.7:
+        due = right
+    frame = frame_of([bytes(body)], decoded_nbytes=due, index=0).pack()
+    if rng.random() < 0.05:
+        frame = lie(rng, len(body), 32).to_bytes(4, "little") + frame[4:]
+    return header.pack() + (frame + body if honest else b""), header
+
+
+def lying(rng: Random, header: Header) -> Header:
+    kind = rng.randrange(6)
+    if kind == 0:
+        return replace(header, codec=rng.randrange(13))
+    if kind == 1:
+        return replace(header, quality=rng.choice((0, 1, 50, 100, 101, 255)))
+    if kind == 2:
+        return replace(header, dtype=rng.choice(list(DTYPE_CODES)))
+    if kind == 3:
+        return replace(header, fallback=not header.fallback)
+    if kind == 4 and header.params:
+        params = bytearray(header.params)
+        rng.choice(ANYWHERE)(rng, params)
+        return replace(header, params=bytes(params))
+    shape = list(header.shape)
+    axis = rng.randrange(len(shape))
+    shape[axis] = lie(rng, shape[axis], 64)
+    if rng.random() < 0.5:
+        shape = rng.sample(list(header.shape), len(header.shape))
+    return replace(header, shape=tuple(shape))
+
+
+@pytest.mark.parametrize("number", range(len(SAMPLES)))
+def test_whatever_is_forged_is_refused_or_a_tensor_as_announced(number: int) -> None:
+    rng = Random(-SEED - number)
+    done = refused = 0
+    for case in range(FORGED):
+        payload, header = forged(rng, number)
+        traced = case % 20 == 0
+        if traced:
+            tracemalloc.start()
+        started_s = time.thread_time()
+        try:
+            got = decode(payload, free(header.dtype), max_nbytes=ROOM_NBYTES)
+        except CodecError:
+            refused += 1
+        except Exception as error:
+            error.add_note(f"seed {-SEED - number}, case {case}, {header}")
+            raise
+        else:
+            assert (got.dtype, got.shape) == (DTYPES[header.dtype], header.shape)
+            assert got.nbytes <= ROOM_NBYTES
+        finally:
+            peak_nbytes = tracemalloc.get_traced_memory()[1] if traced else 0
+            tracemalloc.stop()
+        assert peak_nbytes < PEAK_NBYTES, (-SEED - number, case, header)
+        assert time.thread_time() - started_s < MOST_S, (-SEED - number, case, header)
+        done += 1
+    assert done == FORGED
+    assert 0 < refused < done
+
+
+def test_a_hundred_thousand_payloads_of_every_codec_are_mutated() -> None:
+    assert len(SAMPLES) * (DAMAGED + FORGED) >= 100_000
+    assert {codec(id).family for id, _ in SAMPLES} == set(CODECS)
+    assert {header.codec for header, _, _ in PARTS} == {codec(id).code for id in CODECS}
+
+
+IDS = [
+    "raw", "lossless", "half", "int8", "int8c", "ec", "ec:0.01", "ec@1KB", "ecc:0.125",
+    "ecc:2", "ctx", "ctx:0.02", "png", "jpeg", "webp",
+]  # fmt: skip
+CHUNK = 1000
+SHAPES: list[tuple[int, ...]] = [
+    (), (0,), (1,), (7,), (97,), (256,), (3, 0, 2), (1, 1), (5, 9), (16, 16), (1, 3, 4, 4),
+    (2, 4, 6, 5), (1, 2, 8, 8), (1, 16, 2, 3), (1, 5, 6, 3), (4, 5, 3), (2, 1, 3, 1, 4),
+]  # fmt: skip
+POOL = 4096
+
+
+def floats_of(rng: np.random.Generator, dtype: np.dtype[np.floating]) -> list[Array]:
+    """Pools of numbers to cut tensors from, each of another nature."""
+    info = np.finfo(dtype)
+    normal = rng.standard_normal(POOL)
+    magnitudes = 2.0 ** rng.uniform(info.minexp, info.maxexp - 1, POOL)
+    signs = np.where(normal < 0, -1.0, 1.0)
+    pools = [
+        normal,
+        np.maximum(normal, 0) * 10.0 ** rng.uniform(-6, 6),
+        normal * 2.0 ** rng.uniform(-125, 120),
+        normal + 10.0 ** rng.uniform(0, 6),
+        np.full(POOL, normal[0]),
+        np.round(normal * 3) * signs,
+        signs * magnitudes,
+        signs * np.where(rng.random(POOL) < 0.99, 0.0, float(info.max)),
+        rng.integers(-99, 99, POOL) * float(info.smallest_subnormal),
+        rng.standard_cauchy(POOL),
+        rng.choice(np.array([0.0, -0.0, 1.0, -1.5, 65504.0, 65520.0, 1e-30]), POOL),
+    ]
+    poisoned = normal.copy()
+    poisoned[rng.integers(0, POOL, 40)] = rng.choice(np.array([np.nan, np.inf, -np.inf]), 40)
+    return [pool.astype(dtype) for pool in (*pools, poisoned)]
+
+
+def pools_of(rng: np.random.Generator) -> list[Array]:
+    """Half of them of floats, the others of any dtype, of any bits."""
+    pools = [pool for name in ("float32", "float64") for pool in floats_of(rng, DTYPES[name])]
+    for name, dtype in DTYPES.items():
+        bits = rng.integers(0, 256, POOL * dtype.itemsize, np.uint8)
+        pools.append((bits & 1 if name == "bool" else bits).view(dtype))
+    return [*pools, *(rng.integers(0, 256, POOL, np.uint8) for _ in range(3))]
+
+
+def tensors(seed: int) -> Iterator[Array]:
+    """CHUNK tensors, contiguous or not."""
+    rng = np.random.default_rng(seed)
+    pools = pools_of(rng)
+    draws = rng.integers(0, 1 << 31, (CHUNK, 4)).tolist()
+    for which, at, form, way in draws:
+        pool, shape = pools[which % len(pools)], SHAPES[form % len(SHAPES)]
+        size = int(np.prod(shape))
+        start = at % (POOL - 2 * size)
+        array = pool[start : start + size].reshape(shape)
+        if way % 8 == 1:
+            array = array.T
+        elif way % 8 == 2 and shape:
+            array = array[::-1]
+        elif way % 8 == 3 and shape:
+            array = pool[start : start + 2 * size : 2].reshape(shape)[..., ::-1]
+        elif way % 8 == 4:
+            array = np.broadcast_to(pool[at % POOL], shape)
+        elif way % 8 == 5 and array.dtype.name != "bfloat16":
+            array = array.astype(array.dtype.newbyteorder(">"))
+        elif way % 8 == 6:
+            array = np.asfortranarray(array)
+        yield array
+
+
+def check(id: str, array: Array) -> None:
+    """Round-trip `array`: every bit is kept, or the bound for every element."""
+    chosen = codec(id)
+    dtype = DTYPES[array.dtype.name]
+    spec = TensorSpec("x", dtype.name, array.shape)
+    bound = chosen.error_bound(array)
+    got = decode(encode_bytes(chosen, array), spec, max_nbytes=array.nbytes)
+    assert (got.dtype, got.shape) == (dtype, array.shape)
+    if bound == 0.0:
+        assert got.tobytes() == array.astype(dtype).tobytes()
+    elif bound is not None:
+        errors = np.abs(got.astype(np.float64) - array.astype(np.float64))
+        assert errors.max(initial=0.0) <= bound
+    else:
+        assert chosen.family in ("jpeg", "webp")
+
+
+def check_chunk(seed: int, *, ids_each: int) -> int:
+    """Round-trip a chunk of tensors, each through so many codecs in turn; returns how many."""
+    tried = 0
+    for number, array in enumerate(tensors(seed)):
+        for turn in range(ids_each):
+            id = IDS[(number * ids_each + turn) % len(IDS)]
+            try:
+                check(id, array)
+            except Exception as error:
+                error.add_note(f"seed {seed}, tensor {number}, {id}: {array!r}")
+                raise
+        tried += 1
+    return tried
+
+
+def test_tensors_of_every_kind_keep_what_codecs_promise() -> None:
+    assert {codec(id).family for id in IDS} == set(CODECS)
+    tried = sum(check_chunk(SEED + chunk, ids_each=3) for chunk in range(20))
+    assert tried == 20_000
+
+
+@pytest.mark.slow
+def test_a_million_tensors_keep_what_every_codec_promises() -> None:
+    tried = 0
+    for chunk in range(1000):
+        tried += check_chunk(SEED + chunk, ids_each=len(IDS))
+        print(
+            f"seed {SEED + chunk} done: {tried} tensors through {len(IDS)} codecs", flush=True
+        )
+    assert tried == 1_000_000
