@@ -6,6 +6,7 @@ with `--json` is the interface.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import queue
@@ -14,7 +15,8 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, final
 
@@ -34,23 +36,25 @@ class Process:
         self.name = name
         self._documents: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._complaints: deque[str] = deque(maxlen=20)
-        # A session of its own: Ctrl-C reaches the parent alone, which then stops the others in
-        # order instead of all of them dying at once with a message each.
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=_environment(),
-            start_new_session=True,
-        )
-        self._readers = [
-            threading.Thread(target=read, name=f"{name}-reader", daemon=True)
-            for read in (self._read_documents, self._read_complaints)
-        ]
-        for reader in self._readers:
-            reader.start()
+        with _undisturbed():
+            # A session of its own: Ctrl-C reaches the parent alone, which then stops the
+            # others in order instead of all of them dying at once with a message each.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=_environment(),
+                start_new_session=True,
+            )
+            self._readers = [
+                threading.Thread(target=read, name=f"{name}-reader", daemon=True)
+                for read in (self._read_documents, self._read_complaints)
+            ]
+            for reader in self._readers:
+                reader.start()
+            _living.add(self)
 
     @property
     def pid(self) -> int:
@@ -97,6 +101,7 @@ class Process:
         for pipe in (self._process.stdout, self._process.stderr):
             if pipe is not None:
                 pipe.close()
+        _living.discard(self)
 
     def __enter__(self) -> Process:
         return self
@@ -125,6 +130,36 @@ class Process:
         for line in self._process.stderr:
             if line.strip():
                 self._complaints.append(line.strip())
+
+
+#: Started and not stopped: an interrupt may come between a process's start and its `with`.
+_living: set[Process] = set()
+
+
+@atexit.register
+def _stop_the_living() -> None:
+    for process in list(_living):
+        process.stop()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back: in the middle of a start, nobody would know the child."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # interrupts are the main thread's
+        return
+    came: list[int] = []
+    usual = {
+        number: signal.signal(number, lambda told, _: came.append(told))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+        for told in came:
+            signal.raise_signal(told)
 
 
 def _environment() -> Mapping[str, str]:
