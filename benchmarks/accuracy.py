@@ -71,7 +71,7 @@ QUANTIZED = (
 )
 #: Shares of the channels that transforms keep, and the codecs behind them.
 KEPT = (1.0, 0.25, 0.22)
-TRANSFORMED = ("ec:0.35", "ec:0.5", "ec:0.7", "ec:1", "ctx:0.4", "ctx:0.5", "ctx:0.7")
+TRANSFORMED = tuple("ec:0.35 ec:0.5 ec:0.7 ec:1 ctx:0.35 ctx:0.4 ctx:0.5 ctx:0.7".split())
 QUALITIES = (1, 5, 10, 20, 30, 40, 50, 60, 70, 75, 80, 85, 90, 93, 95, 96, 97, 98, 99, 100)
 PICTURES = ("png", *(f"{kind}:{q}" for kind in ("jpeg", "webp") for q in QUALITIES))
 
