@@ -1,0 +1,1 @@
+"""Who decides, request by request, what runs where: the controller and its rivals."""
