@@ -43,11 +43,13 @@ class Chain:
             for index in range(self.first, self.last)
         }
         self._transforms = Compiled(threads)
+        self._adapters: dict[tuple[int, str], Adapter] = {}
 
     def at_speed(self, slowdown: float) -> Chain:
         """The same compiled segments at another speed; what is fused later is not shared."""
         twin = copy.copy(self)
         twin.slowdown = slowdown
+        twin._adapters = {}
         return twin
 
     def fuse(self, first: int, last: int) -> None:
@@ -89,9 +91,13 @@ class Chain:
 
         Compiled when it is first used. Raises `UsageError` for one that the cut has not.
         """
-        return Adapter(
-            self.partition, k, name, compiled=self._transforms, slowdown=self.slowdown
-        )
+        found = self._adapters.get((k, name))
+        if found is None:  # two threads may both make one: they are alike
+            found = Adapter(
+                self.partition, k, name, compiled=self._transforms, slowdown=self.slowdown
+            )
+            self._adapters[k, name] = found
+        return found
 
     def _check_range(self, first: int, last: int) -> None:
         if not self.first <= first <= last <= self.last:
