@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from midstream_wire.codecs import Codec, decode, encode_bytes
-from midstream_wire.codecs.header import Header, frame_of
+from midstream_wire.codecs.header import Header, frame_of, header_checksum
 from midstream_wire.tensors import Array, TensorSpec
 
 Forge = Callable[..., bytes]
@@ -42,8 +42,10 @@ def forge() -> Forge:
 
     def go(header: Header, *bodies: tuple[bytes, int]) -> bytes:
         parts: list[bytes] = [header.pack()]
-        for index, (body, decoded_nbytes) in enumerate(bodies):
-            frame = frame_of([body], decoded_nbytes=decoded_nbytes, index=index)
+        checksum = header_checksum(parts[0])
+        for body, decoded_nbytes in bodies:
+            frame = frame_of([body], decoded_nbytes=decoded_nbytes, seed=checksum)
+            checksum = frame.checksum
             parts += [frame.pack(), body]
         return b"".join(parts)
 

@@ -11,6 +11,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import product
 from random import Random
 
 import numpy as np
@@ -23,6 +24,7 @@ from midstream_wire.codecs.header import (
     FRAME_NBYTES,
     Header,
     frame_of,
+    header_checksum,
     header_nbytes,
     parse_header,
 )
@@ -168,7 +170,7 @@ def forged(rng: Random, number: int) -> tuple[bytes, Header]:
         if kind < 0.2:
             header = lying(rng, header)
         elif kind < 0.3:
-            # Blocks are not bound to their header: another's are as good as forged ones.
+            # Another payload's block, under a checksum that fits here.
             _, other, due = rng.choice(PARTS)
             body = bytearray(other)
         elif kind < 0.35:
@@ -179,10 +181,11 @@ def forged(rng: Random, number: int) -> tuple[bytes, Header]:
     right = DTYPES[header.dtype].itemsize * math.prod(header.shape)
     if header is not PARTS[number][0] and right <= ROOM_NBYTES and rng.random() < 0.7:
         due = right
-    frame = frame_of([bytes(body)], decoded_nbytes=due, index=0).pack()
+    front = header.pack()
+    frame = frame_of([bytes(body)], decoded_nbytes=due, seed=header_checksum(front)).pack()
     if rng.random() < 0.05:
         frame = lie(rng, len(body), 32).to_bytes(4, "little") + frame[4:]
-    return header.pack() + (frame + body if honest else b""), header
+    return front + (frame + body if honest else b""), header
 
 
 def lying(rng: Random, header: Header) -> Header:
@@ -235,6 +238,52 @@ def test_whatever_is_forged_is_refused_or_a_tensor_as_announced(number: int) -> 
         done += 1
     assert done == FORGED
     assert 0 < refused < done
+
+
+def blocks_of(payload: bytes) -> list[bytes]:
+    """The header, then each block with its frame."""
+    end = FIXED_NBYTES
+    while (further := header_nbytes(bytearray(payload[:end]))) > end:
+        end = further
+    parts = [payload[:end]]
+    while end < len(payload):
+        start, length = end, struct.unpack_from("<I", payload, end)[0]
+        end += FRAME_NBYTES + length
+        parts.append(payload[start:end])
+    return parts
+
+
+def test_no_block_passes_behind_another_payloads_header() -> None:
+    for number, payload in enumerate(PAYLOADS):
+        header = blocks_of(payload)[0]
+        for other in PAYLOADS:
+            front, *blocks = blocks_of(other)
+            if blocks and front != header:
+                with pytest.raises(CodecError):
+                    decode(
+                        b"".join((header, *blocks)),
+                        free(PARTS[number][0].dtype),
+                        max_nbytes=ROOM_NBYTES,
+                    )
+
+
+@pytest.mark.parametrize("id", ["raw", "lossless", "half", "int8", "ec:0.3", "ecc", "ctx:0.2"])
+def test_no_block_passes_among_those_of_a_payload_of_the_same_header(id: str) -> None:
+    """Of two payloads of three blocks each, nothing but these payloads can be put together."""
+    one = np.random.default_rng(SEED).choice(np.array([-2, 2], np.float32), (3, 4, 300, 200))
+    other = one[:, :, ::-1].copy()
+    parts = [blocks_of(encode_bytes(codec(id), array)) for array in (one, other)]
+    assert parts[0][0] == parts[1][0]
+    passed = []
+    for choice in product((0, 1), (1, 2, 3), repeat=3):
+        picked = list(zip(choice[::2], choice[1::2], strict=True))
+        spliced = b"".join((parts[0][0], *(parts[which][at] for which, at in picked)))
+        try:
+            decode(spliced, free("float32"), max_nbytes=one.nbytes)
+        except CodecError:
+            continue
+        passed.append(picked)
+    assert passed == [[(which, at) for at in (1, 2, 3)] for which in (0, 1)]
 
 
 def test_a_hundred_thousand_payloads_of_every_codec_are_mutated() -> None:

@@ -15,6 +15,7 @@ from midstream_wire.codecs.header import (
     Frame,
     Header,
     checksum_of,
+    header_checksum,
     header_nbytes,
     parse_frame,
     parse_header,
@@ -128,6 +129,7 @@ class Decoder:
         self._flat = self._array.reshape(-1)
         self._step = codec.block_elements(header.dtype, header.shape) if self._flat.size else 0
         self._start = self._index = 0
+        self._checksum = header_checksum(self._front)
         self._expect_frame()
 
     def _check_tensor(self, header: Header) -> None:
@@ -174,11 +176,12 @@ class Decoder:
         self._take = self._take_body
 
     def _take_body(self, part: memoryview) -> None:
-        if checksum_of(part, self._index) != self._frame.checksum:
+        if checksum_of(part, self._checksum) != self._frame.checksum:
             raise CodecError(
-                f"block {self._index} of tensor {self._spec.name!r} must match its checksum: "
-                "it was damaged on the way, send it again"
+                f"block {self._index} of tensor {self._spec.name!r} must match its checksum "
+                "and what is in front of it: it was damaged on the way, send it again"
             )
+        self._checksum = self._frame.checksum
         self._decode_block(part, self._block, self._start)
         if self._block.dtype == bool and self._block.view(np.uint8).max() > 1:
             raise CodecError(f"tensor {self._spec.name!r} must hold booleans of 0 and 1 only")

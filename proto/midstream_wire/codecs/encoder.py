@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from midstream_wire.codecs.base import Codec, Encoding, plain
-from midstream_wire.codecs.header import Header, frame_of
+from midstream_wire.codecs.header import Header, frame_of, header_checksum
 from midstream_wire.codecs.registry import LOSSLESS
 from midstream_wire.tensors import Array, dtype_of
 
@@ -46,10 +46,12 @@ def _pieces(
         yield front
         return
     step = codec.block_elements(header.dtype, header.shape)
-    for index, start in enumerate(range(0, flat.size, step)):
+    checksum = header_checksum(front)
+    for start in range(0, flat.size, step):
         block = flat[start : start + step]
         parts = encoding.encode_block(block, start)
-        frame = frame_of(parts, decoded_nbytes=block.nbytes, index=index)
+        frame = frame_of(parts, decoded_nbytes=block.nbytes, seed=checksum)
+        checksum = frame.checksum
         front += frame.pack()
         body = parts[0]
         if isinstance(body, memoryview) and len(parts) == 1 and len(body) > JOIN_NBYTES:

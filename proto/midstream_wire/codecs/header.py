@@ -5,9 +5,10 @@
     block   = encoded_nbytes decoded_nbytes checksum body
 
 All numbers are little-endian. Checksums are xxh3_64: the header's covers all bytes in front of
-it; a block's covers its body and is seeded with the block's index, so that blocks can neither
-be damaged nor change places unnoticed. Without them, most single bit flips in a zstd frame
-decode to silently wrong numbers.
+it; a block's covers its body and is seeded with the checksum before it, the header's or that
+of the block in front. So blocks can neither be damaged, nor change places, nor stand behind
+what they were not made for. Without checksums, most single bit flips in a zstd frame decode to
+silently wrong numbers.
 """
 
 from __future__ import annotations
@@ -83,6 +84,12 @@ class Header:
         return front + _CHECKSUM.pack(xxhash.xxh3_64_intdigest(front))
 
 
+def header_checksum(header: bytes | bytearray) -> int:
+    """The checksum that a packed header ends with; it seeds that of the first block."""
+    checksum: int = _CHECKSUM.unpack_from(header, len(header) - _CHECKSUM.size)[0]
+    return checksum
+
+
 def header_nbytes(front: bytes | bytearray) -> int:
     """How long the header that starts with `front` is, as far as `front` tells.
 
@@ -118,7 +125,7 @@ def header_nbytes(front: bytes | bytearray) -> int:
 def parse_header(data: bytes) -> Header:
     """Read the header that `data`, of header_nbytes(data) bytes, holds; raise CodecError."""
     end = len(data) - _CHECKSUM.size
-    if xxhash.xxh3_64_intdigest(data[:end]) != _CHECKSUM.unpack_from(data, end)[0]:
+    if xxhash.xxh3_64_intdigest(data[:end]) != header_checksum(data):
         raise CodecError(
             "a payload's header must match its checksum: it was damaged on the way, "
             "send it again"
@@ -148,9 +155,12 @@ class Frame:
         return _FRAME.pack(self.encoded_nbytes, self.decoded_nbytes, self.checksum)
 
 
-def frame_of(parts: Sequence[bytes | memoryview], *, decoded_nbytes: int, index: int) -> Frame:
-    """The frame for block `index`, whose body is `parts` one after the other."""
-    digest = xxhash.xxh3_64(seed=index)
+def frame_of(parts: Sequence[bytes | memoryview], *, decoded_nbytes: int, seed: int) -> Frame:
+    """The frame for a block whose body is `parts` one after the other.
+
+    `seed` is the checksum in front of it: the header's, or that of the block before.
+    """
+    digest = xxhash.xxh3_64(seed=seed)
     encoded_nbytes = 0
     for part in parts:
         digest.update(part)
@@ -163,6 +173,6 @@ def parse_frame(data: bytes | memoryview) -> Frame:
     return Frame(*_FRAME.unpack(data))
 
 
-def checksum_of(body: bytes | memoryview, index: int) -> int:
-    """The checksum of block `index` with this body."""
-    return xxhash.xxh3_64_intdigest(body, seed=index)
+def checksum_of(body: bytes | memoryview, seed: int) -> int:
+    """The checksum of a block with this body, behind the checksum `seed`."""
+    return xxhash.xxh3_64_intdigest(body, seed=seed)
