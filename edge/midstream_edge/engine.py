@@ -15,15 +15,20 @@ from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import suppress
 from typing import final
 
-from midstream_edge.answers import CLOUD, EDGE, FALLBACK, Answer, Stats, Where
+from midstream_edge.answers import AHEAD, CLOUD, EDGE, FALLBACK, Answer, Stats, Where
 from midstream_edge.channel import Dial, Stream
+from midstream_edge.clock import Exchange
 from midstream_edge.connection import Connection
 from midstream_edge.job import Job
 from midstream_edge.pace import LocalPace, give_up_at
+from midstream_edge.pilot import Director
+from midstream_edge.policies.values import Evidence, Situation, Transfer
 from midstream_edge.requests import Action, Event, Request, Stage
+from midstream_edge.uplink import Uplink
 from midstream_edge.worker import HEAD, REST, Alarms, Worker
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.crossing import transform_crossing
+from midstream_partitioner.runtime import Stopped
 from midstream_partitioner.timings import Timings
 from midstream_wire.errors import (
     CloudRefused,
@@ -38,6 +43,14 @@ from midstream_wire.limits import MAX_REQUEST_NBYTES
 from midstream_wire.tensors import Array
 from midstream_wire.transfers import Incoming
 
+#: The names in `Stats` under which answers are counted.
+_COUNTS: dict[Where, str] = {
+    CLOUD: "cloud",
+    EDGE: "edge",
+    FALLBACK: "fallback",
+    AHEAD: "ahead",
+}
+
 #: How long closing may wait for each of the session's threads.
 CLOSE_S = 1.0
 
@@ -46,20 +59,19 @@ CLOSE_S = 1.0
 class Engine:
     """Requests under way, from submission to the one answer that each of them gets.
 
-    `plan` is (k, codec), read once per request when its head begins; `timeout_s` is read when
-    its activation goes out. `connection` is None for an edge on its own.
+    `director` is asked once per request, when its head begins. `connection` is None for an
+    edge on its own.
     """
 
     def __init__(
         self,
         chain: Chain,
         *,
-        plan: tuple[int, str],
+        director: Director,
         pace: LocalPace,
-        timeout_s: float,
         max_in_flight: int,
     ) -> None:
-        self.plan = plan
+        self.director = director
         self.connection: Connection | None = None
         self._chain = chain
         self._partition = chain.partition
@@ -67,7 +79,7 @@ class Engine:
         self._segment_count = len(chain.partition.segments)
         self._complete = chain.last == self._segment_count
         self._pace = pace
-        self.timeout_s = timeout_s
+        self._uplink = Uplink()
         self._max_in_flight = max_in_flight
         self._ids = itertools.count(1)
         self._jobs: dict[int, Job] = {}
@@ -156,9 +168,10 @@ class Engine:
     def _run_head(self, job: Job) -> None:
         if not self._begin(job):
             return
-        k, job.codec = self.plan
-        job.k = self._segment_count if self.connection is None else k
         job.began_s = time.monotonic()
+        job.choice = choice = self.director.choose(self._situation(job))
+        job.codec = choice.codec
+        job.k = self._segment_count if self.connection is None else choice.k
         try:
             assert job.state is not None
             job.state = state = self._chain.run(job.state, 0, job.k)
@@ -169,7 +182,17 @@ class Engine:
         if job.k < self._segment_count:
             self._cross(job)
         elif self._move(job, Event.FINISHED) is Action.ANSWER:
+            self._learn(job, job.began_s + job.head_s, None)
             self._deliver(job, state, EDGE, Timings(head_s=job.head_s))
+
+    def _situation(self, job: Job) -> Situation:
+        """What a director is told before a request's head."""
+        return Situation(
+            now_s=job.began_s,
+            link="connected" if self.connection and self.connection.stream else "down",
+            in_flight=len(self._jobs) - 1,
+            deadline_s=None if job.deadline_s is None else job.deadline_s - job.began_s,
+        )
 
     def _begin(self, job: Job) -> bool:
         """Whether somebody still wants the answer; from now on it cannot be cancelled."""
@@ -201,14 +224,20 @@ class Engine:
         if self._move(job, Event.CROSSED) is not Action.SEND:
             return
         self._alarms.at(job.late_s, functools.partial(self._give_up, job.id))
+        job.message_nbytes = self._uplink.message_nbytes
         stream.send(self._guard(job))
         if connection.stream is not stream:
             # It may have broken before the request counted as sent, and nobody would know.
             self._move(job, Event.FAILED, connection.error)
-        elif job.learning:
-            self._move(
-                job, Event.FAILED, _late_error("the edge was faster while learning its pace")
-            )
+            return
+        assert job.choice is not None
+        hedge_after_s = 0.0 if job.learning else job.choice.hedge_after_s
+        if hedge_after_s is not None:
+            hedge = functools.partial(self._hedge, job.id)
+            if hedge_after_s > 0:
+                self._alarms.at(job.asked_s + hedge_after_s, hedge)
+            else:
+                hedge()
 
     def _transform(self, job: Job) -> None:
         """What travels of the activation, which itself is kept for the local rest."""
@@ -221,7 +250,8 @@ class Engine:
 
     def _late_at(self, job: Job) -> tuple[float, bool]:
         """When to stop waiting for the cloud, and whether the rest has to be measured."""
-        at_s = job.asked_s + self.timeout_s
+        assert job.choice is not None
+        at_s = job.asked_s + job.choice.timeout_s
         if job.deadline_s is None:
             return at_s, False
         if not self._complete:
@@ -233,24 +263,30 @@ class Engine:
         return min(at_s, give_up_at(job.deadline_s, rest_s=rest_s, busy_s=busy_s)), False
 
     def _run_rest(self, job: Job) -> None:
-        began_s = time.monotonic()
+        job.rest_began_s = time.monotonic()
         state = job.state
+        stop = None if job.learning else job.stop
         try:
             for segment in range(job.k, self._segment_count):
                 if state is None or (job.request.stage is Stage.DONE and not job.learning):
                     return
                 started_s = time.monotonic()
-                state = self._chain.run(state, segment, segment + 1)
+                state = self._chain.run(state, segment, segment + 1, stop=stop)
                 self._pace = self._pace.observe(segment, time.monotonic() - started_s)
+        except Stopped:  # the cloud was first
+            return
         except Exception as error:  # as for the head
             self._move(job, Event.ABANDONED, error)
             return
-        rest_s = time.monotonic() - began_s
+        finished_s = time.monotonic()
         if self._move(job, Event.FINISHED) is Action.ANSWER:
             assert state is not None
             self._withdraw(job)
-            timings = job.edge_timings(rest_s, time.monotonic())
-            self._deliver(job, state, FALLBACK, timings)
+            self._learn(job, finished_s, _unfinished(job, finished_s))
+            timings = job.edge_timings(finished_s - job.rest_began_s, finished_s)
+            self._deliver(
+                job, state, AHEAD if job.request.error is None else FALLBACK, timings
+            )
 
     # The sender's thread, the alarms' and the connection's.
 
@@ -262,10 +298,26 @@ class Engine:
             yield Cancel(job.id)
             self._move(job, Event.FAILED, error)
 
-    def _give_up(self, id: int) -> None:
+    def _hedge(self, id: int) -> None:
+        """Run the rest here as well; the first result wins."""
+        job = self._sent(id)
+        if job is None:
+            return
+        now_s = time.monotonic()
+        if self._move(job, Event.HEDGED) is Action.RUN_REST:
+            job.hedged_s = now_s
+            with self._lock:
+                self._counts["hedges"] += 1
+
+    def _sent(self, id: int) -> Job | None:
+        """The request of that id, if it still waits for the cloud alone."""
         with self._lock:
             job = self._jobs.get(id)
-        if job is None or job.request.stage is not Stage.SENT:
+        return job if job is not None and job.request.stage is Stage.SENT else None
+
+    def _give_up(self, id: int) -> None:
+        job = self._sent(id)
+        if job is None:
             return
         assert self.connection is not None
         self.connection.doubt(job.asked_s)
@@ -316,10 +368,43 @@ class Engine:
         if exchange is not None and job.stream is not None:
             connection.observe(job.stream, exchange)
         if self._move(job, Event.REPLIED) is Action.ANSWER:
+            job.stop.tell()
+            if exchange is not None:
+                self._learn(job, answered_s, self._transfer(job, exchange))
             timings = job.cloud_timings(connection.clock, answered_s)
             self._deliver(job, {**(state or {}), **outputs}, CLOUD, timings)
 
+    def _transfer(self, job: Job, exchange: Exchange) -> Transfer:
+        """What the request that `exchange` was says about the link."""
+        assert self.connection is not None
+        assert job.left_s is not None
+        self._uplink, transfer = self._uplink.transfer(
+            exchange,
+            self.connection.clock,
+            left_s=job.left_s,
+            nbytes=job.payload_nbytes,
+            reply_nbytes=job.reply_nbytes,
+        )
+        return transfer
+
     # Any thread.
+
+    def _learn(self, job: Job, ended_s: float, transfer: Transfer | None) -> None:
+        """Tell the director how a request went."""
+        assert job.choice is not None
+        replied = transfer is not None and transfer.complete
+        self.director.learn(
+            Evidence(
+                at_s=ended_s,
+                transfer=transfer,
+                option=job.choice.option,
+                latency_s=ended_s - job.began_s,
+                hedged=job.hedged_s is not None,
+                head_s=job.head_s,
+                queue_s=job.served.queue_s if replied else None,
+                tail_s=job.served.tail_s if replied else None,
+            )
+        )
 
     def _move(self, job: Job, event: Event, error: Exception | None = None) -> Action:
         """Advance a request, and do what needs no further knowledge."""
@@ -338,6 +423,7 @@ class Engine:
         self, job: Job, state: Mapping[str, Array], where: Where, timings: Timings
     ) -> None:
         reason = str(job.request.error) if where == FALLBACK else None
+        assert job.choice is not None
         answer = Answer(
             outputs={spec.name: state[spec.name] for spec in self._partition.outputs},
             timings=timings,
@@ -346,8 +432,12 @@ class Engine:
             k=job.k,
             codec=job.codec,
             payload_nbytes=job.payload_nbytes,
+            reply_nbytes=job.reply_nbytes,
+            hedged=job.hedged_s is not None,
+            busy_s=job.busy_s(job.began_s + timings.total_s),
+            estimate=job.choice.estimate,
         )
-        self._count(job, {CLOUD: "cloud", EDGE: "edge", FALLBACK: "fallback"}[where])
+        self._count(job, _COUNTS[where])
         job.state = None
         job.future.set_result(answer)
 
@@ -384,6 +474,13 @@ class Engine:
             self._counts[outcome] += 1
             self._counts["uplink_nbytes"] += job.payload_nbytes
             self._counts["downlink_nbytes"] += job.reply_nbytes
+
+
+def _unfinished(job: Job, now_s: float) -> Transfer | None:
+    """What a request tells that has gone out and was not answered by `now_s`."""
+    if job.left_s is None:
+        return None
+    return Transfer(job.payload_nbytes, 0, now_s - job.left_s, complete=False)
 
 
 def _late_error(what: str) -> DeadlineExceeded:

@@ -10,11 +10,14 @@ from typing import final
 from midstream_edge.answers import Answer
 from midstream_edge.channel import Stream
 from midstream_edge.clock import ClockEstimate, CloudTimes, Exchange, split_timings
+from midstream_edge.pilot import Choice
 from midstream_edge.requests import Request, Stage
 from midstream_partitioner.crossing import parse_codec
+from midstream_partitioner.runtime import Stop
 from midstream_partitioner.timings import Timings
 from midstream_wire import frames
 from midstream_wire.codecs import Codec, encode
+from midstream_wire.limits import MESSAGE_NBYTES
 from midstream_wire.tensors import Array
 from midstream_wire.transfers import Incoming, request_frames
 
@@ -24,28 +27,34 @@ class Job:
     """A request's value, its tensors and its measurements. Times are of the edge's clock.
 
     `request` changes under the session's lock. Of the rest, the compute thread writes what
-    comes before sending, the sender then `encode_s`, `payload_nbytes` and `sent_s`, the
-    reader `incoming` and `served`.
+    comes before sending and `rest_began_s`, the sender `encode_s`, `payload_nbytes`, `left_s`
+    and `sent_s`, the reader `incoming` and `served`.
     """
 
     __slots__ = (
         "asked_s",
         "began_s",
+        "choice",
         "codec",
         "deadline_s",
         "encode_s",
         "future",
         "head_s",
+        "hedged_s",
         "incoming",
         "k",
         "late_s",
         "learning",
+        "left_s",
+        "message_nbytes",
         "payload_nbytes",
         "reply_nbytes",
         "request",
+        "rest_began_s",
         "sent_s",
         "served",
         "state",
+        "stop",
         "stream",
         "travelling",
         "unwanted",
@@ -61,6 +70,7 @@ class Job:
         self.deadline_s = deadline_s  # a moment, as all of these
         self.began_s = 0.0
         self.head_s = 0.0
+        self.choice: Choice | None = None
         self.k = 0
         self.codec = ""
         #: What of the state goes out, once; the names are those of what crosses.
@@ -68,7 +78,12 @@ class Job:
         self.stream: Stream | None = None
         self.asked_s = 0.0
         self.late_s = 0.0
-        self.sent_s: float | None = None
+        self.hedged_s: float | None = None  # when the edge began to run the rest beside
+        self.rest_began_s: float | None = None
+        self.stop = Stop()  # told when the answer is there, for a rest that still runs
+        self.message_nbytes = MESSAGE_NBYTES
+        self.left_s: float | None = None  # when the first frame went out
+        self.sent_s: float | None = None  # when the latest one did
         self.unwanted = False  # what is not sent yet need not be
         self.learning = False  # the local rest runs to its end, to be measured
         self.encode_s = 0.0
@@ -96,10 +111,13 @@ class Job:
             payloads,
             budget_s=max(1e-3, self.late_s - time.monotonic()),
             transform=transform,
+            message_nbytes=self.message_nbytes,
         )
         del travelling, payloads
         for frame in pulled:
             self.sent_s = time.monotonic()
+            if self.left_s is None:
+                self.left_s = self.sent_s
             yield frame
             if self._is_dropped:
                 # Harmless after the last frame: the server knows which it has answered.
@@ -133,6 +151,11 @@ class Job:
         return Exchange(
             self.sent_s, self.served.received_s, self.served.finished_s, answered_s
         )
+
+    def busy_s(self, now_s: float) -> float:
+        """For how long the edge has computed for this request by `now_s`."""
+        rest_s = 0.0 if self.rest_began_s is None else now_s - self.rest_began_s
+        return self.head_s + self.encode_s + rest_s
 
     def cloud_timings(self, clock: ClockEstimate, answered_s: float) -> Timings:
         """Where the time went when the cloud has answered."""

@@ -2,14 +2,16 @@
 
     WAITING --started--> HEAD --crossed--> SENT --replied--> DONE (the cloud's answer)
                           |                 |
-                          |                 +--failed--> LOCAL --finished--> DONE (the edge's)
-                          +--failed------------------------^  `--replied---> DONE (the cloud's)
+                          |                 +--hedged--> LOCAL --finished--> DONE (the edge's)
+                          |                 +--failed------^  `--replied---> DONE (the cloud's)
+                          +--failed------------------------^
                           +--finished--> DONE (edge-only by plan)
 
-A request that fails while the edge holds only a prefix of the segments goes to DONE with its
+A hedge is no failure: the edge runs the rest as well because the cloud may be late. A request
+that fails while the edge holds only a prefix of the segments goes to DONE with its
 error. Whatever arrives in DONE changes nothing, so there is exactly one answer per request:
 who advances it under the session's lock and is told ANSWER or RAISE delivers, nobody else. The
-cloud may still answer in LOCAL: the first result wins.
+cloud may still answer in LOCAL: the first result wins, and the other side is told to stop.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ class Event(Enum):
     CROSSED = auto()  # its head has run and the cloud is there: the activation goes out
     FINISHED = auto()  # all its segments have run on the edge
     REPLIED = auto()  # the cloud's outputs are here, decoded
+    HEDGED = auto()  # the cloud may be late: the edge goes on from the cut, too
     FAILED = auto()  # the cloud is away, refuses, or is late
     ABANDONED = auto()  # the session closes, or the edge itself cannot run it
 
@@ -60,6 +63,7 @@ _MOVES: dict[tuple[Stage, Event], tuple[Stage, Action]] = {
     (Stage.HEAD, Event.FINISHED): (Stage.DONE, Action.ANSWER),
     (Stage.HEAD, Event.FAILED): (Stage.LOCAL, Action.RUN_REST),
     (Stage.SENT, Event.REPLIED): (Stage.DONE, Action.ANSWER),
+    (Stage.SENT, Event.HEDGED): (Stage.LOCAL, Action.RUN_REST),
     (Stage.SENT, Event.FAILED): (Stage.LOCAL, Action.RUN_REST),
     (Stage.LOCAL, Event.FINISHED): (Stage.DONE, Action.ANSWER),
     (Stage.LOCAL, Event.REPLIED): (Stage.DONE, Action.ANSWER),
@@ -85,10 +89,13 @@ class Request:
         """The request after `event`, and what to do about it.
 
         FAILED and ABANDONED bring their `error`. An event that has no place in the present
-        stage (a second reply, a break after the answer) leaves the request as it is.
+        stage (a second reply, a break after the answer) leaves the request as it is, and so
+        does a hedge on an edge that cannot finish.
         """
         stage, action = _MOVES.get((self.stage, event), (self.stage, Action.NOTHING))
         if action is Action.RUN_REST and not self.complete:
+            if event is Event.HEDGED:
+                return self, Action.NOTHING
             stage, action = Stage.DONE, Action.RAISE
         if action is Action.NOTHING:
             return self, action

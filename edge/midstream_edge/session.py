@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import final
@@ -16,6 +16,8 @@ from midstream_edge.channel import CONNECT_S, Dial
 from midstream_edge.describe import describe
 from midstream_edge.engine import Engine
 from midstream_edge.pace import LocalPace
+from midstream_edge.pilot import Choice, Pilot, Steady
+from midstream_edge.policies.values import Option, Policy
 from midstream_edge.probe import measure_link
 from midstream_edge.verdicts import is_settled
 from midstream_partitioner.chain import Chain
@@ -88,11 +90,11 @@ class EdgeSession:
         if isinstance(server, str):
             server = Dial.of(server, credentials=credentials, token=token, insecure=insecure)
         self._dial = server
+        self._timeout_s = timeout_s
         self._engine = Engine(
             chain,
-            plan=self._check_plan(*plan),
+            director=self._steady(*plan),
             pace=LocalPace(len(chain.partition.segments), dict(local_rest_s or {})),
-            timeout_s=timeout_s,
             max_in_flight=max_in_flight,
         )
         if server is not None:
@@ -116,8 +118,8 @@ class EdgeSession:
 
     @property
     def plan(self) -> tuple[int, str]:
-        """What the next head will run: (k, codec)."""
-        return self._engine.plan
+        """What the next head will run, or under a policy the latest ran: (k, codec)."""
+        return self._engine.director.plan
 
     def use(self, k: int, codec: str, *, timeout_s: float | None = None) -> None:
         """Switch to another plan, from the next head on; requests under way keep theirs.
@@ -127,8 +129,20 @@ class EdgeSession:
         if timeout_s is not None:
             if not timeout_s > 0:
                 raise UsageError(f"timeout_s must be more than 0 (not {timeout_s!r})")
-            self._engine.timeout_s = timeout_s
-        self._engine.plan = self._check_plan(k, codec)
+            self._timeout_s = timeout_s
+        self._engine.director = self._steady(k, codec)
+
+    def follow(self, policy: Policy, options: Sequence[Option]) -> Pilot:
+        """Have `policy` choose among `options` for every request, from the next head on.
+
+        What the session measures is told to the policy; the pilot holds what it knows. Raises
+        `UsageError` for an option that this edge cannot run.
+        """
+        for option in options:
+            self._check_plan(option.k, option.codec)
+        pilot = Pilot(policy, options, timeout_s=self._timeout_s)
+        self._engine.director = pilot
+        return pilot
 
     @property
     def connected(self) -> bool:
@@ -190,6 +204,9 @@ class EdgeSession:
         if error is not None and is_settled(error):
             self.close()
             raise error
+
+    def _steady(self, k: int, codec: str) -> Steady:
+        return Steady(Choice(*self._check_plan(k, codec), timeout_s=self._timeout_s))
 
     def _check_plan(self, k: int, codec: str) -> tuple[int, str]:
         if not 0 <= k <= self.chain.last:

@@ -9,7 +9,7 @@ from typing import final
 
 from midstream_partitioner.adapter import Adapter, Compiled
 from midstream_partitioner.partition import Partition, fuse
-from midstream_partitioner.runtime import Executor
+from midstream_partitioner.runtime import Executor, Stop
 from midstream_wire.errors import ModelError, TensorError
 from midstream_wire.tensors import Array
 
@@ -63,11 +63,14 @@ class Chain:
             model = fuse(self.partition, first, last)
             self._links = self._links | {(first, last): Executor(model, threads=self.threads)}
 
-    def run(self, state: State, first: int, last: int) -> dict[str, Array]:
+    def run(
+        self, state: State, first: int, last: int, *, stop: Stop | None = None
+    ) -> dict[str, Array]:
         """Run segments [first, last) on `state`: the inputs, or what crosses cut `first`.
 
         Returns what crosses cut `last`, and the network's outputs made so far. Raises
-        `TensorError` when `state` does not fit, `ModelError` for segments not held here.
+        `TensorError` when `state` does not fit, `ModelError` for segments not held here, and
+        `Stopped` once `stop` is told.
         """
         self._check_range(first, last)
         started = time.perf_counter()
@@ -78,12 +81,13 @@ class Chain:
         while first < last:
             reach = max(end for start, end in links if start == first and end <= last)
             link = links[first, reach]
-            made = link.run(arrays)
+            made = link.run(arrays, stop=stop)
             alive = outputs.union(self.partition.cuts[reach].tensors)
             arrays = {name: a for name, a in (arrays | made).items() if name in alive}
             first = reach
         if self.slowdown > 1.0:
-            time.sleep((self.slowdown - 1.0) * (time.perf_counter() - started))
+            wait = time.sleep if stop is None else stop.pause
+            wait((self.slowdown - 1.0) * (time.perf_counter() - started))
         return arrays
 
     def transform(self, k: int, name: str) -> Adapter:

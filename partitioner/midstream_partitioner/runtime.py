@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,6 +31,28 @@ _MEMORY_SHARE = 0.8
 _TRACE_LEVEL = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
 
 
+class Stopped(Exception):
+    """A run was given up by whoever had asked for it; no result, and no error."""
+
+
+@final
+class Stop:
+    """Ends the runs that it is given to, from another thread, before their next node."""
+
+    def __init__(self) -> None:
+        self.options = ort.RunOptions()
+        self._told = threading.Event()
+
+    def tell(self) -> None:
+        self.options.terminate = True
+        self._told.set()
+
+    def pause(self, seconds: float) -> None:
+        """Wait so long; raises `Stopped` as soon as it is told."""
+        if self._told.wait(seconds):
+            raise Stopped
+
+
 @final
 class Executor:
     """One onnxruntime session. `run` may be called from several threads at once."""
@@ -41,20 +64,31 @@ class Executor:
         self.outputs = tuple(value.name for value in self._session.get_outputs())
 
     def run(
-        self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None
+        self,
+        feeds: Mapping[str, Array],
+        outputs: Sequence[str] | None = None,
+        *,
+        stop: Stop | None = None,
     ) -> dict[str, Array]:
-        """Outputs by name for `feeds` by name; `TensorError` if the network refuses them."""
+        """Outputs by name for `feeds` by name.
+
+        Raises `TensorError` if the network refuses them, `Stopped` if `stop` was told.
+        """
         names = self.outputs if outputs is None else tuple(outputs)
+        options = None if stop is None else stop.options
         try:
-            values = self._session.run(names, {name: feeds[name] for name in self.inputs})
+            wanted = {name: feeds[name] for name in self.inputs}
+            values = self._session.run(names, wanted, options)
         except KeyError as error:
             raise TensorError(
                 f"the network needs the inputs {', '.join(self.inputs)}; {error} is missing"
             ) from None
         except Exception as error:  # onnxruntime raises a dozen unrelated types
+            if options is not None and options.terminate:
+                raise Stopped from None
             raise TensorError(
                 f"the network cannot run on this input: {_first_line(error)}"
-            ) from (error)
+            ) from error
         return dict(zip(names, values, strict=True))
 
 

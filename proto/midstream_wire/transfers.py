@@ -33,9 +33,14 @@ def request_frames(
     *,
     budget_s: float = 0.0,
     transform: str = "",
+    message_nbytes: int = MESSAGE_NBYTES,
 ) -> Iterator[Request | More]:
-    """The frames of a request; a payload is pulled when the frame it belongs to is."""
-    bundles = _bundles(payloads.values())
+    """The frames of a request; a payload is pulled when the frame it belongs to is.
+
+    A frame is about `message_nbytes` large: over a slow link small frames let a request be
+    dropped before all of it has been handed over.
+    """
+    bundles = _bundles(payloads.values(), message_nbytes)
     pieces = next(bundles, ())
     yield Request(id, first_segment, tuple(payloads), pieces, budget_s, transform)
     for pieces in bundles:
@@ -46,14 +51,14 @@ def reply_frames(
     id: int, payloads: Mapping[str, Payload], timings: ServerTimings
 ) -> Iterator[Reply | More]:
     """The frames of an answer that carries outputs."""
-    bundles = _bundles(payloads.values())
+    bundles = _bundles(payloads.values(), MESSAGE_NBYTES)
     yield Reply(id, tensors=tuple(payloads), pieces=next(bundles, ()), timings=timings)
     for pieces in bundles:
         yield More(id, pieces)
 
 
-def _bundles(payloads: Iterable[Payload]) -> Iterator[tuple[Piece, ...]]:
-    """Pieces in messages of at least `MESSAGE_NBYTES`, the last one excepted.
+def _bundles(payloads: Iterable[Payload], message_nbytes: int) -> Iterator[tuple[Piece, ...]]:
+    """Pieces in messages of at least `message_nbytes`, the last one excepted.
 
     A message leaves as soon as it is large enough, not when the next piece no longer fits:
     that piece would have to be encoded first.
@@ -62,23 +67,25 @@ def _bundles(payloads: Iterable[Payload]) -> Iterator[tuple[Piece, ...]]:
     nbytes = 0
     for tensor, payload in enumerate(payloads):
         for data in payload:
-            for part in _split(data):
+            for part in _split(data, message_nbytes):
                 bundle.append(Piece(tensor, part))
                 nbytes += len(part)
-                if nbytes >= MESSAGE_NBYTES:
+                if nbytes >= message_nbytes:
                     yield tuple(bundle)
                     bundle, nbytes = [], 0
     if bundle:
         yield tuple(bundle)
 
 
-def _split(data: bytes | memoryview) -> Iterator[bytes | memoryview]:
+def _split(data: bytes | memoryview, message_nbytes: int) -> Iterator[bytes | memoryview]:
+    """Runs of `data` that a piece may hold; a block fits a message of the usual size whole."""
+    most = MAX_PIECE_NBYTES if message_nbytes >= MESSAGE_NBYTES else message_nbytes
     view = memoryview(data).cast("B")
-    if view.nbytes <= MAX_PIECE_NBYTES:
+    if view.nbytes <= most:
         yield data if isinstance(data, bytes) else view
         return
-    for start in range(0, view.nbytes, MAX_PIECE_NBYTES):
-        yield view[start : start + MAX_PIECE_NBYTES]
+    for start in range(0, view.nbytes, most):
+        yield view[start : start + most]
 
 
 @final

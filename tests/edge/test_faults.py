@@ -219,7 +219,7 @@ def test_the_first_deadline_of_an_edge_that_knows_no_pace_is_met_too(
         first = session.infer(picture(0), deadline_s=0.5)
         assert time.monotonic() - began < 0.5
         second = session.infer(picture(1), deadline_s=0.5)
-    assert (first.where, second.where) == (FALLBACK, FALLBACK)
+    assert (first.where, second.where) == ("edge-before-cloud", FALLBACK)
     assert_same(first, expected(picture(0)))
     assert_same(second, expected(picture(1)))
 

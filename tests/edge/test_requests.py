@@ -12,7 +12,9 @@ ERROR = CloudUnavailable("away")
 
 #: What may come in any order and number once the head has run and the activation is out.
 AFTERWARDS = st.lists(
-    st.sampled_from([Event.REPLIED, Event.FAILED, Event.FINISHED, Event.ABANDONED])
+    st.sampled_from(
+        [Event.REPLIED, Event.HEDGED, Event.FAILED, Event.FINISHED, Event.ABANDONED]
+    )
 )
 
 
@@ -53,6 +55,18 @@ def test_the_first_of_two_results_wins() -> None:
         Action.ANSWER,
         Action.NOTHING,
     ]
+
+
+def test_a_hedge_runs_the_rest_once_and_is_no_failure() -> None:
+    request, actions = walk(sent(), Event.HEDGED, Event.HEDGED, Event.FAILED, Event.FINISHED)
+    assert actions == [Action.RUN_REST, Action.NOTHING, Action.NOTHING, Action.ANSWER]
+    assert (request.stage, request.error) == (Stage.DONE, None)
+
+
+def test_an_edge_that_holds_a_prefix_cannot_hedge() -> None:
+    request, actions = walk(sent(complete=False), Event.HEDGED, Event.REPLIED)
+    assert actions == [Action.NOTHING, Action.ANSWER]
+    assert request.stage is Stage.DONE
 
 
 def test_an_edge_only_request_never_leaves() -> None:

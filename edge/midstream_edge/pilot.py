@@ -1,0 +1,115 @@
+"""Who says what runs where: a plan that stays, or a policy that is asked for every request."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, final
+
+from midstream_edge.policies.values import Evidence, Option, Policy, Situation
+from midstream_partitioner.timings import Estimate
+
+#: A reply counts as late after this many times its predicted latency: a plan for a slow link
+#: may rightly take longer than the session's usual timeout.
+PATIENCE = 3.0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What one request does: segments [0, k) here, the rest in the cloud under `codec`.
+
+    The cloud may take `timeout_s` from when the activation is ready to leave. After
+    `hedge_after_s` the edge runs the rest as well; None: only when the cloud has failed.
+    `option` and `estimate` are the policy's, where one has chosen.
+    """
+
+    k: int
+    codec: str
+    timeout_s: float
+    hedge_after_s: float | None = None
+    option: int | None = None
+    estimate: Estimate | None = None
+
+
+class Director(Protocol):
+    """Chooses for each request and hears what came of it; called from several threads."""
+
+    @property
+    def plan(self) -> tuple[int, str]:
+        """What was chosen last, or will be chosen first: (k, codec)."""
+
+    def choose(self, situation: Situation) -> Choice:
+        """What the request whose head begins now does."""
+
+    def learn(self, evidence: Evidence) -> None:
+        """Take note of a measurement."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Steady:
+    """The same for every request, whatever happens."""
+
+    choice: Choice
+
+    @property
+    def plan(self) -> tuple[int, str]:
+        return self.choice.k, self.choice.codec
+
+    def choose(self, situation: Situation) -> Choice:
+        return self.choice
+
+    def learn(self, evidence: Evidence) -> None:
+        pass
+
+
+@final
+class Pilot:
+    """Asks a policy, tells it what was measured, and counts how often it changed its mind."""
+
+    def __init__(self, policy: Policy, options: Sequence[Option], *, timeout_s: float) -> None:
+        self._policy = policy
+        self._options = tuple(options)
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._current: int | None = None
+        self.switches = 0
+
+    @property
+    def policy(self) -> Policy:
+        """The policy with all that it knows by now."""
+        return self._policy
+
+    @property
+    def plan(self) -> tuple[int, str]:
+        option = self._options[self._current or 0]
+        return option.k, option.codec
+
+    def choose(self, situation: Situation) -> Choice:
+        with self._lock:
+            asked = Situation(
+                now_s=situation.now_s,
+                link=situation.link,
+                current=self._current,
+                in_flight=situation.in_flight,
+                deadline_s=situation.deadline_s,
+            )
+            decision = self._policy.decide(asked)
+            self.switches += self._current not in (None, decision.option)
+            self._current = decision.option
+        option, estimate = self._options[decision.option], decision.estimate
+        patience_s = PATIENCE * estimate.total_s if estimate is not None else 0.0
+        return Choice(
+            k=option.k,
+            codec=option.codec,
+            timeout_s=max(self._timeout_s, patience_s),
+            hedge_after_s=decision.hedge_after_s,
+            option=decision.option,
+            estimate=estimate,
+        )
+
+    def learn(self, evidence: Evidence) -> None:
+        with self._lock:
+            self._policy = self._policy.learn(evidence)

@@ -1,0 +1,203 @@
+"""Hedges and races: both sides may run the rest, the first result is the only one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from midstream_edge.answers import AHEAD, CLOUD, EDGE
+from midstream_edge.pilot import Pilot
+from midstream_edge.policies.values import Decision, Evidence, Option, Situation
+from midstream_edge.session import Answer, EdgeSession
+from midstream_edge.uplink import Uplink
+from midstream_partitioner.chain import Chain
+from midstream_partitioner.runtime import Stop, Stopped
+from midstream_wire.limits import MESSAGE_NBYTES
+from midstream_wire.tensors import Array
+
+Inputs = Mapping[str, Array]
+Picture = Callable[[int], Inputs]
+Expected = Callable[[Inputs], dict[str, Array]]
+Serve = Callable[..., AbstractContextManager[str]]
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """Says what it was told to say, the last of it for ever, and keeps what it heard."""
+
+    decision: Decision
+    later: tuple[Decision, ...] = ()
+    name: str = "scripted"
+    heard: list[Evidence] = field(default_factory=list)
+    asked: list[Situation] = field(default_factory=list)
+
+    def decide(self, situation: Situation) -> Decision:
+        script = (self.decision, *self.later)
+        self.asked.append(situation)
+        return script[min(len(self.asked), len(script)) - 1]
+
+    def learn(self, evidence: Evidence) -> Scripted:
+        self.heard.append(evidence)
+        return self
+
+
+def option(k: int, *, remote: bool = True) -> Option:
+    return Option(
+        cut=f"cut {k}", codec="raw", k=k, label="", remote=remote, head_s=0.0, encode_s=0.0,
+        decode_s=0.0, tail_s=0.0, payload_nbytes=0, reply_nbytes=0, rest_s=0.0,
+    )  # fmt: skip
+
+
+OPTIONS = (option(1), option(2), option(4, remote=False))
+
+
+@pytest.fixture(scope="module")
+def slow_server(serve: Serve) -> Iterator[str]:
+    """Its tails take some seconds, the edge's a millisecond."""
+    with serve(slowdown=3000.0) as address:
+        yield address
+
+
+def assert_same(answer: Answer, expected: Mapping[str, Array]) -> None:
+    for name, values in expected.items():
+        np.testing.assert_array_equal(answer.outputs[name], values)
+
+
+def test_a_hedge_answers_before_a_slow_cloud(
+    chain: Chain, slow_server: str, picture: Picture, expected: Expected
+) -> None:
+    policy = Scripted(Decision(0, hedge_after_s=0.05))
+    with EdgeSession(chain, slow_server, plan=(1, "raw")) as session:
+        session.follow(policy, OPTIONS)
+        answer = session.infer(picture(0))
+        stats = session.stats
+    assert (answer.where, answer.hedged, answer.reason) == (AHEAD, True, None)
+    assert 0.05 <= answer.timings.queue_s < 1.0
+    assert_same(answer, expected(picture(0)))
+    assert (stats.ahead, stats.hedges, stats.fallback) == (1, 1, 0)
+
+
+def test_the_cloud_wins_where_it_is_faster_and_the_edge_stops(
+    chain: Chain, server: str, picture: Picture, expected: Expected
+) -> None:
+    slow_edge = chain.at_speed(3000.0)
+    policy = Scripted(Decision(0, hedge_after_s=0.0))
+    with EdgeSession(slow_edge, server, plan=(0, "raw")) as session:
+        session.follow(policy, (option(0),))
+        began_s = time.monotonic()
+        answers = [session.infer(picture(n)) for n in range(3)]
+        took_s = time.monotonic() - began_s
+        stats = session.stats
+    assert [answer.where for answer in answers] == [CLOUD] * 3
+    assert all(answer.hedged for answer in answers)
+    assert stats.hedges == 3
+    assert took_s < 2.0  # one rest alone would take the edge longer
+    for n, answer in enumerate(answers):
+        assert_same(answer, expected(picture(n)))
+
+
+def test_races_give_one_right_answer_each(
+    chain: Chain, server: str, picture: Picture, expected: Expected
+) -> None:
+    policy = Scripted(Decision(0, hedge_after_s=0.0))
+    with EdgeSession(chain, server, plan=(1, "raw")) as session:
+        session.follow(policy, OPTIONS)
+        futures = [session.submit(picture(n)) for n in range(100)]
+        answers = [future.result(30) for future in futures]
+        stats = session.stats
+    assert {answer.where for answer in answers} <= {AHEAD, CLOUD}
+    for n, answer in enumerate(answers):
+        assert_same(answer, expected(picture(n)))
+    counted = Counter(answer.where for answer in answers)
+    assert (stats.cloud, stats.ahead, stats.failed) == (counted[CLOUD], counted[AHEAD], 0)
+    assert stats.requests == 100
+
+
+def test_an_edge_with_a_prefix_waits_for_the_cloud(
+    small: object, server: str, picture: Picture, expected: Expected, chain: Chain
+) -> None:
+    prefix = Chain(chain.partition, last=1)
+    policy = Scripted(Decision(0, hedge_after_s=0.0))
+    with EdgeSession(prefix, server, plan=(1, "raw")) as session:
+        session.follow(policy, (option(1),))
+        answer = session.infer(picture(0))
+    assert (answer.where, answer.hedged) == (CLOUD, False)
+    assert_same(answer, expected(picture(0)))
+
+
+def test_a_policy_hears_what_came_of_its_choices(
+    chain: Chain, server: str, picture: Picture
+) -> None:
+    policy = Scripted(Decision(0))
+    with EdgeSession(chain, server, plan=(1, "raw")) as session:
+        pilot = session.follow(policy, OPTIONS)
+        answer = session.infer(picture(0))
+        pilot.learn(Evidence(at_s=0.0))
+    (asked,) = policy.asked
+    assert (asked.link, asked.current, asked.in_flight) == ("connected", None, 0)
+    heard = policy.heard[0]
+    assert heard.option == 0
+    assert heard.latency_s == pytest.approx(answer.timings.total_s, abs=1e-3)
+    assert heard.transfer is not None
+    assert heard.transfer.complete
+    assert heard.transfer.nbytes == answer.payload_nbytes
+    assert 0 < heard.transfer.took_s < answer.timings.total_s
+    assert policy.heard[-1] == Evidence(at_s=0.0)
+
+
+def test_a_lost_race_tells_that_the_transfer_was_not_through(
+    chain: Chain, slow_server: str, picture: Picture
+) -> None:
+    policy = Scripted(Decision(0, hedge_after_s=0.05))
+    with EdgeSession(chain, slow_server, plan=(1, "raw")) as session:
+        session.follow(policy, OPTIONS)
+        session.infer(picture(0))
+    (heard,) = policy.heard
+    assert heard.hedged
+    assert heard.transfer is not None
+    assert not heard.transfer.complete
+    assert heard.transfer.took_s > 0.04
+
+
+def test_edge_only_by_policy_is_no_hedge(chain: Chain, server: str, picture: Picture) -> None:
+    policy = Scripted(Decision(2))
+    with EdgeSession(chain, server, plan=(1, "raw")) as session:
+        pilot = session.follow(policy, OPTIONS)
+        answer = session.infer(picture(0))
+        assert session.plan == (4, "raw")
+    assert (answer.where, answer.hedged, pilot.switches) == (EDGE, False, 0)
+    assert policy.heard[0].transfer is None
+
+
+def test_switches_are_counted_between_requests() -> None:
+    pilot = Pilot(Scripted(Decision(1), (Decision(1), Decision(2))), OPTIONS, timeout_s=5.0)
+    chosen = [pilot.choose(Situation(now_s=now_s)).k for now_s in range(4)]
+    assert (chosen, pilot.switches) == ([2, 2, 4, 4], 1)
+
+
+def test_a_run_that_is_told_to_stop_ends_at_once(chain: Chain, picture: Picture) -> None:
+    stop = Stop()
+    stop.tell()
+    with pytest.raises(Stopped):
+        chain.run(picture(0), 0, 4, stop=stop)
+    slow, later = chain.at_speed(1e6), Stop()
+    with pytest.raises(Stopped):
+        _tell_soon(later, lambda: slow.run(picture(0), 0, 4, stop=later))
+
+
+def _tell_soon(stop: Stop, run: Callable[[], object]) -> None:
+    threading.Timer(0.05, stop.tell).start()
+    run()
+
+
+def test_messages_shrink_on_a_slow_line_and_never_below_the_least() -> None:
+    assert Uplink().message_nbytes == MESSAGE_NBYTES
+    assert Uplink(rate_bps=20e6).message_nbytes == 50_000
+    assert Uplink(rate_bps=1e3).message_nbytes == 16 * 1024
