@@ -47,6 +47,10 @@ LINES = {
     "midstream verify": "verify tiny.onnx --cuts all --samples 2",
     "midstream cloud describe": "cloud describe --server {server}",
     "midstream cloud health": "cloud health --server {server}",
+    "midstream traces stats": "traces stats lte 3g:1",
+    "midstream traces plot": "traces plot wifi -o traces.svg",
+    "midstream traces generate": "traces generate 5g --duration 20s -o made.up.gz",
+    "midstream traces convert": "traces convert lte --to 4s -o made.csv",
     "midstream edge run": "edge run digits --server {server} --requests 3 --runs 3",
     "midstream edge run --compare": (
         "edge run digits --server {server} --requests 3 --runs 3 --compare"
@@ -284,5 +288,5 @@ def written_commands() -> Iterator[str]:
 @pytest.mark.parametrize("line", sorted(set(written_commands())))
 def test_what_the_documents_tell_to_type_is_understood(line: str) -> None:
     words = shlex.split(line)
-    name = " ".join(words[: 2 if words[0] in ("cloud", "edge") else 1])
+    name = next(name for at in (2, 1) if (name := " ".join(words[:at])) in COMMANDS)
     COMMANDS[name].make_context(name, words[len(name.split()) :])

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from midstream.cli import calibrate, cloud, codecs, edge, lab, models, plan
+from midstream.cli import calibrate, cloud, codecs, edge, lab, models, plan, traces
 from midstream.cli.console import err, examples
 from midstream_wire.allocator import keep_freed_memory
 from midstream_wire.errors import MidstreamError, UsageError
@@ -77,6 +77,7 @@ _add(
     "midstream pair net.onnx --network 8Mbit:40ms --input photo.jpg --private",
 )
 _add("link", lab.link, "midstream link localhost:50051 --network 3g --listen 127.0.0.1:50052")
+app.add_typer(traces.app, name="traces")
 _add("demo", lab.demo, "midstream demo --requests 3 -o demo.svg")
 _add("models", models.models, "midstream models --json")
 
