@@ -22,7 +22,7 @@ from midstream_edge.connection import Connection
 from midstream_edge.job import Job
 from midstream_edge.pace import LocalPace, give_up_at
 from midstream_edge.pilot import Director
-from midstream_edge.policies.values import Evidence, Situation, Transfer
+from midstream_edge.policies.values import Evidence, LinkState, Situation, Transfer
 from midstream_edge.requests import Action, Event, Request, Stage
 from midstream_edge.uplink import Uplink
 from midstream_edge.worker import HEAD, REST, Alarms, Worker
@@ -39,6 +39,7 @@ from midstream_wire.errors import (
     UsageError,
 )
 from midstream_wire.frames import Cancel, ClientFrame, Code, Hello, More, Reply
+from midstream_wire.frames import Request as AskFrame
 from midstream_wire.limits import MAX_REQUEST_NBYTES
 from midstream_wire.tensors import Array
 from midstream_wire.transfers import Incoming
@@ -80,6 +81,7 @@ class Engine:
         self._complete = chain.last == self._segment_count
         self._pace = pace
         self._uplink = Uplink()
+        self._uplink_of: Stream | None = None
         self._max_in_flight = max_in_flight
         self._ids = itertools.count(1)
         self._jobs: dict[int, Job] = {}
@@ -124,6 +126,11 @@ class Engine:
             finally:
                 self._worker.end_turn()
         return job.future.result()
+
+    @property
+    def link_state(self) -> LinkState:
+        """How the link stands; down without a server."""
+        return "connected" if self.connection and self.connection.stream else "down"
 
     @property
     def stats(self) -> Stats:
@@ -187,11 +194,19 @@ class Engine:
 
     def _situation(self, job: Job) -> Situation:
         """What a director is told before a request's head."""
+        with self._lock:
+            waiting = sum(
+                other.request.stage is Stage.WAITING for other in self._jobs.values()
+            )
+            in_flight = len(self._jobs) - 1
+            backlog_nbytes = self._uplink.backlog_nbytes(self._acked())
         return Situation(
             now_s=job.began_s,
-            link="connected" if self.connection and self.connection.stream else "down",
-            in_flight=len(self._jobs) - 1,
+            link=self.link_state,
+            in_flight=in_flight,
             deadline_s=None if job.deadline_s is None else job.deadline_s - job.began_s,
+            waiting=waiting,
+            backlog_nbytes=backlog_nbytes,
         )
 
     def _begin(self, job: Job) -> bool:
@@ -224,7 +239,7 @@ class Engine:
         if self._move(job, Event.CROSSED) is not Action.SEND:
             return
         self._alarms.at(job.late_s, functools.partial(self._give_up, job.id))
-        job.message_nbytes = self._uplink.message_nbytes
+        job.message_nbytes = self._line(stream).message_nbytes
         stream.send(self._guard(job))
         if connection.stream is not stream:
             # It may have broken before the request counted as sent, and nobody would know.
@@ -282,7 +297,7 @@ class Engine:
         if self._move(job, Event.FINISHED) is Action.ANSWER:
             assert state is not None
             self._withdraw(job)
-            self._learn(job, finished_s, _unfinished(job, finished_s))
+            self._learn(job, finished_s, self._unfinished(job, finished_s))
             timings = job.edge_timings(finished_s - job.rest_began_s, finished_s)
             self._deliver(
                 job, state, AHEAD if job.request.error is None else FALLBACK, timings
@@ -293,10 +308,33 @@ class Engine:
     def _guard(self, job: Job) -> Iterator[ClientFrame]:
         """The request's frames; what goes wrong in encoding fails the request alone."""
         try:
-            yield from job.frames(self._chain.slowdown)
+            for frame in job.frames(self._chain.slowdown):
+                self._hand(job, frame)
+                yield frame
         except MidstreamError as error:
             yield Cancel(job.id)
             self._move(job, Event.FAILED, error)
+
+    def _hand(self, job: Job, frame: ClientFrame) -> None:
+        """Book what of a request is about to be given to the link."""
+        if isinstance(frame, AskFrame | More) and job.stream is self._uplink_of:
+            with self._lock:
+                if isinstance(frame, AskFrame):
+                    job.ahead_nbytes = self._uplink.backlog_nbytes(self._acked())
+                self._uplink = self._uplink.hand(sum(len(each.data) for each in frame.pieces))
+                job.mark_nbytes = self._uplink.handed_nbytes
+
+    def _line(self, stream: Stream) -> Uplink:
+        """The books of `stream`, new ones if it is."""
+        with self._lock:
+            if stream is not self._uplink_of:
+                self._uplink = Uplink(rate_bps=self._uplink.rate_bps)
+                self._uplink_of = stream
+            return self._uplink
+
+    def _acked(self) -> int | None:
+        """TCP's count of what the server has acknowledged on the present stream."""
+        return None
 
     def _hedge(self, id: int) -> None:
         """Run the rest here as well; the first result wins."""
@@ -378,14 +416,35 @@ class Engine:
         """What the request that `exchange` was says about the link."""
         assert self.connection is not None
         assert job.left_s is not None
-        self._uplink, transfer = self._uplink.transfer(
-            exchange,
-            self.connection.clock,
-            left_s=job.left_s,
-            nbytes=job.payload_nbytes,
-            reply_nbytes=job.reply_nbytes,
+        served_s = max(0.0, exchange.replied_s - exchange.received_s)
+        took_s = max(0.0, exchange.answered_s - job.left_s - served_s)
+        transfer = Transfer(
+            job.payload_nbytes, job.reply_nbytes, took_s, ahead_nbytes=job.ahead_nbytes
         )
+        best = self.connection.clock.best
+        with self._lock:
+            if job.stream is self._uplink_of:
+                line = self._uplink.arrive(job.mark_nbytes, self._acked())
+                self._uplink = line.learn(transfer, 0.0 if best is None else best.delay_s)
         return transfer
+
+    def _unfinished(self, job: Job, now_s: float) -> Transfer | None:
+        """What a request tells that has begun to go out and was not answered by `now_s`."""
+        if job.left_s is None:
+            return None
+        missing_nbytes = 0
+        with self._lock:
+            if job.stream is self._uplink_of:
+                missing_nbytes = self._uplink.missing_nbytes(job.mark_nbytes, self._acked())
+        gone_nbytes = max(0, job.ahead_nbytes + job.payload_nbytes - missing_nbytes)
+        ahead_nbytes = min(job.ahead_nbytes, gone_nbytes)
+        return Transfer(
+            gone_nbytes - ahead_nbytes,
+            0,
+            now_s - job.left_s,
+            complete=False,
+            ahead_nbytes=ahead_nbytes,
+        )
 
     # Any thread.
 
@@ -474,13 +533,6 @@ class Engine:
             self._counts[outcome] += 1
             self._counts["uplink_nbytes"] += job.payload_nbytes
             self._counts["downlink_nbytes"] += job.reply_nbytes
-
-
-def _unfinished(job: Job, now_s: float) -> Transfer | None:
-    """What a request tells that has gone out and was not answered by `now_s`."""
-    if job.left_s is None:
-        return None
-    return Transfer(job.payload_nbytes, 0, now_s - job.left_s, complete=False)
 
 
 def _late_error(what: str) -> DeadlineExceeded:

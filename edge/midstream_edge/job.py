@@ -32,6 +32,7 @@ class Job:
     """
 
     __slots__ = (
+        "ahead_nbytes",
         "asked_s",
         "began_s",
         "choice",
@@ -46,6 +47,7 @@ class Job:
         "late_s",
         "learning",
         "left_s",
+        "mark_nbytes",
         "message_nbytes",
         "payload_nbytes",
         "reply_nbytes",
@@ -82,6 +84,8 @@ class Job:
         self.rest_began_s: float | None = None
         self.stop = Stop()  # told when the answer is there, for a rest that still runs
         self.message_nbytes = MESSAGE_NBYTES
+        self.ahead_nbytes = 0  # on their way already when the first frame went out
+        self.mark_nbytes = 0  # handed to the stream so far, this request's included
         self.left_s: float | None = None  # when the first frame went out
         self.sent_s: float | None = None  # when the latest one did
         self.unwanted = False  # what is not sent yet need not be

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, final
 
 from midstream_edge.policies.values import Evidence, Option, Policy, Situation
@@ -89,14 +89,7 @@ class Pilot:
 
     def choose(self, situation: Situation) -> Choice:
         with self._lock:
-            asked = Situation(
-                now_s=situation.now_s,
-                link=situation.link,
-                current=self._current,
-                in_flight=situation.in_flight,
-                deadline_s=situation.deadline_s,
-            )
-            decision = self._policy.decide(asked)
+            decision = self._policy.decide(replace(situation, current=self._current))
             self.switches += self._current not in (None, decision.option)
             self._current = decision.option
         option, estimate = self._options[decision.option], decision.estimate

@@ -17,7 +17,7 @@ from midstream_edge.describe import describe
 from midstream_edge.engine import Engine
 from midstream_edge.pace import LocalPace
 from midstream_edge.pilot import Choice, Pilot, Steady
-from midstream_edge.policies.values import Option, Policy
+from midstream_edge.policies.values import LinkState, Option, Policy
 from midstream_edge.probe import measure_link
 from midstream_edge.verdicts import is_settled
 from midstream_partitioner.chain import Chain
@@ -145,10 +145,14 @@ class EdgeSession:
         return pilot
 
     @property
+    def link_state(self) -> LinkState:
+        """How the link to the server stands; down for a session without one."""
+        return self._engine.link_state
+
+    @property
     def connected(self) -> bool:
         """Whether a request would go to the cloud now."""
-        connection = self._engine.connection
-        return connection is not None and connection.stream is not None
+        return self.link_state == "connected"
 
     def wait_connected(self, timeout_s: float) -> bool:
         """Wait until a request would go to the cloud; whether that came about in time."""

@@ -1,6 +1,6 @@
-"""What one request's journey says about the uplink, and how large its messages should be.
+"""What has been handed to the uplink and what of it has arrived, in bytes of payload.
 
-Pure: readings of clocks come in as values.
+Pure: counts and readings of clocks come in as values.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import math
 from dataclasses import dataclass, replace
 from typing import final
 
-from midstream_edge.clock import ClockEstimate, Exchange
 from midstream_edge.policies.values import Transfer
 from midstream_wire.limits import KIB, MESSAGE_NBYTES
 
@@ -27,13 +26,17 @@ TELLING_NBYTES = 8 * KIB
 @final
 @dataclass(frozen=True, slots=True)
 class Uplink:
-    """When the line last became free, by the edge's clock, and about how fast it is.
+    """One stream's way up: `handed_nbytes` so far, of which `arrived_nbytes` surely arrived.
 
-    Requests that are pipelined share the line: what was sent before must have arrived before
-    the line works for the next one, so a transfer's time counts from then.
+    A stream keeps its order, so a reply says that all has arrived that was handed over before
+    its request ended, also of requests that were given up. Between replies the
+    acknowledgements of TCP say it, where the system tells them: `overhead_nbytes` is by how
+    much those exceeded the payload when last all of it had arrived.
     """
 
-    free_s: float = -math.inf
+    handed_nbytes: int = 0
+    arrived_nbytes: int = 0
+    overhead_nbytes: int | None = None
     rate_bps: float = math.inf
 
     @property
@@ -42,28 +45,40 @@ class Uplink:
         most = min(self.rate_bps * MESSAGE_S / 8, MESSAGE_NBYTES)
         return max(LEAST_NBYTES, int(most))
 
-    def transfer(
-        self,
-        exchange: Exchange,
-        clock: ClockEstimate,
-        *,
-        left_s: float,
-        nbytes: int,
-        reply_nbytes: int,
-    ) -> tuple[Uplink, Transfer]:
-        """The line after `exchange`, and what that says; its first byte left at `left_s`.
+    def hand(self, nbytes: int) -> Uplink:
+        """The line after `nbytes` more of payload were given to it."""
+        return replace(self, handed_nbytes=self.handed_nbytes + nbytes)
 
-        The cloud's own time between the two readings of its clock is no part of it.
-        """
-        delay_s = clock.best.delay_s if clock.best is not None else 0.0
-        began_s = max(left_s, min(self.free_s - delay_s / 2, exchange.sent_s))
-        served_s = max(0.0, exchange.replied_s - exchange.received_s)
-        took_s = max(0.0, exchange.answered_s - began_s - served_s)
-        arrived_s = clock.to_edge(exchange.received_s)
-        line = self if arrived_s is None else replace(self, free_s=arrived_s)
-        serial_s = took_s - delay_s
-        if nbytes >= TELLING_NBYTES and serial_s > 0:
-            seen_bps = 8 * nbytes / serial_s
-            known_bps = self.rate_bps if math.isfinite(self.rate_bps) else seen_bps
-            line = replace(line, rate_bps=known_bps + GAIN * (seen_bps - known_bps))
-        return line, Transfer(nbytes, reply_nbytes, took_s)
+    def backlog_nbytes(self, acked_nbytes: int | None) -> int:
+        """Payload on its way, as far as is known; `acked_nbytes` is TCP's count, if any."""
+        seen = self._acknowledged(acked_nbytes) or 0
+        return max(0, self.handed_nbytes - max(seen, self.arrived_nbytes))
+
+    def missing_nbytes(self, mark_nbytes: int, acked_nbytes: int | None) -> int:
+        """How much of the first `mark_nbytes` handed over has surely not arrived."""
+        seen = self._acknowledged(acked_nbytes)
+        if seen is None:
+            return 0
+        return max(0, mark_nbytes - max(seen, self.arrived_nbytes))
+
+    def arrive(self, mark_nbytes: int, acked_nbytes: int | None) -> Uplink:
+        """The line after the first `mark_nbytes` handed over are known to have arrived."""
+        line = replace(self, arrived_nbytes=max(self.arrived_nbytes, mark_nbytes))
+        if acked_nbytes is None or line.arrived_nbytes < line.handed_nbytes:
+            return line
+        return replace(line, overhead_nbytes=acked_nbytes - line.handed_nbytes)
+
+    def learn(self, transfer: Transfer, delay_s: float) -> Uplink:
+        """The line after a whole `transfer` over a link of `delay_s` there and back."""
+        serial_s = transfer.took_s - delay_s
+        if transfer.nbytes < TELLING_NBYTES or serial_s <= 0:
+            return self
+        seen_bps = 8 * (transfer.nbytes + transfer.ahead_nbytes) / serial_s
+        known_bps = self.rate_bps if math.isfinite(self.rate_bps) else seen_bps
+        return replace(self, rate_bps=known_bps + GAIN * (seen_bps - known_bps))
+
+    def _acknowledged(self, acked_nbytes: int | None) -> int | None:
+        """What TCP's count comes to in payload, once it has been compared."""
+        if acked_nbytes is None or self.overhead_nbytes is None:
+            return None
+        return acked_nbytes - self.overhead_nbytes

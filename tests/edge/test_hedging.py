@@ -16,10 +16,8 @@ from midstream_edge.answers import AHEAD, CLOUD, EDGE
 from midstream_edge.pilot import Pilot
 from midstream_edge.policies.values import Decision, Evidence, Option, Situation
 from midstream_edge.session import Answer, EdgeSession
-from midstream_edge.uplink import Uplink
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.runtime import Stop, Stopped
-from midstream_wire.limits import MESSAGE_NBYTES
 from midstream_wire.tensors import Array
 
 Inputs = Mapping[str, Array]
@@ -195,9 +193,3 @@ def test_a_run_that_is_told_to_stop_ends_at_once(chain: Chain, picture: Picture)
 def _tell_soon(stop: Stop, run: Callable[[], object]) -> None:
     threading.Timer(0.05, stop.tell).start()
     run()
-
-
-def test_messages_shrink_on_a_slow_line_and_never_below_the_least() -> None:
-    assert Uplink().message_nbytes == MESSAGE_NBYTES
-    assert Uplink(rate_bps=20e6).message_nbytes == 50_000
-    assert Uplink(rate_bps=1e3).message_nbytes == 16 * 1024

@@ -47,6 +47,9 @@ class Situation:
     `now_s` is of a monotonic clock, the same as in every `Evidence`. `current` indexes the
     option of the request before (None at the start). `in_flight` counts other requests under
     way. `deadline_s` is the time left for this one. `link` is the connection's state.
+    `waiting` counts requests whose head has not begun, which this one keeps from the edge's
+    processor. `backlog_nbytes` were handed to the link before, for requests under way or given
+    up, and are not acknowledged yet: they leave first.
     """
 
     now_s: float
@@ -54,6 +57,8 @@ class Situation:
     current: int | None = None
     in_flight: int = 0
     deadline_s: float | None = None
+    waiting: int = 0
+    backlog_nbytes: int = 0
 
 
 @final
@@ -80,13 +85,15 @@ class Transfer:
     `nbytes` went up (what was acknowledged, where the transfer was not `complete`) and
     `reply_nbytes` came down in `took_s`: from handing over the first byte to the last byte of
     the reply, less the time that the server says it took itself. An incomplete transfer has
-    come to nothing yet: all that is known is that the rest takes longer.
+    come to nothing yet: all that is known is that the rest takes longer. `ahead_nbytes` were
+    on their way already when this one began, and left first.
     """
 
     nbytes: int
     reply_nbytes: int
     took_s: float
     complete: bool = True
+    ahead_nbytes: int = 0
 
 
 @final
@@ -97,6 +104,7 @@ class Evidence:
     `option`, `latency_s` and `hedged` are given when a request has ended: which option of the
     menu it took, its time from the head's start to the answer, and whether the edge had run
     the rest as well. `head_s`, `queue_s` and `tail_s` are its measured times, where known.
+    `link` is given when the connection's state has changed, and is the new one.
     """
 
     at_s: float
@@ -107,6 +115,7 @@ class Evidence:
     head_s: float | None = None
     queue_s: float | None = None
     tail_s: float | None = None
+    link: LinkState | None = None
 
 
 class Policy(Protocol):
