@@ -1,0 +1,280 @@
+"""What the edge believes of link and devices, learnt from its own requests.
+
+A log-normal Kalman filter: the logarithms of both rates are random walks, and every exchange
+measures their joint effect on its time. A change gate opens the filter when a sample surprises
+it, so that a tenfold drop is believed at once and noise is not (an adaptive Kalman filter with
+an innovation test; Mehra, "Approaches to adaptive filtering", IEEE Trans. Automatic Control
+1972). Pure: no clock; moments and times come in as evidence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from math import exp, isfinite, log, sqrt
+from statistics import NormalDist
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from midstream_edge.policies.menu import Conditions
+from midstream_edge.policies.values import Evidence, LinkState, Option, Transfer
+from midstream_partitioner.link import Link
+
+Floats = NDArray[np.float64]
+
+#: How far the logarithm of a rate walks: standard deviation after a second.
+WALK = 0.35
+#: Standard deviation of one sample's logarithm: what one transfer differs from the next.
+NOISE = 0.2
+#: A sample this many variances off is a change of the link, and not noise.
+GATE = 6.0
+#: A silent filter forgets no further than this: e^2 either way at one standard deviation.
+MOST_VARIANCE = 4.0
+#: Rates that a belief may hold; faster than 100 Gbit/s is as good as no limit at all.
+LEAST_BPS, MOST_BPS = 100.0, 1e11
+#: Time beyond the delay is read no finer than this share of the exchange: there is jitter.
+FLOOR_SHARE = 0.02
+#: An exchange whose bytes take less than this share of it measures the delay.
+SMALL_SHARE = 0.2
+#: Weight of a sample that is shorter or longer than the delay: it follows the lower ones.
+DELAY_FALL, DELAY_RISE = 1 / 2, 1 / 16
+#: As RFC 6298 smooths the variation of a round trip.
+JITTER_GAIN = 1 / 4
+LEAST_JITTER_S = 0.0002
+#: Weight of a measured time in the devices' scales, and the scales' range.
+SCALE_GAIN, LEAST_SCALE, MOST_SCALE = 1 / 4, 0.02, 50.0
+#: Stages shorter than this are mostly the clock's and the scheduler's doing.
+LEAST_STAGE_S = 0.0005
+#: Weight of a request's queue time; without requests the queue is forgotten in such a time.
+QUEUE_GAIN, QUEUE_MEMORY_S = 1 / 2, 5.0
+#: Least bytes to make a bound of: one segment was surely sent.
+SEGMENT_NBYTES = 1460
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class LinkBelief:
+    """The logarithms of both rates (bit/s) as mean and variance, and all else a request meets.
+
+    `delay_s` is the time of an empty exchange and `jitter_s` its mean deviation. `head_scale`
+    and `tail_scale` are measured over profiled times. All of it holds at `at_s`.
+    """
+
+    at_s: float
+    mean: float
+    variance: float
+    down_mean: float
+    down_variance: float
+    delay_s: float
+    jitter_s: float
+    queue_s: float = 0.0
+    head_scale: float = 1.0
+    tail_scale: float = 1.0
+    link: LinkState = "connected"
+    fixed_s: float = 0.0
+
+    @classmethod
+    def of(cls, link: Link, *, at_s: float = float("-inf")) -> LinkBelief:
+        """What a first measurement says; it gets old from the first evidence on."""
+        delay_s = link.rtt_s + link.fixed_s
+        return cls(
+            at_s=at_s,
+            mean=_log_rate(link.uplink_bps),
+            variance=NOISE**2,
+            down_mean=_log_rate(link.downlink_bps),
+            down_variance=NOISE**2,
+            delay_s=delay_s,
+            jitter_s=max(LEAST_JITTER_S, delay_s / 20),
+            fixed_s=link.fixed_s,
+        )
+
+    @property
+    def uplink_bps(self) -> float:
+        """The median."""
+        return exp(self.mean)
+
+    @property
+    def downlink_bps(self) -> float:
+        """The median."""
+        return exp(self.down_mean)
+
+    @property
+    def rtt_s(self) -> float:
+        """The delay less what the software adds to it."""
+        return max(0.0, self.delay_s - self.fixed_s)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the logarithm of the rate that one transfer will meet."""
+        return sqrt(self.variance + NOISE**2)
+
+    def quantiles_bps(self, count: int) -> Floats:
+        """[count] uplink rates of equal probability for one transfer, ascending."""
+        rates: Floats = np.exp(self.mean + self.spread * normal_quantiles(count))
+        return rates
+
+    def quantile_bps(self, share: float) -> float:
+        """The uplink rate that one transfer falls short of with probability `share`."""
+        return exp(self.mean + self.spread * NormalDist().inv_cdf(share))
+
+    def conditions(self, backlog_nbytes: int = 0) -> Conditions:
+        """What the next request meets, at the medians."""
+        return Conditions(
+            self.uplink_bps,
+            self.downlink_bps,
+            self.delay_s,
+            self.queue_s,
+            self.head_scale,
+            self.tail_scale,
+            backlog_nbytes,
+        )
+
+    def at(self, now_s: float) -> LinkBelief:
+        """The belief at `now_s`: less certain by the time gone by, if any has."""
+        gone_s = now_s - self.at_s
+        if not gone_s > 0:
+            return self
+        if not isfinite(gone_s):  # the first moment that this belief hears of
+            return replace(self, at_s=now_s) if isfinite(now_s) else self
+        walked = WALK**2 * gone_s
+        return replace(
+            self,
+            at_s=now_s,
+            variance=max(self.variance, min(self.variance + walked, MOST_VARIANCE)),
+            down_variance=max(
+                self.down_variance, min(self.down_variance + walked, MOST_VARIANCE)
+            ),
+            queue_s=self.queue_s * exp(-gone_s / QUEUE_MEMORY_S),
+        )
+
+    def observe(self, evidence: Evidence, option: Option | None = None) -> LinkBelief:
+        """The belief after `evidence`, of a request that took `option` where it was one.
+
+        Evidence that cannot be (negative or endless times) changes nothing.
+        """
+        belief = self.at(evidence.at_s)
+        if evidence.link is not None:
+            belief = belief._connected(evidence.link)
+        if evidence.transfer is not None and _is_sound(evidence.transfer):
+            belief = belief._transferred(evidence.transfer)
+        return belief._served(evidence, option)
+
+    def _connected(self, link: LinkState) -> LinkBelief:
+        """A link that comes back may be any other; what it was before is the best guess."""
+        if link == "connected" and self.link != "connected":
+            return replace(self, link=link, variance=max(self.variance, 1.0))
+        return replace(self, link=link)
+
+    def _transferred(self, transfer: Transfer) -> LinkBelief:
+        if not transfer.complete:
+            return self._withheld(transfer)
+        up_s = 8 * (transfer.nbytes + transfer.ahead_nbytes) / self.uplink_bps
+        down_s = 8 * transfer.reply_nbytes / self.downlink_bps
+        serial_s = up_s + down_s
+        belief = self
+        if serial_s <= SMALL_SHARE * max(self.delay_s, transfer.took_s):
+            belief = self._delayed(transfer.took_s - serial_s)
+        elif transfer.took_s < self.delay_s:
+            belief = replace(self, delay_s=transfer.took_s)
+        if serial_s <= 0:
+            return belief
+        left_s = max(
+            transfer.took_s - belief.delay_s, FLOOR_SHARE * transfer.took_s, LEAST_JITTER_S / 4
+        )
+        noise = NOISE**2 + (belief.jitter_s / left_s) ** 2
+        return belief._corrected(log(serial_s / left_s), up_s / serial_s, noise)
+
+    def _corrected(self, surprise: float, share: float, noise: float) -> LinkBelief:
+        """The Kalman step for a sample whose bytes took e^-surprise times what was expected.
+
+        `share` of that time was the uplink's: ln(up_s + down_s) is linear in both logarithms
+        near the expectation, with -share and share - 1 as its derivatives.
+        """
+        up, down = self.variance * share**2, self.down_variance * (1 - share) ** 2
+        variance, down_variance = self.variance, self.down_variance
+        if surprise**2 > GATE * (up + down + noise):
+            variance += surprise**2 * share
+            down_variance += surprise**2 * (1 - share)
+            up, down = variance * share**2, down_variance * (1 - share) ** 2
+        total = up + down + noise
+        mean = self.mean + variance * share / total * surprise
+        down_mean = self.down_mean + down_variance * (1 - share) / total * surprise
+        return replace(
+            self,
+            mean=_within_rates(mean),
+            variance=variance * (1 - up / total),
+            down_mean=_within_rates(down_mean),
+            down_variance=down_variance * (1 - down / total),
+        )
+
+    def _withheld(self, transfer: Transfer) -> LinkBelief:
+        """What an incomplete transfer bounds: the uplink was at most this fast.
+
+        Only a bound below the belief says anything.
+        """
+        waited_s = transfer.took_s - self.delay_s
+        if waited_s <= self.jitter_s:
+            return self
+        most_nbytes = max(transfer.nbytes + transfer.ahead_nbytes, SEGMENT_NBYTES)
+        surprise = _log_rate(8 * most_nbytes / waited_s) - self.mean
+        if surprise >= 0:
+            return self
+        return self._corrected(surprise, 1.0, NOISE**2 + (self.jitter_s / waited_s) ** 2)
+
+    def _delayed(self, sample_s: float) -> LinkBelief:
+        off_s = max(0.0, sample_s) - self.delay_s
+        gain = DELAY_FALL if off_s < 0 else DELAY_RISE
+        jitter_s = self.jitter_s + JITTER_GAIN * (abs(off_s) - self.jitter_s)
+        # One stray delay must not pass for jitter: it would silence all smaller samples.
+        jitter_s = min(jitter_s, 2 * self.jitter_s)
+        return replace(
+            self,
+            delay_s=self.delay_s + gain * off_s,
+            jitter_s=max(LEAST_JITTER_S, jitter_s),
+        )
+
+    def _served(self, evidence: Evidence, option: Option | None) -> LinkBelief:
+        belief = self
+        queue_s = evidence.queue_s
+        if queue_s is not None and queue_s >= 0 and isfinite(queue_s):
+            smoothed_s = belief.queue_s + QUEUE_GAIN * (queue_s - belief.queue_s)
+            belief = replace(belief, queue_s=smoothed_s)
+        if option is None:
+            return belief
+        return replace(
+            belief,
+            head_scale=_rescaled(belief.head_scale, evidence.head_s, option.head_s),
+            tail_scale=_rescaled(belief.tail_scale, evidence.tail_s, option.tail_s),
+        )
+
+
+def _is_sound(transfer: Transfer) -> bool:
+    return (
+        isfinite(transfer.took_s)
+        and transfer.took_s >= 0
+        and min(transfer.nbytes, transfer.reply_nbytes, transfer.ahead_nbytes) >= 0
+    )
+
+
+def _rescaled(scale: float, took_s: float | None, profiled_s: float) -> float:
+    if took_s is None or not took_s > 0 or not isfinite(took_s) or profiled_s < LEAST_STAGE_S:
+        return scale
+    smoothed = scale + SCALE_GAIN * (took_s / profiled_s - scale)
+    return min(max(smoothed, LEAST_SCALE), MOST_SCALE)
+
+
+def _log_rate(rate_bps: float) -> float:
+    return log(min(max(rate_bps, LEAST_BPS), MOST_BPS))
+
+
+def _within_rates(mean: float) -> float:
+    return min(max(mean, log(LEAST_BPS)), log(MOST_BPS))
+
+
+@cache
+def normal_quantiles(count: int) -> Floats:
+    """[count] points of the standard normal distribution, equally probable, ascending."""
+    normal = NormalDist()
+    return np.array([normal.inv_cdf((index + 0.5) / count) for index in range(count)])

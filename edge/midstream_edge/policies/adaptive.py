@@ -1,0 +1,138 @@
+"""The controller: the option and the hedge of least expected cost under what is believed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from midstream_edge.belief import LinkBelief, normal_quantiles
+from midstream_edge.policies.menu import Conditions, Menu
+from midstream_edge.policies.values import Decision, Evidence, Situation
+from midstream_partitioner.device import Device
+
+Floats = NDArray[np.float64]
+Hedging = Literal["late", "never", "race"]
+
+#: The belief is spread over so many equally likely uplinks.
+QUANTILES = 10
+#: Another option must be this much better than the last request's.
+HYSTERESIS = 0.97
+#: A request that would miss its deadline counts as late by so many deadlines.
+LATE_DEADLINES = 1.0
+#: Seconds of latency that a second of the edge's work on a hedge has to save.
+HEDGE_PRICE = 0.1
+#: A hedge begins at once, or when the wait has passed one of these of its quantiles: past the
+#: last but one lies a tenth of the probability, past the last one what nobody expects.
+HEDGE_QUANTILES = np.array([0, 4, 6, 7, 8, 9])
+#: No request takes longer than PROMISE_SHARE times edge-only plus PROMISE_S, whatever the link
+#: does; a few milliseconds are kept in hand for timers and threads.
+PROMISE_SHARE, PROMISE_S, PROMISE_MARGIN_S = 1.25, 0.05, 0.005
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Adaptive:
+    """Expected cost over the belief's quantiles, minimised over options and hedge times.
+
+    The cost of an option is the mean over equally likely uplinks of min(cloud, hedge + local
+    rest), in seconds, plus what hedging costs the edge, plus how much it holds up requests
+    that wait, plus the risk of missing the deadline; in joules for the objective "energy".
+    """
+
+    menu: Menu
+    belief: LinkBelief
+    device: Device
+    hedging: Hedging = "late"
+
+    @property
+    def name(self) -> str:
+        return {"late": "adaptive", "never": "adaptive-nohedge", "race": "adaptive-race"}[
+            self.hedging
+        ]
+
+    def learn(self, evidence: Evidence) -> Adaptive:
+        """The same policy with a better belief."""
+        option = None if evidence.option is None else self.menu.options[evidence.option]
+        return replace(self, belief=self.belief.observe(evidence, option))
+
+    def decide(self, situation: Situation) -> Decision:
+        """Edge-only at once where the link is not well; else the cheapest option."""
+        menu, belief = self.menu, self.belief.at(situation.now_s)
+        met = belief.conditions(situation.backlog_nbytes)
+        if situation.link != "connected" and menu.edge_only is not None:
+            return Decision(menu.edge_only, None, menu.estimate(menu.edge_only, met))
+        waits_s = self._waits_s(belief, met)
+        heads_s = menu.heads_s * met.head_scale
+        hedges_s = self._hedges_s(waits_s, heads_s, met.head_scale)
+        costs = self._costs(waits_s, hedges_s, heads_s, belief, situation)
+        cheapest = costs.min(axis=1)
+        index = int(cheapest.argmin())
+        current = situation.current
+        if current is not None and cheapest[index] > HYSTERESIS * cheapest[current]:
+            index = current
+        return Decision(
+            index, self._hedge_s(index, hedges_s, costs), menu.estimate(index, met)
+        )
+
+    def _waits_s(self, belief: LinkBelief, met: Conditions) -> Floats:
+        """[n, Q] seconds from the activation to the cloud's answer, ascending."""
+        menu, quantiles = self.menu, normal_quantiles(QUANTILES)
+        serial_s = (
+            (menu.payload_bits + 8.0 * met.backlog_nbytes) / met.uplink_bps * menu.remote
+        )
+        slowness = np.exp(belief.spread * quantiles) - 1.0
+        waits_s: Floats = (
+            menu.waits_s(met)[:, None]
+            + serial_s[:, None] * slowness
+            + menu.remote[:, None] * (belief.jitter_s * quantiles)
+        )
+        return waits_s
+
+    def _hedge_s(self, index: int, hedges_s: Floats, costs: Floats) -> float | None:
+        if not self.menu.options[index].remote:
+            return None
+        hedge_s = float(hedges_s[index, int(costs[index].argmin())])
+        return hedge_s if isfinite(hedge_s) else None
+
+    def _hedges_s(self, waits_s: Floats, heads_s: Floats, scale: float) -> Floats:
+        """[n, H] moments after the activation at which the edge may begin the rest itself."""
+        menu = self.menu
+        whole_s = menu.edge_only_s
+        if self.hedging == "never" or whole_s is None:
+            return np.full((len(menu), 1), np.inf)
+        if self.hedging == "race":
+            return np.zeros((len(menu), 1))
+        latest_s = PROMISE_SHARE * whole_s * scale + PROMISE_S - PROMISE_MARGIN_S
+        room_s = np.maximum(latest_s - heads_s - menu.rests_s * scale, 0.0)
+        hedges_s: Floats = np.minimum(waits_s[:, HEDGE_QUANTILES], room_s[:, None])
+        hedges_s[:, 0] = 0.0
+        return hedges_s
+
+    def _costs(
+        self,
+        waits_s: Floats,
+        hedges_s: Floats,
+        heads_s: Floats,
+        belief: LinkBelief,
+        situation: Situation,
+    ) -> Floats:
+        """[n, H]: the expected cost of every option with every hedge."""
+        menu = self.menu
+        rests_s = (menu.rests_s * belief.head_scale)[:, None, None]
+        hedges_s = hedges_s[:, :, None]
+        waits_s = waits_s[:, None, :]
+        ends_s = np.minimum(waits_s, hedges_s + rests_s)  # [n, H, Q]
+        hedged_s = np.maximum(ends_s - hedges_s, 0.0).mean(axis=2)
+        costs: Floats = heads_s[:, None] + ends_s.mean(axis=2) + HEDGE_PRICE * hedged_s
+        if situation.deadline_s is not None:
+            late = heads_s[:, None, None] + ends_s > situation.deadline_s
+            costs = costs + LATE_DEADLINES * situation.deadline_s * late.mean(axis=2)
+        if situation.waiting:
+            busy_s = heads_s + menu.encodes_s * belief.head_scale
+            period_s = np.maximum(busy_s[:, None] + hedged_s, waits_s.mean(axis=2))
+            costs = costs + situation.waiting * period_s
+        return costs

@@ -1,0 +1,236 @@
+"""What a policy chooses from: the placements that can win somewhere, and what each takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import inf
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from midstream_edge.policies.values import Option
+from midstream_partitioner.cuts import CLOUD_ONLY
+from midstream_partitioner.offers import Offer
+from midstream_partitioner.plan import Planner
+from midstream_partitioner.timings import Estimate
+from midstream_wire.errors import UsageError
+
+Floats = NDArray[np.float64]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a request meets: the link, the queue, and the devices against their profiles.
+
+    `delay_s` is the time of an empty exchange, software included. `head_scale` and
+    `tail_scale` are how much slower edge and cloud are than when they were profiled.
+    """
+
+    uplink_bps: float
+    downlink_bps: float
+    delay_s: float
+    queue_s: float = 0.0
+    head_scale: float = 1.0
+    tail_scale: float = 1.0
+    backlog_nbytes: int = 0
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Menu:
+    """The options, by k and then as they were offered, and the same as columns of an array.
+
+    `edge_only` is the index of the placement that needs no link, None where the edge does not
+    hold all segments. `objective` is the planner's: "latency", "energy" or "throughput".
+    """
+
+    options: tuple[Option, ...]
+    objective: str = "latency"
+
+    def __post_init__(self) -> None:
+        if not self.options:
+            raise UsageError(
+                "a menu must hold at least one option (not none): loosen the constraints"
+            )
+
+    @classmethod
+    def of(cls, planner: Planner, *, complete: bool, policies: Iterable[str] = ()) -> Menu:
+        """What `planner` allows, less what another option beats whatever happens.
+
+        `complete` says whether the edge holds all segments: only then is there edge-only, and
+        a rest to run locally. Edge-only, the raw input and every option that one of `policies`
+        names ("fixed:CUT:CODEC") stay, beaten or not.
+        """
+        allowed = [offer for offer in planner.allowed if offer.remote or complete]
+        whole = next((offer for offer in allowed if not offer.remote), None)
+        named = {part for text in policies for part in text.split(":", 1)[1:]}
+        kept = [
+            offer
+            for index, offer in enumerate(allowed)
+            if _is_asked_for(offer, named) or not _is_beaten(index, allowed)
+        ]
+        return cls(tuple(_option(offer, whole) for offer in kept), planner.objective)
+
+    def __len__(self) -> int:
+        return len(self.options)
+
+    @cached_property
+    def edge_only(self) -> int | None:
+        remote = [option.remote for option in self.options]
+        return remote.index(False) if False in remote else None
+
+    @property
+    def edge_only_s(self) -> float | None:
+        """What the whole network takes on the edge, by its profile."""
+        return None if self.edge_only is None else self.options[self.edge_only].head_s
+
+    def find(self, cut: str, codec: str | None = None) -> int:
+        """The option at `cut` (an id or a label) with `codec`, the first one if that is None.
+
+        "jpeg" finds "jpeg:90". Raises `UsageError`, naming what there is.
+        """
+        for index, option in enumerate(self.options):
+            if cut in (option.cut, option.label) and _is_codec(option.codec, codec):
+                return index
+        asked = cut if codec is None else f"{cut}:{codec}"
+        names = ", ".join(_name(option) for option in self.options)
+        raise UsageError(
+            f"a policy must name an option of the menu (not {asked!r}): choose from {names}"
+        )
+
+    def estimate(self, index: int, met: Conditions) -> Estimate:
+        """The seven times that option `index` takes under `met`."""
+        option = self.options[index]
+        head_s = option.head_s * met.head_scale
+        if not option.remote:
+            return Estimate(head_s=head_s)
+        one_way_s = met.delay_s / 2
+        sent_nbytes = option.payload_nbytes + met.backlog_nbytes
+        return Estimate(
+            head_s,
+            option.encode_s * met.head_scale,
+            sent_nbytes * 8 / met.uplink_bps + one_way_s,
+            met.queue_s,
+            option.decode_s * met.tail_scale,
+            option.tail_s * met.tail_scale,
+            option.reply_nbytes * 8 / met.downlink_bps + one_way_s,
+        )
+
+    def totals_s(self, met: Conditions) -> Floats:
+        """[n] latencies of all options under `met`."""
+        return self.heads_s * met.head_scale + self.waits_s(met)
+
+    def waits_s(self, met: Conditions) -> Floats:
+        """[n] seconds from the activation to the cloud's answer; 0 for edge-only."""
+        waits_s: Floats = (
+            self.encodes_s * met.head_scale
+            + self.serves_s * met.tail_scale
+            + (self.payload_bits + 8.0 * met.backlog_nbytes) / met.uplink_bps
+            + self.reply_bits / met.downlink_bps
+            + (met.delay_s + met.queue_s)
+        ) * self.remote
+        return waits_s
+
+    @cached_property
+    def remote(self) -> Floats:
+        """[n] 1.0 where the cloud is needed, else 0.0."""
+        return self._column([float(option.remote) for option in self.options])
+
+    @cached_property
+    def heads_s(self) -> Floats:
+        return self._column([option.head_s for option in self.options])
+
+    @cached_property
+    def encodes_s(self) -> Floats:
+        return self._column([option.encode_s for option in self.options])
+
+    @cached_property
+    def serves_s(self) -> Floats:
+        """[n] what the cloud does: decoding and the tail."""
+        return self._column([option.decode_s + option.tail_s for option in self.options])
+
+    @cached_property
+    def rests_s(self) -> Floats:
+        """[n] what is left to do on the edge; infinite where it cannot."""
+        rests = [inf if option.rest_s is None else option.rest_s for option in self.options]
+        return self._column(rests)
+
+    @cached_property
+    def payload_bits(self) -> Floats:
+        return self._column([8.0 * option.payload_nbytes for option in self.options])
+
+    @cached_property
+    def reply_bits(self) -> Floats:
+        return self._column([8.0 * option.reply_nbytes for option in self.options])
+
+    def _column(self, values: Sequence[float]) -> Floats:
+        column = np.array(values, dtype=np.float64)
+        column.flags.writeable = False
+        return column
+
+
+def _option(offer: Offer, whole: Offer | None) -> Option:
+    rest_s = None if whole is None else max(0.0, whole.head_s - offer.head_s)
+    return Option(
+        cut=offer.cut.id,
+        codec=offer.codec,
+        k=offer.k,
+        label=offer.label,
+        remote=offer.remote,
+        head_s=offer.head_s,
+        encode_s=offer.encode_s,
+        decode_s=offer.decode_s,
+        tail_s=offer.tail_s,
+        payload_nbytes=offer.payload_nbytes,
+        reply_nbytes=offer.reply_nbytes,
+        rest_s=rest_s,
+    )
+
+
+def _name(option: Option) -> str:
+    return f"{option.cut}:{option.codec}" if option.remote else option.cut
+
+
+def _is_codec(codec: str, asked: str | None) -> bool:
+    return asked is None or codec == asked or codec.startswith(f"{asked}:")
+
+
+def _is_asked_for(offer: Offer, named: set[str]) -> bool:
+    if not offer.remote or (offer.cut.id == CLOUD_ONLY and offer.codec == "raw"):
+        return True
+    if offer.cut.id == CLOUD_ONLY and any(_is_codec(offer.codec, name) for name in named):
+        return True
+    names = {f"{cut}:{offer.codec}" for cut in (offer.cut.id, offer.cut.label)}
+    return bool(names & named)
+
+
+def _is_beaten(index: int, offers: Sequence[Offer]) -> bool:
+    """Whether another is at least as good at every bandwidth, delay, queue and load.
+
+    Latencies are lines in the reciprocals of both rates, so it is enough to compare what does
+    not depend on the link, and the bytes; the edge's share is compared as well, since energy,
+    load and a slower edge count by it. Of equals the first one stays.
+    """
+    mine = _burdens(offers[index])
+    for other_index, other in enumerate(offers):
+        theirs = _burdens(other)
+        if all(a <= b for a, b in zip(theirs, mine, strict=True)) and (
+            theirs != mine or other_index < index
+        ):
+            return True
+    return False
+
+
+def _burdens(offer: Offer) -> tuple[float, ...]:
+    busy_s = offer.head_s + offer.encode_s
+    return (
+        float(offer.remote),
+        busy_s,
+        busy_s + offer.decode_s + offer.tail_s,
+        float(offer.payload_nbytes),
+        float(offer.reply_nbytes),
+    )
