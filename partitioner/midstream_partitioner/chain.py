@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import final
 
 from midstream_partitioner.adapter import Adapter, Compiled
+from midstream_partitioner.beside import Scratch, fuse_beside
 from midstream_partitioner.partition import Partition, fuse
 from midstream_partitioner.runtime import Executor, Stop
 from midstream_wire.errors import ModelError, TensorError
@@ -39,7 +41,7 @@ class Chain:
         self.threads = threads
         self.slowdown = slowdown
         self._links = {
-            (index, index + 1): Executor(partition.segments[index].model, threads=threads)
+            (index, index + 1): Executor(partition.segments[index].compilable, threads=threads)
             for index in range(self.first, self.last)
         }
         self._transforms = Compiled(threads)
@@ -60,8 +62,28 @@ class Chain:
         """
         if last - first > 1:
             self._check_range(first, last)
-            model = fuse(self.partition, first, last)
-            self._links = self._links | {(first, last): Executor(model, threads=self.threads)}
+            self._join(first, last, fuse(self.partition, first, last))
+
+    def fuse_beside(self, first: int, last: int) -> None:
+        """`fuse` while others run: it is made in a process of its own, and then compiled.
+
+        Raises as `beside.fuse_beside`.
+        """
+        if last - first > 1:
+            self._check_range(first, last)
+            scratch = Scratch("midstream-fused-")
+            file = scratch.path / "fused.onnx"
+            fuse_beside(self.partition, first, last, file)
+            self._join(first, last, file)
+
+    def unfuse(self, first: int, last: int) -> None:
+        """Undo `fuse`: what runs now is not disturbed."""
+        if last - first > 1:
+            self._links = {at: link for at, link in self._links.items() if at != (first, last)}
+
+    def _join(self, first: int, last: int, model: bytes | Path) -> None:
+        link = Executor(model, threads=self.threads)
+        self._links = self._links | {(first, last): link}
 
     def run(
         self, state: State, first: int, last: int, *, stop: Stop | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, MutableSequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -74,6 +74,16 @@ def load_network(
     else:
         feed = guess_feed(shapes.spec_of(normalised.graph.input[0]))
     return _build(normalised, feed=feed, name=name or model.graph.name or "network")
+
+
+def rebuild(model: onnx.ModelProto, *, feed: Feed, name: str, digest: str) -> Network:
+    """The network of a model that is normalised already, under the digest that it had.
+
+    Raises `ModelError` unless its names and graph are sound.
+    """
+    check_graph(model.graph)
+    network = _build(model, feed=feed, name=name)
+    return replace(network, graph=replace(network.graph, digest=digest))
 
 
 def _read(path: Path) -> onnx.ModelProto:

@@ -52,6 +52,17 @@ class Segment:
         what = f"segment {self.index}"
         return read_model(self.source, self.digest, what=what, max_nbytes=MAX_SEGMENT_NBYTES)
 
+    @property
+    def compilable(self) -> bytes | Path:
+        """What an `Executor` takes: the model, or the file that it is in.
+
+        A file is read twice, for its digest and to be compiled, and never lies in this
+        process's memory as a whole. `ModelError` as for `model`.
+        """
+        if isinstance(self.source, Path):
+            check_file(self.source, self.digest, what=f"segment {self.index}")
+        return self.source
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -144,16 +155,35 @@ def read_model(source: bytes | Path, digest: str, *, what: str, max_nbytes: int)
         too_large = source.stat().st_size > max_nbytes
         data = b"" if too_large else source.read_bytes()
     except OSError as error:
-        raise ModelError(
-            f"{what} must be in {source}, which cannot be read ({error.strerror}): write the "
-            "partition again"
-        ) from None
+        raise _unreadable(what, source, error) from None
     if too_large or hashlib.sha256(data).hexdigest() != digest:
-        raise ModelError(
-            f"{what} must have digest {digest[:12]}; {source} has other content: write the "
-            "partition again"
-        )
+        raise _other_content(what, digest, source)
     return data
+
+
+def check_file(path: Path, digest: str, *, what: str) -> None:
+    """Raise `ModelError` about `what` unless the file has the digest."""
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(what, path, error) from None
+    if found != digest:
+        raise _other_content(what, digest, path)
+
+
+def _unreadable(what: str, path: Path, error: OSError) -> ModelError:
+    return ModelError(
+        f"{what} must be in {path}, which cannot be read ({error.strerror}): write the "
+        "partition again"
+    )
+
+
+def _other_content(what: str, digest: str, path: Path) -> ModelError:
+    return ModelError(
+        f"{what} must have digest {digest[:12]}; {path} has other content: write the "
+        "partition again"
+    )
 
 
 def partition(network: Network, cuts: Iterable[Cut]) -> Partition:

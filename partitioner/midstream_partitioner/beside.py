@@ -1,0 +1,140 @@
+"""Cutting and fusing in a process of its own, while this one answers requests.
+
+Protobuf and shape inference hold the interpreter: cutting a network of 100 MB anew keeps every
+other thread waiting for 0.1-0.6 s at a time. So a child process of the lowest priority does
+it, from a folder into a folder, and what is left to do here is to compile, which onnxruntime
+does without holding the interpreter where it reads a file.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import weakref
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+from midstream_partitioner.artefact import load_partition, save_partition
+from midstream_partitioner.partition import Partition, fuse
+from midstream_partitioner.recut import Runs, checked_heads, recut
+from midstream_wire.errors import DeadlineExceeded, MidstreamError, ModelError
+
+#: Cutting VGG-16 (0.5 GB) took 12 s on a busy machine, at the lowest priority.
+TIMEOUT_S = 300.0
+
+#: The first line lowers the priority before anything large is imported.
+_CHILD = """
+import os
+os.nice(19)
+from midstream_partitioner.beside import main
+raise SystemExit(main())
+"""
+
+
+@final
+class Scratch:
+    """A new folder, which goes when nothing refers to this any more, or with the process."""
+
+    def __init__(self, prefix: str) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix=prefix))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A partition, and the folder in which its files lie, for as long as they are needed.
+
+    `scratch` is None where the partition is the one that was started from.
+    """
+
+    partition: Partition
+    scratch: Scratch | None = field(default=None, repr=False)
+
+
+def recut_beside(
+    part: Partition, heads: Iterable[Runs], *, timeout_s: float = TIMEOUT_S
+) -> Prepared:
+    """`recut.recut` in a child process. Raises `ModelError`, `DeadlineExceeded`."""
+    wanted = checked_heads(part, heads)
+    if wanted == tuple(cut.runs for cut in part.cuts[1:-1]):
+        return Prepared(part)
+    scratch = Scratch("midstream-cut-")
+    _work(part, {"heads": wanted, "into": str(scratch.path)}, timeout_s)
+    return Prepared(load_partition(scratch.path), scratch)
+
+
+def fuse_beside(
+    part: Partition, first: int, last: int, into: Path, *, timeout_s: float = TIMEOUT_S
+) -> None:
+    """`partition.fuse` in a child process, into a file. Raises as `recut_beside`."""
+    _work(part, {"first": first, "last": last, "into": str(into)}, timeout_s)
+
+
+def _work(part: Partition, job: Mapping[str, Any], timeout_s: float) -> None:
+    with tempfile.TemporaryDirectory(prefix="midstream-base-") as temporary:
+        folder = _folder_of(part)
+        if folder is None:
+            folder = Path(temporary)
+            save_partition(part, folder)
+        _run({**job, "from": str(folder)}, timeout_s)
+
+
+def _folder_of(part: Partition) -> Path | None:
+    """The folder that `part` was loaded from, if there is one."""
+    source = part.segments[0].source
+    return source.parent.parent if isinstance(source, Path) else None
+
+
+def _run(job: Mapping[str, Any], timeout_s: float) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", _CHILD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C is this process's affair
+    )
+    try:
+        answer, complaint = child.communicate(json.dumps(job), timeout_s)
+    except subprocess.TimeoutExpired:
+        raise DeadlineExceeded(
+            f"cutting a network anew must take at most {timeout_s:g} s, but did not end: "
+            "cut it beforehand with `midstream partition`"
+        ) from None
+    finally:
+        child.kill()
+        child.communicate()
+    if child.returncode:
+        raise ModelError(answer.strip() or _last_line(complaint))
+
+
+def _last_line(complaint: str) -> str:
+    lines = complaint.strip().splitlines() or ["it said nothing"]
+    return (
+        "cutting a network anew must succeed in a process of its own, but that ended early "
+        f"({lines[-1][:200]}): is there enough memory?"
+    )
+
+
+def main() -> int:
+    """The child: one job from standard input, its error on standard output."""
+    job = json.load(sys.stdin)
+    try:
+        part = load_partition(Path(job["from"]))
+        into = Path(job["into"])
+        if "heads" in job:
+            save_partition(recut(part, job["heads"]), into)
+        else:
+            into.write_bytes(fuse(part, job["first"], job["last"]))
+    except MidstreamError as error:
+        with suppress(BrokenPipeError):
+            print(error, flush=True)
+        return 1
+    return 0
