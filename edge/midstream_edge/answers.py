@@ -57,7 +57,8 @@ class Stats:
     """Counts since the session began. `uplink_nbytes` and `downlink_nbytes` are payload.
 
     `cloud`, `edge`, `fallback`, `ahead` and `failed` count outcomes, `hedges` how often the
-    edge ran the rest beside the cloud, whoever was first.
+    edge ran the rest beside the cloud, whoever was first. `probe_nbytes` went either way to
+    learn about the link, and carried no payload.
     """
 
     requests: int = 0
@@ -70,3 +71,4 @@ class Stats:
     reconnects: int = 0
     uplink_nbytes: int = 0
     downlink_nbytes: int = 0
+    probe_nbytes: int = 0

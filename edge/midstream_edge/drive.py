@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, final
+from typing import Any, final
 
 from midstream_edge.answers import Answer
+from midstream_edge.belief import LinkBelief
 from midstream_edge.policies.values import LinkState
 from midstream_edge.session import EdgeSession
 from midstream_partitioner.device import Device
@@ -25,22 +26,6 @@ from midstream_wire.tensors import Array
 #: How long the last answers may take after the last request was due: as long as a cloud may
 #: take that is given up, and the edge for what it then finishes.
 DRAIN_S = 30.0
-
-
-class Belief(Protocol):
-    """What a policy that watches the link believes of it."""
-
-    @property
-    def uplink_bps(self) -> float: ...
-
-    @property
-    def low_bps(self) -> float: ...
-
-    @property
-    def high_bps(self) -> float: ...
-
-    @property
-    def rtt_s(self) -> float: ...
 
 
 @final
@@ -83,7 +68,7 @@ class Record:
     link: LinkState
     answer: Answer | None
     failed: str | None
-    belief: Belief | None
+    belief: LinkBelief | None
     switched: bool
 
     def to_dict(self, cuts: Mapping[int, str], device: Device, link: Link) -> dict[str, Any]:
@@ -121,7 +106,7 @@ class Record:
         }
 
 
-def energy_j(answer: Answer, device: Device, link: Link, belief: Belief | None) -> float:
+def energy_j(answer: Answer, device: Device, link: Link, belief: LinkBelief | None) -> float:
     """What an answer cost the edge: computing, sending, waiting, receiving."""
     uplink_bps = link.uplink_bps if belief is None else belief.uplink_bps
     timings = answer.timings
@@ -143,7 +128,7 @@ def drive(
     schedule: Schedule,
     *,
     tell: Callable[[Record], None],
-    belief: Callable[[], Belief | None] = lambda: None,
+    belief: Callable[[], LinkBelief | None] = lambda: None,
     stop: threading.Event | None = None,
 ) -> int:
     """Send `sample(n)` for each n of `schedule`; returns how many were sent.
@@ -176,7 +161,7 @@ class _Notes:
         self,
         session: EdgeSession,
         tell: Callable[[Record], None],
-        belief: Callable[[], Belief | None],
+        belief: Callable[[], LinkBelief | None],
     ) -> None:
         self._session = session
         self._tell = tell
@@ -224,12 +209,13 @@ def _outcome(future: Future[Answer]) -> tuple[Answer | None, str | None]:
     return None, f"{type(error).__name__}: {error}"
 
 
-def _belief(belief: Belief | None) -> dict[str, float] | None:
+def _belief(belief: LinkBelief | None) -> dict[str, float] | None:
+    """The median rate with its tenth and ninetieth percentile for one transfer."""
     if belief is None:
         return None
     return {
         "uplink_bps": belief.uplink_bps,
-        "low_bps": belief.low_bps,
-        "high_bps": belief.high_bps,
+        "low_bps": belief.quantile_bps(0.1),
+        "high_bps": belief.quantile_bps(0.9),
         "rtt_s": belief.rtt_s,
     }

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, final
 
+from midstream_edge.belief import LinkBelief
 from midstream_edge.policies.values import Evidence, Option, Policy, Situation
 from midstream_partitioner.timings import Estimate
 
@@ -81,6 +82,12 @@ class Pilot:
     def policy(self) -> Policy:
         """The policy with all that it knows by now."""
         return self._policy
+
+    @property
+    def belief(self) -> LinkBelief | None:
+        """What the policy believes of the link, if it holds a belief."""
+        belief = getattr(self._policy, "belief", None)
+        return belief if isinstance(belief, LinkBelief) else None
 
     @property
     def plan(self) -> tuple[int, str]:

@@ -14,6 +14,8 @@ import numpy as np
 import typer
 
 from midstream.cli import console
+from midstream.cli.adaptive import run_adaptive
+from midstream.cli.driving import Driving, takes_driving
 from midstream.cli.options import (
     Input,
     Json,
@@ -47,17 +49,22 @@ from midstream_partitioner.units import parse_duration
 from midstream_wire.errors import CloudUnavailable, DeadlineExceeded, PlanError, UsageError
 from midstream_wire.tensors import Array
 
+#: Distinct inputs under a policy, which may send requests for hours; they come in turn.
+DISTINCT = 64
+
 app = typer.Typer(help="Run heads here, tails in the cloud.", no_args_is_help=True)
 
 
 @takes_feed
 @takes_link
 @takes_planning
+@takes_driving
 def run(
     model: Model,
     feed: Feed | None,
     link: Link | None,
     planning: Planning,
+    driving: Driving | None,
     server: Annotated[
         str | None,
         typer.Option(help="The cloud's address, host:port; without it everything runs here."),
@@ -117,7 +124,7 @@ def run(
         if quiet:
             print_document({"model": part.name, "server": None, **document, "plan": None})
 
-    _check_flags(server, compare=compare, cut=cut, segments=segments)
+    _check_flags(server, compare=compare, cut=cut, segments=segments, driving=driving)
     if server is None:
         run_alone()
         return
@@ -140,7 +147,8 @@ def run(
             run_alone()
             return
         part = deployment.partition
-        inputs = open_inputs(part, input, count=requests, seed=seed)
+        count = requests if driving is None else min(requests, DISTINCT)
+        inputs = open_inputs(part, input, count=count, seed=seed)
         planner = _planner(deployment, planning)
         made = planner.plan(link)
         rows = envelope_of(planner, link, from_bps=FROM_BPS, to_bps=TO_BPS)
@@ -150,7 +158,12 @@ def run(
             print_plan(made, rows, title=_title(deployment, dial))
         if fuse:
             deployment.chain.fuse(0, made.chosen.k)
-        if compare:
+        if driving is not None:
+            document = run_adaptive(
+                session, deployment, planner, link, inputs,
+                driving=driving, requests=requests, quiet=quiet,
+            )  # fmt: skip
+        elif compare:
             document = _compare(session, deployment, planning, made, rows, inputs, requests)
             if not quiet:
                 _print_outcomes(document)
@@ -168,6 +181,7 @@ app.command(
     epilog=console.examples(
         "midstream edge run resnet18 --server localhost:50051 --input photos/",
         "midstream edge run net.midstream --server cloud:50051 --ca ca.pem --private",
+        "midstream edge run resnet18 --server localhost:50051 --adaptive --duration 60s",
     )
 )(run)
 # A group with a single command would otherwise swallow its name.
@@ -175,11 +189,22 @@ app.callback()(lambda: None)
 
 
 def _check_flags(
-    server: str | None, *, compare: bool, cut: str | None, segments: int | None
+    server: str | None,
+    *,
+    compare: bool,
+    cut: str | None,
+    segments: int | None,
+    driving: Driving | None,
 ) -> None:
-    if server is None and (compare or cut is not None or segments is not None):
+    alone = server is None
+    if alone and (compare or driving or cut is not None or segments is not None):
         raise UsageError(
-            "--compare, --cut and --segments need a server: give --server as well"
+            "--compare, --adaptive, --cut and --segments need a server: give --server as well"
+        )
+    if driving is not None and (compare or cut is not None):
+        raise UsageError(
+            "--adaptive chooses anew for every request: leave --compare and --cut out, or "
+            "name a policy such as fixed:CUT:CODEC"
         )
     if compare and segments is not None:
         raise UsageError(

@@ -161,20 +161,20 @@ Command = Callable[..., None]
 
 def takes_feed(command: Command) -> Command:
     """Give `command` the flags that make its parameter `feed`."""
-    return _with_flags(command, "feed", _FEED_FLAGS, _feed)
+    return with_flags(command, "feed", _FEED_FLAGS, _feed)
 
 
 def takes_link(command: Command) -> Command:
     """Give `command` the flags that make its parameter `link`."""
-    return _with_flags(command, "link", _LINK_FLAGS, _link)
+    return with_flags(command, "link", _LINK_FLAGS, _link)
 
 
 def takes_planning(command: Command) -> Command:
     """Give `command` the flags that make its parameter `planning`."""
-    return _with_flags(command, "planning", _PLANNING_FLAGS, _planning)
+    return with_flags(command, "planning", _PLANNING_FLAGS, _planning)
 
 
-def _with_flags(
+def with_flags(
     command: Command, name: str, flags: dict[str, Any], make: Callable[..., object]
 ) -> Command:
     """`command` with `flags` in its signature instead of the parameter `name`."""

@@ -1,0 +1,188 @@
+"""`midstream edge run --adaptive`: a policy chooses for every request."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO, final
+
+from midstream.cli import console
+from midstream.cli.driving import Driving
+from midstream.cli.live import View, shown
+from midstream.deployment import Deployment
+from midstream.documents import link_document
+from midstream.metrics import served
+from midstream_edge.answers import FALLBACK
+from midstream_edge.drive import Record, drive
+from midstream_edge.pilot import Pilot
+from midstream_edge.policies.menu import Menu
+from midstream_edge.policies.registry import policy
+from midstream_edge.session import EdgeSession
+from midstream_partitioner.link import Link
+from midstream_partitioner.plan import Planner
+from midstream_partitioner.units import format_duration
+from midstream_wire.errors import UsageError
+from midstream_wire.tensors import Array
+
+
+def run_adaptive(
+    session: EdgeSession,
+    deployment: Deployment,
+    planner: Planner,
+    link: Link,
+    inputs: Sequence[dict[str, Array]],
+    *,
+    driving: Driving,
+    requests: int,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Send requests under the policy asked for; the document says how they fared."""
+    part = deployment.partition
+    device = deployment.edge.device
+    complete = deployment.chain.last == len(part.segments)
+    menu = Menu.of(planner, complete=complete, policies=(driving.policy,))
+    chosen = policy(driving.policy, menu, link=link, device=device, curve=driving.curve)
+    tally = Tally()
+    view = View(
+        f"{part.name} under {driving.policy}",
+        {(option.k, option.codec): option.label for option in menu.options},
+    )
+    cuts = {k: cut.id for k, cut in enumerate(part.cuts)}
+    with ExitStack() as stack:
+        listeners: list[Callable[[Record], None]] = [tally.take, view.take]
+        if driving.log is not None:
+            log = stack.enter_context(_opened(driving.log))
+            listeners.append(
+                lambda record: _write_line(log, record.to_dict(cuts, device, link))
+            )
+        if driving.metrics is not None:
+            listeners.append(stack.enter_context(served(driving.metrics)).take)
+
+        def tell(record: Record) -> None:
+            for listener in listeners:
+                listener(record)
+
+        stop = stack.enter_context(_stopped_by_signals())
+        pilot = session.follow(chosen, menu.options)
+        stack.enter_context(shown(view, quiet=quiet))
+        sent = drive(
+            session,
+            lambda number: inputs[number % len(inputs)],
+            driving.schedule(requests),
+            tell=tell,
+            belief=lambda: pilot.belief,
+            stop=stop,
+        )
+    document = _document(session, deployment, pilot, tally, sent=sent, name=driving.policy)
+    document |= {"link": link_document(link), "menu": [asdict(each) for each in menu.options]}
+    if not quiet:
+        _print_summary(document, tally)
+    return document
+
+
+@final
+class Tally:
+    """Counts of records, and their latencies."""
+
+    def __init__(self) -> None:
+        self.answered = self.failed = self.local = self.duplicated = 0
+        self.switches = self.hedges = 0
+        self.latencies_s: list[float] = []
+        self._seen: set[int] = set()
+
+    def take(self, record: Record) -> None:
+        self.duplicated += record.number in self._seen
+        self._seen.add(record.number)
+        self.switches += record.switched
+        if record.answer is None:
+            self.failed += 1
+            return
+        self.answered += 1
+        self.local += record.answer.where == FALLBACK
+        self.hedges += record.answer.hedged
+        self.latencies_s.append(record.latency_s)
+
+
+def _document(
+    session: EdgeSession,
+    deployment: Deployment,
+    pilot: Pilot,
+    tally: Tally,
+    *,
+    sent: int,
+    name: str,
+) -> dict[str, Any]:
+    stats = session.stats
+    traffic = stats.uplink_nbytes + stats.downlink_nbytes + stats.probe_nbytes
+    return {
+        "policy": name,
+        "requests": sent,
+        "answered": tally.answered,
+        "failed": tally.failed,
+        "lost": sent - tally.answered - tally.failed,
+        "duplicated": tally.duplicated,
+        "local": tally.local,
+        "hedges": tally.hedges,
+        "switches": tally.switches,
+        "reconnects": stats.reconnects,
+        "uplink_nbytes": stats.uplink_nbytes,
+        "downlink_nbytes": stats.downlink_nbytes,
+        "probe_nbytes": stats.probe_nbytes,
+        "probe_share": stats.probe_nbytes / traffic if traffic else 0.0,
+        "edge_profile": json.loads(deployment.edge.to_json()),
+        "cloud_profile": json.loads(deployment.cloud.to_json()),
+    }
+
+
+def _print_summary(document: dict[str, Any], tally: Tally) -> None:
+    ordered = sorted(tally.latencies_s)
+    if ordered:
+        p50, p99 = (ordered[int(share * (len(ordered) - 1))] for share in (0.5, 0.99))
+        console.say(
+            f"{document['answered']} of {document['requests']} answered, p50 "
+            f"{format_duration(p50)}, p99 {format_duration(p99)}; "
+            f"{document['hedges']} hedged, "
+            f"{document['local']} finished on the edge because the cloud failed, "
+            f"{document['switches']} switches, {document['reconnects']} reconnects"
+        )
+
+
+def _write_line(log: TextIO, document: dict[str, Any]) -> None:
+    log.write(json.dumps(document) + "\n")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    """A file for lines, of which each is whole as soon as it is written."""
+    try:
+        log = path.open("w", buffering=1, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"--log must be a file that can be written (not {path}: {error.strerror})"
+        ) from None
+    with log:
+        yield log
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set, so that what was counted is still told."""
+    stop = threading.Event()
+
+    def set_stop(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    usual = {
+        number: signal.signal(number, set_stop) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stop
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)

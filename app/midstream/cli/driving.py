@@ -1,0 +1,126 @@
+"""The flags that have a policy choose for every request, as one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, final
+
+import typer
+
+from midstream.cli.options import Command, with_flags
+from midstream_edge.drive import Schedule
+from midstream_edge.policies.oracle import Curve
+from midstream_edge.policies.registry import POLICIES
+from midstream_lab.traces import open_trace
+from midstream_partitioner.units import parse_duration
+from midstream_wire.address import Address, parse_address
+from midstream_wire.errors import UsageError
+
+_Text = str | None
+_FLAGS: dict[str, Any] = {
+    "adaptive": Annotated[
+        bool, typer.Option("--adaptive", help="Choose cut and codec anew for every request.")
+    ],
+    "policy": Annotated[
+        _Text,
+        typer.Option(
+            "--policy", help=f"How to choose, for --adaptive: {', '.join(POLICIES)}."
+        ),
+    ],
+    "every": Annotated[
+        _Text, typer.Option("--every", help="A request every 200ms; else one after the other.")
+    ],
+    "duration": Annotated[
+        _Text, typer.Option("--duration", help="Go on for 60s, whatever --requests says.")
+    ],
+    "log": Annotated[
+        Path | None, typer.Option("--log", help="Write a JSON line for every request.")
+    ],
+    "metrics": Annotated[
+        _Text, typer.Option("--metrics", help="Serve Prometheus metrics at this host:port.")
+    ],
+    "trace": Annotated[
+        _Text, typer.Option("--trace", help="The true uplink, for the policy oracle.")
+    ],
+    "trace_origin": Annotated[
+        float | None,
+        typer.Option("--trace-origin", help="When the trace began, in monotonic seconds."),
+    ],
+}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Driving:
+    """Which policy chooses, when requests are sent, and where their records go."""
+
+    policy: str
+    every_s: float | None = None
+    duration_s: float | None = None
+    log: Path | None = None
+    metrics: Address | None = None
+    curve: Curve | None = None
+
+    def schedule(self, requests: int) -> Schedule:
+        """`requests` of them, or as many as the duration has room for."""
+        if self.duration_s is not None:
+            return Schedule(every_s=self.every_s, duration_s=self.duration_s)
+        return Schedule(requests=requests, every_s=self.every_s)
+
+
+def takes_driving(command: Command) -> Command:
+    """Give `command` the flags that make its parameter `driving`, None without --adaptive."""
+    return with_flags(command, "driving", _FLAGS, _driving)
+
+
+def _driving(
+    adaptive: bool,
+    policy: str | None,
+    *,
+    every: str | None,
+    duration: str | None,
+    log: Path | None,
+    metrics: str | None,
+    trace: str | None,
+    trace_origin: float | None,
+) -> Driving | None:
+    if not adaptive:
+        given = {
+            "--policy": policy,
+            "--every": every,
+            "--duration": duration,
+            "--log": log,
+            "--metrics": metrics,
+            "--trace": trace,
+        }
+        for flag, value in given.items():
+            if value is not None:
+                raise UsageError(f"{flag} is for requests under a policy: give --adaptive too")
+        return None
+    return Driving(
+        policy=policy or "adaptive",
+        every_s=_seconds(every, "--every"),
+        duration_s=_seconds(duration, "--duration"),
+        log=log,
+        metrics=None if metrics is None else parse_address(metrics),
+        curve=_curve(trace, trace_origin),
+    )
+
+
+def _seconds(text: str | None, flag: str) -> float | None:
+    if text is None:
+        return None
+    seconds = parse_duration(text)
+    if not seconds > 0:
+        raise UsageError(f"{flag} must be more than 0s (not {text!r})")
+    return seconds
+
+
+def _curve(trace: str | None, origin_s: float | None) -> Curve | None:
+    if trace is None:
+        return None
+    if origin_s is None:
+        raise UsageError("--trace needs --trace-origin: when the emulated link began with it")
+    true = open_trace(trace)
+    return Curve(true.times_s, true.rates_bps, origin_s)
