@@ -24,6 +24,8 @@ class Metrics:
     """Counters and gauges of one session, fed with a record at a time."""
 
     def __init__(self) -> None:
+        #: Where they can be read, once they are served.
+        self.address: Address | None = None
         self.registry = registry = CollectorRegistry()
         self._requests = Counter(
             "midstream_requests", "Requests by what became of them.", ["where"],
@@ -88,6 +90,7 @@ def served(address: Address) -> Iterator[Metrics]:
             f"--metrics must be a free address of this machine (not {address}: "
             f"{error.strerror}): choose another port"
         ) from None
+    metrics.address = address.with_port(server.server_port)
     try:
         yield metrics
     finally:

@@ -92,6 +92,14 @@ FLAGS = {
     "partition tiny.onnx --at nosuch": (USAGE, "--at must be the name of a layer"),
     "verify tiny.onnx --cuts some": (USAGE, "--cuts must be partition or all"),
     "verify tiny.onnx --codec zip": (USAGE, "a codec must be one of raw"),
+    "edge run tiny.onnx --adaptive": (USAGE, "need a server: give --server"),
+    "edge run tiny.onnx --server 127.0.0.1:1 --policy race": (USAGE, "give --adaptive too"),
+    "edge run tiny.onnx --server 127.0.0.1:1 --adaptive --every 0s": (USAGE, "more than 0s"),
+    "edge run tiny.onnx --server 127.0.0.1:1 --adaptive --compare": (USAGE, "leave --compare"),
+    "edge run tiny.onnx --server 127.0.0.1:1 --adaptive --trace lte": (
+        USAGE,
+        "needs --trace-origin",
+    ),
     "edge run tiny.onnx --compare": (USAGE, "need a server: give --server"),
 }
 PEERS = {

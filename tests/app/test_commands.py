@@ -55,6 +55,9 @@ LINES = {
     "midstream edge run --compare": (
         "edge run digits --server {server} --requests 3 --runs 3 --compare"
     ),
+    "midstream edge run --adaptive": (
+        "edge run digits --server {server} --requests 3 --runs 3 --adaptive --log log.jsonl"
+    ),
 }
 #: These have tests of their own.
 ELSEWHERE = {"midstream cloud serve", "midstream pair", "midstream demo"}

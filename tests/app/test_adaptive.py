@@ -1,0 +1,146 @@
+"""An edge under a policy, as a user runs it: the log, the metrics, the view."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from midstream.cli.live import View
+from midstream.metrics import served
+from midstream_edge.answers import CLOUD, Answer
+from midstream_edge.belief import LinkBelief
+from midstream_edge.drive import Record, Schedule, energy_j
+from midstream_partitioner.device import Device
+from midstream_partitioner.link import Link
+from midstream_partitioner.timings import Estimate, Timings
+from midstream_wire.address import Address
+from midstream_wire.errors import UsageError
+
+if TYPE_CHECKING:
+    from tests.app.conftest import Cloud, Ran
+
+    Run = Callable[[str], Ran]
+
+LINK = Link(8e6, 16e6, 0.04)
+
+
+def record(number: int = 0, *, failed: str | None = None) -> Record:
+    answer = Answer(
+        outputs={"y": np.zeros(1, np.float32)},
+        timings=Timings(0.01, 0.001, 0.12, 0.0, 0.001, 0.02, 0.03),
+        where=CLOUD,
+        reason=None,
+        k=1,
+        codec="half",
+        payload_nbytes=100_000,
+        reply_nbytes=1000,
+        hedged=True,
+        busy_s=0.05,
+        estimate=Estimate(0.01, 0.001, 0.1),
+    )
+    return Record(
+        number=number,
+        at_s=0.2 * number,
+        monotonic_s=1000.0 + 0.2 * number,
+        latency_s=0.185,
+        link="connected",
+        answer=None if failed else answer,
+        failed=failed,
+        belief=LinkBelief.of(LINK),
+        switched=number == 1,
+    )
+
+
+def test_every_request_leaves_a_line_with_prediction_and_measurement(
+    command: Run, cloud: Cloud, tmp_path: Path
+) -> None:
+    log = tmp_path / "log.jsonl"
+    line = f"edge run digits --server {cloud.address} --requests 5 --runs 3 --adaptive"
+    found = command(f"{line} --policy fixed:cloud-only:raw --log {log} --json").document
+    lines = [json.loads(text) for text in log.read_text().splitlines()]
+    assert [each["number"] for each in lines] == list(range(5))
+    assert (found["answered"], found["lost"], found["duplicated"]) == (5, 0, 0)
+    for each in lines:
+        assert each["where"] == "cloud"
+        assert each["timings"].keys() == each["predicted"].keys()
+        assert each["timings"]["total_s"] <= each["latency_s"]
+        assert each["belief"]["low_bps"] < each["belief"]["uplink_bps"]
+        assert each["energy_j"] > 0
+        assert each["cut"] == "cloud-only"
+
+
+def test_requests_come_at_their_times(command: Run, cloud: Cloud, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    line = f"edge run digits --server {cloud.address} --runs 3 --adaptive --every 50ms"
+    found = command(f"{line} --duration 1s --log {log} --json").document
+    lines = [json.loads(text) for text in log.read_text().splitlines()]
+    assert found["requests"] == len(lines) == 20
+    due_s = sorted(each["at_s"] for each in lines)
+    assert due_s == pytest.approx([0.05 * number for number in range(20)])
+
+
+def test_a_schedule_without_an_end_is_bounded_by_its_taker() -> None:
+    due = Schedule(every_s=0.5).due(100.0)
+    assert [next(due) for _ in range(3)] == [100.0, 100.5, 101.0]
+    assert list(Schedule(requests=2).due(0.0)) == [None, None]
+
+
+def test_energy_counts_computing_sending_receiving_and_waiting() -> None:
+    answer = record().answer
+    assert answer is not None
+    device = Device("pi", 4, active_w=6.0, idle_w=2.0, tx_w=10.0, rx_w=8.0)
+    sending_s, receiving_s = 0.1, 0.0005
+    idle_s = answer.timings.total_s - answer.busy_s - sending_s - receiving_s
+    expected = 6.0 * 0.05 + 10.0 * sending_s + 8.0 * receiving_s + 2.0 * idle_s
+    assert energy_j(answer, device, LINK, None) == pytest.approx(expected)
+
+
+def test_metrics_can_be_scraped() -> None:
+    with served(Address("127.0.0.1", 0)) as metrics:
+        for number in range(3):
+            metrics.take(record(number))
+        metrics.take(record(3, failed="the cloud is away"))
+        with urllib.request.urlopen(f"http://{metrics.address}/metrics") as page:
+            text = page.read().decode()
+    assert 'midstream_requests_total{where="cloud"} 3.0' in text
+    assert 'midstream_requests_total{where="failed"} 1.0' in text
+    assert "midstream_hedges_total 3.0" in text
+    believed = re.search(r'uplink_bits_per_second\{quantile="0.5"\} (\S+)', text)
+    assert believed is not None
+    assert float(believed[1]) == pytest.approx(8e6)
+    assert 'midstream_link_state{state="connected"} 1.0' in text
+
+
+def test_an_address_for_metrics_that_is_taken_is_refused() -> None:
+    with served(Address("127.0.0.1", 0)) as metrics:
+        assert metrics.address is not None
+        with (
+            pytest.raises(UsageError, match="must be a free address"),
+            served(metrics.address),
+        ):
+            pass
+
+
+def test_the_view_tells_link_plan_latency_and_answers() -> None:
+    view = View("net under adaptive", {(1, "half"): "after relu with half"})
+    for number in range(3):
+        view.take(record(number))
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(view)
+    text = console.export_text()
+    for words in (
+        "connected",
+        "8 Mbit/s up",
+        "after relu with half",
+        "3 cloud; 3 hedged, 1 sw",
+    ):
+        assert words in text
