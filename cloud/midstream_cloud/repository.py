@@ -2,100 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import final
 
+from midstream_cloud.extras import Extras
+from midstream_cloud.models import Model
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import Profile
-from midstream_partitioner.transforms import expansion
-from midstream_wire.codecs import CODECS
-from midstream_wire.descriptions import (
-    CutDescription,
-    ModelDescription,
-    TransformDescription,
-)
-from midstream_wire.errors import CloudRefused, ModelError, ProtocolError, UsageError
+from midstream_wire.descriptions import Preparation, Readiness
+from midstream_wire.errors import CloudRefused, ModelError, UsageError
 from midstream_wire.frames import Code, Hello
-from midstream_wire.tensors import TensorSpec
-from midstream_wire.transfers import Incoming
 
-
-@final
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A partition under the name that edges ask for, ready to run."""
-
-    name: str
-    partition: Partition
-    chain: Chain = field(repr=False)
-    profile: Profile | None = None
-    _returns: tuple[tuple[TensorSpec, ...], ...] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        count = len(self.partition.segments)
-        returns = tuple(map(self.partition.outputs_from, range(count)))
-        object.__setattr__(self, "_returns", returns)
-
-    def assemble(
-        self, first_segment: int, names: Sequence[str], *, transform: str = "", max_nbytes: int
-    ) -> Incoming:
-        """What a request for the segments from `first_segment` on has to bring.
-
-        `max_nbytes` bounds the decoded tensors, and what a transform makes of them.
-        """
-        last = len(self.partition.segments) - 1
-        if not 0 <= first_segment <= last:
-            raise ProtocolError(
-                f"first_segment must be 0 to {last} for {self.name!r} (not {first_segment}): "
-                "cut the same partition on both sides"
-            )
-        crossing = self.partition.crossing(first_segment)
-        try:
-            specs = self.partition.travelling(first_segment, transform)
-        except UsageError as error:
-            raise ProtocolError(str(error)) from None
-        if transform:
-            pairs = zip(crossing, specs, strict=True)
-            growth = max((expansion(*pair) for pair in pairs), default=1.0)
-            max_nbytes = int(max_nbytes / max(1.0, growth))
-        return Incoming(names, specs, max_nbytes=max_nbytes)
-
-    def returns(self, first_segment: int) -> tuple[TensorSpec, ...]:
-        """What a reply to such a request carries."""
-        return self._returns[first_segment]
-
-    def describe(self) -> ModelDescription:
-        """What an edge needs to know to cut its own copy alike."""
-        partition = self.partition
-        return ModelDescription(
-            name=self.name,
-            graph_digest=partition.graph_digest,
-            partition_digest=partition.digest,
-            cuts=tuple(
-                CutDescription(
-                    cut.id,
-                    cut.runs,
-                    partition.crossing(k),
-                    tuple(
-                        TransformDescription(name, partition.travelling(k, name))
-                        for name in partition.transforms_at(k)
-                    ),
-                )
-                for k, cut in enumerate(partition.cuts)
-            ),
-            codecs=CODECS,
-            profile=self.profile.to_json() if self.profile else "",
-        )
+__all__ = ["Model", "Repository"]
 
 
 @final
 class Repository:
-    """Models by name. Loaded before serving starts and only read from then on."""
+    """Models by name, loaded before serving starts, and what edges have them cut anew into.
 
-    def __init__(self) -> None:
+    `repartition` is how many further partitions of each model edges may ask for; 0 = none.
+    """
+
+    def __init__(self, *, repartition: int = 0) -> None:
         self._models: dict[str, Model] = {}
+        self._extras = Extras(repartition)
 
     @property
     def models(self) -> Mapping[str, Model]:
@@ -139,19 +70,45 @@ class Repository:
 
     def find(self, hello: Hello) -> Model:
         """The model that a peer names; `CloudRefused` if it is unknown or cut differently."""
-        model = self._models.get(hello.model)
-        if model is None:
-            served = ", ".join(sorted(self._models)[:8]) or "none"
-            raise CloudRefused(
-                Code.NOT_FOUND,
-                f"the model must be one that is served here ({served}), not "
-                f"{hello.model[:64]!r}: ask for one of these",
-            )
+        model = self._named(hello.model)
         if hello.partition_digest != model.partition.digest:
+            extra = self._extras.find(hello.model, hello.partition_digest)
+            if extra is not None:
+                return extra
             raise CloudRefused(
                 Code.FAILED_PRECONDITION,
                 f"both sides must hold the same partition of {model.name!r}: here it is "
                 f"{model.partition.digest[:12]}, there {hello.partition_digest[:12]!r}: give "
                 "both the same artefact, or the same model and cuts",
+            )
+        return model
+
+    def prepare(self, asked: Preparation) -> Readiness:
+        """Begin to cut a model anew, or say how far that is; returns at once.
+
+        `CloudRefused` for an unknown model, and as `Extras.prepare`.
+        """
+        return self._extras.prepare(self._named(asked.model), asked)
+
+    def enter(self, model: Model) -> None:
+        """A session of `model`, as found, begins: it is kept until the session has left."""
+        self._extras.enter(model)
+
+    def leave(self, model: Model) -> None:
+        """A session of `model` has ended."""
+        self._extras.leave(model)
+
+    def close(self) -> None:
+        """Cut nothing anew any more."""
+        self._extras.close()
+
+    def _named(self, name: str) -> Model:
+        model = self._models.get(name)
+        if model is None:
+            served = ", ".join(sorted(self._models)[:8]) or "none"
+            raise CloudRefused(
+                Code.NOT_FOUND,
+                f"the model must be one that is served here ({served}), not "
+                f"{name[:64]!r}: ask for one of these",
             )
         return model

@@ -75,6 +75,7 @@ class Server:
 
     def __init__(self, repository: Repository, settings: Settings) -> None:
         self._settings = settings
+        self._repository = repository
         workers = settings.workers or os.cpu_count() or 1
         self._tails = Tails(workers=workers, max_queued=settings.max_queued)
         self._decoders = ThreadPoolExecutor(1, thread_name_prefix="decode")
@@ -121,6 +122,7 @@ class Server:
             await asyncio.wait_for(self._midstream.drain(_STOPPING), self._settings.drain_s)
         await self._grpc.stop(grace=0.5)
         self._tails.close()
+        self._repository.close()
         self._decoders.shutdown(wait=False)
 
 

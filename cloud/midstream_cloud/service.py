@@ -16,7 +16,13 @@ from midstream_wire.descriptions import Description
 from midstream_wire.errors import CloudRefused, MidstreamError
 from midstream_wire.frames import GoAway, ServerFrame, Status
 from midstream_wire.messages import read_client, write_server
-from midstream_wire.unary import read_infer, write_description, write_infer
+from midstream_wire.unary import (
+    read_infer,
+    read_preparation,
+    write_description,
+    write_infer,
+    write_readiness,
+)
 from midstream_wire.v1 import midstream_pb2 as pb
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Midstream"].full_name
@@ -78,6 +84,16 @@ class Midstream:
         described = tuple(model.describe() for model in named)
         return write_description(Description(self._service.name, described))
 
+    async def Prepare(self, request: pb.PrepareRequest, context: Any) -> pb.PrepareReply:
+        try:
+            if self._draining is not None:
+                raise CloudRefused(self._draining.code, self._draining.message)
+            readiness = self._service.repository.prepare(read_preparation(request))
+        except MidstreamError as error:
+            status = status_of(error)
+            await context.abort(_STATUS_CODES[status.code], status.message)
+        return write_readiness(readiness)
+
     async def drain(self, reason: Status) -> None:
         """Say GoAway to every session; returns when each has finished what is under way."""
         self._draining = reason
@@ -132,6 +148,7 @@ def handlers(midstream: Midstream) -> grpc.GenericRpcHandler:
     """What the server calls, by method. A session's messages come and go as bytes, since
     `messages` leaves payloads where they lie."""
     infer, describe = pb.InferRequest.FromString, pb.DescribeRequest.FromString
+    prepare = pb.PrepareRequest.FromString
     methods = {
         "Session": grpc.stream_stream_rpc_method_handler(midstream.Session),
         "Infer": grpc.unary_unary_rpc_method_handler(
@@ -139,6 +156,9 @@ def handlers(midstream: Midstream) -> grpc.GenericRpcHandler:
         ),
         "Describe": grpc.unary_unary_rpc_method_handler(
             midstream.Describe, describe, pb.DescribeReply.SerializeToString
+        ),
+        "Prepare": grpc.unary_unary_rpc_method_handler(
+            midstream.Prepare, prepare, pb.PrepareReply.SerializeToString
         ),
     }
     return grpc.method_handlers_generic_handler(SERVICE, methods)

@@ -134,6 +134,8 @@ class Session:
 
     def close(self) -> None:
         """Drop everything: the stream is gone."""
+        if self._model is not None:
+            self._service.repository.leave(self._model)
         for id in [*self._arriving, *self._waiting]:
             self._cancel(id)
         for task in self._replying:
@@ -144,7 +146,9 @@ class Session:
             came = type(frame).__name__
             raise ProtocolError(f"a session's first message must be a Hello (not a {came})")
         service = self._service
-        self._model = service.repository.find(frame)
+        model = service.repository.find(frame)
+        service.repository.enter(model)
+        self._model = model
         limits = service.limits
         await self._send(
             Welcome(service.name, limits.max_request_nbytes, limits.max_in_flight)

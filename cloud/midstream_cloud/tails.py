@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import final
 
-from midstream_cloud.repository import Model
+from midstream_cloud.models import Model
 from midstream_wire.codecs import codec, encode, encode_bytes
 from midstream_wire.errors import CloudRefused
 from midstream_wire.frames import Code, ServerTimings
@@ -24,6 +24,10 @@ Clock = Callable[[], float]
 
 #: Weight of the newest run in the estimate of a tail's time: ten runs forget a cold start.
 _NEWEST = 0.2
+
+#: Kinds of tails whose times are remembered: more than all models of a server have, until many
+#: partitions made on request have come and gone.
+_MOST_KINDS = 4096
 
 #: Outputs below this leave raw: they fit one packet train of TCP's initial window or little
 #: more, and compressing them saves less than it costs.
@@ -57,7 +61,7 @@ class Job:
     @property
     def kind(self) -> tuple[str, int, str]:
         """What decides how long it takes."""
-        return self.model.name, self.first_segment, self.transform
+        return self.model.partition.digest, self.first_segment, self.transform
 
     def restored(self) -> Mapping[str, Array]:
         """The tensors as they crossed the cut."""
@@ -154,6 +158,8 @@ class Tails:
 
     def _learn(self, job: Job, tail_s: float) -> None:
         with self._lock:
+            if len(self._estimates_s) >= _MOST_KINDS:
+                self._estimates_s.clear()
             known_s = self._estimates_s.get(job.kind, tail_s)
             self._estimates_s[job.kind] = known_s + _NEWEST * (tail_s - known_s)
 

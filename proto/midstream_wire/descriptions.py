@@ -48,3 +48,27 @@ class Description:
 
     server: str
     models: tuple[ModelDescription, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """Asks a server to cut its copy of a model anew, behind `heads` (runs, as in a cut).
+
+    `partition_digest` is of the partition that the server describes: both sides cut the
+    network that it holds, and keep its transforms where they can.
+    """
+
+    model: str
+    graph_digest: str
+    partition_digest: str
+    heads: tuple[tuple[int, ...], ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """How far that is: once `ready`, sessions of the partition with this digest may begin."""
+
+    ready: bool
+    partition_digest: str = ""

@@ -40,3 +40,8 @@ MAX_REQUEST_NBYTES: Final = 256 * MIB
 
 #: Requests of one session at a time: four round trips of 50 ms hide behind a tail of 25 ms.
 MAX_IN_FLIGHT: Final = 8
+
+#: Heads that one Prepare may name, and bounds of runs of one head: five cuts leave nothing to
+#: win, and the most ragged head of the networks tried has 9 runs.
+MAX_HEADS: Final = 64
+MAX_BOUNDS: Final = 4096

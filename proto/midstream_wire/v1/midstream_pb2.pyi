@@ -236,3 +236,29 @@ class TensorDescription(_message.Message):
     dtype: str
     shape: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class PrepareRequest(_message.Message):
+    __slots__ = ("model", "graph_digest", "partition_digest", "heads")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    GRAPH_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    HEADS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    graph_digest: str
+    partition_digest: str
+    heads: _containers.RepeatedCompositeFieldContainer[Head]
+    def __init__(self, model: _Optional[str] = ..., graph_digest: _Optional[str] = ..., partition_digest: _Optional[str] = ..., heads: _Optional[_Iterable[_Union[Head, _Mapping]]] = ...) -> None: ...
+
+class Head(_message.Message):
+    __slots__ = ("runs",)
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    runs: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, runs: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class PrepareReply(_message.Message):
+    __slots__ = ("ready", "partition_digest")
+    READY_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ready: bool
+    partition_digest: str
+    def __init__(self, ready: bool = ..., partition_digest: _Optional[str] = ...) -> None: ...

@@ -49,6 +49,11 @@ class MidstreamStub(object):
                 request_serializer=midstream__wire_dot_v1_dot_midstream__pb2.DescribeRequest.SerializeToString,
                 response_deserializer=midstream__wire_dot_v1_dot_midstream__pb2.DescribeReply.FromString,
                 _registered_method=True)
+        self.Prepare = channel.unary_unary(
+                '/midstream.v1.Midstream/Prepare',
+                request_serializer=midstream__wire_dot_v1_dot_midstream__pb2.PrepareRequest.SerializeToString,
+                response_deserializer=midstream__wire_dot_v1_dot_midstream__pb2.PrepareReply.FromString,
+                _registered_method=True)
 
 
 class MidstreamServicer(object):
@@ -76,6 +81,15 @@ class MidstreamServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Prepare(self, request, context):
+        """Has the server cut its copy of a model at other places, beside the present ones, while it
+        goes on serving. Returns at once; asked again, it says how far that is. Once ready, a Hello
+        may name the new partition. Errors are gRPC statuses.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MidstreamServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -93,6 +107,11 @@ def add_MidstreamServicer_to_server(servicer, server):
                     servicer.Describe,
                     request_deserializer=midstream__wire_dot_v1_dot_midstream__pb2.DescribeRequest.FromString,
                     response_serializer=midstream__wire_dot_v1_dot_midstream__pb2.DescribeReply.SerializeToString,
+            ),
+            'Prepare': grpc.unary_unary_rpc_method_handler(
+                    servicer.Prepare,
+                    request_deserializer=midstream__wire_dot_v1_dot_midstream__pb2.PrepareRequest.FromString,
+                    response_serializer=midstream__wire_dot_v1_dot_midstream__pb2.PrepareReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -176,6 +195,33 @@ class Midstream(object):
             '/midstream.v1.Midstream/Describe',
             midstream__wire_dot_v1_dot_midstream__pb2.DescribeRequest.SerializeToString,
             midstream__wire_dot_v1_dot_midstream__pb2.DescribeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Prepare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/midstream.v1.Midstream/Prepare',
+            midstream__wire_dot_v1_dot_midstream__pb2.PrepareRequest.SerializeToString,
+            midstream__wire_dot_v1_dot_midstream__pb2.PrepareReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,92 @@
+"""One partition under a name, ready to run: what a request has to bring, and what it gets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+from midstream_partitioner.beside import Scratch
+from midstream_partitioner.chain import Chain
+from midstream_partitioner.partition import Partition
+from midstream_partitioner.profile import Profile
+from midstream_partitioner.transforms import expansion
+from midstream_wire.codecs import CODECS
+from midstream_wire.descriptions import (
+    CutDescription,
+    ModelDescription,
+    TransformDescription,
+)
+from midstream_wire.errors import ProtocolError, UsageError
+from midstream_wire.tensors import TensorSpec
+from midstream_wire.transfers import Incoming
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A partition under the name that edges ask for, ready to run."""
+
+    name: str
+    partition: Partition
+    chain: Chain = field(repr=False)
+    profile: Profile | None = None
+    #: Where the files of a partition made on request lie, for as long as they may be read.
+    scratch: Scratch | None = field(default=None, repr=False)
+    _returns: tuple[tuple[TensorSpec, ...], ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        count = len(self.partition.segments)
+        returns = tuple(map(self.partition.outputs_from, range(count)))
+        object.__setattr__(self, "_returns", returns)
+
+    def assemble(
+        self, first_segment: int, names: Sequence[str], *, transform: str = "", max_nbytes: int
+    ) -> Incoming:
+        """What a request for the segments from `first_segment` on has to bring.
+
+        `max_nbytes` bounds the decoded tensors, and what a transform makes of them.
+        """
+        last = len(self.partition.segments) - 1
+        if not 0 <= first_segment <= last:
+            raise ProtocolError(
+                f"first_segment must be 0 to {last} for {self.name!r} (not {first_segment}): "
+                "cut the same partition on both sides"
+            )
+        crossing = self.partition.crossing(first_segment)
+        try:
+            specs = self.partition.travelling(first_segment, transform)
+        except UsageError as error:
+            raise ProtocolError(str(error)) from None
+        if transform:
+            pairs = zip(crossing, specs, strict=True)
+            growth = max((expansion(*pair) for pair in pairs), default=1.0)
+            max_nbytes = int(max_nbytes / max(1.0, growth))
+        return Incoming(names, specs, max_nbytes=max_nbytes)
+
+    def returns(self, first_segment: int) -> tuple[TensorSpec, ...]:
+        """What a reply to such a request carries."""
+        return self._returns[first_segment]
+
+    def describe(self) -> ModelDescription:
+        """What an edge needs to know to cut its own copy alike."""
+        partition = self.partition
+        return ModelDescription(
+            name=self.name,
+            graph_digest=partition.graph_digest,
+            partition_digest=partition.digest,
+            cuts=tuple(
+                CutDescription(
+                    cut.id,
+                    cut.runs,
+                    partition.crossing(k),
+                    tuple(
+                        TransformDescription(name, partition.travelling(k, name))
+                        for name in partition.transforms_at(k)
+                    ),
+                )
+                for k, cut in enumerate(partition.cuts)
+            ),
+            codecs=CODECS,
+            profile=self.profile.to_json() if self.profile else "",
+        )

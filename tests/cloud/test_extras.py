@@ -1,0 +1,260 @@
+"""Partitions made on request: by digest, few, the idle ones first to go, never the first."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import grpc
+import numpy as np
+import pytest
+
+from midstream_cloud.extras import Extras
+from midstream_cloud.repository import Model, Repository
+from midstream_cloud.server import Settings, serving
+from midstream_partitioner.beside import Prepared
+from midstream_partitioner.partition import Partition
+from midstream_partitioner.recut import Runs, recut
+from midstream_wire.address import Address
+from midstream_wire.descriptions import Preparation, Readiness
+from midstream_wire.errors import CloudRefused
+from midstream_wire.frames import Code
+from midstream_wire.tensors import Array
+from midstream_wire.unary import read_readiness, write_preparation
+from midstream_wire.v1 import midstream_pb2 as pb
+from midstream_wire.v1.midstream_pb2_grpc import MidstreamStub
+
+if TYPE_CHECKING:
+    from tests.cloud.conftest import Client
+
+_PATIENCE_S = 30.0
+
+
+def cut_here(part: Partition, heads: Iterable[Runs]) -> Prepared:
+    return Prepared(recut(part, heads))
+
+
+def asked(model: Model, *heads: tuple[int, ...]) -> Preparation:
+    part = model.partition
+    return Preparation(model.name, part.graph_digest, part.digest, heads)
+
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def extras(clock: Clock) -> Iterable[Extras]:
+    made = Extras(2, cut=cut_here, clock=clock)
+    yield made
+    made.close()
+
+
+def make(extras: Extras, model: Model, *heads: tuple[int, ...]) -> str:
+    """Have it made; the digest."""
+    assert extras.prepare(model, asked(model, *heads)) == Readiness(False)
+    assert extras.wait(_PATIENCE_S)
+    readiness = extras.prepare(model, asked(model, *heads))
+    assert readiness.ready
+    return readiness.partition_digest
+
+
+def test_what_was_made_is_found_by_its_digest_and_answers_alike(
+    extras: Extras, model: Model, picture: dict[str, Array], whole: Array
+) -> None:
+    digest = make(extras, model, (0, 1), (0, 3))
+    assert digest == recut(model.partition, [(0, 1), (0, 3)]).digest
+    found = extras.find("small", digest)
+    assert found is not None
+    np.testing.assert_allclose(found.chain.run(picture, 0, 3)["y"], whole, rtol=1e-5)
+    assert extras.find("other", digest) is None
+    assert extras.find("small", model.partition.digest) is None
+
+
+def test_asking_again_and_for_what_is_there_makes_nothing(
+    extras: Extras, model: Model
+) -> None:
+    present = [cut.runs for cut in model.partition.cuts]
+    already = extras.prepare(model, asked(model, *present))
+    assert already == Readiness(True, model.partition.digest)
+    digest = make(extras, model, (0, 1))
+    assert extras.prepare(model, asked(model, (), (0, 1), (0, 6))) == Readiness(True, digest)
+
+
+def test_the_idle_one_used_longest_ago_goes_and_one_with_sessions_stays(
+    extras: Extras, model: Model, clock: Clock
+) -> None:
+    digests = []
+    for size in (1, 2):
+        digests.append(make(extras, model, (0, size)))
+        clock.now_s += 1.0
+    first = extras.find("small", digests[0])
+    assert first is not None
+    extras.enter(first)
+    make(extras, model, (0, 3))
+    assert extras.find("small", digests[0]) is first
+    assert extras.find("small", digests[1]) is None
+
+
+def test_where_sessions_use_all_that_may_be_held_another_is_refused(
+    extras: Extras, model: Model
+) -> None:
+    digests = [make(extras, model, (0, size)) for size in (1, 2)]
+    first, second = (extras.find("small", digest) for digest in digests)
+    assert first is not None
+    assert second is not None
+    extras.enter(first)
+    extras.enter(second)
+    with pytest.raises(CloudRefused, match="at most 2 partitions") as refused:
+        extras.prepare(model, asked(model, (0, 3)))
+    assert refused.value.code == Code.RESOURCE_EXHAUSTED
+    extras.leave(first)
+    make(extras, model, (0, 3))
+
+
+def test_what_goes_is_freed_at_once(extras: Extras, model: Model, clock: Clock) -> None:
+    found = extras.find("small", make(extras, model, (0, 1)))
+    assert found is not None
+    chain = weakref.ref(found.chain)
+    del found
+    for size in (2, 3):
+        clock.now_s += 1.0
+        make(extras, model, (0, size))
+    gc.collect()
+    assert chain() is None
+
+
+def test_one_is_made_at_a_time(model: Model) -> None:
+    going, released = threading.Event(), threading.Event()
+
+    def cut(part: Partition, heads: Iterable[Runs]) -> Prepared:
+        going.set()
+        assert released.wait(_PATIENCE_S)
+        return cut_here(part, heads)
+
+    extras = Extras(2, cut=cut)
+    assert not extras.prepare(model, asked(model, (0, 1))).ready
+    assert going.wait(_PATIENCE_S)
+    with pytest.raises(CloudRefused, match="one partition at a time"):
+        extras.prepare(model, asked(model, (0, 2)))
+    assert not extras.prepare(model, asked(model, (0, 1))).ready
+    released.set()
+    assert extras.wait(_PATIENCE_S)
+    extras.close()
+
+
+def test_what_cannot_be_cut_says_why_once_and_may_be_asked_for_again(
+    extras: Extras, model: Model
+) -> None:
+    for _ in range(2):
+        assert not extras.prepare(model, asked(model, (1, 2))).ready
+        assert extras.wait(_PATIENCE_S)
+        with pytest.raises(
+            CloudRefused, match="must hold every node it depends on"
+        ) as refused:
+            extras.prepare(model, asked(model, (1, 2)))
+        assert refused.value.code == Code.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("heads", [((0, 9),), ((2, 1),), ((0, 1 << 31),), ((1,),)])
+def test_heads_that_are_none_are_refused_before_anything_is_made(
+    extras: Extras, model: Model, heads: tuple[tuple[int, ...], ...]
+) -> None:
+    with pytest.raises(CloudRefused) as refused:
+        extras.prepare(model, asked(model, *heads))
+    assert refused.value.code == Code.INVALID_ARGUMENT
+
+
+def test_another_partition_than_the_one_served_is_refused(
+    extras: Extras, model: Model
+) -> None:
+    part = model.partition
+    for graph, digest in ((part.graph_digest, "other"), ("other", part.digest)):
+        with pytest.raises(CloudRefused, match="the same partition") as refused:
+            extras.prepare(model, Preparation("small", graph, digest, ((0, 1),)))
+        assert refused.value.code == Code.FAILED_PRECONDITION
+
+
+def test_nothing_is_made_where_the_operator_has_not_allowed_it(model: Model) -> None:
+    with pytest.raises(CloudRefused, match="--repartition") as refused:
+        Extras(0).prepare(model, asked(model, (0, 1)))
+    assert refused.value.code == Code.FAILED_PRECONDITION
+
+
+@pytest.fixture
+def willing(model: Model) -> Iterable[Address]:
+    """A server that cuts anew, in a process of its own."""
+    repository = Repository(repartition=1)
+    repository.hold(model)
+    with serving(repository) as address:
+        yield address
+
+
+def ask(address: Address, preparation: Preparation) -> Readiness:
+    """What the server says once it is done."""
+    with grpc.insecure_channel(address.target) as channel:
+        stub, message = MidstreamStub(channel), write_preparation(preparation)
+        until_s = time.monotonic() + _PATIENCE_S
+        while not (reply := stub.Prepare(message, timeout=_PATIENCE_S)).ready:
+            assert time.monotonic() < until_s
+        return read_readiness(reply)
+
+
+def test_a_session_begins_on_the_new_partition_while_another_goes_on_with_the_old(
+    willing: Address, model: Model, connect: Callable[..., Client]
+) -> None:
+    client = connect(willing)
+    old = client.talk()
+    readiness = ask(willing, asked(model, (0, 1), (0, 4)))
+    new = client.silent()
+    assert new.hello(readiness.partition_digest).WhichOneof("kind") == "welcome"
+    part = recut(model.partition, [(0, 1), (0, 4)])
+    assert part.digest == readiness.partition_digest
+    x = {"x": np.zeros((1, 3, 16, 16), np.float32)}
+    new.request(0, 0, x)
+    expected = model.chain.run(x, 0, 3)["y"]
+    np.testing.assert_allclose(client.output(new.reply()), expected, rtol=1e-5)
+    client.check(old, id=0)
+
+
+def test_preparing_needs_the_token_like_everything_else(model: Model) -> None:
+    repository = Repository(repartition=1)
+    repository.hold(model)
+    with (
+        serving(repository, settings=Settings(token="secret" * 6)) as address,
+        grpc.insecure_channel(address.target) as channel,
+        pytest.raises(grpc.RpcError) as refused,
+    ):
+        MidstreamStub(channel).Prepare(write_preparation(asked(model, (0, 1))), timeout=10)
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (pb.PrepareRequest(model="absent"), grpc.StatusCode.NOT_FOUND),
+        (pb.PrepareRequest(model="small"), grpc.StatusCode.FAILED_PRECONDITION),
+        (pb.PrepareRequest(heads=[pb.Head()] * 100), grpc.StatusCode.INVALID_ARGUMENT),
+    ],
+)
+def test_a_refusal_is_the_status_of_the_call(
+    willing: Address, message: pb.PrepareRequest, code: grpc.StatusCode
+) -> None:
+    with (
+        grpc.insecure_channel(willing.target) as channel,
+        pytest.raises(grpc.RpcError) as refused,
+    ):
+        MidstreamStub(channel).Prepare(message, timeout=10)
+    assert refused.value.code() is code
