@@ -71,6 +71,7 @@ class Proxy:
         self._downlink = Pipe(self.condition.downlink_bps, delay_s)
         self._passable = asyncio.Event()
         self._passable.set()
+        self._welcome = True
         self._listen()
         return self.address
 
@@ -99,8 +100,11 @@ class Proxy:
         self._uplink.pause()
         self._downlink.pause()
 
-    def reset_all(self) -> None:
-        """Break every connection with a reset on both sides; new ones are welcome."""
+    def reset_all(self, *, welcome: bool = True) -> None:
+        """Break every connection with a reset on both sides; new ones are welcome, or reset
+        as soon as they are accepted, until `restore`.
+        """
+        self._welcome = welcome
         for each in list(self._connections):
             each.abort()
 
@@ -109,7 +113,8 @@ class Proxy:
         self._stop_listening()
 
     def restore(self) -> None:
-        """End `black_hole` and `refuse`."""
+        """End `black_hole`, `refuse`, and `reset_all` without welcome."""
+        self._welcome = True
         if self._listener is None:
             self._listen()
         self._passable.set()
@@ -147,7 +152,8 @@ class Proxy:
             client, _ = listener.accept()
         except OSError:
             return  # gone again before it was accepted, or no descriptor left: keep listening
-        if len(self._connections) + len(self._opening) >= MAX_CONNECTIONS:
+        full = len(self._connections) + len(self._opening) >= MAX_CONNECTIONS
+        if full or not self._welcome:
             reset_on_close(client)
             client.close()
             return
