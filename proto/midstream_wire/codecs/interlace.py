@@ -19,6 +19,7 @@ what is not zero, in C order, a set bit for a negative number, filled up to whol
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -87,13 +88,17 @@ def _pass_words(
     values: Array, order: Array | None, sizes: list[int] | None, codes: list[Code]
 ) -> tuple[list[Array], list[Array]]:
     """(words, lengths) of one pass: those of each class, then of the escapes."""
+    if order is None or sizes is None:
+        return class_words(codes[:1], [values])
+    return class_words(codes[1:], np.split(values[order], np.cumsum(sizes)[:-1]))
+
+
+def class_words(
+    codes: Sequence[Code], classes: Sequence[Array]
+) -> tuple[list[Array], list[Array]]:
+    """(words, lengths) of the magnitudes in each class, then of the escapes of all."""
     words, lengths, beyond = [], [], []
-    runs = [(codes[0], values)]
-    if order is not None and sizes is not None:
-        runs = list(
-            zip(codes[1:], np.split(values[order], np.cumsum(sizes)[:-1]), strict=True)
-        )
-    for code, run in runs:
+    for code, run in zip(codes, classes, strict=True):
         numbers = _numbers_of(run, code)
         words.append(code.words[numbers])
         lengths.append(code.lengths[numbers])
@@ -146,9 +151,9 @@ def unpack_planes(body: memoryview, shape: tuple[int, int, int]) -> tuple[Array,
         if number:
             order, sizes = _by_class(_FINE[_sums(framed, number)], edges)
             found = np.empty(order.size, np.int32)
-            found[order] = _read_pass(reader, codes[1:], sizes)
+            found[order] = read_classes(reader, codes[1:], sizes)
         else:
-            found = _read_pass(reader, codes[:1], [int(np.prod(parts[0]))])
+            found = read_classes(reader, codes[:1], [int(np.prod(parts[0]))])
         start = 0
         for lattice, part in zip(lattices, parts, strict=True):
             count = int(np.prod(part))
@@ -173,8 +178,8 @@ def _parse_front(body: memoryview) -> tuple[int, list[Code], memoryview]:
     return edges, [code_of(*pairs[at : at + 2]) for at in range(0, len(pairs), 2)], body[end:]
 
 
-def _read_pass(reader: BitReader, codes: list[Code], sizes: list[int]) -> Array:
-    """The magnitudes of one pass, class after class."""
+def read_classes(reader: BitReader, codes: Sequence[Code], sizes: Sequence[int]) -> Array:
+    """What `class_words` wrote: magnitudes, class after class. Raises CodecError."""
     found = np.empty(sum(sizes), np.int32)
     places = []
     start = 0
