@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, final
 
 from midstream_lab.conditions import Condition
+from midstream_lab.emulation import Emulation
 from midstream_lab.processes import Process
 
 #: Loading and profiling a large network takes seconds on a small machine.
@@ -46,11 +47,20 @@ class EdgeSetting:
 
 
 @contextmanager
-def cloud_process(folder: Path, setting: CloudSetting) -> Iterator[str]:
+def cloud_process(
+    folder: Path,
+    setting: CloudSetting,
+    *,
+    listen: str = "127.0.0.1:0",
+    prefix: Sequence[str] = (),
+) -> Iterator[str]:
     """A cloud that serves the partition in `folder`; yields its address."""
-    flags = ["--listen", "127.0.0.1:0", "--threads", str(setting.threads)]
+    flags = ["--listen", listen, "--threads", str(setting.threads)]
     flags += ["--slowdown", str(setting.slowdown), "--json"]
-    with Process("cloud", "midstream", ["cloud", "serve", str(folder), *flags]) as cloud:
+    # Behind a prefix it is alone with the edge in namespaces that nobody else can reach.
+    flags += ["--insecure"] if prefix else []
+    arguments = ["cloud", "serve", str(folder), *flags]
+    with Process("cloud", "midstream", arguments, prefix=prefix) as cloud:
         yield cloud.document(START_S)["listening"]
 
 
@@ -96,3 +106,55 @@ def run_pairs(
                 trial = edge_trial(folder, near_end, edge)
             documents.append({"network": asdict(condition), **trial})
     return documents
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Drive:
+    """A run under a policy: who chooses, for how long, and when requests are sent.
+
+    `trace` is the uplink's trace as a file or a kind, for a policy that knows the future.
+    """
+
+    policy: str = "adaptive"
+    duration_s: float = 60.0
+    every_s: float | None = None
+    log: Path | None = None
+    trace: str | None = None
+
+    def flags(self) -> list[str]:
+        flags = ["--adaptive", "--policy", self.policy, "--duration", f"{self.duration_s}s"]
+        flags += ["--every", f"{self.every_s}s"] if self.every_s is not None else []
+        flags += ["--log", str(self.log)] if self.log is not None else []
+        if self.trace is not None:
+            flags += ["--trace", self.trace]
+        return [*flags, "--gate"]
+
+
+def run_policy(
+    folder: Path,
+    link: Emulation,
+    drive: Drive,
+    *,
+    cloud: CloudSetting,
+    edge: EdgeSetting,
+    say: Say,
+) -> dict[str, Any]:
+    """The document of one run under a policy over a link that is up.
+
+    The link's trace begins when the edge stands ready, so that every policy meets the same.
+    """
+    with cloud_process(
+        folder, cloud, listen=link.cloud_listen, prefix=link.cloud_prefix
+    ) as address:
+        say(f"{drive.policy} over {link.backend} for {drive.duration_s:g} s")
+        arguments = ["edge", "run", str(folder), "--server", link.reach(address)]
+        arguments += ["--insecure"] if link.edge_prefix else []
+        arguments += [*drive.flags(), *edge.flags(), "--json-line"]
+        with Process("edge", "midstream", arguments, prefix=link.edge_prefix) as process:
+            process.document(START_S)  # it is ready
+            link.begin()
+            origin_s = link.start_trace()
+            process.tell(repr(origin_s))
+            document = process.document(START_S + 2 * drive.duration_s)
+    return {**document, "trace_origin_s": origin_s, "emulation": link.describe()}

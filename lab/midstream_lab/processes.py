@@ -16,7 +16,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, final
 
@@ -30,9 +30,14 @@ STOP_S = 5.0
 
 @final
 class Process:
-    """A Python module run as a process of its own; a context manager that ends it."""
+    """A Python module run as a process of its own; a context manager that ends it.
 
-    def __init__(self, name: str, module: str, arguments: Sequence[str]) -> None:
+    `prefix` goes in front of the command line: what enters a network namespace, say.
+    """
+
+    def __init__(
+        self, name: str, module: str, arguments: Sequence[str], *, prefix: Sequence[str] = ()
+    ) -> None:
         self.name = name
         self._documents: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._complaints: deque[str] = deque(maxlen=20)
@@ -40,8 +45,8 @@ class Process:
             # A session of its own: Ctrl-C reaches the parent alone, which then stops the
             # others in order instead of all of them dying at once with a message each.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
-                stdin=subprocess.DEVNULL,
+                [*prefix, sys.executable, "-m", module, *arguments],
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -74,6 +79,13 @@ class Process:
             raise self._end()
         return document
 
+    def tell(self, line: str) -> None:
+        """Give it a line on its standard input; one that has ended says so by `document`."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+
     def _end(self) -> MidstreamError:
         """Why it ended without a document: its own words, and its own kind of failure."""
         said = " ".join(self._complaints).removeprefix("error: ") or "without a word"
@@ -98,9 +110,10 @@ class Process:
                 raise
         for reader in self._readers:
             reader.join(STOP_S)
-        for pipe in (self._process.stdout, self._process.stderr):
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe is not None:
-                pipe.close()
+                with suppress(BrokenPipeError):
+                    pipe.close()
         _living.discard(self)
 
     def __enter__(self) -> Process:

@@ -344,6 +344,7 @@ class Schema:
             "string": (str,),
             "integer": (int,),
             "number": (int, float),
+            "object": (dict,),
         }
         return isinstance(value, wanted.get(kind, ()))
 

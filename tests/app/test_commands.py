@@ -60,7 +60,12 @@ LINES = {
     ),
 }
 #: These have tests of their own.
-ELSEWHERE = {"midstream cloud serve", "midstream pair", "midstream demo"}
+ELSEWHERE = {
+    "midstream cloud serve",
+    "midstream pair",
+    "midstream pair --policy",
+    "midstream demo",
+}
 
 
 def test_the_page_on_documents_knows_every_command(schema: Schema) -> None:
@@ -98,6 +103,21 @@ def test_an_edge_whose_server_is_away_answers_and_says_so(command: Run) -> None:
     done = command("edge run tiny.onnx --server 127.0.0.1:1 --requests 3 --json")
     assert done.document["answered"] == 3
     assert done.err.startswith("running everything here: ")
+
+
+def test_a_pair_under_a_policy_follows_a_trace_and_leaves_nothing_behind(
+    start: Start, schema: Schema
+) -> None:
+    line = "pair digits --network 20Mbit:20ms --trace wifi:3 --policy oracle --backend proxy"
+    pair = start(f"{line} --duration 2s --every 100ms --edge-slowdown 4 --json")
+    out, err = pair.process.communicate(timeout=PATIENCE_S)
+    assert pair.process.returncode == 0, err
+    assert (pair.everyone(), pair.leftovers()) == ([], [])
+    found = json.loads(out)
+    schema.check(found, schema.documents["midstream pair --policy"])
+    assert found["requests"] == found["answered"] == 20
+    assert (found["lost"], found["duplicated"]) == (0, 0)
+    assert found["emulation"]["backend"] == "proxy"
 
 
 def test_a_pair_runs_every_strategy_and_leaves_nothing_behind(

@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from statistics import mean
 from types import FrameType
 from typing import Any, TextIO, final
+
+import numpy as np
 
 from midstream.cli import console
 from midstream.cli.driving import Driving
@@ -47,7 +50,7 @@ def run_adaptive(
     device = deployment.edge.device
     complete = deployment.chain.last == len(part.segments)
     menu = Menu.of(planner, complete=complete, policies=(driving.policy,))
-    chosen = policy(driving.policy, menu, link=link, device=device, curve=driving.curve)
+    chosen = policy(driving.policy, menu, link=link, device=device, curve=driving.begin())
     tally = Tally()
     view = View(
         f"{part.name} under {driving.policy}",
@@ -82,7 +85,7 @@ def run_adaptive(
     document = _document(session, deployment, pilot, tally, sent=sent, name=driving.policy)
     document |= {"link": link_document(link), "menu": [asdict(each) for each in menu.options]}
     if not quiet:
-        _print_summary(document, tally)
+        _print_summary(document)
     return document
 
 
@@ -108,6 +111,10 @@ class Tally:
         self.hedges += record.answer.hedged
         self.latencies_s.append(record.latency_s)
 
+    def quantile_s(self, share: float) -> float | None:
+        """The latency that so many answers stayed within; None without answers."""
+        return float(np.quantile(self.latencies_s, share)) if self.latencies_s else None
+
 
 def _document(
     session: EdgeSession,
@@ -129,6 +136,10 @@ def _document(
         "duplicated": tally.duplicated,
         "local": tally.local,
         "hedges": tally.hedges,
+        "mean_s": mean(tally.latencies_s) if tally.latencies_s else None,
+        "p50_s": tally.quantile_s(0.5),
+        "p95_s": tally.quantile_s(0.95),
+        "p99_s": tally.quantile_s(0.99),
         "switches": tally.switches,
         "reconnects": stats.reconnects,
         "uplink_nbytes": stats.uplink_nbytes,
@@ -140,16 +151,14 @@ def _document(
     }
 
 
-def _print_summary(document: dict[str, Any], tally: Tally) -> None:
-    ordered = sorted(tally.latencies_s)
-    if ordered:
-        p50, p99 = (ordered[int(share * (len(ordered) - 1))] for share in (0.5, 0.99))
+def _print_summary(document: dict[str, Any]) -> None:
+    if document["answered"]:
+        p50, p99 = (format_duration(document[name]) for name in ("p50_s", "p99_s"))
         console.say(
-            f"{document['answered']} of {document['requests']} answered, p50 "
-            f"{format_duration(p50)}, p99 {format_duration(p99)}; "
-            f"{document['hedges']} hedged, "
-            f"{document['local']} finished on the edge because the cloud failed, "
-            f"{document['switches']} switches, {document['reconnects']} reconnects"
+            f"{document['answered']} of {document['requests']} answered, p50 {p50}, "
+            f"p99 {p99}; {document['hedges']} hedged, {document['local']} finished on the "
+            f"edge because the cloud failed, {document['switches']} switches, "
+            f"{document['reconnects']} reconnects"
         )
 
 

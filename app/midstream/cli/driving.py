@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, final
 
 import typer
 
+from midstream.cli import console
 from midstream.cli.options import Command, with_flags
 from midstream_edge.drive import Schedule
 from midstream_edge.policies.oracle import Curve
 from midstream_edge.policies.registry import POLICIES
-from midstream_lab.traces import open_trace
+from midstream_lab.traces import Trace, open_trace
 from midstream_partitioner.units import parse_duration
 from midstream_wire.address import Address, parse_address
 from midstream_wire.errors import UsageError
@@ -47,6 +49,15 @@ _FLAGS: dict[str, Any] = {
         float | None,
         typer.Option("--trace-origin", help="When the trace began, in monotonic seconds."),
     ],
+    "gate": Annotated[
+        bool,
+        typer.Option(
+            "--gate",
+            hidden=True,
+            help="Say when everything stands ready, and begin when standard input says at "
+            "which monotonic second the trace began.",
+        ),
+    ],
 }
 
 
@@ -60,7 +71,19 @@ class Driving:
     duration_s: float | None = None
     log: Path | None = None
     metrics: Address | None = None
-    curve: Curve | None = None
+    trace: Trace | None = None
+    origin_s: float | None = None
+    gate: bool = False
+
+    def begin(self) -> Curve | None:
+        """Wait at the gate, if there is one; what the policy may know of the future."""
+        origin_s = self.origin_s
+        if self.gate:
+            console.print_json_line({"ready": True})
+            origin_s = _moment(sys.stdin.readline())
+        if self.trace is None or origin_s is None:
+            return None
+        return Curve(self.trace.times_s, self.trace.rates_bps, origin_s)
 
     def schedule(self, requests: int) -> Schedule:
         """`requests` of them, or as many as the duration has room for."""
@@ -84,6 +107,7 @@ def _driving(
     metrics: str | None,
     trace: str | None,
     trace_origin: float | None,
+    gate: bool,
 ) -> Driving | None:
     if not adaptive:
         given = {
@@ -104,7 +128,9 @@ def _driving(
         duration_s=_seconds(duration, "--duration"),
         log=log,
         metrics=None if metrics is None else parse_address(metrics),
-        curve=_curve(trace, trace_origin),
+        trace=_trace(trace, known=gate or trace_origin is not None),
+        origin_s=trace_origin,
+        gate=gate,
     )
 
 
@@ -117,10 +143,19 @@ def _seconds(text: str | None, flag: str) -> float | None:
     return seconds
 
 
-def _curve(trace: str | None, origin_s: float | None) -> Curve | None:
-    if trace is None:
+def _trace(text: str | None, *, known: bool) -> Trace | None:
+    if text is None:
         return None
-    if origin_s is None:
+    if not known:
         raise UsageError("--trace needs --trace-origin: when the emulated link began with it")
-    true = open_trace(trace)
-    return Curve(true.times_s, true.rates_bps, origin_s)
+    return open_trace(text)
+
+
+def _moment(line: str) -> float:
+    try:
+        return float(line)
+    except ValueError:
+        raise UsageError(
+            "--gate reads the monotonic second at which the trace began "
+            f"(not {line.strip()[:80]!r})"
+        ) from None

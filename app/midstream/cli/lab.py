@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -35,14 +35,16 @@ from midstream.sources import (
     open_partition,
 )
 from midstream_lab import proxy
-from midstream_lab.conditions import condition
+from midstream_lab.conditions import Condition, condition
 from midstream_lab.draw import check_picture, draw_outcomes, network_title
-from midstream_lab.pair import CloudSetting, EdgeSetting, run_pair
+from midstream_lab.emulation import Backend, LinkSpec, emulate
+from midstream_lab.pair import CloudSetting, Drive, EdgeSetting, run_pair, run_policy
+from midstream_lab.traces import open_trace
 from midstream_lab.verify import Verification, verify_cuts, verify_partition
 from midstream_partitioner.artefact import SUFFIX, is_partition, save_partition
 from midstream_partitioner.cuts import position_cuts
 from midstream_partitioner.feed import Feed
-from midstream_partitioner.units import format_nbytes
+from midstream_partitioner.units import format_duration, format_nbytes, parse_duration
 from midstream_wire.errors import MidstreamError, UsageError
 
 
@@ -90,13 +92,33 @@ def pair(
     input: Input = None,
     seed: Seed = 0,
     threads: Threads = 1,
+    policy: Annotated[
+        str | None,
+        typer.Option(help="Have a policy choose for every request, such as adaptive."),
+    ] = None,
+    trace: Annotated[
+        str | None,
+        typer.Option(help="The uplink follows a trace (a file, or a kind such as lte:7)."),
+    ] = None,
+    duration: Annotated[str, typer.Option(help="With a policy: for how long.")] = "30s",
+    every: Annotated[
+        str | None, typer.Option(help="With a policy: a request every 200ms.")
+    ] = None,
+    backend: Annotated[
+        str, typer.Option(help="With a policy: auto, tun, kernel or proxy emulates the link.")
+    ] = "auto",
+    log: Annotated[
+        Path | None, typer.Option(help="With a policy: a JSON line for every request.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Start cloud, emulated link and edge as three processes and run requests through them.
 
     Edge-only, cloud-only with the raw and the compressed input, and the best cut are run in
     turn; predicted and measured times stand side by side, and every answer is checked against
-    the unsplit network. Everything is torn down at the end, also when interrupted.
+    the unsplit network. With --policy or --trace, a policy chooses for every request instead,
+    over an emulated link with real TCP where that can be had. Everything is torn down at the
+    end, also when interrupted.
     """
     where = condition(network)
     flags = ["--objective", objective]
@@ -111,6 +133,20 @@ def pair(
     for flag, bound in bounds.items():
         flags += [flag, str(bound)] if bound is not None else []
     edge = EdgeSetting(threads, edge_slowdown, requests, input, seed, tuple(flags))
+    if policy is not None or trace is not None:
+        document = _follow(
+            model, feed, where, backend,
+            edge=edge, cloud=CloudSetting(threads, cloud_slowdown),
+            drive=Drive(
+                policy or "adaptive", parse_duration(duration),
+                parse_duration(every) if every is not None else None, log, trace,
+            ),
+        )  # fmt: skip
+        if json:
+            console.print_json(document)
+        else:
+            _print_followed(document)
+        return
     with partition_folder(model, feed) as folder:
         document = run_pair(
             folder,
@@ -125,6 +161,42 @@ def pair(
     emulated = f"edge emulated {edge_slowdown:g}x slower" if edge_slowdown > 1 else "edge real"
     console.show(outcome_table(document, f"{document['model']}, {where}, {emulated}"))
     console.say(verdict(document))
+
+
+def _follow(
+    model: str,
+    feed: Feed | None,
+    where: Condition,
+    backend: str,
+    *,
+    cloud: CloudSetting,
+    edge: EdgeSetting,
+    drive: Drive,
+) -> dict[str, Any]:
+    """A run under a policy; the trace, where there is one, stands in for the uplink's rate."""
+    spec = LinkSpec.of(where)
+    if drive.trace is not None:
+        spec = replace(spec, uplink=open_trace(drive.trace))
+    with ExitStack() as stack:
+        folder = stack.enter_context(partition_folder(model, feed))
+        _tell("setting the link up and measuring it")
+        link = stack.enter_context(emulate(spec, backend=cast(Backend, backend)))
+        for better, why in link.passed_over.items():
+            _tell(f"the link is emulated by {link.backend}, not {better}: {why}")
+        return run_policy(folder, link, drive, cloud=cloud, edge=edge, say=_tell)
+
+
+def _print_followed(document: dict[str, Any]) -> None:
+    validity = document["emulation"]["validity"]
+    console.say(
+        f"{document['model']} under {document['policy']} over {validity['backend']}: "
+        f"{document['answered']} of {document['requests']} answered, p50 "
+        f"{format_duration(document['p50_s'])}, p99 {format_duration(document['p99_s'])}; "
+        f"{document['hedges']} hedged, {document['switches']} switches, "
+        f"{document['probe_share']:.1%} of the traffic were probes"
+    )
+    if not validity["valid"]:
+        console.say(f"the emulation is void: {'; '.join(validity['why'])}", style="bold")
 
 
 def link(

@@ -144,7 +144,10 @@ _PLANNING_FLAGS: dict[str, Any] = {
         _Text, typer.Option("--max-edge-memory", help="Most weights on the edge: 64MiB.")
     ],
 }
-_DEFAULTS = {"objective": "latency", "private": False, "min_depth": 0, "lossless": False}
+_DEFAULTS = {
+    "objective": "latency", "private": False, "min_depth": 0, "lossless": False,
+    "adaptive": False, "gate": False,
+}  # fmt: skip
 
 
 @final
