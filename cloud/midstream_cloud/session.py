@@ -94,7 +94,7 @@ class Session:
         self._draining: Status | None = None
         self._highest_id = -1
         self._arriving: dict[int, _Arriving] = {}
-        self._waiting: dict[int, Future[Answer]] = {}  # for their tail
+        self._waiting: dict[int, tuple[Future[Answer], Job]] = {}  # for their tail
         self._replying: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -242,7 +242,7 @@ class Session:
         except MidstreamError as error:
             await self._fail(id, status_of(error))
             return
-        self._waiting[id] = future
+        self._waiting[id] = future, job
         # No task waits for the tail: each step of one costs as much as all checks together
         # when the tail has just swept the caches.
         loop = asyncio.get_running_loop()
@@ -250,7 +250,7 @@ class Session:
 
     def _finished(self, id: int, future: Future[Answer]) -> None:
         """A tail has run, or failed; unless nobody wants it any more, say so."""
-        if self._waiting.get(id) is not future:
+        if id not in self._waiting or self._waiting[id][0] is not future:
             return
         del self._waiting[id]
         task = asyncio.create_task(self._reply(_frames_of(id, future)))
@@ -270,8 +270,10 @@ class Session:
     def _cancel(self, id: int) -> None:
         """Drop a request. A reply that is being sent goes on: half of it is out."""
         self._arriving.pop(id, None)
-        if (future := self._waiting.pop(id, None)) is not None:
-            future.cancel()
+        if (waiting := self._waiting.pop(id, None)) is not None:
+            future, job = waiting
+            if not future.cancel():
+                job.stop.tell()
         self._note_idle()
 
     async def _pong(self, ping: Ping, arrived_s: float) -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 from midstream_cloud.models import Model
@@ -47,7 +47,7 @@ class Job:
 
     Clock readings: `received_s` when the last piece had arrived, `decoded_s` when the tensors
     stood ready, `deadline_s` from when on nobody waits for the answer. `transform` names what
-    the tensors went through, and have to go back.
+    the tensors went through, and have to go back. `stop` ends the run when it is told.
     """
 
     model: Model
@@ -57,6 +57,7 @@ class Job:
     decoded_s: float
     deadline_s: float | None = None
     transform: str = ""
+    stop: Stop = field(default_factory=Stop)
 
     @property
     def kind(self) -> tuple[str, int, str]:
@@ -97,7 +98,8 @@ class Tails:
         self._estimates_s: dict[tuple[str, int, str], float] = {}
 
     def submit(self, job: Job) -> Future[Answer]:
-        """Queue a job. Cancelling the future drops it unless it runs already.
+        """Queue a job. Cancelling the future drops it unless it runs already; telling its
+        `stop` ends it within a node of the network, with CANCELLED.
 
         `CloudRefused`, here or from the future: RESOURCE_EXHAUSTED when the queue is full,
         DEADLINE_EXCEEDED as soon as it is clear that the answer would come too late.
@@ -142,7 +144,12 @@ class Tails:
         tensors = job.restored()
         restored_s = self._clock()
         last = len(job.model.partition.segments)
-        made = job.model.chain.run(tensors, job.first_segment, last)
+        try:
+            made = job.model.chain.run(tensors, job.first_segment, last, stop=job.stop)
+        except Stopped:
+            raise CloudRefused(
+                Code.CANCELLED, "nobody waits for the answer any more"
+            ) from None
         ran_s = self._clock()
         names = [spec.name for spec in job.model.returns(job.first_segment)]
         payloads = {name: _encode(made[name]) for name in names}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import cast
 
@@ -14,6 +14,7 @@ from midstream_cloud.repository import Model
 from midstream_cloud.tails import Answer, Job, Tails
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.partition import Partition
+from midstream_partitioner.runtime import Stop
 from midstream_wire.codecs import decode
 from midstream_wire.errors import CloudRefused
 from midstream_wire.frames import Code
@@ -31,7 +32,9 @@ class Gate:
         self.let = threading.Semaphore(0)
         self.ran = 0
 
-    def run(self, state: Mapping[str, Array], first: int, last: int) -> dict[str, Array]:
+    def run(
+        self, state: Mapping[str, Array], first: int, last: int, *, stop: Stop
+    ) -> dict[str, Array]:
         self.begun.release()
         assert self.let.acquire(timeout=_PATIENCE_S)
         self.ran += 1
@@ -180,3 +183,15 @@ def test_large_outputs_are_compressed_where_it_is_worth_it(
     assert sizes["zeros"] < 1 << 16
     assert 1 << 20 < sizes["noise"] < (1 << 20) + 200
     assert 1000 < sizes["few"] < 1100
+
+
+def test_a_tail_that_runs_is_ended_when_nobody_wants_it(
+    model: Model, crossing: Callable[[int], dict[str, Array]]
+) -> None:
+    slow = Model("slow", model.partition, model.chain.at_speed(1e6))
+    tails = Tails(workers=1)
+    job = Job(slow, 1, crossing(1), 0.0, 0.0)
+    future = tails.submit(job)
+    job.stop.tell()  # before it runs, or in its emulated slowness
+    assert _refusal(future) == Code.CANCELLED
+    tails.close()
