@@ -90,6 +90,10 @@ class Repository:
         """
         return self._extras.prepare(self._named(asked.model), asked)
 
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until nothing is being cut anew; whether that came about in time."""
+        return self._extras.wait(timeout_s)
+
     def enter(self, model: Model) -> None:
         """A session of `model`, as found, begins: it is kept until the session has left."""
         self._extras.enter(model)

@@ -6,14 +6,14 @@ Decisions are `requests.Request.advance`'s, made under one lock; this carries th
 from __future__ import annotations
 
 import functools
-import itertools
 import threading
 import time
+import weakref
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import suppress
-from typing import final
+from typing import ParamSpec, final
 
 from midstream_edge.answers import AHEAD, CLOUD, EDGE, FALLBACK, Answer, Stats, Where
 from midstream_edge.channel import Dial, Stream
@@ -25,7 +25,7 @@ from midstream_edge.pilot import Director
 from midstream_edge.policies.values import Evidence, LinkState, Situation, Transfer
 from midstream_edge.requests import Action, Event, Request, Stage
 from midstream_edge.uplink import Uplink
-from midstream_edge.worker import HEAD, REST, Alarms, Worker
+from midstream_edge.worker import HEAD, REST, Crew
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.crossing import transform_crossing
 from midstream_partitioner.runtime import Stopped
@@ -52,8 +52,14 @@ _COUNTS: dict[Where, str] = {
     AHEAD: "ahead",
 }
 
+_P = ParamSpec("_P")
+
 #: How long closing may wait for each of the session's threads.
 CLOSE_S = 1.0
+
+
+class Retired(Exception):
+    """Another engine takes the requests of this session now."""
 
 
 @final
@@ -61,7 +67,7 @@ class Engine:
     """Requests under way, from submission to the one answer that each of them gets.
 
     `director` is asked once per request, when its head begins. `connection` is None for an
-    edge on its own.
+    edge on its own. Engines of one session, over different partitions, share a `crew`.
     """
 
     def __init__(
@@ -71,10 +77,11 @@ class Engine:
         director: Director,
         pace: LocalPace,
         max_in_flight: int,
+        crew: Crew,
     ) -> None:
         self.director = director
         self.connection: Connection | None = None
-        self._chain = chain
+        self.chain = chain
         self._partition = chain.partition
         self._outputs_from = functools.cache(chain.partition.outputs_from)
         self._segment_count = len(chain.partition.segments)
@@ -83,19 +90,23 @@ class Engine:
         self._uplink = Uplink()
         self._uplink_of: Stream | None = None
         self._max_in_flight = max_in_flight
-        self._ids = itertools.count(1)
+        self._ids = crew.ids
         self._jobs: dict[int, Job] = {}
         self._counts: Counter[str] = Counter()  # by the names in `Stats`
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._closed = False
-        self._worker = Worker()
-        self._alarms = Alarms()
+        self._retired = False
+        self._worker = crew.worker
+        self._alarms = crew.alarms
 
     def connect(self, dial: Dial, hello: Hello) -> Connection:
         """Begin to use a server."""
         self.connection = Connection(
-            dial, hello, on_frame=self._receive, on_down=self._fail_all
+            dial,
+            hello,
+            on_frame=_weakly(self._receive),
+            on_down=_weakly(self._fail_all),
         )
         return self.connection
 
@@ -139,8 +150,19 @@ class Engine:
         with self._lock:
             return Stats(**self._counts, reconnects=max(0, welcomes - 1))
 
+    def retire(self) -> None:
+        """Take no more requests: whoever asks, or waits for room, is told `Retired`."""
+        with self._lock:
+            self._retired = True
+            self._changed.notify_all()
+
+    def wait_idle(self) -> None:
+        """Wait until nothing is under way any more."""
+        with self._lock:
+            self._changed.wait_for(lambda: not self._jobs)
+
     def close(self) -> None:
-        """Cancel what is under way and end the threads, within a few times `CLOSE_S`."""
+        """Cancel what is under way and leave the server, within `CLOSE_S` or little more."""
         with self._lock:
             self._closed = True
             jobs = sorted(self._jobs.values(), key=lambda job: job.id)
@@ -149,8 +171,6 @@ class Engine:
             self._move(job, Event.ABANDONED, CancelledError("the session was closed"))
         if self.connection is not None:
             self.connection.close(CLOSE_S)
-        self._alarms.close(CLOSE_S)
-        self._worker.close(CLOSE_S)
 
     def _most_in_flight(self) -> int:
         welcome = None if self.connection is None else self.connection.welcome
@@ -160,10 +180,12 @@ class Engine:
     def _admit(self, inputs: Mapping[str, Array], deadline_s: float | None) -> Job:
         """A new request, once there is room for it. The caller holds the lock."""
         self._changed.wait_for(
-            lambda: self._closed or len(self._jobs) < self._most_in_flight()
+            lambda: self._closed or self._retired or len(self._jobs) < self._most_in_flight()
         )
         if self._closed:
             raise UsageError("a request needs an open session, but this one is closed")
+        if self._retired:
+            raise Retired
         request = Request(next(self._ids), self._complete)
         job = Job(request, dict(inputs), deadline_s=deadline_s)
         self._jobs[job.id] = job
@@ -181,7 +203,7 @@ class Engine:
         job.k = self._segment_count if self.connection is None else choice.k
         try:
             assert job.state is not None
-            job.state = state = self._chain.run(job.state, 0, job.k)
+            job.state = state = self.chain.run(job.state, 0, job.k)
         except Exception as error:  # whatever it is, whoever waits for the answer must know
             self._move(job, Event.ABANDONED, error)
             return
@@ -238,7 +260,7 @@ class Engine:
             return
         if self._move(job, Event.CROSSED) is not Action.SEND:
             return
-        self._alarms.at(job.late_s, functools.partial(self._give_up, job.id))
+        self._alarms.at(job.late_s, functools.partial(_weakly(self._give_up), job.id))
         job.message_nbytes = self._line(stream).message_nbytes
         stream.send(self._guard(job))
         if connection.stream is not stream:
@@ -248,7 +270,7 @@ class Engine:
         assert job.choice is not None
         hedge_after_s = 0.0 if job.learning else job.choice.hedge_after_s
         if hedge_after_s is not None:
-            hedge = functools.partial(self._hedge, job.id)
+            hedge = functools.partial(_weakly(self._hedge), job.id)
             if hedge_after_s > 0:
                 self._alarms.at(job.asked_s + hedge_after_s, hedge)
             else:
@@ -258,9 +280,7 @@ class Engine:
         """What travels of the activation, which itself is kept for the local rest."""
         assert job.state is not None
         began_s = time.monotonic()
-        job.codec, job.travelling = transform_crossing(
-            self._chain, job.k, job.codec, job.state
-        )
+        job.codec, job.travelling = transform_crossing(self.chain, job.k, job.codec, job.state)
         job.encode_s = time.monotonic() - began_s
 
     def _late_at(self, job: Job) -> tuple[float, bool]:
@@ -286,7 +306,7 @@ class Engine:
                 if state is None or (job.request.stage is Stage.DONE and not job.learning):
                     return
                 started_s = time.monotonic()
-                state = self._chain.run(state, segment, segment + 1, stop=stop)
+                state = self.chain.run(state, segment, segment + 1, stop=stop)
                 self._pace = self._pace.observe(segment, time.monotonic() - started_s)
         except Stopped:  # the cloud was first
             return
@@ -308,7 +328,7 @@ class Engine:
     def _guard(self, job: Job) -> Iterator[ClientFrame]:
         """The request's frames; what goes wrong in encoding fails the request alone."""
         try:
-            for frame in job.frames(self._chain.slowdown):
+            for frame in job.frames(self.chain.slowdown):
                 self._hand(job, frame)
                 yield frame
         except MidstreamError as error:
@@ -512,7 +532,7 @@ class Engine:
 
     def _explain(self, error: MidstreamError) -> MidstreamError:
         text = (
-            f"{error}; this edge holds {self._chain.last} of {self._segment_count} segments "
+            f"{error}; this edge holds {self.chain.last} of {self._segment_count} segments "
             "and cannot finish alone"
         )
         if isinstance(error, CloudRefused):
@@ -533,6 +553,18 @@ class Engine:
             self._counts[outcome] += 1
             self._counts["uplink_nbytes"] += job.payload_nbytes
             self._counts["downlink_nbytes"] += job.reply_nbytes
+
+
+def _weakly(method: Callable[_P, None]) -> Callable[_P, None]:
+    """`method` for callers that may outlast its engine, and must not keep its chain alive."""
+    reference = weakref.WeakMethod(method)
+
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        found = reference()
+        if found is not None:
+            found(*args, **kwargs)
+
+    return call
 
 
 def _late_error(what: str) -> DeadlineExceeded:

@@ -15,11 +15,13 @@ from midstream_edge.answers import Answer, Stats
 from midstream_edge.channel import CONNECT_S, Dial
 from midstream_edge.describe import describe
 from midstream_edge.engine import Engine
+from midstream_edge.generations import Generations
 from midstream_edge.pace import LocalPace
 from midstream_edge.pilot import Choice, Pilot, Steady
 from midstream_edge.policies.values import LinkState, Option, Policy
 from midstream_edge.probe import measure_link
 from midstream_edge.verdicts import is_settled
+from midstream_edge.worker import Crew
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.crossing import full_id, parse_codec
 from midstream_partitioner.link import Link
@@ -80,7 +82,6 @@ class EdgeSession:
         `server` is an address, spoken to with `credentials` (None: plaintext, on loopback only
         unless `insecure`) and the bearer `token`; or a `Dial` that says all of that.
         """
-        self.chain = chain
         _check_setting(chain, alone=server is None)
         if not timeout_s > 0 or max_in_flight < 1:
             raise UsageError(
@@ -91,14 +92,23 @@ class EdgeSession:
             server = Dial.of(server, credentials=credentials, token=token, insecure=insecure)
         self._dial = server
         self._timeout_s = timeout_s
-        self._engine = Engine(
-            chain,
-            director=self._steady(*plan),
-            pace=LocalPace(len(chain.partition.segments), dict(local_rest_s or {})),
-            max_in_flight=max_in_flight,
+        self._model = model or chain.partition.name
+        self._max_in_flight = max_in_flight
+        self._crew = Crew()
+        self._generations = Generations(
+            self._make_engine(chain, plan, local_rest_s or {}), self._crew
         )
         if server is not None:
-            self._connect(server, model or chain.partition.name)
+            self._connect(server)
+
+    @property
+    def chain(self) -> Chain:
+        """The segments that new requests run."""
+        return self._engine.chain
+
+    @property
+    def _engine(self) -> Engine:
+        return self._generations.present
 
     def submit(
         self, inputs: Mapping[str, Array], *, deadline_s: float | None = None
@@ -110,11 +120,11 @@ class EdgeSession:
         Callbacks of the future run on the session's threads: they must be quick, and must not
         submit.
         """
-        return self._engine.submit(inputs, deadline_s=_moment(deadline_s))
+        return self._generations.submit(inputs, deadline_s=_moment(deadline_s))
 
     def infer(self, inputs: Mapping[str, Array], *, deadline_s: float | None = None) -> Answer:
         """One request from begin to end; raises what went wrong."""
-        return self._engine.infer(inputs, deadline_s=_moment(deadline_s))
+        return self._generations.infer(inputs, deadline_s=_moment(deadline_s))
 
     @property
     def plan(self) -> tuple[int, str]:
@@ -130,7 +140,8 @@ class EdgeSession:
             if not timeout_s > 0:
                 raise UsageError(f"timeout_s must be more than 0 (not {timeout_s!r})")
             self._timeout_s = timeout_s
-        self._engine.director = self._steady(k, codec)
+        engine = self._engine
+        engine.director = self._steady(engine.chain, k, codec)
 
     def follow(self, policy: Policy, options: Sequence[Option]) -> Pilot:
         """Have `policy` choose among `options` for every request, from the next head on.
@@ -138,11 +149,47 @@ class EdgeSession:
         What the session measures is told to the policy; the pilot holds what it knows. Raises
         `UsageError` for an option that this edge cannot run.
         """
+        engine = self._engine
         for option in options:
-            self._check_plan(option.k, option.codec)
+            _check_plan(engine.chain, option.k, option.codec)
         pilot = Pilot(policy, options, timeout_s=self._timeout_s)
-        self._engine.director = pilot
+        engine.director = pilot
         return pilot
+
+    def swap(
+        self,
+        chain: Chain,
+        *,
+        plan: tuple[int, str],
+        local_rest_s: Mapping[int, float] | None = None,
+    ) -> None:
+        """Go over to another partition of the same network, between two requests.
+
+        `chain` and `plan` are as for a new session. The server is asked first, and has to hold
+        the partition already (`preparation`); where it refuses, nothing changes and
+        `CloudRefused` is raised. While there is no connection, requests go over at once, to
+        run here. Those under way are finished as they began; what was held for them is freed
+        once the last one is answered. Raises `UsageError` for the chain of another network,
+        and for a plan that it cannot run.
+        """
+        _check_setting(chain, alone=self._dial is None)
+        if chain.partition.graph_digest != self.chain.partition.graph_digest:
+            raise UsageError(
+                f"a session may go over to another partition of {self._model} only (not of "
+                f"{chain.partition.name}): open another session"
+            )
+        engine = self._make_engine(chain, plan, local_rest_s or {})
+        try:
+            if self._dial is not None:
+                self._greet(engine, self._dial)
+            self._generations.swap(engine)
+        except BaseException:
+            engine.close()
+            raise
+
+    def wait_swapped(self, timeout_s: float) -> bool:
+        """Wait until what was held for requests before the last swap is freed."""
+        return self._generations.wait_swapped(timeout_s)
 
     @property
     def link_state(self) -> LinkState:
@@ -162,7 +209,7 @@ class EdgeSession:
     @property
     def stats(self) -> Stats:
         """Counts up to now."""
-        return self._engine.stats
+        return self._generations.stats
 
     def measure_link(self) -> Link:
         """Measure the link to the server; best while no request is under way.
@@ -184,7 +231,7 @@ class EdgeSession:
 
     def close(self) -> None:
         """End the session within a few seconds; requests under way are cancelled."""
-        self._engine.close()
+        self._generations.close()
 
     def __enter__(self) -> EdgeSession:
         return self
@@ -197,10 +244,20 @@ class EdgeSession:
     ) -> None:
         self.close()
 
-    def _connect(self, dial: Dial, model: str) -> None:
-        partition = self.chain.partition
+    def _make_engine(
+        self, chain: Chain, plan: tuple[int, str], local_rest_s: Mapping[int, float]
+    ) -> Engine:
+        return Engine(
+            chain,
+            director=self._steady(chain, *plan),
+            pace=LocalPace(len(chain.partition.segments), dict(local_rest_s)),
+            max_in_flight=self._max_in_flight,
+            crew=self._crew,
+        )
+
+    def _connect(self, dial: Dial) -> None:
         try:
-            connection = self._engine.connect(dial, Hello(model, partition.digest, CLIENT))
+            connection = self._engine.connect(dial, self._hello(self.chain))
             error = connection.wait(CONNECT_S)
         except BaseException:  # Ctrl-C while waiting
             self.close()
@@ -209,19 +266,31 @@ class EdgeSession:
             self.close()
             raise error
 
-    def _steady(self, k: int, codec: str) -> Steady:
-        return Steady(Choice(*self._check_plan(k, codec), timeout_s=self._timeout_s))
+    def _greet(self, engine: Engine, dial: Dial) -> None:
+        """Have the server welcome `engine`; without a link, it goes on trying by itself."""
+        old = self._engine.connection
+        connection = engine.connect(dial, self._hello(engine.chain))
+        error = connection.wait(CONNECT_S) if old is not None and old.stream else None
+        if error is not None and is_settled(error):
+            raise error
 
-    def _check_plan(self, k: int, codec: str) -> tuple[int, str]:
-        if not 0 <= k <= self.chain.last:
-            raise UsageError(
-                f"a plan may run 0 to {self.chain.last} segments on this edge (not {k}): "
-                "plan again for what it holds"
-            )
-        transform, _ = parse_codec(codec)
-        if transform:
-            self.chain.transform(k, transform).compile_encoders()
-        return k, full_id(codec)
+    def _hello(self, chain: Chain) -> Hello:
+        return Hello(self._model, chain.partition.digest, CLIENT)
+
+    def _steady(self, chain: Chain, k: int, codec: str) -> Steady:
+        return Steady(Choice(*_check_plan(chain, k, codec), timeout_s=self._timeout_s))
+
+
+def _check_plan(chain: Chain, k: int, codec: str) -> tuple[int, str]:
+    if not 0 <= k <= chain.last:
+        raise UsageError(
+            f"a plan may run 0 to {chain.last} segments on this edge (not {k}): "
+            "plan again for what it holds"
+        )
+    transform, _ = parse_codec(codec)
+    if transform:
+        chain.transform(k, transform).compile_encoders()
+    return k, full_id(codec)
 
 
 def _moment(deadline_s: float | None) -> float | None:

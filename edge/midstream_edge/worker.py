@@ -104,3 +104,18 @@ class Alarms:
                     return heapq.heappop(self._due)[-1]
                 self._changed.wait(self._due[0][0] - now_s if self._due else None)
             return None
+
+
+@final
+class Crew:
+    """The threads of a session, and the numbers of its requests, which ascend for ever."""
+
+    def __init__(self) -> None:
+        self.worker = Worker()
+        self.alarms = Alarms()
+        self.ids = itertools.count(1)
+
+    def close(self, timeout_s: float) -> None:
+        """End both threads, waiting up to `timeout_s` for each."""
+        self.alarms.close(timeout_s)
+        self.worker.close(timeout_s)
