@@ -1,0 +1,323 @@
+"""What runs leave behind: a row per request, the facts of the run, files of both.
+
+One finished run is one file, written whole or not at all. All rows of an experiment together
+are a table in CSV, which everything reads.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Annotated, Any, Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from midstream_wire.errors import MidstreamError, UsageError
+
+Kind = Literal["number", "integer", "word", "flag"]
+
+FORMAT = 1
+_CONFIG = ConfigDict(extra="forbid")
+_DTYPES: Mapping[Kind, Any] = {
+    "number": np.float64, "integer": np.int64, "word": np.str_, "flag": np.bool_,
+}  # fmt: skip
+#: What stands for a value that is not there.
+_MISSING: Mapping[Kind, Any] = {"number": math.nan, "integer": 0, "word": "", "flag": False}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the table of requests."""
+
+    name: str
+    kind: Kind
+    meaning: str
+
+
+#: A row per request, in the order of submission.
+COLUMNS: tuple[Column, ...] = (
+    Column("at_s", "number", "when it was submitted, from the run's start"),
+    Column("trace_s", "number", "the same on the trace's own clock"),
+    Column("latency_s", "number", "from submission to answer; empty where there was none"),
+    Column("where", "word", "cloud, edge, edge-after-cloud-failed, edge-before-cloud"),
+    Column("hedged", "flag", "whether the edge ran the rest as well"),
+    Column("reason", "word", "why the edge finished it, where it did after all"),
+    Column("k", "integer", "segments that the edge ran first"),
+    Column("cut", "word", "id of the cut"),
+    Column("codec", "word", "id of the codec"),
+    Column("payload_nbytes", "integer", "sent"),
+    Column("reply_nbytes", "integer", "received"),
+    Column("head_s", "number", "measured: the first segments, on the edge"),
+    Column("encode_s", "number", "making the payload"),
+    Column("uplink_s", "number", "the payload on its way"),
+    Column("queue_s", "number", "waiting for the cloud"),
+    Column("decode_s", "number", "reading the payload"),
+    Column("tail_s", "number", "the remaining segments"),
+    Column("downlink_s", "number", "the reply on its way"),
+    Column("predicted_s", "number", "what the policy expected altogether"),
+    Column("link", "word", "connected, suspect or down"),
+    Column("uplink_bps", "number", "the trace's rate at submission"),
+    Column("belief_bps", "number", "what the policy believed of it"),
+    Column("belief_low_bps", "number", "lower end of that belief"),
+    Column("belief_high_bps", "number", "upper end of that belief"),
+    Column("belief_rtt_s", "number", "what it believed of the round trip"),
+    Column("edge_busy_s", "number", "seconds of computing on the edge, hedged work included"),
+    Column("energy_j", "number", "what the edge spent"),
+    Column("switched", "flag", "whether the placement differs from the one before"),
+    Column("failed", "word", "why there is no answer; empty where there is one"),
+)
+_KINDS = {column.name: column.kind for column in COLUMNS}
+
+
+@final
+@dataclass(frozen=True, slots=True, order=True)
+class RunKey:
+    """Which run: a policy on a model over a trace, and the seed of all that is random."""
+
+    model: str
+    trace: str
+    policy: str
+    seed: int
+
+    @property
+    def cell(self) -> tuple[str, str, int]:
+        """What policies are compared over: the same model, trace and seed."""
+        return self.model, self.trace, self.seed
+
+    @property
+    def filename(self) -> str:
+        """Readable where possible, and different for different keys in any case."""
+        text = f"{self.model}~{self.trace}~{self.policy}~{self.seed}"
+        return re.sub(r"[^A-Za-z0-9._~-]", lambda m: f"%{ord(m[0]):02x}", text) + ".json.gz"
+
+    def __str__(self) -> str:
+        return f"{self.policy} on {self.model} over {self.trace}, seed {self.seed}"
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """The requests of one run: for every one of `COLUMNS` an array, all of one length."""
+
+    columns: Mapping[str, NDArray[Any]]
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self.columns[name]
+
+    def __len__(self) -> int:
+        return len(self.columns["at_s"])
+
+    def where(self, mask: NDArray[np.bool_]) -> Rows:
+        return Rows({name: column[mask] for name, column in self.columns.items()})
+
+    @property
+    def answered(self) -> NDArray[np.bool_]:
+        """Which of them have a latency."""
+        return np.asarray(np.isfinite(self["latency_s"]))
+
+
+def rows_of(records: Iterable[Mapping[str, Any]]) -> Rows:
+    """Rows from one mapping per request; what one of them lacks is empty."""
+    listed = list(records)
+    return Rows(
+        {
+            column.name: _array(column.kind, [record.get(column.name) for record in listed])
+            for column in COLUMNS
+        }
+    )
+
+
+def _array(kind: Kind, values: Sequence[Any]) -> NDArray[Any]:
+    missing = _MISSING[kind]
+    given = [missing if value is None else value for value in values]
+    return np.asarray(given, dtype=_DTYPES[kind])
+
+
+@final
+@checked_dataclass(frozen=True, config=_CONFIG)
+class Facts:
+    """What is to be known of a run besides its rows.
+
+    `validity` is the emulation's word on itself and `void` why the run does not count, None
+    where it does. `settings` are all that the outcome depends on, as the scenario has it.
+    `bandwidth` is the true uplink over the run: moments as in `at_s`, and rates from each on.
+    """
+
+    kind: Literal["measured", "simulated"]
+    began: str
+    duration_s: float
+    requests: int
+    answered: int
+    lost: int
+    duplicated: int
+    local: int
+    hedges: int
+    switches: int
+    reconnects: int
+    probe_nbytes: int
+    uplink_nbytes: int
+    downlink_nbytes: int
+    probe_share: float
+    edge: dict[str, JsonValue]
+    cloud: dict[str, JsonValue]
+    link: dict[str, JsonValue]
+    versions: dict[str, str]
+    settings: dict[str, JsonValue]
+    validity: dict[str, JsonValue] | None = None
+    void: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)  # "cut codec" -> for people
+    bandwidth: tuple[tuple[float, float], ...] = ()
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class RunResult:
+    """One finished run."""
+
+    key: RunKey
+    facts: Facts
+    rows: Rows
+
+
+@final
+@checked_dataclass(frozen=True, config=_CONFIG)
+class _Document:
+    """A run's file."""
+
+    format: Annotated[int, Field(ge=FORMAT, le=FORMAT)]
+    key: RunKey
+    facts: Facts
+    columns: dict[str, list[Any]]
+
+
+_DOCUMENT = TypeAdapter(_Document)
+
+
+def save_run(result: RunResult, folder: Path) -> Path:
+    """Write the run's file into `folder`, whole or not at all."""
+    columns = {name: _plain(column) for name, column in result.rows.columns.items()}
+    content = _DOCUMENT.dump_json(_Document(FORMAT, result.key, result.facts, columns))
+    path = folder / result.key.filename
+    with whole(path, "wb") as file:
+        file.write(gzip.compress(content, compresslevel=6, mtime=0))
+    return path
+
+
+def _plain(column: NDArray[Any]) -> list[Any]:
+    """JSON's values: what is no number is null."""
+    if column.dtype.kind != "f":
+        return list(column.tolist())
+    return [value if math.isfinite(value) else None for value in column.tolist()]
+
+
+def load_run(path: Path) -> RunResult:
+    """Read a run's file; `UsageError` says what to do where it is none."""
+    try:
+        found = _DOCUMENT.validate_json(gzip.decompress(path.read_bytes()))
+        lengths = {name: len(found.columns.get(name, ())) for name in _KINDS}
+        if len(set(lengths.values())) != 1:
+            raise UsageError("its columns must all be there and equally long")
+    except (ValidationError, UsageError, EOFError, OSError, ValueError) as error:
+        first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise UsageError(
+            f"{path} must be a run that this version wrote ({first}): remove it, and it is "
+            "run again"
+        ) from None
+    columns = {name: _array(kind, found.columns[name]) for name, kind in _KINDS.items()}
+    return RunResult(found.key, found.facts, Rows(columns))
+
+
+def load_runs(folder: Path) -> Iterator[RunResult]:
+    """All finished runs in `folder`, by name."""
+    for path in sorted(folder.glob("*.json.gz")):
+        yield load_run(path)
+
+
+def write_table(results: Iterable[RunResult], path: Path) -> None:
+    """All requests of all runs as CSV, compressed where the name ends in .gz."""
+    with whole(path, "wb") as raw:
+        packs = path.suffix == ".gz"
+        file = gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) if packs else raw
+        with io.TextIOWrapper(file, "utf-8", newline="") as text:
+            writer = csv.writer(text)
+            writer.writerow(["model", "trace", "policy", "seed", *_KINDS])
+            for each in results:
+                key = (each.key.model, each.key.trace, each.key.policy, each.key.seed)
+                columns = [_cells(each.rows[name], _KINDS[name]) for name in _KINDS]
+                writer.writerows((*key, *row) for row in zip(*columns, strict=True))
+
+
+def _cells(column: NDArray[Any], kind: Kind) -> Iterable[object]:
+    if kind == "number":
+        return ("" if math.isnan(value) else f"{value:.9g}" for value in column.tolist())
+    if kind == "flag":
+        return (int(value) for value in column.tolist())
+    return list(column.tolist())
+
+
+@contextmanager
+def whole(path: Path, mode: Literal["w", "wb"]) -> Iterator[IO[Any]]:
+    """A file that takes its name only once all of it is written and on disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            if not file.closed:
+                file.flush()
+                os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_log(
+    path: Path, *, origin_s: float, trace: NDArray[np.float64] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Records for `rows_of` from what `midstream edge run --log` writes, line by line.
+
+    `origin_s` is the monotonic moment at which the trace's time was 0; `trace` [N, 2] are
+    moments of the run and the true uplink from each on.
+    """
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                yield _record(json.loads(line), origin_s, trace)
+            except (ValueError, TypeError, AttributeError, KeyError) as error:
+                raise MidstreamError(
+                    f"a log must have one JSON object per request; line {number} of {path} "
+                    f"has none ({error}): run it again"
+                ) from None
+
+
+def _record(
+    line: Mapping[str, Any], origin_s: float, trace: NDArray[np.float64] | None
+) -> dict[str, Any]:
+    belief = line.get("belief") or {}
+    record = {name: line.get(name) for name in _KINDS}
+    record |= {name: value for name, value in line["timings"].items() if name in _KINDS}
+    record |= {
+        "trace_s": line["monotonic_s"] - origin_s,
+        "predicted_s": (line.get("predicted") or {}).get("total_s"),
+        "belief_bps": belief.get("uplink_bps"),
+        "belief_low_bps": belief.get("low_bps"),
+        "belief_high_bps": belief.get("high_bps"),
+        "belief_rtt_s": belief.get("rtt_s"),
+    }
+    if trace is not None and len(trace):
+        at = np.searchsorted(trace[:, 0], line["at_s"], side="right") - 1
+        record["uplink_bps"] = float(trace[max(int(at), 0), 1])
+    return record
