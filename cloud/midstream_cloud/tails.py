@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 from midstream_cloud.models import Model
+from midstream_partitioner.runtime import Stop, Stopped
 from midstream_wire.codecs import codec, encode, encode_bytes
 from midstream_wire.errors import CloudRefused
 from midstream_wire.frames import Code, ServerTimings
