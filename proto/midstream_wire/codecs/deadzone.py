@@ -84,19 +84,20 @@ class DeadZone(Codec):
 
     def resume(self, dtype: str, shape: tuple[int, ...], params: bytes) -> DecodeBlock:
         grid = parse_grid(params, self._layout(shape))
-        layout, steps = grid.layout, grid.steps
         # Where channels differ, in steps first.
         unit = 1.0 if grid.finer else grid.step
         unpacker = Unpacker(DTYPES[dtype], grid.signed, grid.delta / UNIT, unit)
+        if not grid.finer:
+            return lambda body, out, _: unpacker.unpack(body, out)
+        layout, steps = grid.layout, grid.steps
 
         def decode_block(body: memoryview, out: Array, start: int) -> None:
             unpacker.unpack(body, out)
-            if grid.finer:
-                for run, channels in runs(
-                    start, out.size, inner=layout.inner, channels=layout.channels
-                ):
-                    values = out[run].reshape(len(channels), -1)
-                    np.multiply(values, steps[channels, None], out=values)
+            for run, channels in runs(
+                start, out.size, inner=layout.inner, channels=layout.channels
+            ):
+                values = out[run].reshape(len(channels), -1)
+                np.multiply(values, steps[channels, None], out=values)
 
         return decode_block
 

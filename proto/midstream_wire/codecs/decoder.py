@@ -44,7 +44,8 @@ class Decoder:
         self._failure: str | None = None
         # The next `_need` bytes are for `_take`; `_held` are those that have come already.
         self._need = FIXED_NBYTES
-        self._take: Callable[[memoryview], None] = self._take_header
+        # Not bound to self: such a cycle would keep the array until Python looks for cycles.
+        self._take: Callable[[Decoder, memoryview], None] = Decoder._take_header
         self._held = bytearray()
         self._front = bytearray()
 
@@ -102,7 +103,7 @@ class Decoder:
                 if len(part) < missing:
                     return
                 part, self._held = memoryview(self._held), bytearray()
-            self._take(part)
+            self._take(self, part)
 
     def _take_header(self, part: memoryview) -> None:
         self._front += part
@@ -154,7 +155,7 @@ class Decoder:
 
     def _expect_frame(self) -> None:
         self._need = FRAME_NBYTES if self._start < self._flat.size else 0
-        self._take = self._take_frame
+        self._take = Decoder._take_frame
 
     def _take_frame(self, part: memoryview) -> None:
         frame = parse_frame(part)
@@ -173,7 +174,7 @@ class Decoder:
         self._frame: Frame = frame
         self._block = block
         self._need = frame.encoded_nbytes
-        self._take = self._take_body
+        self._take = Decoder._take_body
 
     def _take_body(self, part: memoryview) -> None:
         if checksum_of(part, self._checksum) != self._frame.checksum:

@@ -30,7 +30,11 @@ _DEFAULTS: tuple[Codec, ...] = (
     Picture("webp", 8, lossless=False, quality=80),
 )
 _BY_FAMILY = {each.family: each for each in _DEFAULTS}
-_BY_CODE = {each.code: each for each in _DEFAULTS}
+# Of ec, ecc and ctx, payloads tell the step, not D.
+_BY_CODE = {
+    each.code: replace(each, dial=0.0) if isinstance(each, (DeadZone, Context)) else each
+    for each in _DEFAULTS
+}
 
 # Plain ASCII decimals; isdecimal() and float() would take the digits of every script.
 _QUALITY = re.compile(r"[1-9][0-9]?|100", re.ASCII)
@@ -105,6 +109,4 @@ def codec_of(code: int, quality: int) -> Codec:
         raise CodecError(f"a payload must use a known codec (not number {code})")
     if not (1 <= quality <= 100 if found.quality else quality == 0):
         raise CodecError(f"codec {found.family} must not be used with quality {quality}")
-    if isinstance(found, (DeadZone, Context)):
-        return replace(found, dial=0.0)
     return replace(found, quality=quality) if quality != found.quality else found

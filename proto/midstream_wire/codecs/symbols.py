@@ -4,8 +4,8 @@
 
 A symbol has 2, 4 or 8 bits. Two or four of them in a byte, first in the lowest bits, let
 zstd's Huffman stage see an alphabet of pairs or quadruples: so it spends less than a bit on
-each. A number q that has no symbol is the greatest one, the escape, and its distance from what
-has symbols stands behind them.
+each. Where all numbers of a block have symbols, these are all. Else the greatest one is the
+escape, and how far a number is from those that have symbols stands behind them.
 
     packing      unsigned q: symbol = q      signed q: symbol = q + b
     1: 2 bits    0..2, escape 3              b = 1,   -1..1, escape 3
@@ -46,6 +46,8 @@ _TRIED_SYMBOLS = 4096
 # The packing is chosen by this many symbols, from so many places.
 _SAMPLE = 8192
 _SAMPLE_PLACES = 8
+# Fewer bytes of escapes are not worth a table of their own.
+_SQUEEZED_NBYTES = 16
 # The greatest share of escapes that a packing may have: an escape costs time and a byte.
 _MAX_ESCAPES = {1: 0.15, 2: 0.15}
 
@@ -82,27 +84,22 @@ def _body(
     signed: bool,
     magnitudes: Magnitudes,
 ) -> list[bytes | memoryview]:
-    zero = MIDDLE if signed else 0
+    bias, most = codes_of(packing, signed)
     low, high = extremes
-    bias, escape = codes_of(packing, signed)
-    least = zero - bias
-    codes = _shifted(symbols, least, packing)
-    codes[symbols.size :] = bias
-    width, escapes = 0, b""
-    if low < least or high >= least + escape:
-        # Wrapping around has put what is below the least far above the escape.
-        np.clip(codes, _U8.type(0), _U8.type(escape), out=codes)
-        beyond = np.equal(codes[: symbols.size], _U8.type(escape))
-        numbers: Array = symbols[beyond]
-        if signed or high == 255:
-            numbers = numbers.astype(np.int32) - zero
-        behind = np.abs(numbers) if signed else numbers
-        if high == 255 or (signed and low < MIDDLE - 126):
-            behind = _unclipped(behind, magnitudes(np.flatnonzero(beyond)), signed=signed)
-        behind -= behind.dtype.type(escape - bias)
-        width, escapes = _pack_escapes(behind << 1 | (numbers < 0) if signed else behind)
+    least = MIDDLE - bias if signed else 0
+    # What a byte may have been too narrow for needs an escape as well.
+    escaped = low < least or high > least + most or high == 255
+    codes = _codes(symbols, least, packing, most if escaped else None)
+    width, escapes, squeezed = 0, b"", None
+    if escaped:
+        places = np.equal(codes[: symbols.size], _U8.type(most)).nonzero()[0]
+        numbers = symbols.take(places)
+        clipped = high == 255 or (signed and low < MIDDLE - 126)
+        beyond = magnitudes(places) if clipped else None
+        width, escapes = _pack_escapes(_behind(numbers, beyond, bias, most, signed=signed))
+        if len(escapes) > _SQUEEZED_NBYTES:
+            squeezed = bare.compress(np.frombuffer(escapes, np.uint8))
     coding, data = _encode(pack(codes, packing), packing, symbols, signed=signed)
-    squeezed = bare.compress(np.frombuffer(escapes, np.uint8)) if len(escapes) > 16 else None
     kind = packing | coding << 2 | width << 5 | (squeezed is not None) << 7
     parts: list[bytes | memoryview] = [bytes((kind,))]
     if width:
@@ -111,7 +108,7 @@ def _body(
 
 
 def codes_of(packing: int, signed: bool) -> tuple[int, int]:
-    """(what is added to a number, the escape)"""
+    """(what is added to a number, the greatest symbol: the escape, if a block has any)"""
     bias = _BIAS[packing] if signed else 0
     return bias, 2 * bias + 1 if signed else (1 << BITS[packing]) - 1
 
@@ -120,23 +117,44 @@ def choose_packing(symbols: _Bytes, signed: bool) -> int:
     """The narrowest packing with few enough escapes, by a sample."""
     sample = symbols
     if symbols.size > 2 * _SAMPLE:
-        run = _SAMPLE // _SAMPLE_PLACES
-        starts = range(0, symbols.size - run, (symbols.size - run) // (_SAMPLE_PLACES - 1))
-        sample = np.concatenate([symbols[start : start + run] for start in starts])
-    for packing, most in _MAX_ESCAPES.items():
-        bias, escape = codes_of(packing, signed)
+        runs = symbols[: symbols.size - symbols.size % _SAMPLE_PLACES]
+        sample = runs.reshape(_SAMPLE_PLACES, -1)[:, : _SAMPLE // _SAMPLE_PLACES]
+    for packing, share in _MAX_ESCAPES.items():
+        bias, most = codes_of(packing, signed)
         codes = sample - _U8.type(MIDDLE - bias) if signed else sample
-        if np.count_nonzero(codes >= escape) <= most * sample.size:
+        if np.count_nonzero(codes >= most) <= share * sample.size:
             return packing
     return 3
 
 
-def _shifted(symbols: _Bytes, least: int, packing: int) -> _Bytes:
-    """`symbols` from `least` on, in scratch memory, filled up to whole bytes."""
+def _codes(symbols: _Bytes, least: int, packing: int, most: int | None) -> _Bytes:
+    """`symbols` from `least` on, up to `most`, in scratch memory, filled up to whole bytes."""
     per_byte = 8 // BITS[packing]
     codes: _Bytes = scratch("codes", _U8, -(-symbols.size // per_byte) * per_byte)
-    np.subtract(symbols, _U8.type(least), out=codes[: symbols.size])
-    return codes
+    codes[symbols.size :] = 0
+    codes, whole = codes[: symbols.size], codes
+    if least:
+        # What is below wraps around, far above what has a symbol.
+        symbols = np.subtract(symbols, _U8.type(least), out=codes)
+    if most is not None:
+        np.clip(symbols, _U8.type(0), _U8.type(most), out=codes)
+    elif not least:
+        np.copyto(codes, symbols)
+    return whole
+
+
+def _behind(
+    symbols: _Bytes, beyond: Array | None, bias: int, most: int, *, signed: bool
+) -> Array:
+    """What stands for escaped `symbols`; `beyond` are magnitudes, if bytes do not tell all."""
+    numbers: Array = symbols.astype(np.int16) - MIDDLE if signed else symbols
+    found = np.abs(numbers) if signed else numbers
+    if beyond is not None:
+        # These were computed once more, so that rounding may have left them less by one.
+        clipped = 127 if signed else 255
+        found = np.where(found >= clipped, np.maximum(beyond, clipped), found)
+    found -= found.dtype.type(most - bias)
+    return np.bitwise_or(found << 1, numbers < 0) if signed else found
 
 
 def pack(codes: _Bytes, packing: int) -> _Bytes:
@@ -176,20 +194,11 @@ def _level(symbols: _Bytes, packing: int, *, signed: bool) -> int:
     return int(np.searchsorted(EDGES[packing, signed], float(mean.mean())))
 
 
-def _unclipped(clipped: Array, magnitudes: Array, *, signed: bool) -> Array:
-    """`clipped`, but `magnitudes` where a byte could not hold these.
-
-    These were computed once more, so that rounding may have left them less by one.
-    """
-    most = 127 if signed else 255
-    return np.where(clipped >= most, np.maximum(magnitudes, most), clipped)
-
-
 def _pack_escapes(found: Array) -> tuple[int, bytes]:
     """(number of the width, planes of bytes, the lowest first)"""
     top = int(found.max())
     width = 1 if top < 1 << 8 else 2 if top < 1 << 16 else 3
     if width == 1:
-        return width, found.astype(np.uint8).tobytes()
+        return width, found.astype(np.uint8, copy=False).tobytes()
     planes = found.astype("<u4").view(np.uint8).reshape(-1, 4).T[: WIDTHS[width]]
     return width, planes.tobytes()

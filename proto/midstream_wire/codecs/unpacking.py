@@ -21,6 +21,7 @@ _CHUNK = 1 << 16
 
 _Bytes = NDArray[np.uint8]
 _BOOL = np.dtype(bool)
+_INDEX = np.dtype(np.intp)
 
 
 @final
@@ -35,7 +36,7 @@ class Unpacker:
     signed: bool
     delta: float
     step: float
-    _tables: dict[int, Array] = field(default_factory=dict)
+    _tables: dict[tuple[int, bool], Array] = field(default_factory=dict)
 
     def unpack(self, body: memoryview, out: Array) -> None:
         """Fill the flat `out`, of at least one element, from `body`. Raises CodecError."""
@@ -54,8 +55,8 @@ class Unpacker:
             raise CodecError(
                 f"a block without escapes must have none ({len(rest)} bytes more)"
             )
-        places = self._expand(packed, out, packing)
-        if width or len(places):
+        places = self._expand(packed, out, packing, escapes=bool(width))
+        if width:
             self._put_escapes(rest, out, places, kind)
 
     def _symbols_of(
@@ -76,38 +77,48 @@ class Unpacker:
         known = TABLES[packing, self.signed][coding - STATIC] if coding >= STATIC else b""
         return bare.decompress(data, count, known), rest
 
-    def _expand(self, packed: _Bytes, out: Array, packing: int) -> Array:
-        """Fill `out`; escapes become infinite. Returns where these are."""
-        table = self._table(packing)
+    def _expand(self, packed: _Bytes, out: Array, packing: int, *, escapes: bool) -> Array:
+        """Fill `out`; `escapes`, if there are any, become infinite. Returns where they are."""
+        table = self._table(packing, escapes=escapes)
         per_byte = table.shape[1]
-        places = []
         whole = out.size - out.size % per_byte
+        found = scratch("infinite", _BOOL, out.size if escapes else 0)
         for start in range(0, whole, _CHUNK):
             chunk = out[start : min(start + _CHUNK, whole)]
             few = packed[start // per_byte :][: chunk.size // per_byte]
+            # take() would allocate the indices anew each time.
+            indices = scratch("indices", _INDEX, few.size)
+            np.copyto(indices, few)
             # mode="clip" writes straight into out; no index is ever out of range.
-            np.take(table, few, axis=0, out=chunk.reshape(-1, per_byte), mode="clip")
-            places.append(_infinities(chunk) + start)
+            table.take(indices, axis=0, out=chunk.reshape(-1, per_byte), mode="clip")
+            if escapes:
+                np.equal(chunk, np.inf, out=found[start : start + chunk.size])
         if whole < out.size:
             out[whole:] = table[packed[-1], : out.size - whole]
-            places.append(_infinities(out[whole:]) + whole)
-        return np.concatenate(places)
+            if escapes:
+                np.equal(out[whole:], np.inf, out=found[whole:])
+        return found.nonzero()[0]
 
-    def _table(self, packing: int) -> Array:
+    def _table(self, packing: int, *, escapes: bool) -> Array:
         """What each byte stands for: [256, symbols per byte]"""
-        table = self._tables.get(packing)
+        table = self._tables.get((packing, escapes))
         if table is None:
             bias, escape = codes_of(packing, self.signed)
-            values = self._values(np.arange(1 << BITS[packing]) - bias)
-            values[escape:] = np.inf
-            table = self._tables[packing] = values[_symbols_in_bytes(BITS[packing])]
+            magnitudes, signs = _numbers(BITS[packing], bias, self.dtype)
+            values = self._values(magnitudes, 0, signs)
+            values[bias] = 0
+            if escapes:
+                values[escape:] = np.inf
+            table = values.take(_symbols_in_bytes(BITS[packing]))
+            self._tables[packing, escapes] = table
         return table
 
-    def _values(self, numbers: Array) -> Array:
-        real = self.dtype.type
-        magnitudes = (np.abs(numbers).astype(self.dtype) - real(self.delta)) * real(self.step)
-        # Adding zero makes 0.0 of -0.0.
-        values: Array = np.sign(numbers).astype(self.dtype) * magnitudes + real(0)
+    def _values(self, magnitudes: Array, more: int, signs: Array | None) -> Array:
+        """What numbers of `magnitudes` and `more`, none of them 0, stand for."""
+        values: Array = magnitudes + self.dtype.type(more - self.delta)
+        values *= self.dtype.type(self.step)
+        if signs is not None:
+            values *= signs
         return values
 
     def _put_escapes(self, rest: memoryview, out: Array, places: Array, kind: int) -> None:
@@ -115,34 +126,41 @@ class Unpacker:
         packing, width, squeezed = kind & 3, WIDTHS[kind >> 5 & 3], kind >> 7
         nbytes = len(places) * width
         if not nbytes:
-            raise CodecError(
-                f"a block must have a width of escapes just if it has any ({width} bytes for "
-                f"each of {len(places)})"
-            )
+            raise CodecError("a block must have a width of escapes only if it has escapes")
         if squeezed:
             data = bare.decompress(rest, nbytes)
         elif len(rest) == nbytes:
             data = np.frombuffer(rest, np.uint8)
         else:
             raise CodecError(f"{len(places)} escapes must be {nbytes} bytes (not {len(rest)})")
-        found = np.zeros((len(places), 4), np.uint8)
-        found[:, :width] = data.reshape(width, -1).T
-        behind = found.view("<u4").reshape(-1).astype(np.int64)
+        behind = _integers(data, width)
         bias, escape = codes_of(packing, self.signed)
+        signs = None
         if self.signed:
-            magnitudes = (behind >> 1) + (escape - bias)
-            out[places] = self._values(np.where(behind & 1, -magnitudes, magnitudes))
-        else:
-            out[places] = self._values(behind + escape)
+            signs = 1 - 2 * (behind & 1).astype(self.dtype)
+            behind = behind >> 1
+        out[places] = self._values(behind.astype(self.dtype), escape - bias, signs)
 
 
-def _infinities(values: Array) -> Array:
-    found = np.equal(values, np.inf, out=scratch("infinite", _BOOL, values.size))
-    return np.flatnonzero(found)
+def _integers(data: _Bytes, width: int) -> Array:
+    """Those of which `data` holds all lowest bytes, then all second ones, and so on."""
+    if width == 1:
+        return data
+    found = np.zeros((data.size // width, 4), np.uint8)
+    found[:, :width] = data.reshape(width, -1).T
+    return found.view("<u4").reshape(-1)
+
+
+@cache
+def _numbers(bits: int, bias: int, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """(magnitudes, signs) of the numbers that symbols stand for"""
+    numbers = np.arange(1 << bits) - bias
+    return np.abs(numbers).astype(dtype), np.sign(numbers).astype(dtype)
 
 
 @cache
 def _symbols_in_bytes(bits: int) -> Array:
     """The symbols in each byte, the first in the lowest bits: [256, 8 // bits]"""
     every = np.arange(256)[:, None]
-    return every >> np.arange(0, 8, bits) & ((1 << bits) - 1)
+    symbols: Array = every >> np.arange(0, 8, bits) & ((1 << bits) - 1)
+    return symbols.astype(np.intp)
