@@ -122,6 +122,11 @@ class Emulation:
         self.passed_over: dict[str, str] = {}
 
     @property
+    def pid(self) -> int:
+        """The process that emulates: its processor time is the emulation's price."""
+        return self._child.pid
+
+    @property
     def edge_prefix(self) -> tuple[str, ...]:
         """In front of a command line, runs it at the edge's end of the link."""
         return tuple(self._ends["edge"]["prefix"])

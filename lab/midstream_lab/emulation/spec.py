@@ -203,7 +203,8 @@ def mean_bps(rate: Rate) -> float:
         return float(rate)
     times_s, rates_bps = list(map(float, rate.times_s)), list(map(float, rate.rates_bps))
     steps_s = (after - before for before, after in pairwise(times_s))
-    return sum(map(operator.mul, steps_s, rates_bps)) / times_s[-1]
+    bits: float = sum(map(operator.mul, steps_s, rates_bps))
+    return bits / times_s[-1]
 
 
 def _check_rate(direction: str, rate: Rate) -> None:
