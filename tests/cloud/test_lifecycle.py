@@ -22,6 +22,7 @@ from midstream_cloud.repository import Model, Repository
 from midstream_cloud.server import Settings, serving
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.partition import Partition
+from midstream_partitioner.runtime import Stop
 from midstream_wire.errors import UsageError
 from midstream_wire.frames import Code
 from midstream_wire.tensors import Array
@@ -41,7 +42,9 @@ class Slow:
         self._chain = chain
         self.begun, self.let = threading.Event(), threading.Event()
 
-    def run(self, state: Mapping[str, Array], first: int, last: int) -> dict[str, Array]:
+    def run(
+        self, state: Mapping[str, Array], first: int, last: int, *, stop: Stop
+    ) -> dict[str, Array]:
         self.begun.set()
         assert self.let.wait(_PATIENCE_S)
         return self._chain.run(state, first, last)

@@ -20,6 +20,7 @@ from midstream_partitioner.chain import Chain
 from midstream_partitioner.device import this_device
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import Profile, Stat
+from midstream_partitioner.runtime import Stop
 from midstream_wire.codecs import codec, encode_bytes
 from midstream_wire.errors import CloudRefused, ModelError, ProtocolError, UsageError
 from midstream_wire.frames import (
@@ -47,7 +48,9 @@ class Gate:
         self.ran = 0
         self.error: Exception | None = None
 
-    def run(self, state: Mapping[str, Array], first: int, last: int) -> dict[str, Array]:
+    def run(
+        self, state: Mapping[str, Array], first: int, last: int, *, stop: Stop
+    ) -> dict[str, Array]:
         assert self.let.acquire(timeout=_PATIENCE_S)
         self.ran += 1
         if self.error:
