@@ -20,11 +20,20 @@ def open_repository(
     threads: int = 1,
     slowdown: float = 1.0,
     runs: int = 10,
+    repartition: int = 0,
     progress: Progress = no_progress,
 ) -> Repository:
-    """Load what `sources` name, measure it on this machine, and hold it ready to serve."""
+    """Load what `sources` name, measure it on this machine, and hold it ready to serve.
+
+    `repartition` is as in `Repository`.
+    """
     return make_repository(
-        open_models(sources), threads=threads, slowdown=slowdown, runs=runs, progress=progress
+        open_models(sources),
+        threads=threads,
+        slowdown=slowdown,
+        runs=runs,
+        repartition=repartition,
+        progress=progress,
     )
 
 
@@ -34,10 +43,11 @@ def make_repository(
     threads: int = 1,
     slowdown: float = 1.0,
     runs: int = 10,
+    repartition: int = 0,
     progress: Progress = no_progress,
 ) -> Repository:
     """A repository of `models`; with `runs`, each has a profile for edges to plan with."""
-    repository = Repository()
+    repository = Repository(repartition=repartition)
     for name, held in models.items():
         chain = Chain(held.partition, threads=threads, slowdown=slowdown)
         codecs = codecs_for(held.calibration)

@@ -54,6 +54,14 @@ def serve(
         list[str] | None,
         typer.Option(help="Compile the tail behind this cut (its id) into one piece, too."),
     ] = None,
+    repartition: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Further partitions of each model that edges may have cut, while it is "
+            "served; 0: none.",
+        ),
+    ] = 2,
     cert: Annotated[Path | None, typer.Option(help="Server certificate (PEM).")] = None,
     key: Annotated[Path | None, typer.Option(help="Key of the certificate (PEM).")] = None,
     client_ca: Annotated[
@@ -95,7 +103,12 @@ def serve(
     )
     with console.progress("loading and profiling") as tick:
         repository = open_repository(
-            models, threads=threads, slowdown=slowdown, runs=runs, progress=tick
+            models,
+            threads=threads,
+            slowdown=slowdown,
+            runs=runs,
+            repartition=repartition,
+            progress=tick,
         )
     _fuse_tails(repository, fuse or [])
 
