@@ -1,6 +1,6 @@
 """How exact an emulated link is: TCP goodput, round trips, a rate that follows a sinusoid.
 
-    python benchmarks/emulation.py [--backend tun] [--seconds 4] [--json]
+    python benchmarks/emulation.py [--backend tun] [--seconds 4] [--delay 10] [--json]
 
 One process holds the sockets of both ends, each made in its namespace, so that one clock times
 everything. Goodput is payload at the receiver from one second after the start on, against the
@@ -22,7 +22,7 @@ import select
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--backend", default="auto", help="auto, tun, kernel or proxy")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of one transfer")
+    parser.add_argument("--delay", type=float, default=10.0, help="one way, in ms")
     parser.add_argument("--congestion", default="cubic", help="TCP's congestion control")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args()
@@ -67,7 +68,10 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def rates(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for rate_mbps in RATES_MBPS:
         spec = LinkSpec(
-            rate_mbps * 1e6, rate_mbps * 1e6, delay_s=0.01, congestion=options.congestion
+            rate_mbps * 1e6,
+            rate_mbps * 1e6,
+            delay_s=options.delay / 1e3,
+            congestion=options.congestion,
         )
         with linked(spec, options.backend) as link:
             for direction in ("uplink", "downlink"):
@@ -79,7 +83,7 @@ def rates(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def round_trips(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    for rtt_ms in RTTS_MS:
+    for rtt_ms in RTTS_MS if options.delay else ():
         spec = LinkSpec(20e6, 20e6, rtt_ms / 2e3, congestion=options.congestion)
         with emulate(spec, backend=options.backend, calibrated=False) as emulation:
             found = calibrate(emulation)
@@ -102,26 +106,18 @@ def round_trips(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def sinusoids(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for period_s, step_s in ((2.0, 0.1), (0.1, 0.01)):
         trace = sinusoid(10e6, 6e6, period_s, step_s)
-        spec = LinkSpec(trace, trace, delay_s=0.01, congestion=options.congestion)
+        delay_s = options.delay / 1e3
+        spec = LinkSpec(trace, trace, delay_s, congestion=options.congestion)
         with linked(spec, options.backend) as link:
-            origin_s = link.emulation.start_trace()
+            # What arrives left the line a delay ago.
+            origin_s = link.emulation.start_trace() + delay_s
             for direction in ("uplink", "downlink"):
-                wanted: list[float] = []
-
-                def expect(
-                    since_s: float,
-                    until_s: float,
-                    origin_s: float = origin_s,
-                    trace: Trace = trace,
-                    wanted: list[float] = wanted,
-                ) -> None:
-                    late_s = origin_s + spec.delay_s  # what arrives now left the line before
-                    bits = trace.nbits_by(until_s - late_s) - trace.nbits_by(since_s - late_s)
-                    wanted.append(bits / (until_s - since_s) * GOODPUT_SHARE)
-
-                goodput_bps = link.goodput_bps(direction, options.seconds, expect)
+                goodput_bps = link.goodput_bps(direction, options.seconds)
+                since_s, until_s = (each - origin_s for each in link.window_s)
+                bits = trace.nbits_by(until_s) - trace.nbits_by(since_s)
+                wanted_bps = bits / (until_s - since_s) * GOODPUT_SHARE
                 name = f"sinusoid {direction} {period_s:g} s in steps of {step_s * 1e3:g} ms"
-                yield link.row(name, wanted[0], goodput_bps)
+                yield link.row(name, wanted_bps, goodput_bps)
 
 
 def sinusoid(mean_bps: float, swing_bps: float, period_s: float, step_s: float) -> Trace:
@@ -134,25 +130,21 @@ def sinusoid(mean_bps: float, swing_bps: float, period_s: float, step_s: float) 
 
 @dataclass(slots=True)
 class Link:
-    """A link, a connection over it, and the processor time its process had used before."""
+    """A link, a connection over it, and how the latest transfer went."""
 
     emulation: Emulation
     edge: socket.socket
     cloud: socket.socket
     cpu_share: float = 0.0
+    window_s: tuple[float, float] = (0.0, 0.0)
 
-    def goodput_bps(
-        self,
-        direction: str,
-        seconds: float,
-        expect: Callable[[float, float], None] = lambda since_s, until_s: None,
-    ) -> float:
+    def goodput_bps(self, direction: str, seconds: float) -> float:
         """Payload bits per second at the receiver, from `WARM_UP_S` after the start on."""
         way = (self.edge, self.cloud) if direction == "uplink" else (self.cloud, self.edge)
         begun_s, cpu_s = time.monotonic(), self._cpu_s()
         first, last = transfer(*way, begun_s + WARM_UP_S, begun_s + WARM_UP_S + seconds)
         self.cpu_share = (self._cpu_s() - cpu_s) / (time.monotonic() - begun_s)
-        expect(first[0], last[0])
+        self.window_s = first[0], last[0]
         return (last[1] - first[1]) * 8 / (last[0] - first[0])
 
     def row(self, what: str, wanted_bps: float, measured_bps: float) -> dict[str, Any]:

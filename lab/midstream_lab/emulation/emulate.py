@@ -27,7 +27,7 @@ from midstream_wire.errors import MidstreamError, UsageError
 
 Backend = Literal["auto", "tun", "kernel", "proxy"]
 #: Best first: what "auto" tries. docs/emulation.md says why.
-BACKENDS: Final = ("tun", "proxy")
+BACKENDS: Final = ("tun", "kernel", "proxy")
 _MODULES: Final = {"tun": "tun", "kernel": "kernel", "proxy": "proxied"}
 
 
@@ -85,13 +85,11 @@ def _start(
             child = Child(f"midstream_lab.emulation.{_MODULES[name]}")
             try:
                 return child, child.ask({"spec": spec.to_document()}), passed_over
-            except UsageError as error:
-                child.stop()
-                beside = "".join(f"; {each}: {why}" for each, why in passed_over.items())
-                raise UsageError(f"{error}{beside}") from None
             except BaseException as error:
                 child.stop()
-                if not isinstance(error, MidstreamError):
+                # Only the kernel refuses what another backend may be able to do.
+                final = isinstance(error, UsageError) and name != "kernel"
+                if len(names) == 1 or final or not isinstance(error, MidstreamError):
                     raise
                 reason = str(error)
         passed_over[name] = reason

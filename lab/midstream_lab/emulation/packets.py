@@ -88,9 +88,18 @@ def reset(key: bytes, sequence: int, *, acknowledged: int | None = None) -> byte
     return _IP.pack(*ip) + _TCP.pack(*tcp)
 
 
+def completed(packet: bytes) -> bytes:
+    """The segment with its checksum, which a kernel leaves to a device that says it does it."""
+    header = bytearray(packet)
+    header[36:38] = b"\0\0"
+    pseudo = packet[12:20] + struct.pack("!HH", _TCP_PROTOCOL, len(packet) - 20)
+    header[36:38] = checksum(pseudo + bytes(header[20:])).to_bytes(2)
+    return bytes(header)
+
+
 def checksum(data: bytes) -> int:
     """The Internet checksum (RFC 1071)."""
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data[: len(data) & ~1]))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data[: len(data) & ~1]))
     if len(data) % 2:
         total += data[-1] << 8
     while total >> 16:
