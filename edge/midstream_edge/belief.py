@@ -24,20 +24,26 @@ from midstream_partitioner.link import Link
 
 Floats = NDArray[np.float64]
 
-#: How far the logarithm of a rate walks: standard deviation after a second.
-WALK = 0.35
-#: Standard deviation of one sample's logarithm: what one transfer differs from the next.
-NOISE = 0.2
+#: How far the logarithm of a rate walks: standard deviation after a second. The downlink, of
+#: which small replies say little, is taken to be steadier.
+WALK, DOWN_WALK = 0.35, 0.1
+#: Replies that took less than this share of the bytes' time say nothing of the downlink: the
+#: two rates could not be told apart, and would drift, one up and the other down.
+TELLING_SHARE = 0.5
+#: Standard deviation of one sample's logarithm, what one transfer differs from the next: at
+#: the start, and the range in which it is learnt. Cellular links reach the upper end.
+NOISE, LEAST_NOISE, MOST_NOISE = 0.2, 0.1, 0.8
+#: Weight of a sample in the noise.
+NOISE_GAIN = 0.1
 #: A sample this many variances off is a change of the link, and not noise.
 GATE = 6.0
 #: A silent filter forgets no further than this: e^2 either way at one standard deviation.
 MOST_VARIANCE = 4.0
 #: Rates that a belief may hold; faster than 100 Gbit/s is as good as no limit at all.
 LEAST_BPS, MOST_BPS = 100.0, 1e11
-#: Time beyond the delay is read no finer than this share of the exchange: there is jitter.
-FLOOR_SHARE = 0.02
-#: An exchange whose bytes take less than this share of it measures the delay.
-SMALL_SHARE = 0.2
+#: An exchange of no more bytes, which take less than this share of the delay, measures the
+#: delay. With more of them, delay and rate could not be told apart, and would drift together.
+SMALL_NBYTES, SMALL_SHARE = 1460, 0.2
 #: Weight of a sample that is shorter or longer than the delay: it follows the lower ones.
 DELAY_FALL, DELAY_RISE = 1 / 2, 1 / 16
 #: As RFC 6298 smooths the variation of a round trip.
@@ -58,6 +64,7 @@ SEGMENT_NBYTES = 1460
 class LinkBelief:
     """The logarithms of both rates (bit/s) as mean and variance, and all else a request meets.
 
+    `noise` is the variance of what one transfer's logarithm differs from the next one's.
     `delay_s` is the time of an empty exchange and `jitter_s` its mean deviation. `head_scale`
     and `tail_scale` are measured over profiled times. All of it holds at `at_s`.
     """
@@ -69,6 +76,7 @@ class LinkBelief:
     down_variance: float
     delay_s: float
     jitter_s: float
+    noise: float = NOISE**2
     queue_s: float = 0.0
     head_scale: float = 1.0
     tail_scale: float = 1.0
@@ -108,7 +116,7 @@ class LinkBelief:
     @property
     def spread(self) -> float:
         """Standard deviation of the logarithm of the rate that one transfer will meet."""
-        return sqrt(self.variance + NOISE**2)
+        return sqrt(self.variance + self.noise)
 
     def quantiles_bps(self, count: int) -> Floats:
         """[count] uplink rates of equal probability for one transfer, ascending."""
@@ -138,14 +146,11 @@ class LinkBelief:
             return self
         if not isfinite(gone_s):  # the first moment that this belief hears of
             return replace(self, at_s=now_s) if isfinite(now_s) else self
-        walked = WALK**2 * gone_s
         return replace(
             self,
             at_s=now_s,
-            variance=max(self.variance, min(self.variance + walked, MOST_VARIANCE)),
-            down_variance=max(
-                self.down_variance, min(self.down_variance + walked, MOST_VARIANCE)
-            ),
+            variance=_widened(self.variance, WALK**2 * gone_s),
+            down_variance=_widened(self.down_variance, DOWN_WALK**2 * gone_s),
             queue_s=self.queue_s * exp(-gone_s / QUEUE_MEMORY_S),
         )
 
@@ -174,19 +179,29 @@ class LinkBelief:
         down_s = 8 * transfer.reply_nbytes / self.downlink_bps
         serial_s = up_s + down_s
         belief = self
-        if serial_s <= SMALL_SHARE * max(self.delay_s, transfer.took_s):
+        small = max(transfer.nbytes + transfer.ahead_nbytes, transfer.reply_nbytes)
+        if small <= SMALL_NBYTES and serial_s <= SMALL_SHARE * self.delay_s:
             belief = self._delayed(transfer.took_s - serial_s)
         elif transfer.took_s < self.delay_s:
             belief = replace(self, delay_s=transfer.took_s)
         if serial_s <= 0:
             return belief
-        left_s = max(
-            transfer.took_s - belief.delay_s, FLOOR_SHARE * transfer.took_s, LEAST_JITTER_S / 4
-        )
-        noise = NOISE**2 + (belief.jitter_s / left_s) ** 2
-        return belief._corrected(log(serial_s / left_s), up_s / serial_s, noise)
+        left_s = transfer.took_s - belief.delay_s
+        if up_s > 0 and down_s < TELLING_SHARE * serial_s:
+            return belief._corrected(*belief._surprise(up_s, left_s - down_s), 1.0)
+        return belief._corrected(*belief._surprise(serial_s, left_s), up_s / serial_s)
 
-    def _corrected(self, surprise: float, share: float, noise: float) -> LinkBelief:
+    def _surprise(self, expected_s: float, took_s: float) -> tuple[float, float]:
+        """Logarithm of how much faster than expected the bytes were, and its variance.
+
+        Jitter blurs what small transfers say: all times within it of the one seen are
+        possible, and the one nearest to the expectation is taken.
+        """
+        least_s, most_s = took_s - self.jitter_s, max(took_s, 0.0) + self.jitter_s
+        nearest_s = min(max(expected_s, least_s), most_s)
+        return log(expected_s / nearest_s), self.noise + (self.jitter_s / nearest_s) ** 2
+
+    def _corrected(self, surprise: float, noise: float, share: float) -> LinkBelief:
         """The Kalman step for a sample whose bytes took e^-surprise times what was expected.
 
         `share` of that time was the uplink's: ln(up_s + down_s) is linear in both logarithms
@@ -194,6 +209,10 @@ class LinkBelief:
         """
         up, down = self.variance * share**2, self.down_variance * (1 - share) ** 2
         variance, down_variance = self.variance, self.down_variance
+        innovation = min(surprise**2, GATE * (up + down + noise))
+        learnt = self.noise + NOISE_GAIN * self.noise / noise * (
+            innovation - (up + down + noise)
+        )
         if surprise**2 > GATE * (up + down + noise):
             variance += surprise**2 * share
             down_variance += surprise**2 * (1 - share)
@@ -203,6 +222,7 @@ class LinkBelief:
         down_mean = self.down_mean + down_variance * (1 - share) / total * surprise
         return replace(
             self,
+            noise=min(max(learnt, LEAST_NOISE**2), MOST_NOISE**2),
             mean=_within_rates(mean),
             variance=variance * (1 - up / total),
             down_mean=_within_rates(down_mean),
@@ -215,16 +235,13 @@ class LinkBelief:
         Only a bound below the belief says anything.
         """
         waited_s = transfer.took_s - self.delay_s
-        if waited_s <= self.jitter_s:
-            return self
         most_nbytes = max(transfer.nbytes + transfer.ahead_nbytes, SEGMENT_NBYTES)
-        surprise = _log_rate(8 * most_nbytes / waited_s) - self.mean
-        if surprise >= 0:
-            return self
-        return self._corrected(surprise, 1.0, NOISE**2 + (self.jitter_s / waited_s) ** 2)
+        surprise, noise = self._surprise(8 * most_nbytes / self.uplink_bps, waited_s)
+        return self if surprise >= 0 else self._corrected(surprise, noise, 1.0)
 
     def _delayed(self, sample_s: float) -> LinkBelief:
-        off_s = max(0.0, sample_s) - self.delay_s
+        # A stall is no longer delay, and must not be taken for one.
+        off_s = min(max(0.0, sample_s), 2 * self.delay_s) - self.delay_s
         gain = DELAY_FALL if off_s < 0 else DELAY_RISE
         jitter_s = self.jitter_s + JITTER_GAIN * (abs(off_s) - self.jitter_s)
         # One stray delay must not pass for jitter: it would silence all smaller samples.
@@ -256,6 +273,11 @@ def _is_sound(transfer: Transfer) -> bool:
         and transfer.took_s >= 0
         and min(transfer.nbytes, transfer.reply_nbytes, transfer.ahead_nbytes) >= 0
     )
+
+
+def _widened(variance: float, by: float) -> float:
+    """Never beyond `MOST_VARIANCE`, unless a surprise has put it there."""
+    return max(variance, min(variance + by, MOST_VARIANCE))
 
 
 def _rescaled(scale: float, took_s: float | None, profiled_s: float) -> float:

@@ -24,7 +24,7 @@ HYSTERESIS = 0.97
 #: A request that would miss its deadline counts as late by so many deadlines.
 LATE_DEADLINES = 1.0
 #: Seconds of latency that a second of the edge's work on a hedge has to save.
-HEDGE_PRICE = 0.1
+HEDGE_PRICE = 0.03
 #: A hedge begins at once, or when the wait has passed one of these of its quantiles: past the
 #: last but one lies a tenth of the probability, past the last one what nobody expects.
 HEDGE_QUANTILES = np.array([0, 4, 6, 7, 8, 9])
@@ -127,7 +127,8 @@ class Adaptive:
         waits_s = waits_s[:, None, :]
         ends_s = np.minimum(waits_s, hedges_s + rests_s)  # [n, H, Q]
         hedged_s = np.maximum(ends_s - hedges_s, 0.0).mean(axis=2)
-        costs: Floats = heads_s[:, None] + ends_s.mean(axis=2) + HEDGE_PRICE * hedged_s
+        price = 0.0 if self.hedging == "race" else HEDGE_PRICE
+        costs: Floats = heads_s[:, None] + ends_s.mean(axis=2) + price * hedged_s
         if situation.deadline_s is not None:
             late = heads_s[:, None, None] + ends_s > situation.deadline_s
             costs = costs + LATE_DEADLINES * situation.deadline_s * late.mean(axis=2)
