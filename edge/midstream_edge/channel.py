@@ -8,6 +8,7 @@ happens beside, and whoever wants to wait does so on a condition of its own.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -17,15 +18,16 @@ from typing import Any, final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from midstream_edge.tcpinfo import UNSENT_NBYTES, Tap, TcpInfo, find_tap
 from midstream_edge.verdicts import silence, verdict
 from midstream_wire.address import Address, parse_address
 from midstream_wire.credentials import bearer, require_safe
-from midstream_wire.descriptions import Description
+from midstream_wire.descriptions import Description, Preparation, Readiness
 from midstream_wire.errors import CloudUnavailable, PeerError
 from midstream_wire.frames import ClientFrame, Hello, ServerFrame
 from midstream_wire.limits import MAX_MESSAGE_NBYTES
 from midstream_wire.messages import read_server, write_client
-from midstream_wire.unary import read_description
+from midstream_wire.unary import read_description, read_readiness, write_preparation
 from midstream_wire.v1 import midstream_pb2 as pb
 from midstream_wire.v1.midstream_pb2_grpc import MidstreamStub
 
@@ -34,13 +36,18 @@ CONNECT_S = 3.0
 
 _SESSION = f"/{pb.DESCRIPTOR.services_by_name['Midstream'].full_name}/Session"
 
+#: How long a keepalive may go unanswered. It is also the longest pause of TCP's
+#: acknowledgements (TCP_USER_TIMEOUT): with 1 s, a link of 0.5 Mbit/s behind 64 KiB of buffer
+#: broke in the middle of every larger request. Nothing waits for it: requests have deadlines
+#: of their own, and `sentry` finds a dead link sooner.
+KEEPALIVE_TIMEOUT_MS = 10_000
+
+#: Streams wait a few milliseconds more or less, so that each one's socket can be told.
+_marks = itertools.cycle(range(KEEPALIVE_TIMEOUT_MS + 1, KEEPALIVE_TIMEOUT_MS + 1000))
+
 _OPTIONS: tuple[tuple[str, int], ...] = (
-    # A dead link is noticed after seconds instead of fifteen minutes. The timeout is also the
-    # longest pause of TCP's acknowledgements (TCP_USER_TIMEOUT): with 1 s, a link of
-    # 0.5 Mbit/s behind 64 KiB of buffer broke in the middle of every larger request. Requests
-    # do not wait for it: they have deadlines of their own, and `Connection.doubt`.
+    # A dead link is noticed after seconds instead of fifteen minutes.
     ("grpc.keepalive_time_ms", 1000),
-    ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     # The first attempt must be given time for TCP and TLS over a satellite; later ones are
@@ -89,9 +96,9 @@ class Dial:
         """What goes with every call."""
         return () if self.token is None else bearer(self.token)
 
-    def open(self) -> grpc.Channel:
-        """A fresh channel; it connects when first used."""
-        options: list[tuple[str, int]] = list(_OPTIONS)
+    def open(self, *, mark_ms: int = KEEPALIVE_TIMEOUT_MS) -> grpc.Channel:
+        """A fresh channel; it connects when first used. `mark_ms`: see `tcpinfo.find_tap`."""
+        options: list[tuple[str, int]] = [*_OPTIONS, ("grpc.keepalive_timeout_ms", mark_ms)]
         if self.address.is_loopback:
             # A proxy named in the environment cannot know what is on this machine.
             options.append(("grpc.enable_http_proxy", 0))
@@ -106,14 +113,42 @@ def close_beside(channel: grpc.Channel) -> None:
 
 
 @final
+class Way:
+    """A channel, closed when the last stream on it is.
+
+    Streams may share one: on a link with a long way, a fresh connection takes many round trips
+    until it is as fast as one in use.
+    """
+
+    def __init__(self, dial: Dial) -> None:
+        self.mark_ms = next(_marks)
+        self.channel = dial.open(mark_ms=self.mark_ms)
+        self._lock = threading.Lock()
+        self._users = 1
+
+    def share(self) -> bool:
+        """Whether one more may use it, who then has to `release` it; False once closed."""
+        with self._lock:
+            self._users += self._users > 0
+            return self._users > 0
+
+    def release(self) -> None:
+        """One of those who use it does so no more."""
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                close_beside(self.channel)
+
+
+@final
 class Stream:
-    """One Session stream on a channel of its own.
+    """One Session stream, on a channel of its own unless another's `way` is given.
 
     `on_frame` gets every frame of the server, `on_end` then once what ended the stream; both
     are called on the reader thread with the stream itself first. Frames to send come as
     iterators, one after the other, and are pulled when the one before has been handed to the
-    transport, so that encoding overlaps sending and a slow link holds nothing but the frame
-    that is under way.
+    transport, so that encoding overlaps sending. The transport takes 64 KiB and the kernel
+    `UNSENT_NBYTES` more than TCP has sent; the rest stays here and can still be dropped.
     """
 
     def __init__(
@@ -123,27 +158,69 @@ class Stream:
         *,
         on_frame: Callable[[Stream, ServerFrame], None],
         on_end: Callable[[Stream, PeerError], None],
+        on_send: Callable[[], None] = lambda: None,
+        way: Way | None = None,
     ) -> None:
+        """`on_send` is told of every `send`, on the caller's thread."""
         self._dial = dial
+        self._on_send = on_send
         self._on_frame = on_frame
         self._on_end = on_end
         self._outgoing: SimpleQueue[Iterable[ClientFrame] | None] = SimpleQueue()
         self._outgoing.put([hello])
-        self._channel = dial.open()
+        self._tap: Tap | None = None
+        self._tap_lock = threading.Lock()
+        self._closed = False
+        self.way = way if way is not None and way.share() else Way(dial)
         # Without serializers: `messages` leaves payloads where they lie.
-        session = self._channel.stream_stream(_SESSION)
+        session = self.way.channel.stream_stream(_SESSION)
         self._call = session(self._pull(), metadata=dial.metadata)
         threading.Thread(target=self._read, name="midstream-read", daemon=True).start()
 
     def send(self, frames: Iterable[ClientFrame]) -> None:
         """Queue `frames`. They must not raise; they are dropped if the stream ends first."""
+        self.whisper(frames)
+        self._on_send()
+
+    def whisper(self, frames: Iterable[ClientFrame]) -> None:
+        """As `send`, but it does not count as use."""
         self._outgoing.put(frames)
 
-    def close(self) -> None:
-        """End the stream and its threads, without waiting for them."""
+    def tcp_info(self) -> TcpInfo | None:
+        """How the stream's own TCP connection stands, in microseconds of work.
+
+        None before the first frame has come, after the end, and where the system does not
+        tell. May be called from any thread.
+        """
+        tap = self._tap
+        return None if tap is None else tap.read()
+
+    def close(self, *, abort: bool = False) -> None:
+        """End the stream and its threads, without waiting for them.
+
+        `abort` also drops what the kernel still has to deliver: on a link that was cut it
+        would go first when the link is back. That ends all streams on the same channel.
+        """
+        with self._tap_lock:
+            self._closed = True
+            tap, self._tap = self._tap, None
         self._outgoing.put(None)
         self._call.cancel()
-        close_beside(self._channel)
+        if tap is not None:
+            tap.abort() if abort else tap.close()
+        self.way.release()
+
+    def _attach(self) -> None:
+        """Find the socket, now that it stands."""
+        tap = find_tap(self.way.mark_ms)
+        if tap is None:
+            return
+        tap.limit_unsent(UNSENT_NBYTES)
+        with self._tap_lock:
+            if not self._closed:
+                self._tap = tap
+                return
+        tap.close()
 
     def _pull(self) -> Iterator[bytes]:
         while (frames := self._outgoing.get()) is not None:
@@ -156,8 +233,12 @@ class Stream:
             f"the server at {server} must keep the session open, but it ended it: "
             "check the server's log"
         )
+        attach = True
         try:
             for message in self._call:
+                if attach:
+                    attach = False
+                    self._attach()
                 self._on_frame(self, read_server(message))
         except grpc.RpcError as broken:
             error = _verdict(server, broken)
@@ -177,6 +258,16 @@ def fetch_description(dial: Dial, *, model: str, timeout_s: float) -> Descriptio
         return stub.Describe.future(request, metadata=dial.metadata)
 
     return read_description(_ask(dial, begin, timeout_s))
+
+
+def fetch_readiness(dial: Dial, asked: Preparation, *, timeout_s: float) -> Readiness:
+    """The answer to Prepare; raises `PeerError`."""
+
+    def begin(channel: grpc.Channel) -> Any:
+        stub = MidstreamStub(channel)
+        return stub.Prepare.future(write_preparation(asked), metadata=dial.metadata)
+
+    return read_readiness(_ask(dial, begin, timeout_s))
 
 
 def fetch_health(dial: Dial, *, timeout_s: float) -> bool:

@@ -1,12 +1,11 @@
-"""A session's connection, kept up: connect, notice the break, connect again.
+"""A session's connection, kept up: watched while it is used, replaced when it breaks.
 
-    CONNECTING --welcome--> UP --nothing heard when an answer was due--> SUSPECT
-        ^                    ^----------anything heard---------------------'  |
-        |                    |                                                | silence
-        +--pause, fresh channel-- DOWN <--break, refusal, silence-------------+
-
-Only UP offers its stream to new requests; in every other state they are finished on the edge
-at once instead of waiting, each anew, for a link that does not answer.
+`sentry` has the states as a table: connected, suspect, down. New requests go out only while
+connected; otherwise they are finished on the edge at once instead of waiting, each anew, for a
+link that does not answer. From the first suspicion on, fresh channels are opened one after the
+other while older ones are still on their way (a SYN that is lost in a black hole is not sent
+again for a second), and whoever speaks first is used: the suspected stream, or the first fresh
+one that is welcomed. The others are closed.
 """
 
 from __future__ import annotations
@@ -21,40 +20,37 @@ from typing import final
 
 from midstream_edge.channel import CONNECT_S, Dial, Stream
 from midstream_edge.clock import ClockEstimate, Exchange
-from midstream_edge.pings import Pings
+from midstream_edge.policies.values import LinkState
+from midstream_edge.sentry import Overdue, Sign, move, spacing_s
+from midstream_edge.strand import Strand
 from midstream_edge.verdicts import farewell, is_settled, silence
 from midstream_wire.errors import DeadlineExceeded, PeerError
 from midstream_wire.frames import GoAway, Hello, More, Pong, Reply, ServerFrame, Welcome
 
 _log = logging.getLogger(__name__)
 
-#: Pauses before each further attempt. Fresh channels after these found a link that had come
-#: back within 0.2-0.6 s, where gRPC's own backoff took 4-9 s.
-PAUSES_S = (0.0, 0.1, 0.2, 0.4, 0.5)
 #: After a refusal that only a person can lift: look again now and then, the person may.
 SETTLED_PAUSE_S = 5.0
-#: A suspected link that stays silent this long is given up. Longer than a round trip over a
+#: A suspected stream that stays silent this long is given up. Longer than a round trip over a
 #: satellite behind half a second of queue.
 SUSPECT_S = 3.0
 #: How long a server that is leaving may take to finish what is under way.
 LEAVING_S = 30.0
-#: Pings that set the clock right at the start of a stream.
-CLOCK_PINGS = 4
-
-
-def pause_s(failures: int, error: Exception) -> float:
-    """Seconds to wait before the next attempt, after so many in a row failed with `error`."""
-    if is_settled(error):
-        return SETTLED_PAUSE_S
-    return PAUSES_S[min(failures, len(PAUSES_S) - 1)]
+#: Fresh channels on their way at the same time, each for `CONNECT_S`.
+MOST_TRIALS = 10
+#: How often a stream is looked at, while it is used: a break is found so much later.
+LOOK_S = 0.05
+#: A connection counts as used for so long after each request.
+USED_S = 5.0
 
 
 @final
 class Connection:
-    """Keeps one Session stream to a server open, on threads of its own.
+    """Keeps a Session stream to a server open, on threads of its own.
 
     `on_frame` gets what answers requests, `on_down` is told when no frame will come on a
-    stream any more, and why. Both are called on the connection's threads and must be quick.
+    stream any more, and why, once for each that ever was `stream`. Both are called on the
+    connection's threads and must be quick.
     """
 
     def __init__(
@@ -64,52 +60,90 @@ class Connection:
         *,
         on_frame: Callable[[Stream, Reply | More], None],
         on_down: Callable[[Stream, PeerError], None],
+        beside: Stream | None = None,
     ) -> None:
+        """The first attempt is made on the channel of `beside`, while that stands."""
         self._dial = dial
+        self._beside = beside
         self._hello = hello
         self._on_frame = on_frame
         self._on_down = on_down
-        self._pings = Pings()
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
+        self._stirred = False  # the keeper has something to do
+        self._dozing = False  # the keeper looks at nothing until it is stirred
         self._closed = False
-        self._stream: Stream | None = None  # the present one, welcomed or not
-        self._welcome: Welcome | None = None
-        self._ended: PeerError | None = None  # why the present stream is over
-        self._leaving: PeerError | None = None
-        self._give_up_at_s: float | None = None  # when suspicion, or leaving, ends the stream
-        self._heard_s = 0.0
+        self._state: LinkState = "down"
+        self._present: Strand | None = None  # connected or suspect
+        self._others: list[Strand] = []  # on trial, leaving, or over and not yet closed
+        self._tries = 0  # fresh channels since the trouble began
+        self._trouble_s = self._next_try_s = self._tried_s = time.monotonic()
+        self._used_s = self._trouble_s
         self._settled = threading.Event()  # the first attempt has ended, either way
         self._error: PeerError = silence(str(dial.address), CONNECT_S)
-        self.clock = ClockEstimate()
+        self._clock = ClockEstimate()
         self.welcomes = 0
         self._thread = threading.Thread(target=self._keep, name="midstream-link", daemon=True)
         self._thread.start()
 
     @property
-    def stream(self) -> Stream | None:
-        """The stream that new requests may use; None unless the connection is UP."""
+    def state(self) -> LinkState:
+        """How the link stands."""
         with self._lock:
-            usable = self._welcome and not (self._ended or self._give_up_at_s or self._closed)
-            return self._stream if usable else None
+            return self._state
+
+    @property
+    def stream(self) -> Stream | None:
+        """The stream that new requests may use; None unless connected."""
+        with self._lock:
+            usable = self._state == "connected" and self._present and not self._closed
+            return self._present.stream if usable and self._present else None
 
     @property
     def error(self) -> PeerError:
         """Why there was no stream when there was none last."""
         with self._lock:
-            return self._ended or self._leaving or self._error
+            return self._error
 
     @property
     def welcome(self) -> Welcome | None:
         """What the server allows on the present stream."""
         with self._lock:
-            return self._welcome
+            return self._present.welcome if self._present else None
+
+    @property
+    def clock(self) -> ClockEstimate:
+        """How the clock of the server stands, by the present stream or the last one."""
+        with self._lock:
+            return self._present.clock if self._present else self._clock
+
+    @property
+    def srtt_s(self) -> float | None:
+        """The round trip on the present stream, smoothed; None without one."""
+        with self._lock:
+            return self._present.srtt_s if self._present else None
+
+    def acked_nbytes(self) -> int | None:
+        """Bytes that the other end of the present stream's TCP connection has acknowledged.
+
+        They hold HTTP/2's and TLS's share. None without a stream, and where the system does
+        not tell; microseconds of work.
+        """
+        with self._lock:
+            stream = self._present.stream if self._present else None
+        info = None if stream is None else stream.tcp_info()
+        return None if info is None else info.acked_nbytes
+
+    def take_exchanges(self) -> tuple[Exchange, ...]:
+        """The exchanges without padding that have ended since the last call, 32 at most."""
+        with self._lock:
+            return self._present.pings.take() if self._present else ()
 
     def wait(self, timeout_s: float) -> PeerError | None:
         """Wait for the first attempt's end; the error, or None if the server welcomed us."""
         self._settled.wait(timeout_s)
         with self._lock:
-            return None if self._welcome and not self._ended else self._ended or self._error
+            return self._error if self._present is None else None
 
     def wait_up(self, timeout_s: float) -> bool:
         """Wait until new requests may use the connection; whether they may."""
@@ -122,29 +156,36 @@ class Connection:
         If nothing at all has been heard since, the link is suspect until something is.
         """
         with self._lock:
-            if not self._welcome or self._ended or self._heard_s >= since_s:
-                return
-            if self._give_up_at_s is None:
-                self._error = silence(str(self._dial.address), time.monotonic() - since_s)
-                self._give_up_at_s = time.monotonic() + SUSPECT_S
-                self._changed.notify_all()
-            stream = self._stream
-        assert stream is not None
-        self._pings.send(stream)
+            if self._present is not None and self._state == "connected":
+                now_s = time.monotonic()
+                self._judge(self._present, self._present.doubt(now_s, since_s), now_s)
+
+    def begin_ping(self, up_nbytes: int, down_nbytes: int) -> Future[Exchange]:
+        """An exchange that ends, or fails with the stream, in the future; raises `error`."""
+        with self._lock:
+            stream = self.stream
+            if stream is None or self._present is None:
+                raise self._error
+            return self._present.pings.send(stream, up_nbytes, down_nbytes)
 
     def ping(self, up_nbytes: int, down_nbytes: int, timeout_s: float) -> Exchange:
         """One exchange. Raises `CloudUnavailable` or `DeadlineExceeded`."""
-        stream = self.stream
-        if stream is None:
-            raise self.error
-        future = self._pings.send(stream, up_nbytes, down_nbytes)
+        future = self.begin_ping(up_nbytes, down_nbytes)
+        self._use()
         return self._await(future, timeout_s)
+
+    def observe(self, stream: Stream, exchange: Exchange) -> None:
+        """Let an exchange on `stream` improve the clock."""
+        with self._lock:
+            strand = self._present
+            if strand is not None and strand.stream is stream:
+                strand.clock = strand.clock.observe(exchange)
 
     def close(self, timeout_s: float) -> None:
         """Give the connection up; returns within about `timeout_s`, whatever the link does."""
         with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            self._stir()
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout_s)
 
@@ -158,102 +199,204 @@ class Connection:
                 "but was not: the link is too slow or broken"
             ) from None
 
+    def _use(self) -> None:
+        """A request goes out, on whatever thread: from now on the link is watched."""
+        with self._lock:
+            self._used_s = time.monotonic()
+            if self._dozing:
+                self._stir()
+
+    def _stir(self) -> None:
+        self._stirred = True
+        self._changed.notify_all()
+
     # The keeper's thread.
 
     def _keep(self) -> None:
-        failures, logged = 0, ""
+        logged = ""
         while not self._closed:
-            welcomed, error = self._live_once()
-            failures = 0 if welcomed else failures + 1
+            if self._is_due(time.monotonic()):
+                self._try()
+            for strand in self._sweep(time.monotonic()):
+                logged = self._bury(strand, logged)
             with self._lock:
+                pause_s = self._pause_s(time.monotonic())
+                self._dozing = pause_s is None or pause_s > LOOK_S
+                self._changed.wait_for(lambda: self._stirred or self._closed, pause_s)
+                self._stirred = self._dozing = False
+        with self._lock:
+            if self._present is not None:
+                self._part(self._present, self._error)
+            self._state = "down"
+            left, self._others = self._others, []
+        for strand in left:
+            strand.ended = strand.ended or self._error
+            self._bury(strand, str(strand.ended))
+
+    def _is_due(self, now_s: float) -> bool:
+        """Whether to open a fresh channel now."""
+        with self._lock:
+            return now_s >= self._next_try_s and self._may_try and not self._closed
+
+    def _try(self) -> None:
+        strand = Strand(time.monotonic())
+        with self._lock:
+            self._others.append(strand)
+            self._tries += 1
+            self._tried_s = now_s = time.monotonic()
+            self._next_try_s = now_s + spacing_s(
+                self._tries, outage_s=now_s - self._trouble_s, known=self.welcomes > 0
+            )
+
+        def receive(stream: Stream, frame: ServerFrame) -> None:
+            strand.stream = stream  # the first frame may be faster than the constructor
+            self._receive(strand, frame)
+
+        beside, self._beside = self._beside, None
+        strand.stream = Stream(
+            self._dial,
+            self._hello,
+            on_frame=receive,
+            on_end=lambda _, error: self._finish(strand, error),
+            on_send=self._use,
+            way=beside.way if beside else None,
+        )
+
+    def _sweep(self, now_s: float) -> list[Strand]:
+        """Look at the present stream; the strands that are over."""
+        with self._lock:
+            if self._present is not None:
+                used = now_s - self._used_s < USED_S
+                self._judge(self._present, self._present.look(now_s, used=used), now_s)
+            for strand in self._others:
+                unneeded = self._state == "connected" and not strand.served
+                if strand.ended is None and (unneeded or now_s >= strand.expires_s):
+                    strand.ended = strand.leaving or silence(
+                        str(self._dial.address), CONNECT_S
+                    )
+            over = [strand for strand in self._others if strand.ended]
+            self._others = [strand for strand in self._others if not strand.ended]
+            return over
+
+    def _bury(self, strand: Strand, logged: str) -> str:
+        """Close a strand that is over; what was logged last."""
+        stream, error = strand.stream, strand.ended
+        assert stream is not None
+        assert error is not None
+        stream.close(abort=strand.lost)
+        strand.pings.fail(error)
+        with self._lock:
+            if not strand.served and self._state == "down":
                 self._error = error
                 self._settled.set()
-                if not self._closed and str(error) != logged:
-                    logged = str(error)
-                    _log.warning("working on the edge alone: %s", error)
-                self._changed.wait_for(lambda: self._closed, pause_s(failures, error))
+                if is_settled(error):
+                    self._next_try_s = time.monotonic() + SETTLED_PAUSE_S
+            telling = self._state == "down" and not self._closed and str(error) != logged
+        if telling:
+            _log.warning("working on the edge alone: %s", error)
+        if strand.served:
+            self._on_down(stream, error)
+        return str(error) if telling else logged
 
-    def _live_once(self) -> tuple[bool, PeerError]:
-        """One stream from opening to its end: whether it was welcomed, and what ended it."""
-        with self._lock:
-            self._welcome = self._ended = self._leaving = self._give_up_at_s = None
-            self.clock = ClockEstimate()  # another process may have another clock
-            # Under the lock, so that its first frames find it in place.
-            stream = self._stream = Stream(
-                self._dial, self._hello, on_frame=self._receive, on_end=self._finish
+    def _pause_s(self, now_s: float) -> float | None:
+        """Until when there is nothing to do unless something happens; None: at no time."""
+        due_s = [strand.expires_s for strand in self._others]
+        if self._may_try:
+            due_s.append(self._next_try_s)
+        if self._state == "suspect" or (self._present and now_s - self._used_s < USED_S):
+            due_s.append(now_s + LOOK_S)
+        return max(0.0, min(due_s) - now_s) if due_s else None
+
+    # Any thread, under the lock.
+
+    @property
+    def _may_try(self) -> bool:
+        trials = sum(not strand.served for strand in self._others)
+        return self._state != "connected" and trials < MOST_TRIALS
+
+    def _judge(self, strand: Strand, overdue: Overdue | None, now_s: float) -> None:
+        """What a look at the present strand means for the link."""
+        if overdue is None:
+            if self._state == "suspect":
+                self._enter(Sign.ALIVE)
+        elif self._state == "connected":
+            self._error = silence(str(self._dial.address), now_s - strand.heard_s)
+            self._enter(Sign.OVERDUE)
+        elif now_s >= strand.watch.overdue_s + SUSPECT_S:
+            strand.lost, strand.ended = True, self._error
+            self._part(strand, self._error)
+
+    def _enter(self, sign: Sign) -> None:
+        before, self._state = self._state, move(self._state, sign)
+        if before == "connected" and self._state != before:
+            self._trouble_s, self._tries = time.monotonic(), 0
+            # A server that takes streams only to end them is not to be stormed.
+            self._next_try_s = max(
+                self._trouble_s,
+                self._tried_s + spacing_s(1, outage_s=0.0, known=True),
             )
-            self._changed.wait_for(
-                lambda: self._welcome or self._ended or self._closed, CONNECT_S
-            )
-            welcomed = self._welcome is not None
-            if welcomed:
-                self.welcomes += 1
-                self._settled.set()
-                self._sit_out()
-            # What is neither ended nor leaving was given up: `doubt` has said why.
-            unheard = self._error if welcomed else silence(str(self._dial.address), CONNECT_S)
-            self._ended = error = self._ended or self._leaving or unheard
-        stream.close()
-        self._pings.fail(error)
-        self._on_down(stream, error)
-        return welcomed, error
+        self._stir()
 
-    def _sit_out(self) -> None:
-        """Hold the lock until the stream has ended, is given up, or the session closes."""
-        while not (self._ended or self._closed):
-            at_s = self._give_up_at_s
-            if at_s is not None and time.monotonic() >= at_s:
-                return
-            self._changed.wait(None if at_s is None else at_s - time.monotonic())
+    def _part(self, strand: Strand, error: PeerError) -> None:
+        """The present strand takes no new requests any more."""
+        self._present, self._clock, self._error = None, strand.clock, error
+        self._others.append(strand)
+        self._enter(Sign.GIVEN_UP if strand.lost else Sign.ENDED)
+        if is_settled(error):
+            self._next_try_s = time.monotonic() + SETTLED_PAUSE_S
 
-    # The reader's thread.
+    # The readers' threads.
 
-    def _receive(self, stream: Stream, frame: ServerFrame) -> None:
+    def _receive(self, strand: Strand, frame: ServerFrame) -> None:
         with self._lock:
-            if stream is not self._stream or self._ended:
+            if strand.ended is not None:
                 return
-            self._heard_s = time.monotonic()
-            if self._give_up_at_s is not None and self._leaving is None:
-                self._give_up_at_s = None  # only suspected; it lives
-                self._changed.notify_all()
+            strand.heard_s = now_s = time.monotonic()
+            if strand is self._present and self._state == "suspect":
+                self._judge(strand, strand.look(now_s, used=True), now_s)
         match frame:
             case Reply() | More():
-                self._on_frame(stream, frame)
+                assert strand.stream is not None
+                self._on_frame(strand.stream, frame)
             case Welcome():
-                self._greet(stream, frame)
+                self._greet(strand, frame)
             case GoAway():
-                self._part(frame)
+                self._see_off(strand, frame)
             case Pong():
-                exchange = self._pings.receive(frame)
-                if exchange is not None:
-                    self.observe(stream, exchange)
+                with self._lock:
+                    strand.receive(frame)
 
-    def observe(self, stream: Stream, exchange: Exchange) -> None:
-        """Let an exchange on `stream` improve the clock."""
+    def _greet(self, strand: Strand, welcome: Welcome) -> None:
         with self._lock:
-            if stream is self._stream:
-                self.clock = self.clock.observe(exchange)
+            suspected = self._present
+            if strand.ended or strand.served or self._state == "connected" or self._closed:
+                return  # too late: the keeper closes it
+            if suspected is not None:
+                suspected.lost, suspected.ended = True, self._error
+                self._part(suspected, self._error)
+            self._others.remove(strand)
+            self._present = strand
+            strand.serve(welcome, time.monotonic())
+            self.welcomes += 1
+            self._settled.set()
+            self._enter(Sign.WELCOMED)
 
-    def _greet(self, stream: Stream, welcome: Welcome) -> None:
-        for _ in range(CLOCK_PINGS):
-            self._pings.send(stream)
-        with self._lock:
-            self._welcome = welcome
-            self._changed.notify_all()
-
-    def _part(self, frame: GoAway) -> None:
+    def _see_off(self, strand: Strand, frame: GoAway) -> None:
         reason = frame.reason
         error = farewell(str(self._dial.address), reason.code, reason.message)
         with self._lock:
-            self._leaving = error
-            if self._welcome is None:
-                self._ended = error
-            else:
-                self._give_up_at_s = time.monotonic() + LEAVING_S
-            self._changed.notify_all()
+            strand.leaving = error
+            strand.expires_s = time.monotonic() + LEAVING_S
+            if not strand.served:
+                strand.ended = error
+                self._stir()
+            elif strand is self._present:
+                self._part(strand, error)
 
-    def _finish(self, stream: Stream, error: PeerError) -> None:
+    def _finish(self, strand: Strand, error: PeerError) -> None:
         with self._lock:
-            if stream is self._stream and self._ended is None:
-                self._ended = self._leaving or error
-                self._changed.notify_all()
+            if strand.ended is None:
+                strand.ended = strand.leaving or error
+                if strand is self._present:
+                    self._part(strand, strand.ended)
+                self._stir()

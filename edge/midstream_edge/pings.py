@@ -7,6 +7,7 @@ import math
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from functools import cache
@@ -17,6 +18,9 @@ from midstream_edge.clock import Exchange
 from midstream_wire.errors import ProtocolError
 from midstream_wire.frames import Ping, Pong
 
+#: Exchanges kept until somebody takes them.
+EXCHANGES = 32
+
 
 @final
 class Pings:
@@ -26,12 +30,13 @@ class Pings:
         self._lock = threading.Lock()
         self._ids = itertools.count(1)
         self._waiting: dict[int, _Waiting] = {}
+        self._ended: deque[Exchange] = deque(maxlen=EXCHANGES)
 
     def send(
         self, stream: Stream, up_nbytes: int = 0, down_nbytes: int = 0
     ) -> Future[Exchange]:
         """Send a ping that carries `up_nbytes` and asks for `down_nbytes` of padding."""
-        waiting = _Waiting()
+        waiting = _Waiting(plain=up_nbytes == down_nbytes == 0)
         with self._lock:
             id = next(self._ids)
             self._waiting[id] = waiting
@@ -42,8 +47,20 @@ class Pings:
             waiting.sent_s = time.monotonic()  # when it is pulled: queueing is no delay
             yield Ping(id, padding, down_nbytes)
 
-        stream.send(frames())
+        stream.whisper(frames())
         return waiting.future
+
+    @property
+    def asked_s(self) -> float | None:
+        """When the oldest ping left that is not answered yet; None if there is none."""
+        with self._lock:
+            left_s = [each.sent_s for each in self._waiting.values() if each.sent_s > 0]
+        return min(left_s, default=None)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether any ping is not answered yet, or waits to leave."""
+        return bool(self._waiting)
 
     def receive(self, pong: Pong) -> Exchange | None:
         """The exchange that `pong` ends, or None if nobody waits for it any more."""
@@ -57,9 +74,19 @@ class Pings:
                 "use the same version of midstream on both sides"
             )
         exchange = Exchange(waiting.sent_s, pong.received_s, pong.sent_s, answered_s)
+        if waiting.plain:
+            with self._lock:
+                self._ended.append(exchange)
         if waiting.future.set_running_or_notify_cancel():
             waiting.future.set_result(exchange)
         return exchange
+
+    def take(self) -> tuple[Exchange, ...]:
+        """The last `EXCHANGES` without padding that ended since this was called before."""
+        with self._lock:
+            taken = tuple(self._ended)
+            self._ended.clear()
+        return taken
 
     def fail(self, error: Exception) -> None:
         """No pong will come any more."""
@@ -77,9 +104,10 @@ class Pings:
 
 @final
 class _Waiting:
-    __slots__ = ("future", "sent_s")
+    __slots__ = ("future", "plain", "sent_s")
 
-    def __init__(self) -> None:
+    def __init__(self, *, plain: bool) -> None:
+        self.plain = plain  # no padding: it measures the round trip
         self.future: Future[Exchange] = Future()
         self.sent_s = 0.0
 

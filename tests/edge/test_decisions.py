@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from midstream_edge.connection import pause_s
 from midstream_edge.pace import LocalPace, give_up_at
 from midstream_edge.verdicts import farewell, is_settled, silence, verdict
 from midstream_edge.worker import HEAD, REST, Alarms, Worker
@@ -36,12 +35,6 @@ def test_the_edge_gives_up_in_time_for_its_own_rest() -> None:
     assert give_up_at(10.0, rest_s=0.5) < 9.5
     assert give_up_at(10.0, rest_s=0.5, busy_s=0.25) < 9.25
     assert give_up_at(10.0, rest_s=0.0) == pytest.approx(10.0, abs=0.01)
-
-
-def test_reconnecting_is_quick_at_first_and_patient_with_refusals() -> None:
-    away = silence(SERVER, 3)
-    assert [pause_s(n, away) for n in (0, 1, 2, 3, 4, 99)] == [0.0, 0.1, 0.2, 0.4, 0.5, 0.5]
-    assert pause_s(0, CloudRefused(9, "another digest")) == 5.0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,105 @@
+"""One stream of a connection, and all that is known of it."""
+
+from __future__ import annotations
+
+from typing import final
+
+from midstream_edge.channel import CONNECT_S, Stream
+from midstream_edge.clock import ClockEstimate
+from midstream_edge.pings import Pings
+from midstream_edge.sentry import Overdue, Signs, Watch
+from midstream_wire.errors import PeerError
+from midstream_wire.frames import Pong, Welcome
+
+#: Nothing heard for this long makes a ping of our own due, while the connection is used.
+PING_S = 0.5
+#: Pings that set the clock right at the start of a stream.
+CLOCK_PINGS = 4
+
+
+@final
+class Strand:
+    """Changes under its connection's lock only; `stream` is there before anything is heard.
+
+    A strand is on trial until `served`, that is welcomed and taken, and over once `ended` says
+    why. `expires_s` is when it is given up for want of a welcome, or of an end after a GoAway
+    (`leaving`). `lost`: what is still to be delivered on it is not wanted any more.
+    """
+
+    __slots__ = (
+        "clock",
+        "ended",
+        "expires_s",
+        "heard_s",
+        "leaving",
+        "lost",
+        "pings",
+        "served",
+        "stream",
+        "watch",
+        "welcome",
+    )
+
+    def __init__(self, now_s: float) -> None:
+        self.stream: Stream | None = None
+        self.pings = Pings()
+        self.clock = ClockEstimate()
+        self.welcome: Welcome | None = None
+        self.served = False
+        self.leaving: PeerError | None = None
+        self.ended: PeerError | None = None
+        self.lost = False
+        self.expires_s = now_s + CONNECT_S
+        self.heard_s = now_s
+        self.watch = Watch(now_s, now_s, now_s)
+
+    def serve(self, welcome: Welcome, now_s: float) -> None:
+        """Begin to carry requests."""
+        self.welcome, self.served = welcome, True
+        self.expires_s = float("inf")
+        self.watch = Watch(now_s, now_s, now_s)
+        assert self.stream is not None
+        for _ in range(CLOCK_PINGS):
+            self.pings.send(self.stream)
+
+    def look(self, now_s: float, *, used: bool) -> Overdue | None:
+        """What is overdue, after one more look; asks for a sign of life where one is due."""
+        assert self.stream is not None
+        signs = Signs(
+            now_s, self.heard_s, self.pings.asked_s, self.min_rtt_s, self.stream.tcp_info()
+        )
+        self.watch = self.watch.look(signs)
+        silent = now_s - self.heard_s >= PING_S
+        if self.watch.overdue or (used and silent):
+            self.ask()
+        return self.watch.overdue
+
+    def doubt(self, now_s: float, since_s: float) -> Overdue | None:
+        """What is overdue, now that an answer is that was asked for at `since_s`."""
+        self.watch = self.watch.doubt(now_s, since_s)
+        self.ask()
+        return self.watch.overdue
+
+    def ask(self) -> None:
+        """Ping, unless a ping is under way already."""
+        assert self.stream is not None
+        if not self.pings.under_way:
+            self.pings.send(self.stream)
+
+    def receive(self, pong: Pong) -> None:
+        """An exchange has ended; it may improve the clock."""
+        exchange = self.pings.receive(pong)
+        if exchange is not None:
+            self.clock = self.clock.observe(exchange)
+
+    @property
+    def min_rtt_s(self) -> float:
+        """The shortest exchange there was, a good measure of the idle link; 0.0 before."""
+        return 0.0 if self.clock.best is None else self.clock.best.delay_s
+
+    @property
+    def srtt_s(self) -> float:
+        """TCP's smoothed round trip, or the shortest exchange: behind a proxy, TCP's ends
+        there."""
+        tcp = None if self.stream is None else self.stream.tcp_info()
+        return max(self.min_rtt_s, 0.0 if tcp is None else tcp.srtt_s)
