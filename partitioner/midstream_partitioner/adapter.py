@@ -10,6 +10,7 @@ from typing import final
 import numpy as np
 
 from midstream_partitioner.partition import Partition
+from midstream_partitioner.prior import Prior, prior_of
 from midstream_partitioner.runtime import Executor
 from midstream_partitioner.transforms import Transform
 from midstream_wire.errors import ModelError, TensorError
@@ -24,6 +25,16 @@ class Compiled:
         self._threads = threads
         self._lock = threading.Lock()
         self._executors: dict[str, Executor] = {}
+        self._priors: dict[str, Prior] = {}
+
+    def prior(self, transform: Transform) -> Prior:
+        """The prior of a transform that packs; `ModelError` if it is none."""
+        with self._lock:
+            found = self._priors.get(transform.encoder_digest)
+            if found is None:
+                found = prior_of(transform.encoder)
+                self._priors[transform.encoder_digest] = found
+        return found
 
     def get(self, digest: str, load: Callable[[], bytes]) -> Executor:
         """The executor of what `load` gives; `ModelError` if that is no transform's model."""
@@ -53,6 +64,7 @@ class Adapter:
     ) -> None:
         #: What travels, in the order of what crosses.
         self.specs = partition.travelling(k, name)
+        self._crossing = {spec.name: spec for spec in partition.crossing(k)}
         self._transforms: Mapping[str, Transform] = (
             {each.tensor: each for each in partition.transforms_at(k)[name]} if name else {}
         )
@@ -62,25 +74,29 @@ class Adapter:
     def compile_encoders(self) -> None:
         """Do now what the first `encode` would wait for; `ModelError` if it cannot be done."""
         for transform in self._transforms.values():
-            self._encoder(transform)
+            (self._compiled.prior if transform.packs else self._encoder)(transform)
 
     def compile_decoders(self) -> None:
         """The same for the first `decode`."""
         for transform in self._transforms.values():
-            self._decoder(transform)
+            (self._compiled.prior if transform.packs else self._decoder)(transform)
 
     def encode(self, state: Mapping[str, Array]) -> dict[str, Array]:
         """What travels instead of the tensors of `state` that cross.
 
         Raises `TensorError` where that is not finite: a NaN would spread to every channel,
-        and clipping make a 0 of it. Such a tensor has to travel as it is.
+        and clipping make a 0 of it; and for what a prior does not take. Such a tensor has to
+        travel as it is.
         """
         started = time.perf_counter()
         travelling = {}
         for spec in self.specs:
             array = state[spec.name]
             transform = self._transforms.get(spec.name)
-            if transform is not None:
+            if transform is not None and transform.packs:
+                prior = self._compiled.prior(transform)
+                array = prior.pack(array, self._crossing[spec.name])
+            elif transform is not None:
                 array = _apply(self._encoder(transform), array, spec)
                 if not np.isfinite(array).all():
                     raise TensorError(
@@ -92,11 +108,15 @@ class Adapter:
         return travelling
 
     def decode(self, received: Mapping[str, Array]) -> dict[str, Array]:
-        """What crosses, from what has travelled."""
+        """What crosses, from what has travelled. Raises `CodecError` for unfit bytes."""
         started = time.perf_counter()
         restored = dict(received)
         for name, transform in self._transforms.items():
-            restored[name] = _apply(self._decoder(transform), received[name])
+            if transform.packs:
+                prior = self._compiled.prior(transform)
+                restored[name] = prior.unpack(received[name], self._crossing[name])
+            else:
+                restored[name] = _apply(self._decoder(transform), received[name])
         self._wait(started)
         return restored
 

@@ -5,6 +5,7 @@
         segments/0.onnx ...     one model per segment
         transforms/0.enc.onnx   two models per calibrated transform, if there are any
         transforms/0.dec.onnx ...
+        transforms/1.prior ...  or one prior
         profiles/NAME.json      as measured on a device
 
 Nothing in a manifest is trusted: segments and transforms are checked against their digests
@@ -25,7 +26,12 @@ from midstream_partitioner.cuts import MAX_NODES, Cut, check_runs, head_of, runs
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.partition import Partition, Segment
 from midstream_partitioner.profile import Profile
-from midstream_partitioner.transforms import MAX_TRANSFORMS, Transform, with_transforms
+from midstream_partitioner.transforms import (
+    MAX_TRANSFORMS,
+    Transform,
+    is_packing,
+    with_transforms,
+)
 from midstream_wire.errors import ModelError, UsageError
 from midstream_wire.tensors import DTYPES, TensorSpec
 
@@ -109,13 +115,14 @@ def save_partition(
     manifest = folder / "manifest.json"
     models = [segment.model for segment in partition.segments]
     pairs = [(each.encoder, each.decoder) for each in partition.transforms]
+    inside = [_transform_paths(folder, *each) for each in enumerate(partition.transforms)]
     manifest.unlink(missing_ok=True)
-    for old in (*segments.glob("*.onnx"), *(folder / "transforms").glob("*.onnx")):
+    for old in (*segments.glob("*.onnx"), *(folder / "transforms").glob("[0-9]*.*")):
         old.unlink()
     for segment, model in zip(partition.segments, models, strict=True):
         (segments / f"{segment.index}.onnx").write_bytes(model)
-    for number, pair in enumerate(pairs):
-        for path, model in zip(_transform_paths(folder, number), pair, strict=True):
+    for paths, pair in zip(inside, pairs, strict=True):
+        for path, model in zip(paths, pair, strict=True):
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(model)
     for profile in profiles:
@@ -208,8 +215,12 @@ def _entry_of(partition: Partition) -> _Manifest:
     )
 
 
-def _transform_paths(folder: Path, number: int) -> tuple[Path, Path]:
+def _transform_paths(
+    folder: Path, number: int, transform: Transform | _TransformEntry
+) -> tuple[Path, Path]:
     inside = folder / "transforms"
+    if is_packing(transform.name):
+        return (inside / f"{number}.prior",) * 2
     return inside / f"{number}.enc.onnx", inside / f"{number}.dec.onnx"
 
 
@@ -266,7 +277,7 @@ def _transforms_of(entry: _Manifest, folder: Path) -> list[Transform]:
             TensorSpec(each.tensor, each.travels.dtype, each.travels.shape),
             each.encoder_digest,
             each.decoder_digest,
-            *_transform_paths(folder, number),
+            *_transform_paths(folder, number, each),
         )
         for number, each in enumerate(entry.transforms)
     ]

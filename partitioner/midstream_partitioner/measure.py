@@ -53,6 +53,8 @@ LADDER = (
 
 #: What is tried behind a transform: the entropy-coded steps, and two plain ones beside.
 BEHIND_TRANSFORMS = ("half", "int8", "ec", "ecc", "ctx")
+#: What a prior has packed is bytes that nothing makes fewer.
+BEHIND_PRIOR = "raw"
 
 
 def no_progress(done: int, total: int) -> None:
@@ -297,9 +299,13 @@ def ladder_of(partition: Partition) -> tuple[str, ...]:
     for name in LADDER:
         with suppress(UsageError):
             known.append(codec_called(name).id)
-    names = dict.fromkeys(each.name for each in partition.transforms)
     behind = [name for name in known if name.partition(":")[0] in BEHIND_TRANSFORMS]
-    return (*known, *(f"{transform}+{name}" for transform in names for name in behind))
+    names = dict.fromkeys(
+        f"{each.name}+{name}"
+        for each in partition.transforms
+        for name in ((BEHIND_PRIOR,) if each.packs else behind)
+    )
+    return (*known, *names)
 
 
 @final

@@ -20,6 +20,7 @@ from typing import final
 import onnx
 
 from midstream_partitioner.partition import Partition, read_model
+from midstream_partitioner.prior import EXPANSION, Prior
 from midstream_wire.errors import UsageError
 from midstream_wire.limits import MAX_TRANSFORM_CHARS
 from midstream_wire.tensors import DTYPES, TensorSpec
@@ -38,6 +39,11 @@ MAX_TRANSFORMS = 4096
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(:[0-9]{1,6})?")
 
+#: "prior:N" packs a tensor into bytes, with a step of N hundredths of its deviation.
+PRIOR = "prior"
+#: The one dimension of what is packed.
+PACKED = "packed"
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,8 @@ class Transform:
     """What `tensor` goes through where it crosses the cut called `cut`.
 
     `spec` is what travels: under the tensor's name, of its rank, with its symbolic dimensions
-    in their places. `digest` is over all of this and both models.
+    in their places; or bytes, where a prior packs it. `digest` is over all of this and both
+    models, which of a prior are one and the same.
     """
 
     cut: str
@@ -66,6 +73,11 @@ class Transform:
     def decoder(self) -> bytes:
         """The serialized ONNX model of the tail's start; `ModelError` if a file is not it."""
         return self._read(self.decoder_source, self.decoder_digest, "decoder")
+
+    @property
+    def packs(self) -> bool:
+        """Whether its models are not ONNX, but a prior (`Prior.to_bytes`)."""
+        return is_packing(self.name)
 
     @property
     def digest(self) -> str:
@@ -98,6 +110,16 @@ def make_transform(
     return Transform(cut, name, spec.name, spec, first, second, *models)
 
 
+def make_packing(cut: str, dial: float, tensor: str, prior: Prior) -> Transform:
+    """The transform "prior:N" of `tensor`, N being hundredths of a `dial` of deviations."""
+    model = prior.to_bytes()
+    digest = hashlib.sha256(model).hexdigest()
+    spec = TensorSpec(tensor, "uint8", (PACKED,))
+    return Transform(
+        cut, f"{PRIOR}:{round(100 * dial)}", tensor, spec, digest, digest, model, model
+    )
+
+
 def with_transforms(partition: Partition, transforms: Iterable[Transform]) -> Partition:
     """`partition` with these transforms and no others, in an order of its own.
 
@@ -121,13 +143,23 @@ def with_transforms(partition: Partition, transforms: Iterable[Transform]) -> Pa
     return replace(partition, transforms=tuple(keyed[key] for key in sorted(keyed)))
 
 
+def is_packing(name: str) -> bool:
+    """Whether transforms of this name pack a tensor into bytes, by a prior."""
+    return name.partition(":")[0] == PRIOR
+
+
 def transformable(spec: TensorSpec) -> bool:
     """Whether a tensor is one that transforms are made for; all others cross as they are."""
     return spec.dtype in FLOATS and len(spec.shape) >= MIN_RANK
 
 
 def expansion(spec: TensorSpec, travelling: TensorSpec) -> float:
-    """Bytes of the tensor for each byte of what travels, whatever the symbolic sizes."""
+    """Bytes of the tensor for each byte of what travels, whatever the symbolic sizes.
+
+    Of what is packed, the most that a byte may stand for.
+    """
+    if travelling.shape == (PACKED,) != spec.shape:
+        return EXPANSION * max(1.0, DTYPES[spec.dtype].itemsize / 4)
 
     def fixed(each: TensorSpec) -> int:
         sizes = (size for size in each.shape if isinstance(size, int))
@@ -155,6 +187,9 @@ def _check(partition: Partition, k: int, transform: Transform) -> None:
         for have, want in zip(spec.shape, original.shape, strict=True)
     )
     alike = spec.name == transform.tensor and spec.dtype in FLOATS
+    if transform.packs:
+        fits = len(original.shape) == 4
+        alike = spec == TensorSpec(transform.tensor, "uint8", (PACKED,))
     if not (transformable(original) and fits and alike):
         raise UsageError(
             f"a transform must be of a float tensor of {MIN_RANK} dimensions or more, and "

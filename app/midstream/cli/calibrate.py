@@ -38,6 +38,7 @@ from midstream_partitioner.fitting import fit_transforms
 from midstream_partitioner.measure import profile_segments
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.units import parse_share
+from midstream_wire.errors import UsageError
 
 
 @takes_feed
@@ -62,6 +63,13 @@ def calibrate(
             help="Fit transforms (KLT) that keep these shares of the energy: 99.9%,99%.",
         ),
     ] = None,
+    priors: Annotated[
+        str | None,
+        typer.Option(
+            "--priors",
+            help="Fit priors for these steps, in standard deviations: 0.45,0.6,1.",
+        ),
+    ] = None,
     seed: Seed = 0,
     threads: Threads = 1,
     runs: Runs = 20,
@@ -75,18 +83,20 @@ def calibrate(
     samples that the network was not trained on, and not those you will report results on.
     Without --data only sizes are measured, and plans stay as cautious as without.
 
-    --transforms adds changes of coordinates over channels in front of the codecs. They are
-    part of the partition, which then has another digest: give cloud and edge the same folder.
+    --transforms adds changes of coordinates over channels in front of the codecs, --priors
+    codes fitted to what crosses each cut, for the smallest payloads. Both are part of the
+    partition, which then has another digest: give cloud and edge the same folder.
     """
     part = open_partition(model, feed=feed)
     score = open_metric(metric)
     names = ladder(only)
     source = read_data(part, data, labels=labels, count=samples, seed=seed)
     chain = Chain(part, threads=threads)
-    if transforms is not None:
-        shares = [parse_share(share) for share in transforms.split(",")]
+    shares = [parse_share(share) for share in transforms.split(",")] if transforms else []
+    dials = [_parse_dial(dial) for dial in priors.split(",")] if priors else []
+    if shares or dials:
         with console.progress(f"fitting transforms of {part.name}") as tick:
-            part = fit_transforms(chain, source.inputs, shares, progress=tick)
+            part = fit_transforms(chain, source.inputs, shares, dials=dials, progress=tick)
         chain = Chain(part, threads=threads)
     folder = _folder(model, part, output)
     with console.progress(f"calibrating {part.name}") as tick:
@@ -109,6 +119,15 @@ def calibrate(
         return
     print_codecs(part, found, profile.codecs)
     console.say(f"calibration and profile written to {folder}", to=console.err)
+
+
+def _parse_dial(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(
+            f"--priors must be steps in standard deviations, as 0.45,0.6 (not {text!r})"
+        ) from None
 
 
 def _folder(model: str, part: Partition, output: Path | None) -> Path:

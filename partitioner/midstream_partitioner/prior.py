@@ -1,0 +1,370 @@
+"""Planes of numbers in few bits: coded by what a calibration has taught about them.
+
+Activations are quantized with one step, and coded in five passes over the lattices of a plane:
+
+    A E C E      A: every fourth row and column     D: between the four of A, B and C around
+    E D E D      B: midway between those of A       E: the rest
+    C E B E      C: the rest of every second
+    E D E D
+
+What the passes before have told around an element, in every channel, predicts its magnitude:
+a product with weights that were fitted to samples. The prediction parts the elements into
+classes, and every class has its own frequencies of magnitudes, fitted as well. The codec ctx
+looks at four neighbours in the element's own channel, makes codes for each payload, and needs
+no samples.
+
+Predictions are sums of products of whole numbers below 2**53, so both sides agree on them.
+
+    packed = size u32 (for each open dimension)  delta i8  symbols  escapes  signs  zeros
+
+Symbols, pass after pass, are coded as `midstream_wire.codecs.rans` does; escapes are what the
+magnitudes from ESCAPE on exceed it by, plus 1, in the gamma code. `delta` (in 256ths of a
+step) is taken from each magnitude, so that their sum stays.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from midstream_wire.codecs.bits import BitReader, gamma_words, write_bits
+from midstream_wire.codecs.interlace import MAX_MAGNITUDE
+from midstream_wire.codecs.rans import TOTAL, SymbolReader, Table, encode_symbols
+from midstream_wire.errors import CodecError, ModelError, TensorError
+from midstream_wire.limits import MAX_REQUEST_NBYTES
+from midstream_wire.tensors import DTYPES, Array, TensorSpec
+
+#: Neighbours of so many channels are weighed; twice as many would take four times as long.
+MAX_CHANNELS = 128
+MAX_CLASSES = 64
+#: Planes have at least so many rows and columns; narrower ones are mostly edge.
+MIN_SIDE = 4
+#: What is packed has at least a byte for so many bytes of float32.
+EXPANSION = 256
+
+#: The symbol of magnitudes that have none of their own.
+ESCAPE = 15
+SYMBOLS = ESCAPE + 1
+
+#: Greater magnitudes predict what this one does. Sums stay below 2**24, as float32 has it.
+MOST_TOLD = 15
+#: How far around an element neighbours are weighed.
+MARGIN = 2
+_UNIT = 256  # delta counts in 256ths of a step
+_MAGIC = b"prior1"
+_FRONT = struct.Struct("<6sHfB")
+_SIZE = struct.Struct("<I")
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Neighbours = tuple[tuple[int, int], ...]
+
+
+class Lattice(NamedTuple):
+    """Every `stride`-th row and column of planes, from `row` and `column` on."""
+
+    stride: int
+    row: int
+    column: int
+
+    def of(self, planes: Array, *, down: int = 0, right: int = 0, margin: int = 0) -> Array:
+        """A view of the lattice in `planes` [C, N, H, W], or of what lies beside it."""
+        height, width = (size - 2 * margin for size in planes.shape[2:])
+        top, left = margin + self.row + down, margin + self.column + right
+        return planes[
+            :,
+            :,
+            top : top + height - self.row : self.stride,
+            left : left + width - self.column : self.stride,
+        ]
+
+
+class Pass(NamedTuple):
+    """Lattices coded together, and where around their elements is known by then."""
+
+    lattices: tuple[Lattice, ...]
+    around: Neighbours
+
+
+def _diagonal(far: int) -> Neighbours:
+    return (-far, -far), (-far, far), (far, -far), (far, far)
+
+
+def _direct(far: int) -> Neighbours:
+    return (-far, 0), (far, 0), (0, -far), (0, far)
+
+
+_KNIGHT = tuple((a * m, b * n) for m, n in ((1, 2), (2, 1)) for a in (-1, 1) for b in (-1, 1))
+
+PASSES = (
+    Pass((Lattice(4, 0, 0),), ()),
+    Pass((Lattice(4, 2, 2),), _diagonal(2)),
+    Pass((Lattice(4, 0, 2), Lattice(4, 2, 0)), _direct(2)),
+    Pass((Lattice(2, 1, 1),), _diagonal(1)),
+    Pass((Lattice(2, 0, 1), Lattice(2, 1, 0)), (*_direct(1), *_KNIGHT)),
+)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Expectation:
+    """What one pass expects.
+
+    `weights` [C, neighbours * C], whole numbers as float32; `bias` [C]; `edges` in ascending
+    order part the predictions into classes; `frequencies` [classes, SYMBOLS] sum to TOTAL.
+    """
+
+    weights: Floats
+    bias: Ints
+    edges: Ints
+    frequencies: NDArray[np.uint16]
+
+    def predict(self, known: Floats, lattice: Lattice, around: Neighbours) -> Ints:
+        """Predictions for the elements of `lattice` [C, N * h * w], from `known` (framed)."""
+        channels = known.shape[0]
+        beside = [lattice.of(known, down=d, right=r, margin=MARGIN) for d, r in around]
+        size = lattice.of(known, margin=MARGIN)[0].size
+        if not beside:
+            return np.repeat(self.bias[:, None], size, axis=1)
+        told = np.stack(beside).reshape(len(around) * channels, size)
+        made: Ints = (self.weights @ told).astype(np.int64) + self.bias[:, None]
+        return made
+
+    def classes(self, predictions: Ints) -> NDArray[np.uint8]:
+        """The class of each prediction."""
+        found = np.searchsorted(self.edges, predictions, side="right")
+        return found.astype(np.uint8)
+
+    @cached_property
+    def tables(self) -> list[Table]:
+        """What a decoder looks up for each class."""
+        return [Table(each) for each in self.frequencies]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Prior:
+    """How to pack tensors [N, C, H, W] of one kind: the step, and what each pass expects."""
+
+    channels: int
+    step: float
+    signed: bool
+    passes: tuple[Expectation, ...]
+
+    def pack(self, array: Array, spec: TensorSpec) -> Array:
+        """`array`, which `spec` admits, as bytes: uint8 [nbytes].
+
+        Raises `TensorError` for what has no such form: NaN, infinities, negative numbers where
+        there were none before, magnitudes of more than 65,000 steps, planes too narrow.
+        """
+        planes = np.moveaxis(array, 1, 0).astype(np.float32)
+        scaled = np.abs(planes) / np.float32(self.step)
+        if min(array.shape[2:]) < MIN_SIDE or not scaled.size:
+            raise _unfit(spec, f"has no planes of {MIN_SIDE} x {MIN_SIDE}")
+        if not scaled.max() < MAX_MAGNITUDE:
+            raise _unfit(spec, "is not finite, or far greater than what it was fitted to")
+        if not self.signed and planes.min() < 0:
+            raise _unfit(spec, "is negative, unlike what it was fitted to")
+        magnitudes = np.floor(scaled + np.float32(0.5)).astype(np.int32)
+        excess = float((magnitudes - scaled).sum(dtype=np.float64))
+        delta = round(_UNIT * excess / max(1, int(np.count_nonzero(magnitudes))))
+        front = b"".join(_SIZE.pack(size) for size in _open_sizes(spec, array.shape))
+        front += struct.pack("<b", max(-128, min(127, delta)))
+        signs = b""
+        if self.signed:
+            signs = np.packbits((planes < 0)[magnitudes > 0]).tobytes()
+        body = b"".join((front, *self._coded(magnitudes), signs))
+        least = -(-4 * array.size // EXPANSION)
+        return np.frombuffer(body.ljust(least, b"\0"), np.uint8)
+
+    def unpack(self, packed: Array, spec: TensorSpec) -> Array:
+        """What `pack` was given, to rounding. Raises `CodecError`."""
+        data = np.ascontiguousarray(packed).data.cast("B")
+        shape, data = _read_shape(data, spec, packed_nbytes=packed.size)
+        delta = struct.unpack_from("<b", data)[0] / _UNIT
+        magnitudes = np.zeros((shape[1], shape[0], *shape[2:]), np.int32)
+        rest = self._decode(data[1:], magnitudes)
+        values = (magnitudes - np.float32(delta)) * np.float32(self.step)
+        values[magnitudes == 0] = 0
+        if self.signed:
+            _put_signs(values, magnitudes, rest)
+        restored = np.ascontiguousarray(np.moveaxis(values, 0, 1))
+        return restored.astype(DTYPES[spec.dtype], copy=False)
+
+    def _coded(self, magnitudes: Array) -> Iterator[bytes]:
+        """Symbols and escapes of `magnitudes` [C, N, H, W]."""
+        known = framed(magnitudes)
+        frequencies, starts, beyond = [], [], []
+        for expectation, (lattices, around) in zip(self.passes, PASSES, strict=True):
+            classes = self._classes(expectation, known, lattices, around)
+            values = np.concatenate([each.of(magnitudes).reshape(-1) for each in lattices])
+            table = expectation.frequencies.astype(np.int64)
+            places = classes, np.minimum(values, ESCAPE)
+            frequencies.append(table[places])
+            starts.append((np.cumsum(table, axis=1) - table)[places])
+            beyond.append(values[values >= ESCAPE] - (ESCAPE - 1))
+        coded = (np.concatenate(each).tolist() for each in (frequencies, starts))
+        yield encode_symbols(*coded)
+        escapes = np.concatenate(beyond)
+        if escapes.size:
+            yield write_bits(*gamma_words(escapes))
+
+    def _decode(self, data: memoryview, magnitudes: Array) -> memoryview:
+        """Fill in `magnitudes` [C, N, H, W]; returns what follows them."""
+        known = framed(magnitudes)
+        reader = SymbolReader(data)
+        for expectation, (lattices, around) in zip(self.passes, PASSES, strict=True):
+            classes = self._classes(expectation, known, lattices, around)
+            found = reader.read(map(expectation.tables.__getitem__, classes.tolist()))
+            start = 0
+            for lattice in lattices:
+                into = lattice.of(magnitudes)
+                into[...] = found[start : start + into.size].reshape(into.shape)
+                start += into.size
+                lattice.of(known, margin=MARGIN)[...] = np.minimum(into, MOST_TOLD)
+        reader.finish()
+        return _read_escapes(data[reader.nbytes :], magnitudes)
+
+    def _classes(
+        self,
+        expectation: Expectation,
+        known: Floats,
+        lattices: Sequence[Lattice],
+        around: Neighbours,
+    ) -> NDArray[np.uint8]:
+        found = [expectation.predict(known, each, around).reshape(-1) for each in lattices]
+        return expectation.classes(np.concatenate(found))
+
+    def to_bytes(self) -> bytes:
+        """What `prior_of` reads: all numbers little-endian, pass after pass."""
+        parts = [_FRONT.pack(_MAGIC, self.channels, self.step, self.signed)]
+        for each in self.passes:
+            parts += [
+                struct.pack("<B", len(each.frequencies)),
+                each.weights.astype(np.int8).tobytes(),
+                each.bias.astype("<i4").tobytes(),
+                each.edges.astype("<i4").tobytes(),
+                each.frequencies.astype("<u2").tobytes(),
+            ]
+        return b"".join(parts)
+
+
+def prior_of(data: bytes) -> Prior:
+    """What `Prior.to_bytes` wrote; `ModelError` if it is not."""
+    try:
+        magic, channels, step, signed = _FRONT.unpack_from(data)
+        rest = memoryview(data)[_FRONT.size :]
+        found = []
+        for _, around in PASSES:
+            expectation, rest = _read_expectation(rest, channels, len(around))
+            found.append(expectation)
+    except (struct.error, ValueError, IndexError):
+        raise _damaged("it ends too early") from None
+    if magic != _MAGIC or len(rest) or signed > 1 or not 1 <= channels <= MAX_CHANNELS:
+        raise _damaged("it is none, or longer than it says")
+    if not 2.0**-60 <= step <= 2.0**90:
+        raise _damaged(f"its step is {step}")
+    return Prior(channels, step, bool(signed), tuple(found))
+
+
+def _read_expectation(
+    rest: memoryview, channels: int, around: int
+) -> tuple[Expectation, memoryview]:
+    count = rest[0]
+    if not 1 <= count <= MAX_CLASSES:
+        raise ValueError("a number of classes")
+    at = 1
+    arrays = []
+    sizes = {
+        "i1": channels * channels * around,
+        "<i4": channels + count - 1,
+        "<u2": count * SYMBOLS,
+    }
+    for dtype, size in sizes.items():
+        arrays.append(np.frombuffer(rest, dtype, size, at) if size else np.zeros(0, dtype))
+        at += arrays[-1].nbytes
+    weights = arrays[0].astype(np.float32).reshape(channels, around * channels)
+    bias, edges = np.split(arrays[1].astype(np.int64), [channels])
+    frequencies = arrays[2].astype(np.uint16).reshape(count, SYMBOLS)
+    sums = frequencies.sum(axis=1, dtype=np.int64)
+    if (np.diff(edges) < 0).any() or (sums != TOTAL).any() or not frequencies.all():
+        raise ValueError("edges or frequencies")
+    return Expectation(weights, bias, edges, frequencies), rest[at:]
+
+
+def _damaged(reason: str) -> ModelError:
+    return ModelError(
+        f"a prior must be as `midstream calibrate` writes it ({reason}): write it again"
+    )
+
+
+def _unfit(spec: TensorSpec, reason: str) -> TensorError:
+    return TensorError(f"{spec.name!r} {reason}: send it as it is")
+
+
+def framed(magnitudes: Array) -> Floats:
+    """What `magnitudes` [C, N, H, W] tell, as float32, with zeros around each plane."""
+    planes = np.minimum(magnitudes, MOST_TOLD)
+    edge = (MARGIN, MARGIN)
+    return np.pad(planes.astype(np.float32), ((0, 0), (0, 0), edge, edge))
+
+
+def _open_sizes(spec: TensorSpec, shape: tuple[int, ...]) -> Iterator[int]:
+    for size, declared in zip(shape, spec.shape, strict=True):
+        if not isinstance(declared, int):
+            yield size
+
+
+def _read_shape(
+    data: memoryview, spec: TensorSpec, *, packed_nbytes: int
+) -> tuple[tuple[int, ...], memoryview]:
+    """(the shape of what is packed, what follows it): of a size that the bytes warrant."""
+    missing = sum(not isinstance(size, int) for size in spec.shape)
+    if len(data) < missing * _SIZE.size + 1:
+        raise CodecError(f"{spec.name!r} must be packed in more bytes (not {len(data)})")
+    sizes = iter([_SIZE.unpack_from(data, at * _SIZE.size)[0] for at in range(missing)])
+    shape = tuple(size if isinstance(size, int) else next(sizes) for size in spec.shape)
+    nbytes = 4 * math.prod(shape)
+    if min(shape[2:]) < MIN_SIDE or not 0 < nbytes <= EXPANSION * packed_nbytes:
+        raise CodecError(
+            f"{spec.name!r} must have planes of {MIN_SIDE} x {MIN_SIDE} and a byte for each "
+            f"{EXPANSION} of float32 (not {list(shape)} in {packed_nbytes})"
+        )
+    if nbytes > MAX_REQUEST_NBYTES:
+        raise CodecError(
+            f"{spec.name!r} must be at most {MAX_REQUEST_NBYTES} bytes (not {nbytes})"
+        )
+    return shape, data[missing * _SIZE.size :]
+
+
+def _read_escapes(data: memoryview, magnitudes: Array) -> memoryview:
+    """Add to each ESCAPE in `magnitudes` what it is exceeded by; returns what follows."""
+    count = int(np.count_nonzero(magnitudes == ESCAPE))
+    if not count:
+        return data
+    reader = BitReader(data)
+    beyond = reader.gammas(count).astype(np.int32) - 1
+    for each in (lattice.of(magnitudes) for lattices, _ in PASSES for lattice in lattices):
+        escaped = each == ESCAPE
+        some, beyond = np.split(beyond, [np.count_nonzero(escaped)])
+        each[escaped] += some
+    return data[reader.nbytes :]
+
+
+def _put_signs(values: Floats, magnitudes: Array, bits: memoryview) -> None:
+    places = np.flatnonzero(magnitudes)
+    due = (places.size + 7) // 8
+    if len(bits) < due:
+        raise CodecError(f"{places.size} signs must be {due} bytes (not {len(bits)})")
+    if due:
+        set_bits = np.unpackbits(np.frombuffer(bits, np.uint8, due), count=places.size)
+        negative = places[set_bits.view(bool)]
+        flat = values.reshape(-1)
+        flat[negative] = -flat[negative]
