@@ -57,8 +57,7 @@ class Stats:
     """Counts since the session began. `uplink_nbytes` and `downlink_nbytes` are payload.
 
     `cloud`, `edge`, `fallback`, `ahead` and `failed` count outcomes, `hedges` how often the
-    edge ran the rest beside the cloud, whoever was first. `probe_nbytes` went either way to
-    learn about the link, and carried no payload.
+    edge ran the rest beside the cloud, whoever was first.
     """
 
     requests: int = 0
@@ -71,4 +70,3 @@ class Stats:
     reconnects: int = 0
     uplink_nbytes: int = 0
     downlink_nbytes: int = 0
-    probe_nbytes: int = 0

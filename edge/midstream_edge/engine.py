@@ -141,7 +141,13 @@ class Engine:
     @property
     def link_state(self) -> LinkState:
         """How the link stands; down without a server."""
-        return "connected" if self.connection and self.connection.stream else "down"
+        return "down" if self.connection is None else self.connection.state
+
+    @property
+    def backlog_nbytes(self) -> int:
+        """Payload that was handed to the link and is not known to have arrived."""
+        with self._lock:
+            return self._uplink.backlog_nbytes(self._acked())
 
     @property
     def stats(self) -> Stats:
@@ -221,14 +227,13 @@ class Engine:
                 other.request.stage is Stage.WAITING for other in self._jobs.values()
             )
             in_flight = len(self._jobs) - 1
-            backlog_nbytes = self._uplink.backlog_nbytes(self._acked())
         return Situation(
             now_s=job.began_s,
             link=self.link_state,
             in_flight=in_flight,
             deadline_s=None if job.deadline_s is None else job.deadline_s - job.began_s,
             waiting=waiting,
-            backlog_nbytes=backlog_nbytes,
+            backlog_nbytes=self.backlog_nbytes,
         )
 
     def _begin(self, job: Job) -> bool:
@@ -354,7 +359,7 @@ class Engine:
 
     def _acked(self) -> int | None:
         """TCP's count of what the server has acknowledged on the present stream."""
-        return None
+        return None if self.connection is None else self.connection.acked_nbytes()
 
     def _hedge(self, id: int) -> None:
         """Run the rest here as well; the first result wins."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, final
 
 from midstream_edge.belief import LinkBelief
-from midstream_edge.policies.values import Evidence, Option, Policy, Situation
+from midstream_edge.policies.values import Evidence, LinkState, Option, Policy, Situation
+from midstream_edge.probing import ProbeBudget, probe_due
 from midstream_partitioner.timings import Estimate
+
+#: A link is probed for so long after the last request: it may be silent for good.
+USED_S = 10.0
 
 #: A reply counts as late after this many times its predicted latency: a plan for a slow link
 #: may rightly take longer than the session's usual timeout.
@@ -76,6 +81,8 @@ class Pilot:
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._current: int | None = None
+        self._budget = ProbeBudget(-math.inf)
+        self._asked_s = -math.inf
         self.switches = 0
 
     @property
@@ -96,6 +103,7 @@ class Pilot:
 
     def choose(self, situation: Situation) -> Choice:
         with self._lock:
+            self._asked_s = situation.now_s
             decision = self._policy.decide(replace(situation, current=self._current))
             self.switches += self._current not in (None, decision.option)
             self._current = decision.option
@@ -113,3 +121,25 @@ class Pilot:
     def learn(self, evidence: Evidence) -> None:
         with self._lock:
             self._policy = self._policy.learn(evidence)
+            transfer = evidence.transfer
+            if transfer is not None and transfer.complete and evidence.option is not None:
+                nbytes = transfer.nbytes + transfer.reply_nbytes
+                self._budget = self._budget.heard(evidence.at_s, nbytes)
+
+    @property
+    def budget(self) -> ProbeBudget:
+        """What went over the link, and what of it were probes."""
+        return self._budget
+
+    def probe_due(self, now_s: float, link: LinkState) -> int:
+        """Bytes of a probe to send now, 0 for none; only a policy with a belief has use."""
+        with self._lock:
+            belief = self.belief
+            if belief is None or now_s - self._asked_s > USED_S:
+                return 0
+            return probe_due(self._budget, now_s, uplink_bps=belief.uplink_bps, link=link)
+
+    def probed(self, now_s: float, nbytes: int) -> None:
+        """Book a probe."""
+        with self._lock:
+            self._budget = self._budget.probed(now_s, nbytes)

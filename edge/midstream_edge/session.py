@@ -20,6 +20,7 @@ from midstream_edge.pace import LocalPace
 from midstream_edge.pilot import Choice, Pilot, Steady
 from midstream_edge.policies.values import LinkState, Option, Policy
 from midstream_edge.probe import measure_link
+from midstream_edge.scout import Scout
 from midstream_edge.verdicts import is_settled
 from midstream_edge.worker import Crew
 from midstream_partitioner.chain import Chain
@@ -146,14 +147,16 @@ class EdgeSession:
     def follow(self, policy: Policy, options: Sequence[Option]) -> Pilot:
         """Have `policy` choose among `options` for every request, from the next head on.
 
-        What the session measures is told to the policy; the pilot holds what it knows. Raises
-        `UsageError` for an option that this edge cannot run.
+        What the session measures is told to the policy, small probes of a silent link
+        included; the pilot holds what it knows. Raises `UsageError` for an option that this
+        edge cannot run.
         """
         engine = self._engine
         for option in options:
             _check_plan(engine.chain, option.k, option.codec)
         pilot = Pilot(policy, options, timeout_s=self._timeout_s)
         engine.director = pilot
+        Scout(lambda: self._engine, pilot, self._crew.alarms)
         return pilot
 
     def swap(

@@ -126,7 +126,6 @@ def _document(
     name: str,
 ) -> dict[str, Any]:
     stats = session.stats
-    traffic = stats.uplink_nbytes + stats.downlink_nbytes + stats.probe_nbytes
     return {
         "policy": name,
         "requests": sent,
@@ -144,8 +143,8 @@ def _document(
         "reconnects": stats.reconnects,
         "uplink_nbytes": stats.uplink_nbytes,
         "downlink_nbytes": stats.downlink_nbytes,
-        "probe_nbytes": stats.probe_nbytes,
-        "probe_share": stats.probe_nbytes / traffic if traffic else 0.0,
+        "probe_nbytes": pilot.budget.probed_nbytes,
+        "probe_share": pilot.budget.share,
         "edge_profile": json.loads(deployment.edge.to_json()),
         "cloud_profile": json.loads(deployment.cloud.to_json()),
     }

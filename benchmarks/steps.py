@@ -1,0 +1,138 @@
+"""How fast an adaptive edge follows a tenfold drop and a tenfold rise of the uplink.
+
+    python benchmarks/steps.py [--json]
+
+Real processes over an emulated link (TUN where it can be had). The uplink steps between a low
+and a high rate every `HOLD_S`. An edge has settled at the first request from which on all
+requests until the next step take the option that most of them take in the second half. For a
+drop that is held against the request that was under way plus a round trip, for a rise against
+a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from midstream.sources import open_partition
+from midstream_lab.emulation import LinkSpec, emulate
+from midstream_lab.pair import CloudSetting, Drive, EdgeSetting, run_policy
+from midstream_lab.traces import Trace, write_trace
+from midstream_partitioner.artefact import save_partition
+
+HOLD_S = 5.0
+STEPS = 10
+LOW_BPS, HIGH_BPS = 1e6, 10e6
+DELAY_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of the uplink; seconds from the step.
+
+    `settled_s` is when the first request with the option that stays was sent, `under_way_s`
+    when the request that was under way at the step had its answer.
+    """
+
+    kind: str
+    settled_s: float
+    under_way_s: float
+    option: str
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="resnet18")
+    parser.add_argument("--slowdown", type=float, default=8.0)
+    parser.add_argument("--policy", default="adaptive")
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with TemporaryDirectory(prefix="midstream-steps-") as folder:
+        document = measure(Path(folder), options)
+    if options.json:
+        print(json.dumps(document, indent=2))
+        return
+    print(f"{options.model} x{options.slowdown:g}, {options.policy}, {document['backend']}")
+    for kind in ("drop", "rise"):
+        mine = [step for step in document["steps"] if step["kind"] == kind]
+        settled = [step["settled_s"] for step in mine]
+        under_way = [step["under_way_s"] for step in mine]
+        print(
+            f"{kind}: settled after {median(settled):.3f} s (worst {max(settled):.3f}); the "
+            f"request under way was answered after {median(under_way):.3f} s (worst "
+            f"{max(under_way):.3f}); option {Counter(s['option'] for s in mine)}"
+        )
+
+
+def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    artefact = folder / "model.midstream"
+    save_partition(open_partition(options.model), artefact)
+    edges = [HOLD_S * index for index in range(STEPS + 1)]
+    rates = [HIGH_BPS if index % 2 == 0 else LOW_BPS for index in range(STEPS)]
+    trace = Trace("steps", edges, rates, "a tenfold drop and rise in turn")
+    path, log = folder / "steps.csv", folder / "log.jsonl"
+    write_trace(trace, path)
+    with emulate(LinkSpec(trace, 50e6, delay_s=DELAY_S), backend=options.backend) as link:
+        found = run_policy(
+            artefact,
+            link,
+            Drive(options.policy, HOLD_S * STEPS, None, log, str(path)),
+            cloud=CloudSetting(),
+            edge=EdgeSetting(slowdown=options.slowdown),
+            say=lambda what: print(what, file=sys.stderr),
+        )
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    steps = list(follow(lines, found["trace_origin_s"], rates))
+    return {
+        "model": options.model,
+        "slowdown": options.slowdown,
+        "policy": options.policy,
+        "backend": found["emulation"]["backend"],
+        "valid": found["emulation"]["validity"]["valid"],
+        "probe_share": found["probe_share"],
+        "steps": [asdict(step) for step in steps],
+    }
+
+
+def follow(
+    lines: Sequence[dict[str, Any]], origin_s: float, rates: Sequence[float]
+) -> Iterator[Step]:
+    """What a log says of each step but the first, which is the start."""
+    for index in range(1, len(rates)):
+        at_s = origin_s + HOLD_S * index
+        mine = [line for line in lines if at_s <= line["monotonic_s"] < at_s + HOLD_S]
+        late = [line for line in mine if line["monotonic_s"] >= at_s + HOLD_S / 2]
+        if not late:
+            continue
+        (kept, _), *_ = Counter(_option(line) for line in late).most_common(1)
+        strayed = [line["monotonic_s"] for line in mine if _option(line) != kept]
+        stayed = [
+            line["monotonic_s"] - at_s
+            for line in mine
+            if not strayed or line["monotonic_s"] > strayed[-1]
+        ]
+        before = [line for line in lines if line["monotonic_s"] < at_s]
+        ended_s = before[-1]["monotonic_s"] + before[-1]["latency_s"] - at_s if before else 0.0
+        yield Step(
+            "rise" if rates[index] > rates[index - 1] else "drop",
+            stayed[0] if stayed else HOLD_S,
+            max(0.0, ended_s),
+            kept,
+        )
+
+
+def _option(line: dict[str, Any]) -> str:
+    return f"{line['cut']} {line['codec']}"
+
+
+if __name__ == "__main__":
+    main()
