@@ -211,3 +211,12 @@ def test_what_cannot_be_made_up_is_said() -> None:
         generate("lte", duration_s=math.inf)
     with pytest.raises(UsageError, match="steps"):
         generate("lte", duration_s=1e9)
+
+
+def test_a_silence_begins_where_the_last_bit_passed() -> None:
+    trace = steps(1e6, 0, 0, 1e6, 0)
+    assert [trace.silent_since(at) for at in (0.5, 1.5, 2.5, 3.2)] == [0.5, 1, 1, 3.2]
+    assert trace.silent_since(14.5) == 14.0
+    wrapped = steps(0, 1e6, 0)
+    assert (wrapped.silent_since(3.5), wrapped.silent_since(0.5)) == (2.0, -1.0)
+    assert steps(0, 0).silent_since(1.5) == -math.inf

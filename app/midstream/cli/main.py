@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from midstream.cli import calibrate, cloud, codecs, edge, lab, models, plan, traces
+from midstream.cli import calibrate, cloud, codecs, edge, lab, models, plan, simulate, traces
 from midstream.cli.console import err, examples
 from midstream_wire.allocator import keep_freed_memory
 from midstream_wire.errors import MidstreamError, UsageError
@@ -78,6 +78,12 @@ _add(
 )
 _add("link", lab.link, "midstream link localhost:50051 --network 3g --listen 127.0.0.1:50052")
 app.add_typer(traces.app, name="traces")
+_add(
+    "simulate",
+    simulate.simulate,
+    "midstream simulate net.midstream --trace lte.txt --policy adaptive --policy race",
+    "midstream simulate menu.json --trace 3g:1 --duration 300s --every 200ms",
+)
 _add("demo", lab.demo, "midstream demo --requests 3 -o demo.svg")
 _add("models", models.models, "midstream models --json")
 

@@ -93,7 +93,7 @@ def plan(
     calibration = open_calibration(model, part)
     codecs = codecs_for(calibration, planning.constraints.codecs)
     planning.constraints.budget(calibration)  # raises before anything is measured
-    at_edge, in_cloud = _profiles(
+    at_edge, in_cloud = open_profiles(
         part, edge, cloud, edge_slowdown,
         threads=threads, runs=runs, source=input, codecs=codecs,
     )  # fmt: skip
@@ -118,7 +118,7 @@ def plan(
         console.say(f"drawn to {draw}", to=console.err)
 
 
-def _profiles(
+def open_profiles(
     part: Partition,
     edge: Path | None,
     cloud: Path | None,

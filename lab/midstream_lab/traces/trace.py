@@ -110,6 +110,20 @@ class Trace:
         end_s = rounds * self.duration_s + self._edges_s[step] + inside_s
         return max(start_s, end_s)
 
+    def silent_since(self, at_s: float) -> float:
+        """The beginning of the silence in which `at_s` lies; `at_s` itself where there is
+        none, minus infinity where nothing ever passes.
+        """
+        rounds, inside_s = divmod(at_s, self.duration_s)
+        first = step = min(bisect_right(self._edges_s, inside_s), len(self._rates)) - 1
+        since_s = at_s
+        while self._rates[step] == 0:
+            since_s = rounds * self.duration_s + self._edges_s[step]
+            rounds, step = (rounds, step - 1) if step else (rounds - 1, len(self._rates) - 1)
+            if step == first:
+                return -math.inf
+        return since_s
+
     def resampled(self, step_s: float) -> Trace:
         """The same bits in steps of `step_s` (the last may be shorter)."""
         if not (step_s > 0 and math.isfinite(step_s)):

@@ -1,0 +1,314 @@
+"""`midstream simulate`: policies on a link in virtual time."""
+
+from __future__ import annotations
+
+import json as jsons
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from midstream.cli import console
+from midstream.cli.options import (
+    Json,
+    Planning,
+    Runs,
+    Seed,
+    Threads,
+    takes_feed,
+    takes_planning,
+)
+from midstream.cli.plan import open_profiles
+from midstream.serving import codecs_for
+from midstream.sources import open_calibration, open_partition
+from midstream_edge.policies.menu import Menu
+from midstream_edge.policies.registry import POLICIES
+from midstream_lab.conditions import condition
+from midstream_lab.simulation.arrivals import Arrivals, Closed, Every, Poisson
+from midstream_lab.simulation.edge import Machine
+from midstream_lab.simulation.figures import Figures, figures
+from midstream_lab.simulation.menus import Offered, read_menu
+from midstream_lab.simulation.network import Network
+from midstream_lab.simulation.pair import Cut, Outcome, Setting, simulate_pair
+from midstream_lab.simulation.records import rows
+from midstream_lab.traces import open_trace
+from midstream_partitioner.feed import Feed
+from midstream_partitioner.plan import Planner
+from midstream_partitioner.profile import Profile
+from midstream_partitioner.units import format_nbytes, format_rate, parse_duration, parse_share
+from midstream_wire.errors import UsageError
+
+_TRACE = "A file, or a kind of network to make one up: lte, lte:7 with seed 7."
+ORACLE = "oracle"
+#: Between the 10th and the 90th percentile of a normal distribution lie so many deviations.
+_DECILES = 2 * 1.2816
+#: A profile that scatters more was disturbed while it was measured.
+MOST_SCATTER = 0.3
+
+
+@takes_feed
+@takes_planning
+def simulate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="An ONNX file, a partition's folder, a built-in network, or a menu (.json).",
+        ),
+    ],
+    feed: Feed | None,
+    planning: Planning,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help=f"May be given several times: {', '.join(POLICIES)}."),
+    ] = None,
+    network: Annotated[
+        str, typer.Option(help="3g, lte, wifi, 5g, broadband, satellite, or 8Mbit:40ms.")
+    ] = "lte",
+    trace: Annotated[
+        str | None, typer.Option(help=f"What the uplink follows. {_TRACE}")
+    ] = None,
+    down_trace: Annotated[
+        str | None, typer.Option(help=f"What the downlink follows. {_TRACE}")
+    ] = None,
+    duration: Annotated[str, typer.Option(help="How long requests come: 60s.")] = "60s",
+    every: Annotated[
+        str | None, typer.Option(help="One request so often: 200ms; else back to back.")
+    ] = None,
+    poisson: Annotated[
+        float | None, typer.Option(help="Requests a second at random, instead of --every.")
+    ] = None,
+    loss: Annotated[str, typer.Option(help="Share of packets lost: 1%.")] = "0%",
+    jitter: Annotated[str, typer.Option(help="Mean of what delays vary: 2ms.")] = "0ms",
+    cut_link: Annotated[
+        list[str] | None,
+        typer.Option("--cut-link", help="Cut the link at a moment for so long: 10s:2s."),
+    ] = None,
+    edge: Annotated[
+        Path | None, typer.Option(help="Profile of the edge (midstream profile -o).")
+    ] = None,
+    cloud: Annotated[Path | None, typer.Option(help="Profile of the cloud.")] = None,
+    edge_slowdown: Annotated[
+        float, typer.Option(min=1.0, help="Without --edge: this machine, this much slower.")
+    ] = 8.0,
+    seed: Seed = 0,
+    threads: Threads = 1,
+    runs: Runs = 20,
+    menu_output: Annotated[
+        Path | None, typer.Option(help="Write what can be chosen to this .json, a MODEL.")
+    ] = None,
+    log: Annotated[
+        Path | None, typer.Option(help="Write a JSON line a request to this file.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Run policies over a link in virtual time: one edge, one cloud.
+
+    The policies are the very code that `edge run --adaptive` runs; link, processors and server
+    are modelled (docs/simulation.md). The same menu, seed and flags give the same figures. The
+    oracle runs beside the policies asked for, and regret is the mean latency over its.
+    """
+    offered, machine = _offered(
+        model, feed, planning, (edge, cloud), edge_slowdown,
+        threads=threads, runs=runs, policies=policy or (),
+    )  # fmt: skip
+    if menu_output is not None:
+        menu_output.write_text(jsons.dumps(offered.to_dict(), indent=2) + "\n")
+    net = Network.of(
+        condition(network),
+        uplink=None if trace is None else open_trace(trace),
+        downlink=None if down_trace is None else open_trace(down_trace),
+        jitter_s=parse_duration(jitter),
+        loss=parse_share(loss),
+    )
+    setting = Setting(
+        network=net,
+        device=offered.device,
+        arrivals=_arrivals(every, poisson),
+        duration_s=parse_duration(duration),
+        seed=seed,
+        machine=machine,
+        deadline_s=planning.constraints.deadline_s,
+        cuts=tuple(_cut(text) for text in cut_link or ()),
+    )
+    asked = policy or ["adaptive"]
+    began_s = time.perf_counter()
+    ran = {
+        name: simulate_pair(offered.menu, name, setting)
+        for name in dict.fromkeys([*asked, ORACLE])
+    }
+    took_s = time.perf_counter() - began_s
+    if log is not None:
+        _write_log(log, {name: ran[name] for name in asked}, offered.menu)
+    found = {name: _figures(ran[name], offered, setting) for name in ran}
+    if json:
+        console.print_json(_document(offered, setting, ran, found, asked))
+        return
+    _print(offered, setting, ran, found, asked)
+    speed = len(ran) * setting.duration_s / took_s
+    console.say(f"{speed:.0f} times faster than real time", to=console.err)
+
+
+def _offered(
+    model: str,
+    feed: Feed | None,
+    planning: Planning,
+    profiles: tuple[Path | None, Path | None],
+    slowdown: float,
+    *,
+    threads: int,
+    runs: int,
+    policies: Sequence[str],
+) -> tuple[Offered, Machine]:
+    """What can be chosen, and how much the edge's times scatter; a menu does not say that."""
+    if Path(model).suffix == ".json":
+        return read_menu(Path(model)), Machine()
+    part = open_partition(model, feed=feed)
+    calibration = open_calibration(model, part)
+    at_edge, in_cloud = open_profiles(
+        part, *profiles, slowdown, threads=threads, runs=runs, source=None,
+        codecs=codecs_for(calibration, planning.constraints.codecs),
+    )  # fmt: skip
+    planner = Planner(
+        part,
+        at_edge,
+        in_cloud,
+        objective=planning.objective,
+        constraints=planning.constraints,
+        calibration=calibration,
+    )
+    complete = len(at_edge.segments) >= len(part.segments)
+    menu = Menu.of(planner, complete=complete, policies=policies)
+    return Offered(part.name, menu, at_edge.device), Machine(sigma=_scatter(at_edge))
+
+
+def _scatter(profile: Profile) -> float:
+    """The deviation of the logarithm of the edge's times, by the 10th and 90th percentile of
+    its slowest segment."""
+    slowest = max(profile.segments, key=lambda segment: segment.median_s)
+    if not 0 < slowest.low_s < slowest.high_s:
+        return 0.0
+    return min(math.log(slowest.high_s / slowest.low_s) / _DECILES, MOST_SCATTER)
+
+
+def _arrivals(every: str | None, poisson: float | None) -> Arrivals:
+    if every is not None and poisson is not None:
+        raise UsageError(
+            "requests come --every so often or --poisson, not both: leave one out"
+        )
+    if poisson is not None:
+        return Poisson(poisson)
+    return Closed() if every is None else Every(parse_duration(every))
+
+
+def _cut(text: str) -> Cut:
+    at, colon, lasts = text.partition(":")
+    if not colon:
+        raise UsageError(f"a cut of the link must be MOMENT:LENGTH (not {text!r}): 10s:2s")
+    return Cut(parse_duration(at), parse_duration(lasts))
+
+
+def _figures(outcome: Outcome, offered: Offered, setting: Setting) -> Figures:
+    return figures(
+        outcome.table,
+        offered.menu.options,
+        offered.device,
+        deadline_s=setting.deadline_s,
+    )
+
+
+def _regret(found: Figures, oracle: Figures) -> float | None:
+    if found.mean_s is None or not oracle.mean_s:
+        return None
+    return found.mean_s / oracle.mean_s - 1
+
+
+def _document(
+    offered: Offered,
+    setting: Setting,
+    ran: Mapping[str, Outcome],
+    found: Mapping[str, Figures],
+    asked: Sequence[str],
+) -> dict[str, Any]:
+    network = setting.network
+    return offered.to_dict() | {
+        "network": {
+            "uplink": network.uplink.name,
+            "uplink_bps": network.payload_up.mean_bps,
+            "downlink": network.downlink.name,
+            "downlink_bps": network.payload_down.mean_bps,
+            "rtt_s": network.rtt_s,
+            "jitter_s": network.jitter_s,
+            "loss": network.loss,
+        },
+        "duration_s": setting.duration_s,
+        "seed": setting.seed,
+        "policies": [
+            {
+                "policy": name,
+                "figures": found[name].to_dict(),
+                "regret": _regret(found[name], found[ORACLE]),
+                "hedges": ran[name].hedges,
+                "probe_nbytes": ran[name].probe_nbytes,
+                "probe_share": ran[name].probe_share,
+                "downlink_nbytes": ran[name].downlink_nbytes,
+            }
+            for name in _listed(ran, asked)
+        ],
+    }
+
+
+def _listed(ran: Mapping[str, Outcome], asked: Sequence[str]) -> list[str]:
+    """The policies that were asked for; the oracle last where it was not."""
+    return [*dict.fromkeys(asked), *(name for name in ran if name not in asked)]
+
+
+def _write_log(path: Path, ran: Mapping[str, Outcome], menu: Menu) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        for name, outcome in ran.items():
+            for row in rows(outcome.table, menu.options):
+                file.write(jsons.dumps({"policy": name, **row}) + "\n")
+
+
+def _print(
+    offered: Offered,
+    setting: Setting,
+    ran: Mapping[str, Outcome],
+    found: Mapping[str, Figures],
+    asked: Sequence[str],
+) -> None:
+    network = setting.network
+    table = console.table(
+        f"{offered.name}, edge {offered.device.label()}, simulated for "
+        f"{setting.duration_s:g} s: {network.uplink.name}, "
+        f"{format_rate(network.payload_up.mean_bps)} up, RTT {network.rtt_s * 1e3:g} ms",
+        *("policy", "requests", "mean ms", "p50", "p95", "p99", "regret", "missed"),
+        *("cloud", "hedges", "switches", "sent", "probes", "J", "most often"),
+        left=("policy", "most often"),
+    )
+    for name in _listed(ran, asked):
+        table.add_row(name, *_cells(found[name], ran[name], found[ORACLE]))
+    console.show(table)
+
+
+def _cells(found: Figures, ran: Outcome, oracle: Figures) -> list[str]:
+    times = (found.mean_s, found.p50_s, found.p95_s, found.p99_s)
+    regret = _regret(found, oracle)
+    first = found.options[0] if found.options else None
+    return [
+        str(found.requests),
+        *("" if each is None else console.ms(each) for each in times),
+        "" if regret is None else f"{regret:.1%}",
+        "" if found.missed is None else f"{found.missed:.1%}",
+        f"{found.ends['cloud'] / max(1, found.requests):.0%}",
+        str(ran.hedges),
+        str(found.switches),
+        format_nbytes(found.uplink_nbytes),
+        f"{ran.probe_share:.1%}",
+        "" if found.energy_j is None else f"{found.energy_j:.3g}",
+        "" if first is None else f"{first.label} ({first.share:.0%})",
+    ]

@@ -1,0 +1,219 @@
+"""The cloud in virtual time: replicas behind a balancer, that fail, come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, cast, final
+
+from midstream_lab.simulation.core import Core, Steps
+from midstream_lab.simulation.draws import Draws
+from midstream_lab.simulation.job import Job
+from midstream_lab.simulation.station import ALONE, Batching, Station, Work
+from midstream_wire.errors import UsageError
+
+Balancing = Literal["round-robin", "least-outstanding", "power-of-two"]
+
+
+class Balancer(Protocol):
+    """Chooses among replicas that are there; of equals always the same way."""
+
+    def choose(self, stations: Sequence[Station]) -> Station: ...
+
+
+@final
+class RoundRobin:
+    """Each in turn."""
+
+    def __init__(self) -> None:
+        self._at = 0
+
+    def choose(self, stations: Sequence[Station]) -> Station:
+        self._at += 1
+        return stations[self._at % len(stations)]
+
+
+@final
+class LeastOutstanding:
+    """The one with the fewest requests waiting and running; of equals each in turn."""
+
+    def __init__(self) -> None:
+        self._at = 0
+
+    def choose(self, stations: Sequence[Station]) -> Station:
+        self._at = first = (self._at + 1) % len(stations)
+        best = stations[first]
+        for station in (*stations[first + 1 :], *stations[:first]):
+            if station.load < best.load:
+                best = station
+        return best
+
+
+@final
+class PowerOfTwo:
+    """The less loaded of two drawn at random (Mitzenmacher, IEEE TPDS 12, 2001)."""
+
+    def __init__(self, draws: Draws) -> None:
+        self._draws = draws
+
+    def choose(self, stations: Sequence[Station]) -> Station:
+        count = len(stations)
+        first = stations[self._draws.below(count)]
+        second = stations[self._draws.below(count)]
+        return second if second.load < first.load else first
+
+
+def balancer(kind: Balancing, draws: Draws) -> Balancer:
+    if kind == "round-robin":
+        return RoundRobin()
+    return LeastOutstanding() if kind == "least-outstanding" else PowerOfTwo(draws)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Autoscaling:
+    """Every `every_s`, one replica more when the workers were busier than `high` in the mean,
+    one less when less busy than `low`; a new one serves after `start_s`."""
+
+    least: int
+    most: int
+    high: float = 0.7
+    low: float = 0.3
+    every_s: float = 30.0
+    start_s: float = 20.0
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.least <= self.most and 0 <= self.low < self.high):
+            raise UsageError(
+                "autoscaling must have 1 <= least <= most and 0 <= low < high (not "
+                f"{self.least}, {self.most}, {self.low!r}, {self.high!r})"
+            )
+        if not (self.every_s > 0 and self.start_s >= 0):
+            raise UsageError("autoscaling must look every so often, and start in 0 s or more")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """How many there are at first, and what each is. `slowness` stretches profiled times."""
+
+    count: int = 1
+    workers: int = 1
+    slowness: float = 1.0
+    most_queued: int = 64
+    batching: Batching = ALONE
+    balancing: Balancing = "round-robin"
+    autoscaling: Autoscaling | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.count, self.workers, self.most_queued) < 1 or not self.slowness > 0:
+            raise UsageError(
+                "a cloud must have at least 1 replica, 1 worker, a queue of 1, and a slowness "
+                f"above 0 (not {self.count}, {self.workers}, {self.most_queued}, "
+                f"{self.slowness!r})"
+            )
+
+
+@final
+class Cloud:
+    """Gives each request to a replica, and its end back to the edge that sent it."""
+
+    __slots__ = (
+        "_balancer",
+        "_core",
+        "_replicas",
+        "_serving",
+        "refused",
+        "replica_s",
+        "stations",
+    )
+
+    def __init__(self, core: Core, replicas: Replicas, draws: Draws) -> None:
+        self._core = core
+        self._replicas = replicas
+        self._balancer = balancer(replicas.balancing, draws)
+        self.refused = 0
+        #: What the replicas ran together, until they were taken away.
+        self.replica_s = 0.0
+        self.stations: list[Station] = []
+        self._serving: list[Station] = []
+        for _ in range(replicas.count):
+            self._add()
+        if replicas.autoscaling is not None:
+            core.process(self._scale(replicas.autoscaling))
+
+    @property
+    def serving(self) -> int:
+        return len(self._serving)
+
+    def arrive(self, job: Job) -> None:
+        """All of `job` has come in."""
+        if self._serving:
+            station = self._balancer.choose(self._serving)
+            if station.take(cast(Work, job)):
+                return
+        self.refused += 1
+        job.edge.refuse(job)
+
+    def fail(self, index: int) -> None:
+        """A replica crashes: what it had is lost, and its edges are told."""
+        station = self.stations[index]
+        if station in self._serving:
+            self._serving.remove(station)
+        for work in station.crash():
+            self._lost(work)
+
+    def recover(self, index: int) -> None:
+        station = self.stations[index]
+        if not station.alive:
+            station.restart()
+            self._serving.append(station)
+
+    def finish(self, now_s: float) -> None:
+        """Count the replicas that still run, at the end of a simulation."""
+        for station in self.stations:
+            if station.retired_s is None:
+                self.replica_s += now_s - station.began_s
+
+    def _done(self, work: Work) -> None:
+        job = cast(Job, work)
+        job.edge.reply(job)
+
+    def _lost(self, work: Work) -> None:
+        self.refused += 1
+        job = cast(Job, work)
+        job.edge.refuse(job)
+
+    def _add(self) -> None:
+        spec = self._replicas
+        station = Station(
+            self._core,
+            self._done,
+            lost=self._lost,
+            workers=spec.workers,
+            batching=spec.batching,
+            slowness=spec.slowness,
+            most_queued=spec.most_queued,
+        )
+        self.stations.append(station)
+        self._serving.append(station)
+
+    def _retire(self) -> None:
+        """The youngest takes nothing more, ends what it has, and is gone."""
+        station = self._serving.pop()
+        station.retired_s = now_s = self._core.now_s
+        self.replica_s += now_s - station.began_s
+
+    def _scale(self, rule: Autoscaling) -> Steps:
+        busy_s = 0.0
+        while True:
+            yield rule.every_s
+            now_busy_s = sum(station.busy_s for station in self.stations)
+            capacity_s = rule.every_s * self._replicas.workers * max(1, len(self._serving))
+            share, busy_s = (now_busy_s - busy_s) / capacity_s, now_busy_s
+            if share > rule.high and len(self._serving) < rule.most:
+                yield rule.start_s
+                self._add()
+                busy_s = sum(station.busy_s for station in self.stations)
+            elif share < rule.low and len(self._serving) > rule.least:
+                self._retire()

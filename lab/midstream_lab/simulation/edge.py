@@ -1,0 +1,415 @@
+"""One edge in virtual time: its processor, its link, its policy, and its requests.
+
+It does what a session does (`midstream_edge.engine`), decision by decision: heads in the order
+of their requests, rests before heads, a hedge or a race beside the cloud; the first result
+wins and the other side is told to stop. The policy is told of the situation, and given the
+evidence, that a session would have.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, final
+
+from midstream_edge.answers import AHEAD, CLOUD, EDGE, FALLBACK
+from midstream_edge.pace import give_up_at
+from midstream_edge.pilot import PATIENCE
+from midstream_edge.policies.baselines import Fixed
+from midstream_edge.policies.values import (
+    Decision,
+    Evidence,
+    Option,
+    Policy,
+    Situation,
+    Transfer,
+)
+from midstream_lab.simulation.core import Core
+from midstream_lab.simulation.draws import Draws
+from midstream_lab.simulation.job import DONE, HEAD, LOCAL, SENT, Job
+from midstream_lab.simulation.probes import Prober
+from midstream_lab.simulation.way import Way
+
+#: What was handed to the link when a request is given up stays there: a message or so.
+MESSAGE_S = 0.02
+#: What a session waits for the cloud if it was not told otherwise.
+TIMEOUT_S = 10.0
+
+#: How a request can end, by the numbers in records.
+WHERE = (CLOUD, EDGE, FALLBACK, AHEAD)
+BY_CLOUD, BY_EDGE, BY_FALLBACK, BY_AHEAD = range(4)
+#: Neither the cloud nor the edge could answer.
+FAILED = 4
+
+
+class Cloud(Protocol):
+    """Where requests go; `Edge.reply` or `Edge.refuse` comes back."""
+
+    def arrive(self, job: Job) -> object:
+        """All of `job` has come in."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """How an edge computes. `slowness` stretches its profiled times; `sigma` spreads them (the
+    standard deviation of their logarithms)."""
+
+    slowness: float = 1.0
+    sigma: float = 0.0
+
+
+AS_PROFILED = Machine()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Steady:
+    """A plan that stays: an option of the menu, and when to hedge it."""
+
+    option: int
+    hedge_after_s: float | None = None
+
+
+@final
+class Edge:
+    """Takes requests by `submit`; `finished(job, how)` is told of each one's end, once."""
+
+    __slots__ = (
+        "_busy",
+        "_cloud",
+        "_core",
+        "_draws",
+        "_encoder_s",
+        "_finished",
+        "_heads",
+        "_options",
+        "_rests",
+        "_sent",
+        "_steady",
+        "current",
+        "deadline_s",
+        "hedges",
+        "index",
+        "machine",
+        "policy",
+        "prober",
+        "switches",
+        "timeout_s",
+        "under_way",
+        "way",
+    )
+
+    def __init__(
+        self,
+        core: Core,
+        cloud: Cloud,
+        way: Way,
+        options: Sequence[Option],
+        *,
+        policy: Policy | Steady,
+        draws: Draws,
+        finished: Callable[[Job, int], object],
+        machine: Machine = AS_PROFILED,
+        deadline_s: float | None = None,
+        timeout_s: float = TIMEOUT_S,
+        index: int = 0,
+    ) -> None:
+        self._core = core
+        self._cloud = cloud
+        self.way = way
+        self._options = tuple(_slowed(option, machine.slowness) for option in options)
+        self._steady = policy if isinstance(policy, Steady) else None
+        self.policy = None if isinstance(policy, Steady) else policy
+        self._draws = draws
+        self._finished = finished
+        self.machine = machine
+        self.deadline_s = deadline_s
+        self.timeout_s = timeout_s
+        self.index = index
+        self._heads: deque[Job] = deque()
+        self._rests: deque[Job] = deque()
+        self._busy: Job | None = None  # whose head or rest runs
+        self._sent: dict[int, Job] = {}
+        self._encoder_s = 0.0  # when the sender has encoded what it has
+        self.under_way = 0
+        self.current: int | None = None
+        self.switches = self.hedges = 0
+        watches = hasattr(self.policy, "belief") and not isinstance(self.policy, Fixed)
+        self.prober = Prober(core, self) if watches else None
+
+    def submit(self, number: int, due_s: float) -> Job:
+        """A request that is due now, or was when the edge had no room for it."""
+        job = Job(self, number, due_s)
+        self.under_way += 1
+        if self._busy is None and not self._rests:
+            self._begin(job)
+        else:
+            self._heads.append(job)
+        return job
+
+    def learn(self, evidence: Evidence) -> None:
+        """Tell the policy; a steady plan has no use for it."""
+        if self.policy is None:
+            return
+        self.policy = self.policy.learn(evidence)
+        transfer = evidence.transfer
+        if self.prober is not None and transfer is not None and transfer.complete:
+            self.prober.heard(evidence.at_s, transfer.nbytes)
+
+    def lose(self, _: object = None) -> None:
+        """The connection has broken: what the cloud has not answered goes on here."""
+        for job in tuple(self._sent.values()):
+            self._fail(job)
+
+    # The processor.
+
+    def _begin(self, job: Job) -> None:
+        now_s = self._core.now_s
+        job.began_s = now_s
+        job.state = HEAD
+        steady = self._steady
+        if steady is not None:
+            index, hedge_after_s = steady.option, steady.hedge_after_s
+            job.timeout_s = self.timeout_s
+        else:
+            decision = self._decide(now_s)
+            index, hedge_after_s = decision.option, decision.hedge_after_s
+            job.estimate = decision.estimate
+            patience_s = PATIENCE * decision.estimate.total_s if decision.estimate else 0.0
+            job.timeout_s = max(self.timeout_s, patience_s)
+        if index != self.current:
+            if self.current is not None:
+                job.switched = True
+                self.switches += 1
+            self.current = index
+        job.option = index
+        job.hedge_after_s = hedge_after_s
+        job.head_s = self._options[index].head_s * self._draws.factor(self.machine.sigma)
+        self._busy = job
+        self._core.at(now_s + job.head_s, self._end_head, job)
+
+    def _decide(self, now_s: float) -> Decision:
+        way, policy = self.way, self.policy
+        assert policy is not None
+        if way.notice(now_s):
+            policy = policy.learn(Evidence(now_s, link=way.link))
+            self.policy = policy
+        situation = Situation(
+            now_s,
+            way.link,
+            self.current,
+            self.under_way - 1,
+            self.deadline_s,
+            len(self._heads),
+            way.up.backlog_nbytes(now_s),
+        )
+        return policy.decide(situation)
+
+    def _end_head(self, job: Job) -> None:
+        self._busy = None
+        option = self._options[job.option]
+        if option.remote:
+            self._cross(job, option)
+        else:
+            self._end(job, BY_EDGE)
+            self.learn(_evidence(job, self._core.now_s, None))
+        self._next()
+
+    def _end_rest(self, job: Job) -> None:
+        if self._busy is not job or job.state == DONE:
+            return  # the cloud was first, and the processor has gone on
+        now_s = self._core.now_s
+        self._busy = None
+        job.rest_s = now_s - job.rest_began_s
+        self._withdraw(job)
+        self._end(job, BY_FALLBACK if job.failed else BY_AHEAD)
+        self.learn(_evidence(job, now_s, self._unfinished(job, now_s)))
+        self._next()
+
+    def _next(self) -> None:
+        """Give the free processor its next task: rests before heads."""
+        while self._rests and self._busy is None:
+            job = self._rests.popleft()
+            if job.state != DONE:
+                self._run_rest(job)
+        if self._heads and self._busy is None:
+            self._begin(self._heads.popleft())
+
+    def _run_rest(self, job: Job) -> None:
+        rest_s = self._options[job.option].rest_s
+        assert rest_s is not None
+        now_s = self._core.now_s
+        self._busy = job
+        job.rest_began_s = now_s
+        ends_s = now_s + rest_s * self._draws.factor(self.machine.sigma)
+        self._core.at(ends_s, self._end_rest, job)
+
+    # The cloud's side.
+
+    def _cross(self, job: Job, option: Option) -> None:
+        core, way = self._core, self.way
+        now_s = core.now_s
+        job.asked_s = now_s
+        late_s = self._late_s(job, option, now_s)
+        if late_s <= now_s or way.link == "down":
+            job.state = SENT
+            self._fail(job)
+            return
+        job.state = SENT
+        self._sent[job.number] = job
+        self._encoder_s = max(now_s, self._encoder_s) + option.encode_s
+        job.encode_s = option.encode_s
+        job.left_s = self._encoder_s
+        job.payload_nbytes = option.payload_nbytes
+        job.tail_s = option.tail_s * self._draws.factor(self.machine.sigma)
+        job.service_s = option.decode_s + job.tail_s
+        job.kind = option.k
+        job.epoch = way.epoch
+        if self.policy is not None:
+            job.ahead_nbytes = way.up.backlog_nbytes(job.left_s)
+        job.sent_s = way.send_up(job.left_s, option.payload_nbytes)
+        job.air_s = way.up.free_s - way.up.began_s
+        core.at(job.sent_s, self._arrive, job)
+        if job.hedge_after_s is None:
+            core.at(late_s, self._give_up, job)
+        elif job.hedge_after_s > 0:
+            core.at(min(late_s, now_s + job.hedge_after_s), self._hedge, job)
+        else:
+            self._hedge(job)
+
+    def _late_s(self, job: Job, option: Option, now_s: float) -> float:
+        """When to stop waiting for the cloud, as a session decides it."""
+        late_s = now_s + job.timeout_s
+        if self.deadline_s is None:
+            return late_s
+        deadline_s = job.began_s + self.deadline_s
+        if option.rest_s is None:
+            return min(late_s, deadline_s)
+        busy_s = job.head_s if self.under_way > 1 else 0.0
+        return min(late_s, give_up_at(deadline_s, rest_s=option.rest_s, busy_s=busy_s))
+
+    def _arrive(self, job: Job) -> None:
+        if job.epoch == self.way.epoch and job.cancelled_s > self._core.now_s:
+            self._cloud.arrive(job)
+
+    def reply(self, job: Job) -> None:
+        """The cloud has served `job`: its outputs go down, unless the link has broken."""
+        now_s = self._core.now_s
+        job.served_s = now_s
+        if job.epoch == self.way.epoch:
+            way = self.way
+            reply_nbytes = self._options[job.option].reply_nbytes
+            self._core.at(way.send_down(now_s, reply_nbytes), self._take, job)
+            job.reply_air_s = way.down.free_s - way.down.began_s
+
+    def refuse(self, job: Job) -> None:
+        """The cloud cannot serve `job`, and says so."""
+        if job.epoch == self.way.epoch:
+            self._core.at(self.way.send_down(self._core.now_s, 0), self._fail, job)
+
+    def _take(self, job: Job) -> None:
+        """The reply has come."""
+        if job.state == DONE or job.epoch != self.way.epoch:
+            return
+        now_s = self._core.now_s
+        was_busy = self._busy is job
+        if was_busy:
+            job.rest_s = now_s - job.rest_began_s
+            self._busy = None
+        self._end(job, BY_CLOUD)
+        if self.policy is not None:
+            took_s = now_s - job.left_s - (job.served_s - job.sent_s)
+            option = self._options[job.option]
+            transfer = Transfer(
+                option.payload_nbytes, option.reply_nbytes, took_s, True, job.ahead_nbytes
+            )
+            self.learn(_evidence(job, now_s, transfer))
+        if was_busy:
+            self._next()
+
+    def _hedge(self, job: Job) -> None:
+        """Run the rest here as well, where the edge can; else only the timeout is left."""
+        if job.state != SENT:
+            return
+        if self._options[job.option].rest_s is None:
+            self._core.at(job.asked_s + job.timeout_s, self._give_up, job)
+            return
+        job.hedged = True
+        self.hedges += 1
+        self._go_local(job)
+
+    def _give_up(self, job: Job) -> None:
+        if job.state == SENT:
+            self._fail(job)
+
+    def _fail(self, job: Job) -> None:
+        """The cloud will not answer: the edge finishes, or nobody does."""
+        if job.state == SENT and self._options[job.option].rest_s is None:
+            self._withdraw(job)
+            self._end(job, FAILED)
+        elif job.state == SENT:
+            job.failed = True
+            self._go_local(job)
+        elif job.state == LOCAL:
+            job.failed = True
+
+    def _go_local(self, job: Job) -> None:
+        job.state = LOCAL
+        if self._busy is None:
+            self._run_rest(job)
+        else:
+            self._rests.append(job)
+
+    def _withdraw(self, job: Job) -> None:
+        """Stop sending, and tell the cloud that nobody waits any more."""
+        now_s = self._core.now_s
+        if now_s < job.sent_s:
+            self.way.up.stop(now_s + MESSAGE_S, job.sent_s)
+            job.cancelled_s = now_s
+        else:
+            job.cancelled_s = now_s + self.way.one_way_s
+
+    def _unfinished(self, job: Job, now_s: float) -> Transfer | None:
+        """What a request tells that began to go out and was not answered by `now_s`."""
+        if self.policy is None or job.left_s < 0 or job.left_s >= now_s:
+            return None
+        up = self.way.up
+        gone_nbytes = up.passed_nbytes(job.left_s, now_s)
+        gone_nbytes = min(gone_nbytes, job.ahead_nbytes + job.payload_nbytes)
+        ahead_nbytes = min(job.ahead_nbytes, gone_nbytes)
+        took_s = now_s - job.left_s
+        return Transfer(gone_nbytes - ahead_nbytes, 0, took_s, False, ahead_nbytes)
+
+    def _end(self, job: Job, how: int) -> None:
+        job.state = DONE
+        self.under_way -= 1
+        self._sent.pop(job.number, None)
+        self._finished(job, how)
+
+
+def _slowed(option: Option, slowness: float) -> Option:
+    """`option` on an edge that takes `slowness` times as long as the one profiled."""
+    if slowness == 1.0:
+        return option
+    return replace(
+        option,
+        head_s=option.head_s * slowness,
+        encode_s=option.encode_s * slowness,
+        rest_s=None if option.rest_s is None else option.rest_s * slowness,
+    )
+
+
+def _evidence(job: Job, now_s: float, transfer: Transfer | None) -> Evidence:
+    replied = transfer is not None and transfer.complete
+    return Evidence(
+        now_s,
+        transfer,
+        job.option,
+        now_s - job.began_s,
+        job.hedged,
+        job.head_s,
+        job.started_s - job.queued_s if replied else None,
+        job.tail_s if replied else None,
+    )

@@ -1,0 +1,89 @@
+"""One request while it is simulated."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, final
+
+from midstream_partitioner.timings import Estimate
+
+if TYPE_CHECKING:
+    from midstream_lab.simulation.edge import Edge
+
+
+@final
+class Job:
+    """Moments and sizes of a request; all moments are of the core's clock.
+
+    `state` says where it stands, as `midstream_edge.requests.Stage` does.
+    """
+
+    __slots__ = (
+        "ahead_nbytes",
+        "air_s",
+        "asked_s",
+        "began_s",
+        "cancelled_s",
+        "due_s",
+        "edge",
+        "encode_s",
+        "epoch",
+        "estimate",
+        "failed",
+        "head_s",
+        "hedge_after_s",
+        "hedged",
+        "kind",
+        "left_s",
+        "number",
+        "option",
+        "payload_nbytes",
+        "queued_s",
+        "reply_air_s",
+        "rest_began_s",
+        "rest_s",
+        "sent_s",
+        "served_s",
+        "service_s",
+        "started_s",
+        "state",
+        "switched",
+        "tail_s",
+        "timeout_s",
+    )
+
+    def __init__(self, edge: Edge, number: int, due_s: float) -> None:
+        self.edge = edge
+        self.number = number
+        self.due_s = due_s
+        self.state = WAITING
+        self.option = 0
+        self.kind = 0
+        self.began_s = due_s
+        self.head_s = 0.0
+        self.asked_s = -1.0
+        self.encode_s = 0.0
+        self.left_s = -1.0
+        self.sent_s = -1.0  # when the last byte has arrived at the cloud
+        self.ahead_nbytes = 0
+        self.air_s = self.reply_air_s = 0.0  # of the payload, of the reply
+        self.payload_nbytes = 0
+        self.queued_s = -1.0
+        self.started_s = -1.0
+        self.served_s = -1.0
+        self.service_s = 0.0
+        self.tail_s = 0.0
+        self.cancelled_s = math.inf
+        self.rest_began_s = -1.0
+        self.rest_s = 0.0
+        self.timeout_s = math.inf
+        self.hedge_after_s: float | None = None
+        self.hedged = False
+        self.failed = False
+        self.switched = False
+        self.epoch = 0
+        self.estimate: Estimate | None = None
+
+
+#: Where a job stands.
+WAITING, HEAD, SENT, LOCAL, DONE = range(5)

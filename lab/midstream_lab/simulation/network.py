@@ -1,0 +1,276 @@
+"""The network between an edge and the cloud: what it can carry, and how TCP gets it there."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal, final
+
+import numpy as np
+
+from midstream_lab.conditions import Condition
+from midstream_lab.traces import Trace
+from midstream_partitioner.link import EXCHANGE_S, Link
+from midstream_wire.errors import UsageError
+
+#: Payload of a full segment, and what it takes on Ethernet with its headers.
+SEGMENT_NBYTES, FRAME_NBYTES = 1448, 1514
+#: Share of a link's rate that TCP passes on: 0.956, as measured on emulated links.
+HEADER_SHARE = SEGMENT_NBYTES / FRAME_NBYTES
+#: RFC 6928.
+FIRST_SEGMENTS = 10
+#: A queue that holds 100 ms at 20 Mbit/s: what home routers and base stations have and more.
+QUEUE_NBYTES = 256 * 1024
+#: What Linux adds to the round trip before it retransmits, and takes for idle (tcp_rto_min).
+RTO_S = 0.2
+#: A first measurement of the link covers so much of it.
+FIRST_LOOK_S = 1.0
+
+Congestion = Literal["cubic", "reno", "bbr"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Both directions of a link. Rates are of payload times `1 / share`.
+
+    `rtt_s` is the round trip on the idle link, `fixed_s` what the software adds to an
+    exchange, `jitter_s` the mean of what each direction adds at random (exponential). `loss`
+    is the share of packets lost, which slows TCP down as `tcp_bps` says. `share` is
+    `HEADER_SHARE` where rates count headers, as traces and emulators do, else 1.
+    """
+
+    uplink: Trace
+    downlink: Trace
+    rtt_s: float
+    fixed_s: float = EXCHANGE_S
+    jitter_s: float = 0.0
+    loss: float = 0.0
+    congestion: Congestion = "cubic"
+    queue_nbytes: int = QUEUE_NBYTES
+    share: float = 1.0
+    _payloads: tuple[Trace, Trace] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("rtt_s", "fixed_s", "jitter_s"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise UsageError(
+                    f"a network's {name} must be finite and from 0 up ({value!r})"
+                )
+        if not 0 <= self.loss < 1:
+            raise UsageError(f"a network's loss must be a share from 0 to 1 ({self.loss!r})")
+        if not (self.queue_nbytes > 0 and 0 < self.share <= 1):
+            raise UsageError(
+                "a network needs a queue above 0 bytes and a share above 0 and up to 1 (not "
+                f"{self.queue_nbytes!r} and {self.share!r})"
+            )
+        payloads = self._payload(self.uplink), self._payload(self.downlink)
+        object.__setattr__(self, "_payloads", payloads)
+
+    @property
+    def payload_up(self) -> Trace:
+        """What of the uplink is left for payload after headers and loss."""
+        return self._payloads[0]
+
+    @property
+    def payload_down(self) -> Trace:
+        """The same of the downlink."""
+        return self._payloads[1]
+
+    @classmethod
+    def of(
+        cls,
+        condition: Condition,
+        *,
+        uplink: Trace | None = None,
+        downlink: Trace | None = None,
+        jitter_s: float = 0.0,
+        loss: float = 0.0,
+    ) -> Network:
+        """The network of `condition`, whose rates are of payload; traces replace its rates
+        and count headers."""
+        return cls(
+            uplink or steady(condition.uplink_bps / HEADER_SHARE),
+            downlink or steady(condition.downlink_bps / HEADER_SHARE),
+            condition.rtt_s,
+            jitter_s=jitter_s,
+            loss=loss,
+            share=HEADER_SHARE,
+        )
+
+    def first_look(self, offset_s: float = 0.0, scale: float = 1.0) -> Link:
+        """What a measurement at the very beginning finds."""
+        rates = []
+        for trace in self._payloads:
+            carried = trace.nbits_by(offset_s + FIRST_LOOK_S) - trace.nbits_by(offset_s)
+            rates.append(max(carried * scale / FIRST_LOOK_S, 1e3))
+        return Link(rates[0], rates[1], self.rtt_s, self.fixed_s)
+
+    def tcp_bps(self) -> float:
+        """The rate of payload that loss leaves to a long transfer.
+
+        Reno: 1.22 segments a round trip over the square root of the loss (Mathis et al., CCR
+        1997). Cubic: RFC 9438, equation 6 with C = 0.4 and beta = 0.7, never below Reno. BBR
+        takes no notice (what was lost is sent again).
+        """
+        if self.loss == 0:
+            return math.inf
+        if self.congestion == "bbr":
+            return math.inf
+        rtt_s = max(self.rtt_s, 1e-3)
+        segments = 1.22 / math.sqrt(self.loss)
+        if self.congestion == "cubic":
+            segments = max(segments, 1.054 * (rtt_s / self.loss) ** 0.75)
+        return segments * SEGMENT_NBYTES * 8 / rtt_s
+
+    def _payload(self, trace: Trace) -> Trace:
+        rates = np.minimum(trace.rates_bps * self.share * (1 - self.loss), self.tcp_bps())
+        return Trace(trace.name, trace.times_s, rates, trace.source)
+
+
+def steady(rate_bps: float) -> Trace:
+    """A trace that never changes."""
+    return Trace("steady", (0.0, 1.0), (rate_bps,))
+
+
+@final
+class Line:
+    """One direction while a simulation runs: bytes in order, one transfer after the other.
+
+    TCP's window starts at ten segments and doubles each round trip until the line is full;
+    it halves with every timeout that the line lies idle (Linux's tcp_cwnd_restart). The
+    trace of payload begins at `offset_s`, its rates are multiplied by `scale`.
+    """
+
+    __slots__ = (
+        "_delay_s",
+        "_first_nbytes",
+        "_offset_s",
+        "_queue_nbytes",
+        "_rate_bps",
+        "_rtt_s",
+        "_scale",
+        "_since_s",
+        "_window_nbytes",
+        "began_s",
+        "free_s",
+        "trace",
+    )
+
+    def __init__(
+        self, network: Network, payload: Trace, *, offset_s: float = 0.0, scale: float = 1.0
+    ) -> None:
+        self.trace = payload
+        self._offset_s = offset_s
+        self._scale = scale
+        rates = payload.rates_bps
+        self._rate_bps = float(rates[0]) * scale if len(rates) == 1 else 0.0
+        self._rtt_s = network.rtt_s
+        self._delay_s = (network.rtt_s + network.fixed_s) / 2
+        self._queue_nbytes = network.queue_nbytes
+        self._first_nbytes = float(FIRST_SEGMENTS * SEGMENT_NBYTES)
+        self._window_nbytes = self._first_nbytes
+        #: When the last transfer began to leave, and when the line will be free again.
+        self.began_s = 0.0
+        self._since_s = 0.0  # busy without a pause from then on
+        self.free_s = 0.0
+
+    def send(self, at_s: float, nbytes: float) -> float:
+        """When `nbytes` handed over at `at_s` have arrived at the other end."""
+        free_s = self.free_s
+        if free_s == math.inf:
+            return math.inf
+        start_s = at_s if at_s > free_s else free_s
+        idle_s = start_s - free_s
+        if idle_s > RTO_S and self._window_nbytes > self._first_nbytes:
+            self._rest(idle_s)
+        self.began_s = start_s
+        if start_s > free_s:
+            self._since_s = start_s
+        if nbytes > self._window_nbytes:
+            end_s = self._grow(start_s, nbytes)
+        elif self._rate_bps:
+            end_s = start_s + nbytes * 8 / self._rate_bps
+        else:
+            end_s = self._through_s(start_s, nbytes)
+        self.free_s = end_s
+        return end_s + self._delay_s
+
+    def backlog_nbytes(self, now_s: float) -> int:
+        """What was handed over and is not known to have arrived: acknowledgements take a
+        round trip."""
+        seen_s = now_s - self._rtt_s
+        if self.free_s <= seen_s:
+            return 0
+        if self.free_s == math.inf:
+            return self._queue_nbytes
+        return max(0, round(self._carried_nbytes(max(seen_s, self._since_s), self.free_s)))
+
+    def passed_nbytes(self, start_s: float, now_s: float) -> int:
+        """What a transfer that began at `start_s` is known at `now_s` to have carried."""
+        seen_s = now_s - self._rtt_s
+        if seen_s <= start_s:
+            return 0
+        return int(self._carried_nbytes(start_s, seen_s))
+
+    def stop(self, at_s: float, arrives_s: float) -> None:
+        """Take back what the last transfer, which would arrive at `arrives_s`, has not sent by
+        `at_s`. Of an earlier one nothing is taken back: others have counted on it.
+        """
+        if arrives_s >= self.free_s + self._delay_s and self.free_s > at_s:
+            self.free_s = max(at_s, self.began_s)
+
+    def renew(self, now_s: float) -> None:
+        """Forget what was under way, as a fresh connection does."""
+        self.free_s = self.began_s = self._since_s = now_s
+        self._window_nbytes = self._first_nbytes
+
+    def silent_s(self, now_s: float) -> float:
+        """For how long nothing has passed although something was waiting to."""
+        at_s = now_s + self._offset_s
+        if self.free_s <= now_s or self.trace.rate_at(at_s) > 0:
+            return 0.0
+        since_s = self.trace.silent_since(at_s) - self._offset_s
+        return now_s - max(since_s, self.began_s)
+
+    def _through_s(self, start_s: float, nbytes: float) -> float:
+        offset_s = self._offset_s
+        return self.trace.finish_s(start_s + offset_s, nbytes / self._scale) - offset_s
+
+    def _carried_nbytes(self, start_s: float, end_s: float) -> float:
+        trace, offset_s = self.trace, self._offset_s
+        bits = trace.nbits_by(end_s + offset_s) - trace.nbits_by(start_s + offset_s)
+        return bits * self._scale / 8
+
+    def _rest(self, idle_s: float) -> None:
+        """Halve the window for every timeout that went by."""
+        timeouts = int(idle_s / (self._rtt_s + RTO_S))
+        halved = self._window_nbytes / 2 ** min(timeouts, 60)
+        self._window_nbytes = max(halved, self._first_nbytes)
+
+    def _grow(self, start_s: float, nbytes: float) -> float:
+        """The end of a transfer that is longer than the window: round after round, until
+        acknowledgements come back while the line is still busy."""
+        left = nbytes
+        window = self._window_nbytes
+        while True:
+            end_s = self._through_s(start_s, min(window, left))
+            left -= window
+            if left <= 0:
+                break
+            next_s = start_s + self._rtt_s
+            if end_s >= next_s:
+                end_s = self._through_s(end_s, left)
+                break
+            start_s = next_s
+            window *= 2
+        self._window_nbytes = min(window, self._most_nbytes(end_s))
+        return end_s
+
+    def _most_nbytes(self, at_s: float) -> float:
+        """Where a window must end: what is under way in a round trip, and a full queue."""
+        rate_bps = self._rate_bps
+        if not rate_bps and at_s < math.inf:
+            rate_bps = self.trace.rate_at(at_s + self._offset_s) * self._scale
+        return max(rate_bps * self._rtt_s / 8 + self._queue_nbytes, self._first_nbytes)

@@ -1,0 +1,89 @@
+"""Probes of a silent link in virtual time, by the very rule that sessions keep to."""
+
+from __future__ import annotations
+
+from typing import Protocol, cast, final
+
+from midstream_edge.belief import LinkBelief
+from midstream_edge.policies.values import Evidence, Policy, Transfer
+from midstream_edge.probing import SILENT_S, ProbeBudget, probe_due
+from midstream_lab.simulation.core import Core
+from midstream_lab.simulation.way import Way
+
+#: How often the rule is asked while nothing is heard.
+LOOK_S = 0.1
+#: What comes back of a probe: its number and the server's time.
+PONG_NBYTES = 64
+
+
+class Believing(Protocol):
+    """A policy that watches the link."""
+
+    @property
+    def belief(self) -> LinkBelief: ...
+
+
+class Learner(Protocol):
+    """An edge, as far as probing is concerned."""
+
+    way: Way
+    policy: Policy | None
+
+    def learn(self, evidence: Evidence) -> None: ...
+
+
+@final
+class Prober:
+    """Sends probes for `edge` while nothing else tells of its link, until it is stopped.
+
+    The edge's policy must be one that has a belief.
+    """
+
+    __slots__ = ("_core", "_edge", "_stopped", "budget")
+
+    def __init__(self, core: Core, edge: Learner) -> None:
+        self._core = core
+        self._edge = edge
+        self._stopped = False
+        self.budget = ProbeBudget(core.now_s)
+        core.at(core.now_s + SILENT_S, self._look)
+
+    def heard(self, at_s: float, nbytes: int) -> None:
+        """A request that sent `nbytes` was answered."""
+        self.budget = self.budget.heard(at_s, nbytes)
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def _look(self, _: object) -> None:
+        if self._stopped:
+            return
+        edge, now_s = self._edge, self._core.now_s
+        belief = cast(Believing, edge.policy).belief
+        nbytes = probe_due(
+            self.budget, now_s, uplink_bps=belief.uplink_bps, link=edge.way.link
+        )
+        if nbytes:
+            self.budget = self.budget.probed(now_s, nbytes)
+            self._send(nbytes, now_s)
+        next_s = max(now_s + LOOK_S, self.budget.heard_at_s + SILENT_S)
+        self._core.at(next_s, self._look)
+
+    def _send(self, nbytes: int, now_s: float) -> None:
+        way = self._edge.way
+        ahead_nbytes = way.up.backlog_nbytes(now_s)
+        arrived_s = way.send_up(now_s, nbytes)
+        self._core.at(arrived_s, self._answer, (nbytes, now_s, ahead_nbytes, way.epoch))
+
+    def _answer(self, probe: tuple[int, float, int, int]) -> None:
+        way = self._edge.way
+        if probe[3] == way.epoch:
+            self._core.at(way.send_down(self._core.now_s, PONG_NBYTES), self._take, probe)
+
+    def _take(self, probe: tuple[int, float, int, int]) -> None:
+        nbytes, sent_s, ahead_nbytes, epoch = probe
+        if epoch == self._edge.way.epoch:
+            now_s = self._core.now_s
+            took_s = now_s - sent_s
+            transfer = Transfer(nbytes, PONG_NBYTES, took_s, True, ahead_nbytes)
+            self._edge.learn(Evidence(now_s, transfer))

@@ -1,0 +1,101 @@
+"""What lies between one edge and the cloud while a simulation runs: two lines and their state.
+
+A session calls its link suspect when nothing is acknowledged although something waits to be,
+and down when the connection breaks (`midstream_edge.connection`); so does this.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import final
+
+from midstream_edge.policies.values import LinkState
+from midstream_lab.simulation.draws import Draws
+from midstream_lab.simulation.network import Line, Network
+
+#: No byte acknowledged for so long, or one and a half round trips, is suspect.
+SUSPECT_S = 0.3
+#: A break is noticed, and mended once the link is back, in so long: what keepalives of a
+#: second's fraction and fresh channels take.
+NOTICE_S, RECONNECT_S = 0.3, 0.35
+
+
+@final
+class Way:
+    """Both directions of one edge's link.
+
+    `epoch` grows with every break: what left before it never arrives.
+    """
+
+    __slots__ = (
+        "_draws",
+        "_jitter_s",
+        "_suspect_s",
+        "broken",
+        "down",
+        "downlink_nbytes",
+        "epoch",
+        "link",
+        "one_way_s",
+        "up",
+        "uplink_nbytes",
+    )
+
+    def __init__(
+        self, network: Network, draws: Draws, *, offset_s: float = 0.0, scale: float = 1.0
+    ) -> None:
+        self.up = Line(network, network.payload_up, offset_s=offset_s, scale=scale)
+        self.down = Line(network, network.payload_down, offset_s=offset_s, scale=scale)
+        self.one_way_s = (network.rtt_s + network.fixed_s) / 2
+        self._suspect_s = max(SUSPECT_S, 1.5 * network.rtt_s)
+        self._jitter_s = network.jitter_s
+        self._draws = draws
+        self.link: LinkState = "connected"
+        self.broken = False
+        self.epoch = 0
+        self.uplink_nbytes = self.downlink_nbytes = 0
+
+    def send_up(self, at_s: float, nbytes: int) -> float:
+        """When `nbytes` that leave at `at_s` are in the cloud."""
+        if self.broken:
+            return math.inf
+        self.uplink_nbytes += nbytes
+        arrived_s = self.up.send(at_s, nbytes)
+        if self._jitter_s:
+            arrived_s += self._draws.exponential(self._jitter_s)
+        return arrived_s
+
+    def send_down(self, at_s: float, nbytes: int) -> float:
+        """When `nbytes` that leave the cloud at `at_s` are here."""
+        if self.broken:
+            return math.inf
+        self.downlink_nbytes += nbytes
+        arrived_s = self.down.send(at_s, nbytes)
+        if self._jitter_s:
+            arrived_s += self._draws.exponential(self._jitter_s)
+        return arrived_s
+
+    def notice(self, now_s: float) -> bool:
+        """Look at the uplink; whether `link` has changed by it."""
+        if self.link == "down":
+            return False
+        stalled = self.up.silent_s(now_s) > self._suspect_s
+        before, self.link = self.link, "suspect" if stalled else "connected"
+        return self.link != before
+
+    def cut(self) -> None:
+        """Everything under way is lost, and nothing gets through; nobody knows yet."""
+        self.epoch += 1
+        self.broken = True
+
+    def drop(self) -> None:
+        """The break is noticed."""
+        self.link = "down"
+
+    def mend(self, now_s: float) -> None:
+        """A fresh connection: nothing is under way, and TCP begins anew."""
+        self.epoch += 1
+        self.broken = False
+        self.link = "connected"
+        self.up.renew(now_s)
+        self.down.renew(now_s)

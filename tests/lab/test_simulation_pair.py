@@ -1,0 +1,232 @@
+"""A pair in virtual time: its arithmetic by hand, and what a session promises."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from midstream_edge.policies.menu import Menu
+from midstream_edge.policies.values import Option
+from midstream_lab.conditions import condition
+from midstream_lab.simulation import (
+    Cut,
+    Network,
+    Outcome,
+    Setting,
+    figures,
+    simulate_pair,
+    steady,
+)
+from midstream_lab.simulation.arrivals import Every, Poisson
+from midstream_lab.simulation.cloud import Replicas
+from midstream_lab.simulation.edge import Machine
+from midstream_lab.simulation.menus import Offered, read_menu
+from midstream_lab.simulation.records import ENDS, rows
+from midstream_lab.traces import Trace, generate
+from midstream_partitioner.device import Device
+from midstream_partitioner.timings import FIELDS
+from midstream_wire.errors import UsageError
+
+DEVICE = Device("edge", 1, active_w=6.0, idle_w=2.0, tx_w=4.0, rx_w=3.0)
+WHOLE_S = 0.25
+
+
+def option(cut: str, codec: str, k: int, *times: float, sizes: tuple[int, int]) -> Option:
+    head_s, encode_s, decode_s, tail_s = times
+    return Option(
+        cut, codec, k, f"{cut} {codec}", cut != "edge-only",
+        head_s, encode_s, decode_s, tail_s, *sizes, WHOLE_S - head_s,
+    )  # fmt: skip
+
+
+MENU = Menu(
+    (
+        option("cloud-only", "raw", 0, 0.0, 0.0005, 0.0003, 0.03, sizes=(600_000, 4000)),
+        option("cloud-only", "jpeg:90", 0, 0.0, 0.004, 0.003, 0.03, sizes=(40_000, 4000)),
+        option("c10", "half", 1, 0.08, 0.002, 0.001, 0.02, sizes=(10_000, 4000)),
+        option("edge-only", "raw", 2, WHOLE_S, 0.0, 0.0, 0.0, sizes=(0, 0)),
+    )
+)
+JPEG, MIDDLE, ALONE = 1, 2, 3
+
+
+def lasting(network: Network, duration_s: float = 20.0, **fields: object) -> Setting:
+    return Setting(network, DEVICE, duration_s=duration_s, **fields)  # type: ignore[arg-type]
+
+
+def even(rate_bps: float, rtt_s: float = 0.02) -> Network:
+    return Network(steady(rate_bps), steady(rate_bps), rtt_s, fixed_s=0.0)
+
+
+def ends(outcome: Outcome) -> dict[str, int]:
+    counts = np.bincount(outcome.table.how, minlength=len(ENDS))
+    return {name: int(count) for name, count in zip(ENDS, counts, strict=True) if count}
+
+
+def test_a_request_takes_the_sum_of_its_stages() -> None:
+    found = simulate_pair(MENU, "fixed:c10:half", lasting(even(8e6), 1.0)).table
+    stages_s = [0.08, 0.002, 0.01 + 0.01, 0.0, 0.001, 0.02, 0.004 + 0.01]
+    assert found.stages_s[0] == pytest.approx(stages_s)
+    assert found.latency_s[0] == pytest.approx(sum(stages_s))
+    assert found.busy_s[0] == pytest.approx(0.082)
+    # Computing, 10 ms of sending, 4 ms of receiving, and the rest of it waiting.
+    joules = 0.082 * 6 + 0.01 * 4 + 0.004 * 3 + (sum(stages_s) - 0.082 - 0.014) * 2
+    assert found.energy_j(DEVICE)[0] == pytest.approx(joules, rel=1e-5)
+
+
+def test_edge_only_knows_no_link() -> None:
+    found = simulate_pair(MENU, "edge-only", lasting(even(1e4), 5.0))
+    assert ends(found) == {"edge": 20}
+    assert found.table.latency_s == pytest.approx(WHOLE_S)
+    assert (found.uplink_nbytes, found.switches) == (0, 0)
+
+
+def test_requests_that_come_too_fast_wait_and_it_shows() -> None:
+    found = simulate_pair(
+        MENU, "edge-only", lasting(even(1e6), 5.0, arrivals=Every(WHOLE_S / 2))
+    )
+    assert len(found.table) == 40
+    assert found.table.latency_s[-1] == pytest.approx(WHOLE_S * (1 + 39 / 2), rel=0.02)
+    assert found.table.stay_s[-1] == pytest.approx(WHOLE_S)
+
+
+def test_heads_of_later_requests_run_while_earlier_ones_are_away() -> None:
+    setting = lasting(even(8e6), 5.0, arrivals=Every(0.1))
+    found = simulate_pair(MENU, "fixed:c10:half", setting).table
+    assert found.latency_s == pytest.approx(found.latency_s[0], rel=1e-3)
+    assert found.latency_s[0] > 0.1
+
+
+def test_a_hedge_bounds_what_a_dead_link_costs() -> None:
+    trace = Trace("dies", (0.0, 5.0, 100.0), (50e6, 0.0))
+    found = simulate_pair(MENU, "adaptive", lasting(Network(trace, trace, 0.02)))
+    assert len(found.table) == sum(ends(found).values())
+    assert found.table.latency_s.max() <= 1.25 * WHOLE_S + 0.05
+    assert {"cloud", "edge-before-cloud"} <= ends(found).keys()
+
+
+def test_racing_answers_with_whoever_is_first() -> None:
+    quick = simulate_pair(MENU, "race", lasting(even(50e6)))
+    assert ends(quick).keys() == {"cloud"}
+    slow = simulate_pair(MENU, "race", lasting(even(1e6)))
+    assert ends(slow).keys() == {"edge-before-cloud"}
+    assert slow.table.latency_s == pytest.approx(WHOLE_S)
+    assert slow.hedges == len(slow.table)
+
+
+def test_a_link_that_is_cut_loses_no_request() -> None:
+    cuts = tuple(Cut(at_s, 0.8) for at_s in range(1, 19, 2))
+    for policy in ("adaptive", "race", "fixed:c10:half"):
+        setting = lasting(even(20e6), arrivals=Every(0.3), cuts=cuts)
+        found = simulate_pair(MENU, policy, setting)
+        assert len(found.table) == len(set(found.table.due_s.tolist())) == 67
+        assert "failed" not in ends(found)
+        assert ends(found)["cloud"] > 10
+
+
+def test_an_edge_that_cannot_finish_alone_fails_what_the_cloud_does_not_answer() -> None:
+    parted = Menu(tuple(replace(each, rest_s=None) for each in MENU.options[:3]))
+    setting = lasting(even(20e6), cuts=(Cut(2.0, 1.0),))
+    found = simulate_pair(parted, "fixed:c10:half", setting)
+    assert ends(found).keys() == {"cloud", "failed"}
+
+
+def test_a_refusal_sends_the_rest_back_to_the_edge() -> None:
+    slow = Replicas(slowness=100.0, most_queued=1)
+    setting = lasting(even(50e6), arrivals=Every(0.3), replicas=slow)
+    found = simulate_pair(MENU, "fixed:c10:half", setting)
+    assert ends(found)["edge-after-cloud-failed"] > 50
+
+
+def test_the_policy_follows_the_link() -> None:
+    trace = Trace("steps", (0.0, 20.0, 40.0), (50e6, 0.3e6))
+    found = simulate_pair(MENU, "adaptive", lasting(Network(trace, trace, 0.02), 40.0)).table
+    early, late = found.option[found.due_s < 20], found.option[found.due_s > 21]
+    assert set(early.tolist()) == {JPEG}
+    assert JPEG not in late
+    found = simulate_pair(MENU, "adaptive", lasting(Network(trace, trace, 0.02), 60.0)).table
+    assert np.mean(found.option[found.due_s > 42] == JPEG) > 0.95
+
+
+def test_no_policy_beats_the_oracle_without_hedging() -> None:
+    network = Network.of(condition("lte"), uplink=generate("lte", seed=2, duration_s=60.0))
+    setting = lasting(network, 60.0, arrivals=Every(0.4))
+    names = ("oracle", "adaptive-nohedge", "edge-only", "cloud-only:jpeg", "ewma", "harmonic")
+    means = {n: simulate_pair(MENU, n, setting).table.latency_s.mean() for n in names}
+    assert min(means, key=means.__getitem__) == "oracle"
+
+
+def test_probes_keep_to_their_budget() -> None:
+    found = simulate_pair(MENU, "adaptive", lasting(even(0.2e6), 60.0))
+    assert 0 < found.probe_nbytes <= 0.13e6 / 8 * 62
+
+
+@pytest.mark.parametrize("policy", ["adaptive", "race", "linucb", "oracle"])
+def test_the_same_seed_gives_the_same_bytes(policy: str) -> None:
+    def run(seed: int) -> str:
+        network = Network.of(condition("lte"), uplink=generate("lte", seed=1), jitter_s=0.003)
+        setting = lasting(
+            network, arrivals=Poisson(3.0), seed=seed, machine=Machine(sigma=0.1)
+        )
+        table = simulate_pair(MENU, policy, setting).table
+        return json.dumps(list(rows(table, MENU.options)))
+
+    assert run(5) == run(5)
+    assert run(5) != run(6)
+
+
+def test_figures_say_who_answered_and_what_was_missed() -> None:
+    outcome = simulate_pair(MENU, "edge-only", lasting(even(1e6), 5.0))
+    found = figures(outcome.table, MENU.options, DEVICE, deadline_s=0.2)
+    assert (found.requests, found.answered, found.missed) == (20, 20, 1.0)
+    assert found.energy_j == pytest.approx(WHOLE_S * 6.0, rel=1e-5)
+    assert [(each.cut, each.share) for each in found.options] == [("edge-only", 1.0)]
+    assert found.ends["edge"] == 20
+
+
+def test_rows_are_records_of_requests() -> None:
+    outcome = simulate_pair(MENU, "cloud-only:jpeg", lasting(even(8e6), 1.0))
+    first = next(rows(outcome.table, MENU.options))
+    assert (first["where"], first["cut"], first["codec"]) == ("cloud", "cloud-only", "jpeg:90")
+    assert list(first["timings"]) == [*FIELDS, "total_s"]
+    assert first["timings"]["total_s"] == pytest.approx(first["latency_s"])
+
+
+def test_a_menu_comes_back_from_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "menu.json"
+    path.write_text(json.dumps(Offered("net", MENU, DEVICE).to_dict()))
+    again = read_menu(path)
+    assert (again.name, again.menu.options, again.device) == ("net", MENU.options, DEVICE)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("[", "must be JSON"),
+        ("[]", "object with a list `menu`"),
+        ('{"menu": []}', "at least one option"),
+        ('{"menu": [{"cut": 1}]}', r"0\.\w+ is wrong"),
+        (json.dumps({"menu": [asdict(MENU.options[0]) | {"head_s": -1}]}), "not negative"),
+        (json.dumps({"menu": [asdict(MENU.options[0]) | {"tail_s": 1e300}]}), "finite"),
+    ],
+)
+def test_what_is_no_menu_is_said(tmp_path: Path, content: str, says: str) -> None:
+    path = tmp_path / "menu.json"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=says):
+        read_menu(path)
+    with pytest.raises(UsageError, match="must be readable"):
+        read_menu(tmp_path / "absent.json")
+
+
+def test_a_setting_must_be_one_that_can_be() -> None:
+    with pytest.raises(UsageError, match="must last"):
+        lasting(even(1e6), 0.0)
+    with pytest.raises(UsageError, match="cut must begin"):
+        Cut(-1.0, 1.0)
+    with pytest.raises(UsageError, match="policy must be one of"):
+        simulate_pair(MENU, "clever", lasting(even(1e6)))
