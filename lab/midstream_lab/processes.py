@@ -50,7 +50,7 @@ class Process:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                env=_environment(),
+                env=environment(),
                 start_new_session=True,
             )
             self._readers = [
@@ -150,7 +150,8 @@ _living: set[Process] = set()
 
 
 @atexit.register
-def _stop_the_living() -> None:
+def stop_all() -> None:
+    """End all that was started and not stopped, whichever thread uses it."""
     for process in list(_living):
         process.stop()
 
@@ -175,7 +176,7 @@ def _undisturbed() -> Iterator[None]:
             signal.raise_signal(told)
 
 
-def _environment() -> Mapping[str, str]:
+def environment() -> Mapping[str, str]:
     """The parent's, with the parent's import path and unwrapped messages."""
     path = os.pathsep.join(entry for entry in sys.path if entry)
     return {**os.environ, "PYTHONPATH": path, "COLUMNS": "1000", "NO_COLOR": "1"}

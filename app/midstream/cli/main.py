@@ -10,7 +10,18 @@ from typing import Any, NoReturn
 
 import typer
 
-from midstream.cli import calibrate, cloud, codecs, edge, lab, models, plan, simulate, traces
+from midstream.cli import (
+    calibrate,
+    cloud,
+    codecs,
+    edge,
+    experiment,
+    lab,
+    models,
+    plan,
+    simulate,
+    traces,
+)
 from midstream.cli.console import err, examples
 from midstream_wire.allocator import keep_freed_memory
 from midstream_wire.errors import MidstreamError, UsageError
@@ -83,6 +94,12 @@ _add(
     simulate.simulate,
     "midstream simulate net.midstream --trace lte.txt --policy adaptive --policy race",
     "midstream simulate menu.json --trace 3g:1 --duration 300s --every 200ms",
+)
+_add(
+    "experiment",
+    experiment.experiment,
+    "midstream experiment docs/experiments/quick.toml",
+    "midstream experiment mobile.toml -o out/mobile --jobs 2",
 )
 _add("demo", lab.demo, "midstream demo --requests 3 -o demo.svg")
 _add("models", models.models, "midstream models --json")

@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from midstream_partitioner.units import (
     parse_duration,
     parse_nbytes,
+    parse_points,
     parse_rate,
     parse_share,
 )
@@ -59,6 +60,7 @@ Rate = Annotated[float, _quantity(parse_rate, "a rate", "8Mbit")]
 Duration = Annotated[float, _quantity(parse_duration, "a duration", "40ms")]
 Size = Annotated[int, _quantity(parse_nbytes, "a size", "150KB")]
 Share = Annotated[float, _quantity(parse_share, "a share", "1%")]
+Points = Annotated[float, _quantity(parse_points, "a loss", "0.5pt")]
 # No coercion: 1 is no name, "1" no number.
 Name = Annotated[str, Field(min_length=1, max_length=200, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]

@@ -23,6 +23,8 @@ Draws = NDArray[np.int64]
 #: Longer than the memory of a mobile link's rate, short enough for twelve in a minute.
 BLOCK_S = 5.0
 REPLICATES = 1000
+#: Fewer blocks in all tell nothing about others: no interval is better than a narrow one.
+MIN_BLOCKS = 8
 #: Between them lie 95 %.
 LOW, HIGH = 0.025, 0.975
 #: More requests than these do not narrow a quantile's interval visibly, and take time.
@@ -32,7 +34,7 @@ MAX_SAMPLES = 40_000
 @final
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate and the interval in which 95 % of the replicates lie."""
+    """An estimate and where 95 % of the replicates lie; NaN where they are too few."""
 
     value: float
     low: float
@@ -61,11 +63,11 @@ def resampled_means(latency_s: Floats, block: Ints, draws: Draws) -> Floats:
         return np.asarray((draws @ sums) / (draws @ sizes))
 
 
-def interval(value: float, replicates: Floats) -> Interval:
-    """`value` with the percentile interval of its replicates."""
+def interval(value: float, replicates: Floats, *, blocks: int) -> Interval:
+    """`value` with the percentile interval of its replicates, drawn from so many blocks."""
     finite = replicates[np.isfinite(replicates)]
-    if not len(finite):
-        return Interval(value, value, value)
+    if blocks < MIN_BLOCKS or not len(finite):
+        return Interval(value, np.nan, np.nan)
     low, high = np.quantile(finite, (LOW, HIGH))
     return Interval(value, float(low), float(high))
 
@@ -90,4 +92,8 @@ def quantile_intervals(
         wanted = np.asarray(shares) * reached[-1]
         places = np.searchsorted(reached, wanted, side="left")
         found[at] = ranked[np.minimum(places, len(ranked) - 1)]
-    return tuple(interval(value, found[:, at]) for at, value in enumerate(estimates))
+    blocks_in_all = draws.shape[1]
+    return tuple(
+        interval(value, found[:, at], blocks=blocks_in_all)
+        for at, value in enumerate(estimates)
+    )

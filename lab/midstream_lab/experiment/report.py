@@ -112,11 +112,12 @@ def _tiles(summary: Summary) -> str:
     chief = chief_of(summary)
     if chief is None:
         return ""
+    interval = span(chief.regret_mean_low, chief.regret_mean_high)
     tiles = [
         (
             percent(chief.regret_mean),
-            f"mean regret of {chief.policy}; "
-            f"95 %: {span(chief.regret_mean_low, chief.regret_mean_high)}",
+            f"mean regret of {chief.policy}"
+            + (f"; 95 %: {interval}" if chief.regret_mean_low is not None else ""),
         ),
         (percent(chief.regret_worst), f"worst trace: {chief.regret_worst_at}"),
         (f"{(chief.p99_s or 0) * 1e3:,.0f} ms", "99th percentile of its latencies"),

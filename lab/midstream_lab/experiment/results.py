@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from midstream_wire.errors import MidstreamError, UsageError
 
+#: Moments on a trace's clock, and the rate from each on.
+Curve = tuple[tuple[float, float], ...]
 Kind = Literal["number", "integer", "word", "flag"]
 
 FORMAT = 1
@@ -153,7 +156,7 @@ class Facts:
 
     `validity` is the emulation's word on itself and `void` why the run does not count, None
     where it does. `settings` are all that the outcome depends on, as the scenario has it.
-    `bandwidth` is the true uplink over the run: moments as in `at_s`, and rates from each on.
+    `bandwidth` is the true uplink over the run.
     """
 
     kind: Literal["measured", "simulated"]
@@ -179,7 +182,7 @@ class Facts:
     validity: dict[str, JsonValue] | None = None
     void: str | None = None
     labels: dict[str, str] = Field(default_factory=dict)  # "cut codec" -> for people
-    bandwidth: tuple[tuple[float, float], ...] = ()
+    bandwidth: Curve = ()
 
 
 @final
@@ -284,40 +287,37 @@ def whole(path: Path, mode: Literal["w", "wb"]) -> Iterator[IO[Any]]:
         partial.unlink(missing_ok=True)
 
 
-def read_log(
-    path: Path, *, origin_s: float, trace: NDArray[np.float64] | None = None
-) -> Iterator[dict[str, Any]]:
+def read_log(path: Path, *, origin_s: float, uplink: Curve) -> Iterator[dict[str, Any]]:
     """Records for `rows_of` from what `midstream edge run --log` writes, line by line.
 
-    `origin_s` is the monotonic moment at which the trace's time was 0; `trace` [N, 2] are
-    moments of the run and the true uplink from each on.
+    `origin_s` is the monotonic moment at which the trace began.
     """
+    times_s = [at_s for at_s, _ in uplink]
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                yield _record(json.loads(line), origin_s, trace)
+                record = _record(json.loads(line), origin_s)
             except (ValueError, TypeError, AttributeError, KeyError) as error:
                 raise MidstreamError(
                     f"a log must have one JSON object per request; line {number} of {path} "
                     f"has none ({error}): run it again"
                 ) from None
+            step = bisect_right(times_s, record["trace_s"]) - 1
+            yield record | ({"uplink_bps": uplink[max(step, 0)][1]} if uplink else {})
 
 
-def _record(
-    line: Mapping[str, Any], origin_s: float, trace: NDArray[np.float64] | None
-) -> dict[str, Any]:
+def _record(line: Mapping[str, Any], origin_s: float) -> dict[str, Any]:
+    """One request; one that failed has no latency, whatever it waited."""
     belief = line.get("belief") or {}
+    timings = line.get("timings") or {}
     record = {name: line.get(name) for name in _KINDS}
-    record |= {name: value for name, value in line["timings"].items() if name in _KINDS}
-    record |= {
+    record |= {name: value for name, value in timings.items() if name in _KINDS}
+    return record | {
         "trace_s": line["monotonic_s"] - origin_s,
+        "latency_s": line["latency_s"] if line["failed"] is None else None,
         "predicted_s": (line.get("predicted") or {}).get("total_s"),
         "belief_bps": belief.get("uplink_bps"),
         "belief_low_bps": belief.get("low_bps"),
         "belief_high_bps": belief.get("high_bps"),
         "belief_rtt_s": belief.get("rtt_s"),
     }
-    if trace is not None and len(trace):
-        at = np.searchsorted(trace[:, 0], line["at_s"], side="right") - 1
-        record["uplink_bps"] = float(trace[max(int(at), 0), 1])
-    return record

@@ -13,8 +13,8 @@ docs/experiments.md has every field.
 
 from __future__ import annotations
 
+import difflib
 import glob
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,11 +25,13 @@ from typing import Annotated, Any, Literal, final
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from midstream_edge.policies.registry import POLICIES
 from midstream_lab.experiment.fields import (
     CONFIG,
     Duration,
     Flag,
     Name,
+    Points,
     Positive,
     Rate,
     Seeds,
@@ -40,6 +42,7 @@ from midstream_lab.experiment.fields import (
     wrong,
 )
 from midstream_lab.experiment.results import RunKey
+from midstream_partitioner.plan import Constraints
 from midstream_partitioner.units import parse_rate
 from midstream_wire.errors import UsageError
 
@@ -111,18 +114,31 @@ class PlanningTable:
     codecs: tuple[Name, ...] = ()
     private: Flag = False
     lossless: Flag = False
-    max_loss: Name | None = None
-    min_agreement: Name | None = None
+    max_loss: Points | None = None
+    min_agreement: Share | None = None
     max_error: Positive | None = None
 
-    def flags(self) -> list[str]:
+    def flags(self) -> tuple[str, ...]:
+        """As `midstream edge run` takes them."""
         flags = ["--codecs", ",".join(self.codecs)] if self.codecs else []
         flags += ["--private"] if self.private else []
         flags += ["--lossless"] if self.lossless else []
-        for name in ("max_loss", "min_agreement", "max_error"):
+        flags += ["--max-loss", f"{self.max_loss:g}pt"] if self.max_loss is not None else []
+        for name in ("min_agreement", "max_error"):
             bound = getattr(self, name)
-            flags += [f"--{name.replace('_', '-')}", str(bound)] if bound is not None else []
-        return flags
+            flags += [f"--{name.replace('_', '-')}", f"{bound:g}"] if bound is not None else []
+        return tuple(flags)
+
+    def constraints(self) -> Constraints:
+        """The same for a planner."""
+        return Constraints(
+            min_depth=int(self.private),
+            codecs=self.codecs or None,
+            lossless=self.lossless,
+            max_loss=self.max_loss,
+            min_agreement=self.min_agreement,
+            max_error=self.max_error,
+        )
 
 
 def _model(value: object) -> object:
@@ -191,6 +207,17 @@ def _waited_for(duration_s: float) -> float:
     return duration_s
 
 
+def _known_policy(name: str) -> str:
+    """Its details are looked at by the run, which knows the network."""
+    known = {each.partition(":")[0] for each in POLICIES}
+    head = name.partition(":")[0]
+    if head not in known or name.endswith(":"):
+        near = difflib.get_close_matches(head, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(POLICIES)}"
+        raise wrong(f"must be a policy (not {name!r}): {hint}")
+    return name
+
+
 def _each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
     twice = [each for each, count in Counter(values).items() if count > 1]
     if twice:
@@ -199,6 +226,7 @@ def _each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 _EACH_ONCE = AfterValidator(_each_once)
+PolicyName = Annotated[Name, AfterValidator(_known_policy)]
 
 
 @final
@@ -208,7 +236,7 @@ class Scenario:
 
     __pydantic_config__ = CONFIG
 
-    policies: Annotated[tuple[Name, ...], Field(min_length=1), _EACH_ONCE]
+    policies: Annotated[tuple[PolicyName, ...], Field(min_length=1), _EACH_ONCE]
     models: Annotated[
         tuple[Annotated[ModelTable, BeforeValidator(_model)], ...], Field(min_length=1)
     ]
@@ -308,8 +336,3 @@ def _check_names(table: str, names: Sequence[str]) -> None:
             f"{table}: each must have a name of its own, and {twice[0]!r} comes twice: add "
             "name to one of them"
         )
-
-
-def digest_of(content: bytes) -> str:
-    """A short digest by which to see that something is not what it was."""
-    return hashlib.sha256(content).hexdigest()[:16]

@@ -254,7 +254,9 @@ class _Pool:
         replicates = np.mean(
             [each.means_s / self._reference[each.cell].means_s - 1 for each in judged], axis=0
         )
-        mean = interval(float(np.mean([self._regret(each) for each in judged])), replicates)
+        blocks = sum(self._compared.draws[each.cell].shape[1] for each in judged)
+        regret = float(np.mean([self._regret(each) for each in judged]))
+        mean = interval(regret, replicates, blocks=blocks)
         places = self._by_trace(judged, self._regret)
         worst = max(places, key=places.__getitem__)
         several_models = len({model for model, _ in places}) > 1
@@ -275,7 +277,8 @@ class _Pool:
             [each.block + offset for each, offset in zip(seen, offsets, strict=True)]
         )
         latency_s: Floats = np.concatenate([each.latency_s for each in seen])
-        mean = interval(float(latency_s.mean()), resampled_means(latency_s, block, draws))
+        replicates = resampled_means(latency_s, block, draws)
+        mean = interval(float(latency_s.mean()), replicates, blocks=draws.shape[1])
         fewer = draws[:QUANTILE_REPLICATES]
         quantiles = quantile_intervals(latency_s, block, fewer, SHARES)
         named = {"mean": mean} | {

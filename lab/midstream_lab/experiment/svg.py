@@ -54,6 +54,8 @@ def drawing(width: float, height: float, title: str, *content: str) -> str:
         role="img",
         aria_label=title,
         class_="chart",
+        # Alone in its row it must not grow until its letters shout.
+        style=f"max-width:{1.15 * width:g}px",
     )
 
 

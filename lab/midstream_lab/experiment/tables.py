@@ -103,7 +103,11 @@ def heat_map(summary: Summary, model: str, names: Names) -> str:
         told = [_heat(cell.regret_mean if cell else None) for cell in cells]
         total = _heat(each.regret_mean, class_="total")
         rows.append((names[each.policy], [*told, total]))
-    turned = "".join(f'<th scope="col" class="turned">{each}</th>' for each in heads)
+    height = 20 + 4.6 * max((len(_short(each)) for each in traces), default=0)
+    turned = "".join(
+        f'<th scope="col" class="turned" style="height:{height:.0f}px">{each}</th>'
+        for each in heads
+    )
     body = "".join(
         f'<tr><td class="words">{escape(name)}</td>{"".join(cells)}</tr>'
         for name, cells in rows

@@ -61,6 +61,9 @@ def percent(share: float | None, *, sign: bool = False) -> str:
 
 
 def span(low: float | None, high: float | None) -> str:
+    """ "0.2 to 0.5 %"; nothing where nothing bounds it."""
+    if low is None or high is None:
+        return NONE
     return f"{percent(low).removesuffix(' %')} to {percent(high)}"
 
 
@@ -112,16 +115,18 @@ def _against_reference(summary: Summary, chief: Figures, name: str) -> list[str]
     models = len({each.model for each in summary.models})
     over = counted(traces // max(models, 1), "trace")
     over += f" and {counted(models, 'network')}" if models > 1 else ""
+    regret = chief.regret_mean
     behind = (
-        f"is as fast as {reference}"
-        if chief.regret_mean <= 0
-        else f"takes {percent(chief.regret_mean)} longer than {reference}"
+        f"takes {percent(regret)} longer than {reference}"
+        if regret >= 0
+        else f"takes {percent(-regret)} less than {reference}, which trusts its profiles,"
     )
     interval = span(chief.regret_mean_low, chief.regret_mean_high)
+    interval = f" (95 %: {interval})" if chief.regret_mean_low is not None else ""
     worst = f"; on the worst trace, {chief.regret_worst_at}, {percent(chief.regret_worst)}"
     return [
-        f"{name[0].upper()}{name[1:]} {behind} on average over {over} "
-        f"(95 %: {interval}){worst if traces > 1 else ''}."
+        f"{name[0].upper()}{name[1:]} {behind} on average over {over}{interval}"
+        f"{worst if traces > 1 else ''}."
     ]
 
 

@@ -120,7 +120,7 @@ def facts_of(
             "rate_error": 0.004, "lateness_p99_s": 0.00041,
         },
         labels={f"{cut} {codec}": label for cut, codec, label, *_ in OPTIONS},
-        bandwidth=tuple((float(t), float(r)) for t, r in curve),
+        bandwidth=tuple((float(t) + 2.0, float(r)) for t, r in curve),
     )  # fmt: skip
 
 

@@ -95,10 +95,8 @@ def test_the_best_fixed_placement_is_chosen_in_hindsight_for_every_trace(plain: 
 def test_without_an_oracle_the_best_policy_of_each_trace_stands_in(plain: Plain) -> None:
     found = summarise([plain("ewma", [0.2]), plain("adaptive", [0.1])])
     assert found.reference == "best policy"
-    assert [(each.policy, each.regret_mean) for each in found.policies] == [
-        ("adaptive", pytest.approx(0.0)),
-        ("ewma", pytest.approx(1.0)),
-    ]
+    assert [each.policy for each in found.policies] == ["adaptive", "ewma"]
+    assert [each.regret_mean for each in found.policies] == pytest.approx([0.0, 1.0])
 
 
 def test_where_an_oracle_ran_on_some_traces_the_others_have_no_regret(plain: Plain) -> None:
@@ -112,7 +110,7 @@ def test_where_an_oracle_ran_on_some_traces_the_others_have_no_regret(plain: Pla
 
 
 def test_quantiles_are_those_of_all_requests(plain: Plain) -> None:
-    times = [(at + 1) / 1000 for at in range(100)]
+    times = [(at + 1) / 1000 for at in range(100)]  # one a second: 20 blocks
     found = figures([plain("adaptive", times)], "adaptive")
     assert found.p50_s == pytest.approx(np.quantile(times, 0.5))
     assert found.p99_s == pytest.approx(np.quantile(times, 0.99))
@@ -189,6 +187,12 @@ def test_a_hard_stretch_that_all_meet_does_not_blur_who_is_better(plain: Plain) 
     assert found.mean_high_s - found.mean_low_s > 0.1
 
 
+def test_a_run_too_short_to_tell_has_no_interval(plain: Plain) -> None:
+    found = figures([plain("oracle", [0.1] * 20), plain("adaptive", [0.2] * 20)], "adaptive")
+    assert found.regret_mean == pytest.approx(1.0)
+    assert (found.regret_mean_low, found.p99_high_s) == (None, None)
+
+
 def test_blocks_divide_a_run_into_five_seconds_each() -> None:
     index, count = blocks_of(np.array([2.0, 6.9, 7.1, 62.0]), 2.0, 62.0)
     assert count == 12
@@ -221,8 +225,7 @@ def test_the_verdict_says_where_splitting_cannot_win(plain: Plain) -> None:
     found: Summary = summarise([plain("oracle", [0.1]), plain("adaptive", [0.102])])
     first, *others = verdict(found, {})
     assert first == (
-        "Adaptive takes 2.0 % longer than a clairvoyant oracle on average over 1 trace (95 %: "
-        "2.0 to 2.0 %)."
+        "Adaptive takes 2.0 % longer than a clairvoyant oracle on average over 1 trace."
     )
     assert "All 2 requests were answered exactly once." in others
     assert others[-1].startswith("On net the oracle never cuts inside the network")

@@ -116,7 +116,7 @@
     const span = view || whole(run);
     const x = linear(span[0], span[1], LEFT, RIGHT);
     const seen = (times, values, shift) => values.slice(...within(times, shift, span));
-    const rates = extent([...seen(run.bt, run.bw, run.shift), ...seen(run.t, run.b, run.shift)]);
+    const rates = extent([...seen(run.bt, run.bw, 0), ...seen(run.t, run.b, run.shift)]);
     const yRate = log(rates[0] / 1.15, rates[1] * 1.15, PANEL.bandwidth[1], PANEL.bandwidth[0]);
     const lat = extent([...seen(run.t, run.ms, run.shift), ...(other ? seen(other.t, other.ms, other.shift) : [])]);
     const yMs = log(lat[0] / 1.1, lat[1] * 1.1, PANEL.latency[1], PANEL.latency[0]);
@@ -142,7 +142,7 @@
   }
   function bandwidth(run, x, y, span) {
     const floor = PANEL.bandwidth[1];
-    const truth = steps(run.bt, run.bw, run.shift, x, y, span);
+    const truth = steps(run.bt, run.bw, 0, x, y, span);
     let out = "";
     if (truth.length) {
       const ends = [truth[0].split(",")[0], truth[truth.length - 1].split(",")[0]];

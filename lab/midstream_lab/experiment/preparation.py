@@ -1,0 +1,134 @@
+"""What all runs of a model share: its partition, both devices' profiles, its fixed placements.
+
+Made once with the commands that a user types and kept in the experiment's folder, so that
+every run, also one after an interruption, plans from the same figures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from midstream_lab.experiment.scenario import EVERY_FIXED, ModelTable, Scenario, SideTable
+from midstream_lab.processes import environment
+from midstream_partitioner.artefact import SUFFIX, is_partition, load_partition
+from midstream_partitioner.calibration import load_calibration
+from midstream_partitioner.cuts import EDGE_ONLY
+from midstream_partitioner.envelope import envelope_of
+from midstream_partitioner.link import Link
+from midstream_partitioner.plan import Planner
+from midstream_partitioner.profile import Profile
+from midstream_wire.errors import MidstreamError, UsageError
+
+#: Fixed placements are those that are best at some uplink between these.
+FROM_BPS, TO_BPS = 100e3, 1e9
+#: The downlink that placements are compared at, where the scenario gives none.
+DOWNLINK_BPS = 100e6
+#: Runs of a profile; more than for a single plan, as all runs stand on it.
+RUNS = 30
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A model ready to run: its partition, the edge's profile, the policies to be run."""
+
+    table: ModelTable
+    folder: Path
+    edge_profile: Path
+    digest: str
+    policies: tuple[str, ...]
+
+
+def prepare(scenario: Scenario, model: ModelTable, folder: Path) -> Prepared:
+    """Partition and profile `model` into `folder`, as far as it is not there already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partition = _partition(model, folder)
+    edge = _profile(model, scenario.edge, partition, folder)
+    cloud = _profile(model, scenario.cloud, partition, folder)
+    return Prepared(
+        model,
+        partition,
+        edge,
+        digest_of(load_partition(partition).digest.encode(), edge.read_bytes()),
+        _policies(scenario, partition, edge, cloud),
+    )
+
+
+def _partition(model: ModelTable, folder: Path) -> Path:
+    """Cut by arithmetic alone, so that every machine compares the same placements."""
+    if is_partition(Path(model.source)):
+        return Path(model.source)
+    path = folder / f"{model.name}{SUFFIX}"
+    if not is_partition(path):
+        _command(["partition", model.source, "--no-measure", "-o", str(path)])
+    return path
+
+
+def _profile(model: ModelTable, side: SideTable, partition: Path, folder: Path) -> Path:
+    """The profile of one side; another speed or input has another file."""
+    flags = ["--threads", str(side.threads), "--slowdown", f"{side.slowdown:g}"]
+    flags += ["--input", model.input] if model.input else []
+    path = (
+        folder / f"{model.name}.{digest_of(' '.join([*flags, str(partition)]).encode())}.json"
+    )
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        runs = ["--runs", str(RUNS), "-o", str(partial)]
+        _command(["profile", str(partition), *flags, *runs])
+        partial.replace(path)
+    return path
+
+
+def _policies(scenario: Scenario, partition: Path, edge: Path, cloud: Path) -> tuple[str, ...]:
+    """The scenario's, "fixed" spelled out as every placement that is best somewhere.
+
+    With all else given, a placement's latency is a line in 1/bandwidth, and so is its mean
+    over any trace: the best fixed placement of a trace is one that is best at some bandwidth.
+    """
+    if EVERY_FIXED not in scenario.policies:
+        return scenario.policies
+    part = load_partition(partition)
+    planner = Planner(
+        part,
+        *(Profile.from_json(path.read_text(), source=str(path)) for path in (edge, cloud)),
+        constraints=scenario.planning.constraints(),
+        calibration=load_calibration(partition, partition_digest=part.digest),
+    )
+    downlink_bps = scenario.link.downlink_bps or DOWNLINK_BPS
+    link = Link(FROM_BPS, downlink_bps, scenario.link.rtt_s)
+    rows = envelope_of(planner, link, from_bps=FROM_BPS, to_bps=TO_BPS).rows
+    fixed = [
+        EDGE_ONLY if row.cut == EDGE_ONLY else f"fixed:{row.cut}:{row.codec}" for row in rows
+    ]
+    at = scenario.policies.index(EVERY_FIXED)
+    return tuple(
+        dict.fromkeys([*scenario.policies[:at], *fixed, *scenario.policies[at + 1 :]])
+    )
+
+
+def digest_of(*contents: bytes) -> str:
+    """Short, by which to see that something is not what it was."""
+    return hashlib.sha256(b"\0".join(contents)).hexdigest()[:12]
+
+
+def _command(arguments: Sequence[str]) -> None:
+    """Run a command of midstream to its end; raises its own complaint."""
+    done = subprocess.run(
+        [sys.executable, "-m", "midstream", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=environment(),
+        # Ctrl-C reaches the parent alone, which ends this.
+        start_new_session=True,
+    )
+    if done.returncode:
+        said = " ".join(done.stderr.split()).removeprefix("error: ") or "without a word"
+        kind = UsageError if done.returncode == 2 else MidstreamError
+        raise kind(f"`midstream {' '.join(arguments[:2])}` ended: {said}")
