@@ -83,7 +83,7 @@ class Affine(Codec):
             # Casting truncates, so that adding a half rounds; nothing is outside 0..255.9.
             np.add(steps, block.dtype.type(0.5), out=steps)
             np.copyto(quantized, steps, casting="unsafe")
-            return pack_words(quantized)
+            return pack_words(quantized, noise=True)
 
         return Encoding(params.tobytes(), encode_block)
 
@@ -101,7 +101,7 @@ class Affine(Codec):
 
         def decode_block(body: memoryview, out: Array, start: int) -> None:
             quantized = scratch("quantized", _U8, out.size)
-            unpack_words(body, quantized)
+            unpack_words(body, quantized, noise=True)
             np.copyto(out, quantized)
             for run, channels in runs(
                 start, out.size, inner=layout.inner, channels=layout.channels

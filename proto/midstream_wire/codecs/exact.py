@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
@@ -57,12 +57,19 @@ class Lossless(Codec):
 
     def begin(self, array: Array) -> Encoding | None:
         words = _words_of(array.dtype.name)
-        return Encoding(b"", lambda block, _: pack_words(block.view(words)))
+        noise = _is_noise(array.dtype)
+        return Encoding(b"", lambda block, _: pack_words(block.view(words), noise=noise))
 
     def resume(self, dtype: str, shape: tuple[int, ...], params: bytes) -> DecodeBlock:
         refuse_params(self, params)
         words = _words_of(dtype)
-        return lambda body, out, _: unpack_words(body, out.view(words))
+        noise = _is_noise(DTYPES[dtype])
+        return lambda body, out, _: unpack_words(body, out.view(words), noise=noise)
+
+
+def _is_noise(dtype: np.dtype[Any]) -> bool:
+    """Whether the low bits of such numbers are chance as a rule: floats', not integers'."""
+    return dtype.kind not in "biu"
 
 
 def _words_of(dtype: str) -> np.dtype[np.unsignedinteger]:
