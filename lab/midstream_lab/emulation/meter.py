@@ -87,7 +87,10 @@ def measure(
                 asked["rtt_s"],
             )
         else:
-            measured_bps = transfer_bps(source, sink, rate_bps, asked["rtt_s"]) / GOODPUT_SHARE
+            payload_bps = transfer_bps(
+                source, sink, rate_bps, asked["rtt_s"], packets=asked["packets"]
+            )
+            measured_bps = payload_bps / GOODPUT_SHARE
         figures[f"{direction}_bps"] = measured_bps
     return figures
 
@@ -172,12 +175,21 @@ def _arrivals_s(inlet: socket.socket) -> list[float]:
 
 
 def transfer_bps(
-    source: socket.socket, sink: socket.socket, rate_bps: float, rtt_s: float
+    source: socket.socket,
+    sink: socket.socket,
+    rate_bps: float,
+    rtt_s: float,
+    *,
+    packets: bool,
 ) -> float:
-    """The payload rate of a TCP transfer, at its receiver, from its middle to its end."""
+    """The payload rate of a TCP transfer, at its receiver, from its middle to its end.
+
+    Over packets it is longer, for TCP to find the rate.
+    """
     for each in (source, sink):
         each.setblocking(False)
-    total = int(rate_bps / 8 * (2 * TRAIN_S + 10 * rtt_s) * GOODPUT_SHARE)
+    warm_up_s = TRAIN_S + 10 * rtt_s if packets else 0.0
+    total = int(rate_bps / 8 * (TRAIN_S + warm_up_s) * GOODPUT_SHARE)
     block = memoryview(bytes(1 << 18))
     sent, received = 0, 0
     marks: list[tuple[float, int]] = []

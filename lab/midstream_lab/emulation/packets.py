@@ -89,7 +89,7 @@ def reset(key: bytes, sequence: int, *, acknowledged: int | None = None) -> byte
 
 
 def completed(packet: bytes) -> bytes:
-    """The segment with its checksum, which a kernel leaves to a device that says it does it."""
+    """The segment with its checksum, which kernels leave to devices that offer it."""
     header = bytearray(packet)
     header[36:38] = b"\0\0"
     pseudo = packet[12:20] + struct.pack("!HH", _TCP_PROTOCOL, len(packet) - 20)
