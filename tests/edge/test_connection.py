@@ -1,0 +1,266 @@
+"""A connection over links that go dark, break and come back."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from midstream_edge.channel import Dial, Stream
+from midstream_edge.connection import Connection
+from midstream_lab.conditions import condition
+from midstream_lab.proxy import ProxyThread
+from midstream_partitioner.partition import Partition
+from midstream_wire.address import parse_address
+from midstream_wire.errors import DeadlineExceeded, PeerError
+from midstream_wire.frames import Hello, Ping
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells it")
+
+#: Long waits end early; they are this long so that a busy machine is no excuse.
+PATIENCE_S = 20.0
+
+
+@pytest.fixture
+def proxy(server: str) -> Iterator[ProxyThread]:
+    """A fast link; a slow one where a test says so."""
+    target = parse_address(server)
+    assert target.port is not None
+    with ProxyThread((target.host, target.port), condition("50Mbit:10ms")) as proxy:
+        yield proxy
+
+
+class Downs:
+    """Whom `on_down` has told of what."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Stream, PeerError]] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, stream: Stream, error: PeerError) -> None:
+        with self._changed:
+            self.told.append((stream, error))
+            self._changed.notify_all()
+
+    def wait_for(self, count: int) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: len(self.told) >= count, PATIENCE_S)
+
+
+@pytest.fixture
+def downs() -> Downs:
+    return Downs()
+
+
+@pytest.fixture
+def connect(small: Partition, proxy: ProxyThread, downs: Downs) -> Iterator[Connection]:
+    host, port = proxy.address
+    with connected(f"{host}:{port}", small, downs) as connection:
+        assert connection.wait(PATIENCE_S) is None
+        yield connection
+
+
+@contextmanager
+def connected(server: str, part: Partition, downs: Downs) -> Iterator[Connection]:
+    connection = Connection(
+        Dial.of(server),
+        Hello("small", part.digest),
+        on_frame=lambda stream, frame: None,
+        on_down=downs,
+    )
+    try:
+        yield connection
+    finally:
+        connection.close(5)
+
+
+def is_suspect(connection: Connection) -> bool:
+    """Use the connection until it is suspect, as requests would; whether it came to be."""
+    end_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end_s:
+        stream = connection.stream
+        if stream is None:
+            return connection.state == "suspect"
+        with pytest.raises(DeadlineExceeded):
+            connection.ping(0, 0, 0.02)
+    return False
+
+
+def test_a_dark_link_is_suspect_within_a_second_and_its_stream_lives_on_when_it_returns(
+    connect: Connection, proxy: ProxyThread, downs: Downs
+) -> None:
+    first = connect.stream
+    proxy.black_hole()
+    began_s = time.monotonic()
+    assert is_suspect(connect)
+    assert time.monotonic() - began_s < 2.0
+    assert (connect.state, connect.stream) == ("suspect", None)
+    proxy.restore()
+    assert connect.wait_up(PATIENCE_S)
+    # Whoever spoke first is used; what lost is reported, and nothing else.
+    assert downs.told == [] if connect.stream is first else downs.wait_for(1)
+    assert all(stream is first for stream, _ in downs.told)
+
+
+def test_a_link_that_stays_dark_is_given_up_once_and_a_fresh_channel_takes_over(
+    connect: Connection, proxy: ProxyThread, downs: Downs
+) -> None:
+    first = connect.stream
+    assert first is not None
+    proxy.black_hole()
+    assert is_suspect(connect)
+    assert downs.wait_for(1)  # after three seconds
+    assert connect.state == "down"
+    proxy.restore()
+    restored_s = time.monotonic()
+    assert connect.wait_up(PATIENCE_S)
+    assert time.monotonic() - restored_s < 1.5  # 0.1 s on an idle machine
+    second = connect.stream
+    assert second is not None
+    assert second is not first
+    assert connect.ping(0, 0, PATIENCE_S).delay_s > 0.0
+    assert connect.welcomes == 2
+    assert [stream for stream, _ in downs.told] == [first]
+    assert first.tcp_info() is None
+
+
+def test_a_reset_is_mended_on_a_fresh_channel(
+    connect: Connection, proxy: ProxyThread, downs: Downs
+) -> None:
+    for count in range(1, 4):
+        before = connect.stream
+        proxy.reset_all()
+        assert downs.wait_for(count)
+        assert downs.told[-1][0] is before
+        assert connect.wait_up(PATIENCE_S)
+        assert connect.welcomes == count + 1
+
+
+def test_refusals_are_answered_with_new_attempts_until_one_is_welcomed(
+    connect: Connection, proxy: ProxyThread, downs: Downs
+) -> None:
+    proxy.refuse()
+    proxy.reset_all()
+    assert downs.wait_for(1)
+    assert connect.state == "down"
+    with pytest.raises(PeerError):
+        connect.ping(0, 0, 1.0)
+    proxy.restore()
+    assert connect.wait_up(PATIENCE_S)
+    assert connect.clock.best is not None or connect.ping(0, 0, PATIENCE_S)
+
+
+def test_a_slow_link_that_is_busy_is_not_suspect(
+    connect: Connection, proxy: ProxyThread, downs: Downs
+) -> None:
+    proxy.set(condition("2Mbit:10ms"))
+    began_s = time.monotonic()
+    connect.ping(200_000, 0, PATIENCE_S)  # 0.8 s
+    assert time.monotonic() - began_s > 0.5
+    connect.doubt(began_s)
+    assert (connect.state, downs.told) == ("connected", [])
+
+
+def test_a_doubt_after_a_sign_of_life_changes_nothing(connect: Connection) -> None:
+    asked_s = time.monotonic()
+    connect.ping(0, 0, PATIENCE_S)
+    connect.doubt(asked_s)
+    assert connect.state == "connected"
+
+
+@linux
+def test_what_is_acknowledged_is_counted(connect: Connection) -> None:
+    connect.ping(0, 0, PATIENCE_S)
+    before = connect.acked_nbytes()
+    assert before is not None
+    connect.ping(100_000, 0, PATIENCE_S)
+    after = connect.acked_nbytes()
+    assert after is not None
+    assert 100_000 <= after - before < 120_000
+    stream = connect.stream
+    assert stream is not None
+    info = stream.tcp_info()
+    assert info is not None
+    assert not info.outstanding
+    srtt_s = connect.srtt_s
+    assert srtt_s is not None
+    assert 0.009 < srtt_s < 1.0  # TCP ends at the proxy, and would say less
+
+
+def test_exchanges_without_padding_are_kept_until_taken(connect: Connection) -> None:
+    connect.ping(0, 0, PATIENCE_S)
+    connect.ping(1000, 0, PATIENCE_S)
+    taken = connect.take_exchanges()
+    assert taken
+    assert all(exchange.delay_s >= 0.009 for exchange in taken)
+    assert connect.take_exchanges() == ()
+
+
+@linux
+def test_what_was_given_up_does_not_wait_in_the_kernel(
+    connect: Connection, proxy: ProxyThread
+) -> None:
+    """Of what is sent on a link that has gone dark, most stays where it can be dropped."""
+    pulled = threading.Semaphore(0)
+    count = 0
+
+    def frames() -> Iterator[Ping]:
+        nonlocal count
+        for number in range(200):
+            count = number + 1
+            pulled.release()
+            yield Ping(1 << 40, bytes(16 * 1024))
+
+    stream = connect.stream
+    assert stream is not None
+    proxy.black_hole()
+    stream.send(frames())
+    while pulled.acquire(timeout=0.5):
+        pass
+    # The proxy and its sockets hold 0.4 MB, gRPC 64 KiB; without a bound, the kernel 4 MB.
+    assert count < 60
+
+
+def test_closing_reports_the_stream_that_was_there(
+    small: Partition, server: str, downs: Downs
+) -> None:
+    with connected(server, small, downs) as connection:
+        assert connection.wait(PATIENCE_S) is None
+        stream = connection.stream
+    assert [told for told, _ in downs.told] == [stream]
+    assert (connection.state, connection.stream) == ("down", None)
+
+
+def test_closing_while_attempts_are_under_way_is_quick(
+    small: Partition, proxy: ProxyThread, downs: Downs
+) -> None:
+    proxy.black_hole()
+    host, port = proxy.address
+    with connected(f"{host}:{port}", small, downs) as connection:
+        assert not connection.wait_up(1.5)  # by now there are two
+        began_s = time.monotonic()
+    assert time.monotonic() - began_s < 4.0
+    assert downs.told == []
+
+
+def test_nothing_is_said_on_a_connection_that_nobody_uses(
+    connect: Connection, proxy: ProxyThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("midstream_edge.connection.USED_S", 0.0)
+    connect.ping(0, 0, PATIENCE_S)
+    connect.take_exchanges()
+    threading.Event().wait(1.2)
+    assert connect.take_exchanges() == ()
+
+
+def test_a_connection_in_use_is_kept_awake(connect: Connection) -> None:
+    connect.ping(0, 0, PATIENCE_S)
+    connect.take_exchanges()
+    end_s = time.monotonic() + PATIENCE_S
+    while not connect.take_exchanges():
+        assert time.monotonic() < end_s
+        threading.Event().wait(0.05)
