@@ -58,7 +58,8 @@ def fit_transforms(
     for share in shares:
         components_for((1.0,), share)  # raises, also where no cut has anything to transform
     for dial in dials:
-        if not 0 < round(100 * dial) == 100 * dial <= 100 * _MOST_DIAL:
+        hundredths = 100 * dial
+        if not (0.5 < hundredths <= 100 * _MOST_DIAL and abs(hundredths % 1 - 0.5) > 0.499):
             raise UsageError(
                 f"a prior's step must be hundredths of a standard deviation, from 0.01 to "
                 f"{_MOST_DIAL:g} (not {dial})"

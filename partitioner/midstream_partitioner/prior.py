@@ -164,6 +164,8 @@ class Prior:
         Raises `TensorError` for what has no such form: NaN, infinities, negative numbers where
         there were none before, magnitudes of more than 65,000 steps, planes too narrow.
         """
+        if array.shape[1] != self.channels:
+            raise _unfit(spec, f"has {array.shape[1]} channels (not {self.channels})")
         planes = np.moveaxis(array, 1, 0).astype(np.float32)
         scaled = np.abs(planes) / np.float32(self.step)
         if min(array.shape[2:]) < MIN_SIDE or not scaled.size:
@@ -188,6 +190,10 @@ class Prior:
         """What `pack` was given, to rounding. Raises `CodecError`."""
         data = np.ascontiguousarray(packed).data.cast("B")
         shape, data = _read_shape(data, spec, packed_nbytes=packed.size)
+        if shape[1] != self.channels:
+            raise CodecError(
+                f"{spec.name!r} must have {self.channels} channels (not {shape[1]})"
+            )
         delta = struct.unpack_from("<b", data)[0] / _UNIT
         magnitudes = np.zeros((shape[1], shape[0], *shape[2:]), np.int32)
         rest = self._decode(data[1:], magnitudes)
