@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import final
 
-from midstream_cloud.extras import Extras
+from midstream_cloud.extras import Cut, Extras
 from midstream_cloud.models import Model
+from midstream_partitioner.beside import recut_beside
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import Profile
@@ -22,11 +23,12 @@ class Repository:
     """Models by name, loaded before serving starts, and what edges have them cut anew into.
 
     `repartition` is how many further partitions of each model edges may ask for; 0 = none.
+    `cut` makes them.
     """
 
-    def __init__(self, *, repartition: int = 0) -> None:
+    def __init__(self, *, repartition: int = 0, cut: Cut = recut_beside) -> None:
         self._models: dict[str, Model] = {}
-        self._extras = Extras(repartition)
+        self._extras = Extras(repartition, cut=cut)
 
     @property
     def models(self) -> Mapping[str, Model]:

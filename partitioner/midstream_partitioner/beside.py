@@ -28,10 +28,18 @@ from midstream_wire.errors import DeadlineExceeded, MidstreamError, ModelError
 #: Cutting VGG-16 (0.5 GB) took 12 s on a busy machine, at the lowest priority.
 TIMEOUT_S = 300.0
 
-#: The first line lowers the priority before anything large is imported.
+#: A tenth of a processor where others want it all. At 19, cutting a network of 14 MB took
+#: 15-30 s on a machine loaded to twice its cores, and disturbed requests no less.
+_NICE = 10
+
+#: Lowers the priority before anything large is imported. Where Linux shares processors out
+#: among sessions first (sched(7), autogroups), a process of low priority takes half of one
+#: from a session that is at work, unless its own session has a low priority, too.
 _CHILD = """
-import os
-os.nice(19)
+import contextlib, os, sys
+os.nice(int(sys.argv[1]))
+with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as file:
+    file.write(sys.argv[1])
 from midstream_partitioner.beside import main
 raise SystemExit(main())
 """
@@ -59,31 +67,45 @@ class Prepared:
 
 
 def recut_beside(
-    part: Partition, heads: Iterable[Runs], *, timeout_s: float = TIMEOUT_S
+    part: Partition,
+    heads: Iterable[Runs],
+    *,
+    timeout_s: float = TIMEOUT_S,
+    gently: bool = True,
 ) -> Prepared:
-    """`recut.recut` in a child process. Raises `ModelError`, `DeadlineExceeded`."""
+    """`recut.recut` in a child process, which takes little from others unless not `gently`.
+
+    Raises `ModelError`, `DeadlineExceeded`.
+    """
     wanted = checked_heads(part, heads)
     if wanted == tuple(cut.runs for cut in part.cuts[1:-1]):
         return Prepared(part)
     scratch = Scratch("midstream-cut-")
-    _work(part, {"heads": wanted, "into": str(scratch.path)}, timeout_s)
+    _work(part, {"heads": wanted, "into": str(scratch.path)}, timeout_s, gently=gently)
     return Prepared(load_partition(scratch.path), scratch)
 
 
 def fuse_beside(
-    part: Partition, first: int, last: int, into: Path, *, timeout_s: float = TIMEOUT_S
+    part: Partition,
+    first: int,
+    last: int,
+    *,
+    into: Path,
+    timeout_s: float = TIMEOUT_S,
+    gently: bool = True,
 ) -> None:
-    """`partition.fuse` in a child process, into a file. Raises as `recut_beside`."""
-    _work(part, {"first": first, "last": last, "into": str(into)}, timeout_s)
+    """`partition.fuse` in such a process, into a file. Raises as `recut_beside`."""
+    job = {"first": first, "last": last, "into": str(into)}
+    _work(part, job, timeout_s, gently=gently)
 
 
-def _work(part: Partition, job: Mapping[str, Any], timeout_s: float) -> None:
+def _work(part: Partition, job: Mapping[str, Any], timeout_s: float, *, gently: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="midstream-base-") as temporary:
         folder = _folder_of(part)
         if folder is None:
             folder = Path(temporary)
             save_partition(part, folder)
-        _run({**job, "from": str(folder)}, timeout_s)
+        _run({**job, "from": str(folder)}, timeout_s, nice=_NICE if gently else 0)
 
 
 def _folder_of(part: Partition) -> Path | None:
@@ -92,9 +114,9 @@ def _folder_of(part: Partition) -> Path | None:
     return source.parent.parent if isinstance(source, Path) else None
 
 
-def _run(job: Mapping[str, Any], timeout_s: float) -> None:
+def _run(job: Mapping[str, Any], timeout_s: float, *, nice: int) -> None:
     child = subprocess.Popen(
-        [sys.executable, "-c", _CHILD],
+        [sys.executable, "-P", "-c", _CHILD, str(nice)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -73,7 +73,7 @@ class Chain:
             self._check_range(first, last)
             scratch = Scratch("midstream-fused-")
             file = scratch.path / "fused.onnx"
-            fuse_beside(self.partition, first, last, file)
+            fuse_beside(self.partition, first, last, into=file)
             self._join(first, last, file)
 
     def unfuse(self, first: int, last: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import threading
 import time
@@ -16,7 +17,7 @@ import pytest
 from midstream_cloud.extras import Extras
 from midstream_cloud.repository import Model, Repository
 from midstream_cloud.server import Settings, serving
-from midstream_partitioner.beside import Prepared
+from midstream_partitioner.beside import Prepared, recut_beside
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.recut import Runs, recut
 from midstream_wire.address import Address
@@ -196,7 +197,8 @@ def test_nothing_is_made_where_the_operator_has_not_allowed_it(model: Model) -> 
 @pytest.fixture
 def willing(model: Model) -> Iterable[Address]:
     """A server that cuts anew, in a process of its own."""
-    repository = Repository(repartition=1)
+    cut = functools.partial(recut_beside, gently=False)
+    repository = Repository(repartition=1, cut=cut)
     repository.hold(model)
     with serving(repository) as address:
         yield address

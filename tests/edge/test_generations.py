@@ -16,6 +16,7 @@ import pytest
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import serving
 from midstream_edge.session import Answer, EdgeSession
+from midstream_partitioner.beside import Prepared
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.recut import recut
@@ -41,7 +42,7 @@ def others(small: Partition) -> list[Chain]:
 @pytest.fixture(scope="module")
 def repository(small: Partition) -> Repository:
     """Holds the first partition, and is asked for the others."""
-    made = Repository(repartition=2)
+    made = Repository(repartition=2, cut=lambda part, heads: Prepared(recut(part, heads)))
     made.add("small", small)
     for runs in RUNS:
         asked = Preparation("small", small.graph_digest, small.digest, tuple(runs))

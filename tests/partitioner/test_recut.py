@@ -133,7 +133,7 @@ def test_a_segment_that_holds_other_nodes_than_its_partition_says_is_refused(
 
 def test_a_process_of_its_own_cuts_alike_and_leaves_nothing_behind(branches: Network) -> None:
     part = partition(branches, [cut_of(branches.graph, {0})])
-    prepared = recut_beside(part, [(0, 3)])
+    prepared = recut_beside(part, [(0, 3)], gently=False)
     assert prepared.partition.digest == recut(part, [(0, 3)]).digest
     assert prepared.scratch is not None
     folder = prepared.scratch.path
@@ -145,12 +145,12 @@ def test_a_process_of_its_own_cuts_alike_and_leaves_nothing_behind(branches: Net
 
 def test_what_a_process_of_its_own_refuses_comes_back_in_its_words(branches: Network) -> None:
     with pytest.raises(ModelError, match="must hold every node it depends on"):
-        recut_beside(partition(branches, ()), [(1, 3)])
+        recut_beside(partition(branches, ()), [(1, 3)], gently=False)
 
 
 def test_a_process_of_its_own_fuses_alike(branches: Network, tmp_path: Path) -> None:
     part = partition(branches, position_cuts(branches.graph)[1:5])
-    fuse_beside(part, 1, 4, tmp_path / "fused.onnx")
+    fuse_beside(part, 1, 4, into=tmp_path / "fused.onnx", gently=False)
     assert (tmp_path / "fused.onnx").read_bytes() == fuse(part, 1, 4)
 
 
