@@ -8,10 +8,11 @@ with midstream.serve(part) as server, midstream.connect(part, server, plan) as s
 """
 
 import midstream.quiet  # noqa: F401  (before they are loaded)
-from midstream.api import connect, inputs, link, load, partition, profile, serve
+from midstream.api import calibrate, connect, inputs, link, load, partition, profile, serve
 from midstream_edge.answers import Answer
 from midstream_edge.session import EdgeSession
 from midstream_partitioner.artefact import load_partition, save_partition
+from midstream_partitioner.calibration import Calibration
 from midstream_partitioner.cuts import Cut, cut_of, position_cuts
 from midstream_partitioner.envelope import Envelope, envelope
 from midstream_partitioner.feed import Feed
@@ -41,6 +42,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Answer",
+    "Calibration",
     "Candidate",
     "CloudRefused",
     "CloudUnavailable",
@@ -65,6 +67,7 @@ __all__ = [
     "TensorError",
     "Timings",
     "UsageError",
+    "calibrate",
     "connect",
     "cut_of",
     "envelope",

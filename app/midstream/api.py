@@ -9,12 +9,16 @@ from pathlib import Path
 import onnx
 
 from midstream import sources
-from midstream.serving import make_repository, measure_chain
+from midstream.serving import codecs_for, make_repository, measure_chain
 from midstream_cloud.server import Settings, serving
 from midstream_edge.session import EdgeSession
+from midstream_partitioner import calibrate as calibrating
 from midstream_partitioner import partition as partitions
+from midstream_partitioner.calibration import Calibration
 from midstream_partitioner.chain import Chain
+from midstream_partitioner.crossing import full_id
 from midstream_partitioner.cuts import Cut
+from midstream_partitioner.data import read_data
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.intake import Network, load_network
 from midstream_partitioner.link import Link
@@ -58,11 +62,50 @@ def inputs(
     return sources.open_inputs(part, str(source) if source else None, count=count, seed=seed)
 
 
+def calibrate(
+    part: Partition,
+    data: str | Path | None = None,
+    *,
+    labels: str | Path | None = None,
+    metric: str | None = None,
+    codecs: Iterable[str] | None = None,
+    count: int = 256,
+) -> Calibration:
+    """What codecs at the cuts of `part` do to its answers, on `count` samples.
+
+    `data` is a picture, a folder of pictures, an .npz, an .npy or "python:module:function";
+    without it only sizes mean anything. `labels` and `metric` say what accuracy is, as they do
+    for `midstream calibrate`. Without `codecs`, the whole ladder. Profiles and plans take the
+    result.
+    """
+    source = read_data(
+        part,
+        str(data) if data else None,
+        labels=str(labels) if labels else None,
+        count=count,
+    )
+    return calibrating.calibrate(
+        Chain(part),
+        source,
+        codecs=None if codecs is None else [full_id(each) for each in codecs],
+        metric=sources.open_metric(metric),
+    )
+
+
 def profile(
-    part: Partition, *, threads: int = 1, slowdown: float = 1.0, runs: int = 20
+    part: Partition,
+    *,
+    calibration: Calibration | None = None,
+    threads: int = 1,
+    slowdown: float = 1.0,
+    runs: int = 20,
 ) -> Profile:
-    """Measure the segments of `part` and the codecs at its cuts on this machine."""
-    return measure_chain(Chain(part, threads=threads, slowdown=slowdown), runs=runs)
+    """Measure the segments of `part` and the codecs at its cuts on this machine.
+
+    With a `calibration`, all codecs that it knows.
+    """
+    chain = Chain(part, threads=threads, slowdown=slowdown)
+    return measure_chain(chain, runs=runs, codecs=codecs_for(calibration))
 
 
 def link(uplink: str, *, downlink: str | None = None, rtt: str = "0ms") -> Link:

@@ -164,6 +164,32 @@ def test_a_plan_made_in_python_is_one_that_a_session_takes(part: midstream.Parti
     assert relative_error(whole.outputs, answer.outputs) <= EXACT
 
 
+def test_what_was_calibrated_in_python_is_what_a_plan_keeps_to(
+    part: midstream.Partition, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(3)
+    images = random.uniform(0, 16, (12, 1, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "some.npz", images=images, labels=np.arange(12) % 10)
+    found = midstream.calibrate(
+        part, tmp_path / "some.npz", codecs=["raw", "half", "ec:0.25"], count=10
+    )
+    assert (found.samples, found.metric, found.generated) == (10, "top-1", False)
+    assert midstream.calibrate(part, codecs=["raw"], count=2).generated
+    edge = midstream.profile(part, calibration=found, slowdown=50, runs=3)
+    cloud = midstream.profile(part, calibration=found, runs=3)
+    assert {each.codec for each in edge.codecs} >= set(found.codecs)
+    slow = midstream.link("100kbit", rtt="1ms")
+    plan = midstream.plan(
+        part,
+        edge,
+        cloud,
+        slow,
+        calibration=found,
+        constraints=midstream.Constraints(codecs=("ec:0.25",)),
+    )
+    assert {each.codec for each in plan.candidates} <= {"ec:0.25", "raw"}
+
+
 @pytest.mark.parametrize("make", [str, Path, lambda path: Path(path).read_bytes()])
 def test_a_network_is_loaded_from_a_path_or_its_bytes(
     models: Path, make: Callable[[Any], Any]

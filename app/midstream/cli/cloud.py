@@ -163,7 +163,17 @@ def describe_server(
                 "graph_digest": model.graph_digest,
                 "partition_digest": model.partition_digest,
                 "cuts": [
-                    {"id": cut.id, "tensors": [tensor_document(s) for s in cut.tensors]}
+                    {
+                        "id": cut.id,
+                        "tensors": [tensor_document(spec) for spec in cut.tensors],
+                        "transforms": [
+                            {
+                                "name": transform.name,
+                                "tensors": [tensor_document(s) for s in transform.tensors],
+                            }
+                            for transform in cut.transforms
+                        ],
+                    }
                     for cut in model.cuts
                 ],
                 "codecs": list(model.codecs),
@@ -174,13 +184,15 @@ def describe_server(
         return
     for model in models:
         rows = console.table(
-            f"{model.name}  partition {model.partition_digest[:12]}", "cut", "crossing", "raw",
-            left=("cut", "crossing"),
-        )  # fmt: skip
+            f"{model.name}  partition {model.partition_digest[:12]}",
+            *("cut", "crossing", "raw", "transforms"),
+            left=("cut", "crossing", "transforms"),
+        )
         for cut in model.cuts:
             sizes = sum(spec.nominal_nbytes for spec in cut.tensors)
             crossing = ", ".join(f"{spec.name} {spec}" for spec in cut.tensors)
-            rows.add_row(cut.id, crossing, format_nbytes(sizes))
+            transforms = ", ".join(each.name for each in cut.transforms) or "none"
+            rows.add_row(cut.id, crossing, format_nbytes(sizes), transforms)
         console.show(rows)
 
 
