@@ -57,9 +57,12 @@ class Child:
         with self._lock:
             try:
                 self._write(json.dumps(command).encode() + b"\n")
+                answer = self._line(timeout_s)
             except (BrokenPipeError, ValueError):
                 raise self._ended() from None
-            answer = self._line(timeout_s)
+            except BaseException:
+                self._process.kill()  # a late answer would pass for that to the next question
+                raise
         if "error" in answer:
             raise (UsageError if answer.get("usage") else MidstreamError)(answer["error"])
         return answer

@@ -89,6 +89,7 @@ class Shapers:
     def __init__(self, router: Namespace, spec: LinkSpec, devices: tuple[str, str]) -> None:
         self._devices = devices
         self._leaf = 10
+        self._queue_nbytes = 0
         self._rates_bps = [math.nan, math.nan]
         with router.entered():
             self._tc = subprocess.Popen(
@@ -108,16 +109,17 @@ class Shapers:
         self.limit(spec.queue_nbytes)
 
     def limit(self, queue_nbytes: int) -> None:
-        """Begin with empty queues of this size."""
-        self._queue_nbytes = queue_nbytes
-        self._leaf = 30 - self._leaf  # a new qdisc, and with the old one its packets go
-        for device in self._devices:
-            leaf = f"dev {device} parent 1:1 handle {self._leaf}: bfifo limit {queue_nbytes}"
-            self._say(f"qdisc replace {leaf}")
+        """Have queues of this size; if they are of another now, what waits is dropped."""
+        if queue_nbytes != self._queue_nbytes:
+            self._queue_nbytes = queue_nbytes
+            self.flush()
 
     def flush(self) -> None:
         """Drop all that waits."""
-        self.limit(self._queue_nbytes)
+        self._leaf = 30 - self._leaf  # a new qdisc, and with the old one its packets go
+        for device in self._devices:
+            leaf = f"dev {device} parent 1:1 handle {self._leaf}:"
+            self._say(f"qdisc replace {leaf} bfifo limit {self._queue_nbytes}")
 
     def counted(self, router: Namespace) -> dict[str, dict[str, int]]:
         """Device -> packets, bytes, drops of what left it, and the backlog in bytes."""
