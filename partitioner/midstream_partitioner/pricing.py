@@ -111,6 +111,11 @@ def wire_nbytes(graph: Graph) -> Mapping[str, float]:
     }
 
 
+def barred_tensors(graph: Graph, constraints: Constraints) -> tuple[str, ...]:
+    """Names of the tensors that `constraints` forbid to cross."""
+    return tuple(name for name in graph.tensors if _matches(constraints.forbidden, [name]))
+
+
 def choose_cuts(
     graph: Graph,
     layer_s: Sequence[float],
@@ -130,7 +135,7 @@ def choose_cuts(
 
     Raises `UsageError` unless there is one time for each node.
     """
-    barred = [name for name in graph.tensors if _matches(constraints.forbidden, [name])]
+    barred = barred_tensors(graph, constraints)
     costs = costs_of(graph, layer_s, layer_s, wire_nbytes=wire_nbytes(graph), forbidden=barred)
     search = CutSearch(graph, costs)
     most = inf if constraints.max_edge_nbytes is None else constraints.max_edge_nbytes

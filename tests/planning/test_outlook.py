@@ -1,0 +1,186 @@
+"""When another partition is worth it, priced on the scale on which the present one is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import numpy_helper
+
+from midstream_partitioner.cuts import Cut, position_cuts
+from midstream_partitioner.device import Device
+from midstream_partitioner.intake import Network, load_network
+from midstream_partitioner.link import Link
+from midstream_partitioner.outlook import (
+    EVERY_S,
+    HOLD_S,
+    MIN_GAIN,
+    Outlook,
+    Watch,
+    estimated_profile,
+    node_seconds,
+)
+from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.plan import Constraints
+from midstream_partitioner.pricing import choose_cuts, static_profile
+from midstream_partitioner.profile import CodecCost, Profile, Stat
+
+MBIT = 1e6
+DEVICE = Device("test", 1, 1.0, "test", 1 << 30, 1.0, 1.0, 1.0, 1.0)
+
+
+NARROW = """
+net (float[1, 3, 64, 64] x) => (float[1, 256, 1, 1] y) {
+  a = Conv <strides = [4, 4], pads = [1, 1, 1, 1]> (x, w1)
+  b = Relu(a)
+  c = Conv <pads = [1, 1, 1, 1]> (b, w2)
+  d = Relu(c)
+  e = Conv <pads = [1, 1, 1, 1]> (d, w3)
+  f = Relu(e)
+  y = GlobalAveragePool(f)
+}"""
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    """A little arithmetic before the narrow place behind b, and much of it afterwards."""
+    text = f'<ir_version: 8, opset_import: ["" : 17]>{NARROW}'
+    model = onnx.parser.parse_model(text)
+    shapes = {"w1": (8, 3, 3, 3), "w2": (256, 8, 3, 3), "w3": (256, 256, 3, 3)}
+    for name, shape in shapes.items():
+        array = np.full(shape, 0.01, np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    return load_network(model.SerializeToString(), name="narrow")
+
+
+@pytest.fixture(scope="module")
+def outlook_at(network: Network) -> Callable[..., Outlook]:
+    """`outlook_at(cuts)`: of a partition at these cuts, on an edge ten times slower."""
+    cloud_s = static_profile(network.graph)
+
+    def make(cuts: tuple[Cut, ...], **options: object) -> Outlook:
+        edge_s = [10 * seconds for seconds in cloud_s]
+        part = partition(network, cuts)
+        return Outlook(network.graph, part, edge_s=edge_s, cloud_s=cloud_s, **options)  # type: ignore[arg-type]
+
+    return make
+
+
+@given(bps=st.floats(1e5, 1e9), rtt_s=st.floats(0.001, 0.1))
+def test_a_partition_at_the_cuts_that_can_win_is_left_alone(
+    outlook_at: Callable[..., Outlook], network: Network, bps: float, rtt_s: float
+) -> None:
+    cuts = choose_cuts(network.graph, static_profile(network.graph))
+    assert outlook_at(cuts).better(Link(bps, 2 * bps, rtt_s)) is None
+
+
+def test_what_it_promises_is_what_it_gives_and_then_it_asks_for_nothing_more(
+    outlook_at: Callable[..., Outlook], network: Network
+) -> None:
+    link = Link(8 * MBIT, 8 * MBIT, 0.02)
+    wrong = position_cuts(network.graph)[4:5]
+    better = outlook_at(wrong).better(link)
+    assert better is not None
+    assert better.gain > MIN_GAIN
+    assert outlook_at(better.cuts).better(link) is None
+
+
+def test_slower_devices_move_the_answer(
+    outlook_at: Callable[..., Outlook], network: Network
+) -> None:
+    """Edge-only and cloud-only are there always; the edge slows down until neither will do."""
+    outlook = outlook_at(())
+    link = Link(8 * MBIT, 8 * MBIT, 0.02)
+    found = [outlook.better(link, edge_scale=scale) for scale in (0.1, 1.0, 1000.0)]
+    assert found[0] is None  # edge-only
+    assert found[1] is not None
+    assert found[2] is None  # cloud-only
+
+
+def test_what_was_measured_at_the_present_cuts_counts_for_them(
+    outlook_at: Callable[..., Outlook], network: Network
+) -> None:
+    """A calibrated transform makes a payload small that the estimate takes for large."""
+    link = Link(2 * MBIT, 2 * MBIT, 0.02)
+    cuts = position_cuts(network.graph)[4:5]
+    assert outlook_at(cuts).better(link) is not None
+    assert outlook_at(cuts, known_nbytes={cuts[0].id: 100.0}).better(link) is None
+
+
+def test_cuts_that_may_not_be_are_not_proposed(
+    outlook_at: Callable[..., Outlook], network: Network
+) -> None:
+    link = Link(8 * MBIT, 8 * MBIT, 0.02)
+    wrong = position_cuts(network.graph)[4:5]
+    free = outlook_at(wrong).better(link)
+    assert free is not None
+    least = min(cut.depth for cut in free.cuts) + 3
+    private = outlook_at(wrong, constraints=Constraints(min_depth=least)).better(link)
+    assert private is None or all(cut.depth >= least for cut in private.cuts)
+
+
+def test_a_promise_must_hold_for_a_while_and_partitions_are_made_seldom() -> None:
+    watch = Watch()
+    watch, go = watch.look(0.0, better=True)
+    assert not go
+    watch, go = watch.look(HOLD_S - 1, better=True)
+    assert not go
+    watch, go = watch.look(HOLD_S, better=False)
+    watch, go = watch.look(HOLD_S + 1, better=True)
+    assert not go
+    watch, go = watch.look(2 * HOLD_S + 1, better=True)
+    assert go
+    made_s = 2 * HOLD_S + 1
+    now_s = made_s
+    while now_s < made_s + EVERY_S:
+        watch, go = watch.look(now_s, better=True)
+        assert not go
+        now_s += HOLD_S / 2
+    watch, go = watch.look(now_s, better=True)
+    assert go
+
+
+def profile_of(part: Partition, *segments_s: float) -> Profile:
+    return Profile(
+        device=DEVICE,
+        graph_digest=part.graph_digest,
+        partition_digest=part.digest,
+        segments=tuple(Stat(seconds, seconds, seconds, 1) for seconds in segments_s),
+        codecs=(
+            CodecCost("cloud-only", "raw", 10, 0.1, 0.1),
+            CodecCost("gone", "raw", 1, 1, 1),
+        ),
+        replies_nbytes=tuple(4000 for _ in part.cuts),
+    )
+
+
+def test_times_of_segments_are_shared_out_among_their_nodes_and_add_up_again(
+    network: Network,
+) -> None:
+    cuts = position_cuts(network.graph)
+    old, new = partition(network, [cuts[4]]), partition(network, [cuts[2], cuts[5]])
+    measured = profile_of(old, 0.3, 0.5)
+    seconds = node_seconds(network.graph, old, measured)
+    assert sum(seconds[:4]) == pytest.approx(0.3)
+    assert sum(seconds[4:]) == pytest.approx(0.5)
+    expected = estimated_profile(new, seconds, measured)
+    assert expected.partition_digest == new.digest
+    assert expected.segments_s(0, 3) == pytest.approx(0.8)
+    assert expected.segments_s(0, 1) == pytest.approx(sum(seconds[:2]))
+    assert [cost.cut for cost in expected.codecs] == ["cloud-only"]
+    assert expected.replies_nbytes == (1024, 1024, 1024, 0)
+
+
+def test_an_edge_that_holds_and_measured_a_prefix_gives_times_for_the_rest_too(
+    network: Network,
+) -> None:
+    cuts = position_cuts(network.graph)
+    part = partition(network, [cuts[4]])
+    static_s = static_profile(network.graph)
+    seconds = node_seconds(network.graph, part, profile_of(part, 2 * sum(static_s[:4])))
+    assert seconds == pytest.approx([2 * each for each in static_s])
