@@ -52,10 +52,13 @@ class Pings:
 
     @property
     def asked_s(self) -> float | None:
-        """When the oldest ping left that is not answered yet; None if there is none."""
+        """When the oldest ping without padding left that is not answered yet, if there is one.
+
+        Padding takes its time on the way, and that is no silence.
+        """
         with self._lock:
-            left_s = [each.sent_s for each in self._waiting.values() if each.sent_s > 0]
-        return min(left_s, default=None)
+            plain = [each.sent_s for each in self._waiting.values() if each.plain]
+        return min(filter(None, plain), default=None)
 
     @property
     def under_way(self) -> bool:

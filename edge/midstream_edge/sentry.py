@@ -29,7 +29,7 @@ ACK_S = 0.3
 WINDOW_S = 1.0
 #: A pong later than this, or than four round trips, is suspect: the server's program may be
 #: busy where its kernel is not.
-PONG_S = 0.4
+PONG_S = 0.5
 #: A false alarm of these two doubles both patiences, up to this; timely pongs bring them back.
 MOST_LENIENT = 6.0
 #: What gRPC itself may hold in front of a ping.

@@ -111,7 +111,7 @@ def test_a_closed_window_is_given_longer_and_a_false_alarm_teaches_patience() ->
 
 def test_an_unanswered_ping_makes_a_link_suspect_whose_tcp_looks_well() -> None:
     asked = Signs(0.0, 0.0, asked_s=0.01, tcp=IDLE)
-    assert suspected_at(fresh(), asked) == pytest.approx(0.5, abs=0.06)
+    assert suspected_at(fresh(), asked) == pytest.approx(0.6, abs=0.06)
 
 
 def test_a_pong_is_not_due_before_its_ping_has_arrived_behind_what_was_sent_before() -> None:
@@ -129,7 +129,7 @@ def test_a_pong_is_not_due_before_its_ping_has_arrived_behind_what_was_sent_befo
 def test_without_tcp_info_pings_alone_decide() -> None:
     watch = Watch(0.0, 0.0, 0.0)
     assert suspected_at(watch, Signs(0.0, 0.0)) is None
-    assert suspected_at(watch, Signs(0.0, 0.0, asked_s=0.1)) == pytest.approx(0.5, abs=0.06)
+    assert suspected_at(watch, Signs(0.0, 0.0, asked_s=0.1)) == pytest.approx(0.65, abs=0.06)
     far = Signs(0.0, 0.0, asked_s=0.1, rtt_s=0.5)
     assert suspected_at(watch, far) == pytest.approx(2.1, abs=0.06)
 
