@@ -9,105 +9,105 @@ from base64 import b85decode
 
 #: (packing, signed) -> mean magnitudes; up to the first of them goes the first table.
 EDGES: dict[tuple[int, bool], tuple[float, float, float]] = {
-    (1, False): (0.189, 0.396, 0.732),
-    (1, True): (0.224, 0.358, 0.545),
-    (2, False): (1.492, 2.071, 2.875),
-    (2, True): (1.145, 1.744, 2.691),
+    (1, False): (0.234, 0.439, 0.751),
+    (1, True): (0.258, 0.392, 0.570),
+    (2, False): (1.492, 2.075, 2.871),
+    (2, True): (1.146, 1.753, 2.687),
 }
 
 #: (packing, signed) -> dictionaries, the first for the most zeros.
 TABLES: dict[tuple[int, bool], tuple[bytes, bytes, bytes, bytes]] = {
     (1, False): (
         b85decode(
-            "H>5D^2*qe5G7zvcNzwr@48xQmww^(-0#0z!o3KO9INMcKd1E7rGGJ#)oPMzDXd|L#g&>Wrv}C8_1"
-            "4tki5KM>UVgLXHfJG=Zo>B&45JScg000000000000000000000087{v9z&FPJ&D!WJUx40000000"
-            "031000C4000O80000000000000"
+            "H>5D^2R*MWHxRJ1Ng4w%3_IkEL)0-F3^{{`s*9Bt9VB=VLpkj5qP5jkV)cOHSAEv`1x4#jtm@zRi"
+            "QHSJV*^Ma6po9BM8g081VDu=HXf>Kl0$|N000000000000000000000001#%+JKZSPzpNQwSNE0R"
+            "R9100001000040000800000000000000"
         ),
         b85decode(
-            "H>5D^A9O4|I}os>Ng4w%DEJhtmx>sAz@S0|dJw+FI28zR0H*iV`F%oGTZ>1T5M~==roCr9EF})Cj"
-            "=$&=Nw!P@vjR9A6b_6?R>J@Q1mFa+IGra-3>g3b000000000000000000000000)X{@9pgP}Yai;"
-            "^IRVIYSwsGO<-00001000040000800000000000000"
+            "H>5D^bx{N&KoFp{Ng4yghV&u*NCF^OHD|_|kqlBxHJd075C*`RlJ7BEoOx|RR;BraRSB{4RDn2ie"
+            "TtTZ735(XKaph16mtSF7!nSPNOr>j00f}Kvo{?lN(vbQ0000000000000000000000000v`CAD1B"
+            "0PF918`49EX7<N0Fd(P!a$D0096100aO400;m8000000000000"
         ),
         b85decode(
-            "H>5D^YIeanK@gxrlr#pzhDGS`kPn5~kQKP-7`ab^3lpkk1&E#(fTW`Jb^fbb^anU6pa=Ogp<3X>T"
-            "BGP!eqeQg-!{3oOaY?;KpYZ|N@umx000C4g|9eXXj%*z0ssI2000000000000000000000EDUxM1"
-            "!$J91R6IjG`zG!<17_F-Zad0096100aO400;m8000000000000"
+            "H>5D^UYb?_K@gZyC20)6KnDsb26g4xum3?I1x6U}zJrT0CKdSS@a6U48rQoEW#>l>R_aTCw^$JS`"
+            "qO%T#6f4(rbT3LB2z;GKpYYdN~aaZ000DF#4|QsXhO;u00000000000000000000000000MyFsL!"
+            "-Gs9E>DE45KIz!w^%BF-ZUb0096100aO400;m8000000000000"
         ),
         b85decode(
-            "H>5D^B9W3?Mi7WKCTR?y0DR{OAXpK6cm0!lUW-kD3IJCCl#0VZ4eFb33jpE*a@l=MR>cN+JcISM*"
-            "nXj6R+H2fGvaC?$VT68Np=b&0x%d756j2Z;{X5z07Nvp+Xqs}7y<wQ0000000000000000000000"
-            "1;AjKqVnL>fzyAc#>EV+t{(h-d%+0096100aO400;m8000000000000"
+            "H>5D^J%nR%Mi7uhC20%*1P6xzF%l^rr$z6Y+8h8SL;$gZWS$4cTqczTLIIdw<xS1?z=*q(yH9HKn"
+            "d6>KC56%hBd$MUV+4v@lAQu00yrELj|=Fu!vO#UKm@bB+9pa082|tP0000000000000000000000"
+            "86)jKqVvNF0okActX;V@ffkh)4hc0096100aO400;m8000000000000"
         ),
     ),
     (1, True): (
         b85decode(
-            "H>5D^yRWVRH4vyJF*F7+GczkOGc%JaE8LwZKc8zsFcH_?EI*4qDcj!#P@hDmM<eDlE=ZPUeo50xM"
-            "+p-FC=?J4Olro%0RRNR!pk(%bA|u_0000000000000000000000000R3<1TB%~u#sYD)*Wl<1kNh"
-            "cXZ0{{R30RR911ONa42mk;80000000000"
+            "H>5D^f7Fr!G!UpIF*F7+GczkOGc%JaE8HlkXP>%L^oVQA?Z>47Wka$6{+!6vv!CfQQ>8mmem>Viy"
+            "Tbq&5Dbe+$Tr0R00cn7&a{z200000000000000000000000000001Fgyo|nV*|sYLK1;A8ViLa;w"
+            "(}lv2*|c0096100aO400;m8000000000000"
         ),
         b85decode(
-            "H>5D^EhbMCJrJNZF*F9lFq|xdbZ^Ene2<tKlig4QAPZI|i}<i&6hqD2j&|F>BaCv2I=H~5qlN`5v"
-            "cs%~gaC4wSaFj85DW?lNat4U0RR95paI~aBLn~d0000000000000000000003ZMW0Q8_i0s@0V0s"
-            ";a;0s;bp!2tt9!$ZVI2*}Rbi~s-t0RR911ONa42mk;80000000000"
+            "H>5D^he0F-LJ*KtqBI5o3_uYmfmR3^0+v8wmEIGL=k+Wgyh9ylR^UYAc|9|`7uyZVtgnxmhVP$Jv"
+            "jA#GA_!RLZI6Kj<{}T{000aK3JXUl#sB~WfC69KQ49kB0000000003000000000001^NI0001VAi"
+            ")7b0Rh1QLV<xnfq}umf&u~pgu+J#OW@lL00031000C4000O80000000000000"
         ),
         b85decode(
-            "H>5D^I+po8Q4oMer5OYKPQT+pRpu~9eTg2hQC~T#+(ryWdTp%H-{z>A3(V2fW%ifQ*cyFbSJos+l"
-            "M%g@?!?B?lv2<VJrM*wZX*UErlB?ZqePY4h%n=FI2;ZRhlAqV&N=7qgkZ!O2LuEJ1Ox;G1Ox;G1O"
-            "x;G1Ox(sKp+qZ1OkCTAP@)y0)Ze1f>a1X2q8YSAt50lAt50lAt50lAt50lAt50lK_Vd`!KSa3Bq^"
-            "no4*>uG00aO400;m8000000000000"
+            "H>5D^t=19@QV@Vfr5OYKPX8tNpX|%5pG$SM_;dbXiUHi2##V#B%|VabXgmb5^lVOk|7awPzOp7sn"
+            "vCeJbSE~Brj&w~=!qccnF|o0y*5^ZKT1@&jR*s?l1L;HiIGO4Nl8j6<pY!egA0g+goK2IgoK2Igo"
+            "K2IgoK2IgoK2IgoH#Qkw_#Gi9{j+NhA`G1WS^XQpyJeVqsxn!D3-yVPRomVPRomVPRomVPRpxVrT"
+            "_gmSwHA9svLV00aO400;m8000000000000"
         ),
         b85decode(
-            "H>5D^Lx0U>SP(!4lR8w^G(=_PueYve&a`QpV)vbdcZXkgoKlGd=`5H&3=^hi00@xjXKa7guFkaSp"
-            "k<sr43lKbBvJ{c0W(QRj9O!F<gfR%0-M5sS(k(C!W8dE2y<|7I2;ZK2a4%B=bXC(ga82o0s;a80s"
-            ";a80s;a80s;a80)hhq0s;a80s;a80s;a80)i!iAP9mW2to)UJ|rO_At50lAt50lAt50lAt50lAt5"
-            "0_B0*w<E}A4MrIZf=000040000800000000000000"
+            "H>5D^;WL98R}e5KC3Wx@H#hvn&4Qu3=m5W!as}0M4=T_LN&d1?82B`t;+qhZtTTjc?-zjIif~0yX"
+            "%v4Lhn0KFBvOS617<={Ceh8jNN~|@n%_H=(I}2y0M1)Qb8v7t91af3Mv9(u&fNio009C50s;a80s"
+            ";a80s;a80s;a8f&&5q0s;a80s;a80s;a80;Gc=2!bF8LI@!~lpsMuLV|>ZL_$JBLPA1<L_$JBLc&"
+            "HuLIR1{FG*5LDIWm<000C4000O80000000000000"
         ),
     ),
     (2, False): (
         b85decode(
-            "H>5D^8d^dfJP@!mO&S9*$S@4B28lD|65J6G{Q$ErkD>`mQTzv3WBf0c&A@NF(=__GRu?AXH%mxRN"
-            "27nUmh3HM3iALU5Dp9pXLZB@00f}IPBf4y0{{R30000000000000000000000004#DyaR<HCYsBI"
-            "4mtFcgc)gTaVA)bm^$00031000C4000O80000000000000"
+            "H>5D^4HivLI}ot5Ng4w%$S@4B28lCt5<DnC*d6E6DB59l!X9AN_<yJAMBCa<Q~b6OT^L2bHL}8V0"
+            ">5pI>@8&q0|6im4vR>}mBax61i(VhGE!3p00000000000000000000000000088}Wg|l)!-8T0;^"
+            "AO06bng%!H_@_Bh?%L0096100aO400;m8000000000000"
         ),
         b85decode(
-            "H>5D^AEk$3L=ccfoHPai>;NDGFkAs*0Fi+e7|9TPt}LWijRe6@YTn2{^1p8PF9P{T{}_+#;^kX}S"
-            "$}ukBCI9pJ`h_YgzUX#3NryP6cUR_MkUk%00baI$+(qc1ONa4000000000000000000000002A<p"
-            "yLUgTsR2@pv>A3q``gP!vabmIZGB00031000C4000O80000000000000"
+            "H>5D^_3LSDLJ*)sn=}T)F6qM}ba)sy7(0yT*C4roJz0ueR&DVkX6Ss)#L#&p!m)H7?Ib9U;<pXTs"
+            "(JioNji;xvzCy(w@d*;0WcU43dja^!~p;VV1r9Ikz)n`000000000000000000000000005s(Wqy"
+            "r=4f+F&8G!_X30>W69XK|P%lK=n!0RR911ONa42mk;80000000000"
         ),
         b85decode(
-            "H>5D^@U<x`N)V7%lh#1K%~}YgLQDl23s56qj0C`YBY^(MkMR{c_neLNU%h7|{l2_AFxuARY@~12H"
-            "dZL!%$m0y7;ViGk(Llb$liNPDP;=70XP&849Nz?!vO#U0K`AI)r5=z0000000000000000000000"
-            "00008~bZ<imsGGJ!lCi$x+qmL)-yL?P5n00001000040000800000000000000"
+            "H>5D^=|jU=OAwGol-2;^%lidL18e|D0>EHk4hVwps}R$Nc3t-fgm=tRK>Poz0QC2HZV~N2Rd+zY?"
+            "KI~B{I^EiwuttBLS$Pbgpj?rlv2tRqX9q^5)KL{Wy1jg1i%BnITwYHF#rGn00000000000000000"
+            "000002ZLsN{nqLt_$gG#Cm50%?>4VG;!?b^`za0RR911ONa42mk;80000000000"
         ),
         b85decode(
-            "H>5D^J#H$0P7r9RlGdnVDBdvSYD3TrmQ6j3(ZSi*J`9;iSIb@hOLy~nOYLT~KfwFw{Se+l???O(Y"
-            "U>}gZ|LX_seemJ6-w*Yq-=x`LiXN!ODR($0U!_xiid{9!~p;Vz=F-PQd0&100000000000000000"
-            "00m0{{R3001-tq{4y%B4Xmf!GVE+fkE+bL>v?f=Tec<1^@s7000040000800000000000000"
+            "H>5D^iOn>BP!MRTlGdmyl=MP)F^nFDg2h8tx*Cf}2ghCa(cGO_>F#Gd$J}T5J<NUdeh6=&_aprww"
+            ")GF%-&#tlP}Hq812NtjwI*dFgb=d#-djqU0z&~H6b=lE=5@pY00ba|PBM~W1^@s6000000000000"
+            "00006+i$00000L_@`*qGAFf0>Z(8K|z6$fHWM9iiBgSL}&#70096100aO400;m8000000000000"
         ),
     ),
     (2, True): (
         b85decode(
-            "H>5D^aNax_HW0v*Bpov_12fSWullwL;rvE6A&h9rmXa_P{kCP2yQ39ZvgIa(<2SNN(C6DG_{C%~i"
-            "4kt&03ZMk2!|)-<N*KxB*4Pr5F!YIAP9mW2!bF8f<Oo%gb+dqA%qYjGZB#_Nzws?K!Bj2pg^F2pr"
-            "F8jfS`bYz#yTZpdcY3#7WVKmn0nl000040000800000000000000"
+            "H>5D^azBtvH4wPdBpv+!|Nln_!vSPHJVBN$jez*cmO|qqqPAs{Wcb<=DVIh7^vTlj1X&LQh5=Po@"
+            "e7jxAP@|M0;I(Y4*&opz`^I#A%qY@2qA<JLI@#*5JCtM5fKp)5fPD@B<W<pfPjF3KtTZkfdGPlfB"
+            "*r5L4iR6g2aOaSKt^fNjd=l000C4000O80000000000000"
         ),
         b85decode(
-            "H>5D^yH4X<MG&a8O$RVDGs#V%K+r)nGzJdaOAjj0k}ca0tJ=0@l5M{jEs-*%&_h0!Y?)-+&hgup?"
-            "V{26z4Rc=fp0~CwPRgX4FPj-a5x+e2Zl$*J?EUe19ad(h=YTJgM)*EgM)*EgM)*EgM$NygM)*EgM"
-            ")*EgM)*EgM))m=QxhzIOm*m?hce7K|(@8LPA19LPA19LPA19LPA19LPCN@ga#E|l2S_f0RR911ON"
-            "a42mk;80000000000"
+            "H>5D^sND1zMG&a8O$RVDGs#V%K+r)nGzJdaOAjj0k}ca0tJ=0@l5M{jEs-)M*{^*p*)qwto#VGH+"
+            "eM@C-DDulfp0~CwPRgX4FQ9}U@#aA27}?k7=~etJ(R$RL_$JBLPA19LPA19LPA19LPA19LPA0!kw"
+            "_#Gi9{liNF)-8M3N+ul%$kWKGdK=LqkJDLqkJDLqmf`LqkJDLqkJDqtR$Ipqi#>T5Ash00004000"
+            "0800000000000000"
         ),
         b85decode(
-            "H>5D^Q@^nhR}ffcRS#^!DZ>8M-XCmDI{eu1oN(-P^k0qeJZ4})mV76=<Dug-zhuMVtRcb(Ny&C~5"
-            "N0474rk%U44iJUf=$dcGCf!>ykeZgSW<@{o7>M1IzgE;)6mdpG#ZUY1Ep!2rnUB@K!JjSf`WpAf`"
+            "H>5D^%WZ2MR}ffcRS#^!DZ>8M-XCmDI{eu1oN(-P^k0qeJZ4})mV76=<Dug-zhuMVtRcb(Ny&C~5"
+            "N0474rk%U44iJUf=$dc5{?$CuP%2Jj#7l(D2(A}t1QnF)6mdpG#ZUY1Ep!2rnUB@K!JjSf`WpAf`"
             "WpAf`WpAf`WpAf`WpAf`WpAf`US!P$(1%g+ifFC={egQIt~p<iLT0gM)*EgM)*EgM)*EgM)*EgM-"
-            "82a5!2U$8j9Txd#CN000C4000O80000000000000"
+            "82aI_p7$8j9Txd#CN000C4000O80000000000000"
         ),
         b85decode(
-            "H>5D^iTQpfRS+NtrETf^2+l%tgDxVlU+F(F*k8JK|5N(Et@=X&U@nR~UIAe|K`0u6i)J*rIRy;<_"
-            "PZ4%^cb%Kb4a%XLR&$I2qu5&+QpGVUC!Z<J<11K=K_O(fIuJ+2n6EDi4a1F4}<^#0s;a80s;a80s"
-            ";a80s;a80s;a80s;a80s;a80s;a80s_M013?f3K@fxxLVTn^fr5g9f`WpAf`WpAf`WpAf`WpAf`W"
-            "pA!UWfvq9~>G0RaF200aO400;m8000000000000"
+            "H>5D^uY-CvQV<wM<qh@kcw^{(rM0U-@?9(J!7!OQMR><24*BZqRRD`=$2-#+Efw#0L6n*G3KmmmZ"
+            "Isq+(CVUN#2Pl8e?ewZ#g(slkNdQAL%}~gYXJ~*aBw&r4u`|W1wQATy90y(0RjR70s;a80s;a80s"
+            ";a80s;bp0|Ej90s;a80s;a80s;bpC4wLbf*=S&2q8X{AVESxLPA19LPA19LPA19LPEkuLPA19LW0"
+            "E4agtI>`2hd`00aO400;m8000000000000"
         ),
     ),
 }
