@@ -91,10 +91,16 @@ def _run(found: Experiment, folder: Path, *, jobs: int, fresh: bool) -> runner.O
             f"{jobs} runs at a time on {cores} cores disturb each other: the latencies are "
             "those of busy devices"
         )
-    with _told() as tell:
-        return runner.run_experiment(
-            found, folder, jobs=jobs, fresh=fresh, say=_tell, tell=tell
+    try:
+        with _told() as tell:
+            return runner.run_experiment(
+                found, folder, jobs=jobs, fresh=fresh, say=_tell, tell=tell
+            )
+    except KeyboardInterrupt:
+        _tell(
+            "interrupted; what has finished is kept, and the same command goes on from there"
         )
+        raise
 
 
 def _tell(what: str) -> None:

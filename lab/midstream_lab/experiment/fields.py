@@ -86,8 +86,13 @@ def scenario_from(kind: type[T], tables: Mapping[str, Any], *, source: str) -> T
     try:
         return TypeAdapter(kind).validate_python(tables)
     except ValidationError as error:
-        first = min(error.errors(), key=lambda each: each["type"] == "missing")
+        first = min(error.errors(), key=_consequence)
         raise UsageError(f"{source}: {_sentence(kind, first)}") from None
+
+
+def _consequence(error: ErrorDetails) -> int:
+    """What is missing may be what was misspelt, and a list be empty for what was in it."""
+    return {"missing": 1, "too_short": 2}.get(error["type"], 0)
 
 
 def _sentence(kind: type, error: ErrorDetails) -> str:

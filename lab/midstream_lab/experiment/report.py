@@ -2,7 +2,7 @@
 
 Charts are SVG drawn here, the timeline is SVG drawn by the page's own script from data inside
 the page, and colours are the style sheet's, so that one file serves screen, dark screen and
-print (docs/decisions has why no charting library is used).
+print. Why no library draws: docs/decisions/0013-reports-draw-their-own-pictures.md.
 """
 
 from __future__ import annotations

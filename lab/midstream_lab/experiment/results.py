@@ -85,6 +85,14 @@ COLUMNS: tuple[Column, ...] = (
 _KINDS = {column.name: column.kind for column in COLUMNS}
 
 
+#: What stands in no file's name here; "~" parts the parts.
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return "".join(f"%{byte:02x}" for byte in match[0].encode())
+
+
 @final
 @dataclass(frozen=True, slots=True, order=True)
 class RunKey:
@@ -103,8 +111,8 @@ class RunKey:
     @property
     def filename(self) -> str:
         """Readable where possible, and different for different keys in any case."""
-        text = f"{self.model}~{self.trace}~{self.policy}~{self.seed}"
-        return re.sub(r"[^A-Za-z0-9._~-]", lambda m: f"%{ord(m[0]):02x}", text) + ".json.gz"
+        parts = (self.model, self.trace, self.policy, str(self.seed))
+        return "~".join(_UNSAFE.sub(_escaped, part) for part in parts) + ".json.gz"
 
     def __str__(self) -> str:
         return f"{self.policy} on {self.model} over {self.trace}, seed {self.seed}"

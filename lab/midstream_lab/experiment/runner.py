@@ -244,7 +244,9 @@ class _Crew:
             result = self._attempt(key)
             save_run(result, self.folder)
         except UsageError as error:
-            self._wrong = UsageError(f"{key}: {error}")
+            with self._lock:
+                self._wrong = self._wrong or UsageError(f"{key}: {error}")
+            self.stopped.set()
         except (MidstreamError, OSError) as error:
             with self._lock:
                 self.failures.append((key, str(error)))

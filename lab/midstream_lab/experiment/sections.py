@@ -34,9 +34,9 @@ _THE_ORACLE = (
 )
 _NO_ORACLE = "the best policy of each trace, as no oracle ran"
 _TIMELINE = (
-    "The uplink as it was (black) and as the policy believed it to be (blue, with its band), "
-    "where each request was cut, and how long it took; the grey line is another policy over "
-    "the same trace. Drag to look closer, double-click to see all of it."
+    "The uplink as it was (over the shaded ground) and as the policy believed it to be (blue, "
+    "with its band), where each request was cut, and how long it took; the thin line is "
+    "another policy over the same trace. Drag to look closer, double-click to see all of it."
 )
 _ENERGY = (
     "Mean latency over the energy that the edge spends on a request (from the device's "
