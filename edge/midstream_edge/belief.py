@@ -39,13 +39,16 @@ NOISE_GAIN = 0.1
 GATE = 6.0
 #: A silent filter forgets no further than this: e^2 either way at one standard deviation.
 MOST_VARIANCE = 4.0
+#: Weight of a complete transfer in what is usual, and how far a link that has come back may
+#: be from it.
+USUAL_GAIN, REGAINED_VARIANCE = 1 / 16, 1.0
 #: Rates that a belief may hold; faster than 100 Gbit/s is as good as no limit at all.
 LEAST_BPS, MOST_BPS = 100.0, 1e11
 #: An exchange of no more bytes, which take less than this share of the delay, measures the
 #: delay. With more of them, delay and rate could not be told apart, and would drift together.
 SMALL_NBYTES, SMALL_SHARE = 1460, 0.2
 #: Weight of a sample that is shorter or longer than the delay: it follows the lower ones.
-DELAY_FALL, DELAY_RISE = 1 / 2, 1 / 16
+DELAY_FALL, DELAY_RISE = 1 / 2, 1 / 8
 #: As RFC 6298 smooths the variation of a round trip.
 JITTER_GAIN = 1 / 4
 LEAST_JITTER_S = 0.0002
@@ -64,9 +67,10 @@ SEGMENT_NBYTES = 1460
 class LinkBelief:
     """The logarithms of both rates (bit/s) as mean and variance, and all else a request meets.
 
-    `noise` is the variance of what one transfer's logarithm differs from the next one's.
-    `delay_s` is the time of an empty exchange and `jitter_s` its mean deviation. `head_scale`
-    and `tail_scale` are measured over profiled times. All of it holds at `at_s`.
+    `noise` is the variance of what one transfer's logarithm differs from the next one's, and
+    `usual` what the uplink's has been lately. `delay_s` is the time of an empty exchange and
+    `jitter_s` its mean deviation. `head_scale` and `tail_scale` are measured over profiled
+    times. All of it holds at `at_s`.
     """
 
     at_s: float
@@ -76,6 +80,7 @@ class LinkBelief:
     down_variance: float
     delay_s: float
     jitter_s: float
+    usual: float
     noise: float = NOISE**2
     queue_s: float = 0.0
     head_scale: float = 1.0
@@ -95,6 +100,7 @@ class LinkBelief:
             down_variance=NOISE**2,
             delay_s=delay_s,
             jitter_s=max(LEAST_JITTER_S, delay_s / 20),
+            usual=_log_rate(link.uplink_bps),
             fixed_s=link.fixed_s,
         )
 
@@ -167,10 +173,18 @@ class LinkBelief:
         return belief._served(evidence, option)
 
     def _connected(self, link: LinkState) -> LinkBelief:
-        """A link that comes back may be any other; what it was before is the best guess."""
-        if link == "connected" and self.link != "connected":
-            return replace(self, link=link, variance=max(self.variance, 1.0))
-        return replace(self, link=link)
+        """What was held back while the link failed says nothing of the one that comes back.
+
+        It may be any; what was usual before is the best guess.
+        """
+        if link != "connected" or self.link == "connected":
+            return replace(self, link=link)
+        return replace(
+            self,
+            link=link,
+            mean=max(self.mean, self.usual),
+            variance=max(self.variance, REGAINED_VARIANCE),
+        )
 
     def _transferred(self, transfer: Transfer) -> LinkBelief:
         if not transfer.complete:
@@ -188,8 +202,12 @@ class LinkBelief:
             return belief
         left_s = transfer.took_s - belief.delay_s
         if up_s > 0 and down_s < TELLING_SHARE * serial_s:
-            return belief._corrected(*belief._surprise(up_s, left_s - down_s), 1.0)
-        return belief._corrected(*belief._surprise(serial_s, left_s), up_s / serial_s)
+            belief = belief._corrected(*belief._surprise(up_s, left_s - down_s), 1.0)
+        else:
+            surprise, noise = belief._surprise(serial_s, left_s)
+            belief = belief._corrected(surprise, noise, up_s / serial_s)
+        usual = belief.usual + USUAL_GAIN * (belief.mean - belief.usual)
+        return replace(belief, usual=usual)
 
     def _surprise(self, expected_s: float, took_s: float) -> tuple[float, float]:
         """Logarithm of how much faster than expected the bytes were, and its variance.
@@ -241,7 +259,8 @@ class LinkBelief:
 
     def _delayed(self, sample_s: float) -> LinkBelief:
         # A stall is no longer delay, and must not be taken for one.
-        off_s = min(max(0.0, sample_s), 2 * self.delay_s) - self.delay_s
+        most_s = 2 * (self.delay_s + self.jitter_s)
+        off_s = min(max(0.0, sample_s), most_s) - self.delay_s
         gain = DELAY_FALL if off_s < 0 else DELAY_RISE
         jitter_s = self.jitter_s + JITTER_GAIN * (abs(off_s) - self.jitter_s)
         # One stray delay must not pass for jitter: it would silence all smaller samples.

@@ -19,11 +19,11 @@ BUDGET_SHARE = 0.01
 KEEP_S = 2.0
 #: A link that has said nothing for so long is asked: a rise is noticed within twice that.
 SILENT_S = 0.45
-#: A probe should take so long at the rate believed: a tenfold rise leaves 5 ms to measure,
-#: more than the jitter of most links.
-PROBE_S = 0.05
+#: A probe should take so long at the rate believed, to be told from jitter; on fast links the
+#: budget for it takes a while to gather.
+PROBE_S = 0.02
 #: Less than two segments measure the delay and nothing else.
-LEAST_NBYTES, MOST_NBYTES = 2 * 1460, 64 * 1024
+LEAST_NBYTES, MOST_NBYTES = 2 * 1460, 32_000
 #: What framing adds to a probe and its answer, about.
 OVERHEAD_NBYTES = 128
 
@@ -82,7 +82,6 @@ def probe_due(
     """
     if link != "connected" or now_s - budget.heard_at_s < SILENT_S:
         return 0
-    wanted_nbytes = min(max(uplink_bps * PROBE_S / 8, LEAST_NBYTES), MOST_NBYTES)
-    allowed_nbytes = budget._earned(now_s, 0).allowance_nbytes - OVERHEAD_NBYTES
-    nbytes = int(min(wanted_nbytes, allowed_nbytes))
-    return nbytes if nbytes >= LEAST_NBYTES else 0
+    nbytes = int(min(max(uplink_bps * PROBE_S / 8, LEAST_NBYTES), MOST_NBYTES))
+    left_nbytes = budget._earned(now_s, 0).allowance_nbytes
+    return nbytes if nbytes + OVERHEAD_NBYTES <= left_nbytes else 0

@@ -23,7 +23,8 @@ QUANTILES = 10
 HYSTERESIS = 0.97
 #: A request that would miss its deadline counts as late by so many deadlines.
 LATE_DEADLINES = 1.0
-#: Seconds of latency that a second of the edge's work on a hedge has to save.
+#: Seconds of latency that a second of the edge's work on a hedge has to save. Ten times as
+#: much costs 1 % more latency over the traces of docs/adaptive.md.
 HEDGE_PRICE = 0.03
 #: A hedge begins at once, or when the wait has passed one of these of its quantiles: past the
 #: last but one lies a tenth of the probability, past the last one what nobody expects.
@@ -39,8 +40,9 @@ class Adaptive:
     """Expected cost over the belief's quantiles, minimised over options and hedge times.
 
     The cost of an option is the mean over equally likely uplinks of min(cloud, hedge + local
-    rest), in seconds, plus what hedging costs the edge, plus how much it holds up requests
-    that wait, plus the risk of missing the deadline; in joules for the objective "energy".
+    rest), plus what hedging costs the edge, plus how much it holds up requests that wait, plus
+    the risk of missing the deadline. Seconds of latency; for the objectives "energy" and
+    "throughput" joules and seconds between two answers.
     """
 
     menu: Menu
@@ -124,16 +126,40 @@ class Adaptive:
         menu = self.menu
         rests_s = (menu.rests_s * belief.head_scale)[:, None, None]
         hedges_s = hedges_s[:, :, None]
-        waits_s = waits_s[:, None, :]
-        ends_s = np.minimum(waits_s, hedges_s + rests_s)  # [n, H, Q]
+        ends_s = np.minimum(waits_s[:, None, :], hedges_s + rests_s)  # [n, H, Q]
         hedged_s = np.maximum(ends_s - hedges_s, 0.0).mean(axis=2)
-        price = 0.0 if self.hedging == "race" else HEDGE_PRICE
-        costs: Floats = heads_s[:, None] + ends_s.mean(axis=2) + price * hedged_s
+        latency_s: Floats = heads_s[:, None] + ends_s.mean(axis=2)
+        busy_s = (heads_s + menu.encodes_s * belief.head_scale)[:, None] + hedged_s
+        unit = 1.0
+        if menu.objective == "energy":
+            costs = self._joules(latency_s, busy_s, belief)
+            unit = self.device.active_w
+        elif menu.objective == "throughput":
+            costs = self._periods_s(busy_s, belief)
+        else:
+            price = 0.0 if self.hedging == "race" else HEDGE_PRICE
+            costs = latency_s + price * hedged_s
         if situation.deadline_s is not None:
             late = heads_s[:, None, None] + ends_s > situation.deadline_s
-            costs = costs + LATE_DEADLINES * situation.deadline_s * late.mean(axis=2)
+            costs = costs + unit * LATE_DEADLINES * situation.deadline_s * late.mean(axis=2)
         if situation.waiting:
-            busy_s = heads_s + menu.encodes_s * belief.head_scale
-            period_s = np.maximum(busy_s[:, None] + hedged_s, waits_s.mean(axis=2))
-            costs = costs + situation.waiting * period_s
+            costs = costs + unit * situation.waiting * self._periods_s(busy_s, belief)
         return costs
+
+    def _joules(self, latency_s: Floats, busy_s: Floats, belief: LinkBelief) -> Floats:
+        """[n, H]: what the edge draws: idling throughout, computing and radio on top."""
+        menu, device = self.menu, self.device
+        radio_j = (device.tx_w - device.idle_w) * menu.payload_bits / belief.uplink_bps + (
+            device.rx_w - device.idle_w
+        ) * menu.reply_bits / belief.downlink_bps
+        computing_w = device.active_w - device.idle_w
+        return device.idle_w * latency_s + computing_w * busy_s + radio_j[:, None]
+
+    def _periods_s(self, busy_s: Floats, belief: LinkBelief) -> Floats:
+        """[n, H]: seconds between two answers when requests queue: the slowest stage."""
+        menu = self.menu
+        link_s = np.maximum(
+            menu.payload_bits / belief.uplink_bps, menu.reply_bits / belief.downlink_bps
+        )
+        elsewhere_s = np.maximum(link_s, menu.serves_s * belief.tail_scale)
+        return np.maximum(busy_s, elsewhere_s[:, None])
