@@ -1,0 +1,205 @@
+"""Watching whether a session's partition is still the right one, and having a better one made.
+
+One thread looks at the belief of the link every few seconds. What it decides is `Outlook`'s
+and `Watch`'s; making is `preparation.prepare`'s; going over is the caller's `adopt`, who knows
+the policies and plans of the application.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, final
+
+from midstream_edge.channel import Dial
+from midstream_edge.preparation import Fresh, prepare
+from midstream_partitioner.chain import Chain
+from midstream_partitioner.crossing import full_id
+from midstream_partitioner.graph import Graph
+from midstream_partitioner.link import Link
+from midstream_partitioner.measure import CODECS, profile_codecs
+from midstream_partitioner.outlook import Outlook, Watch, estimated_profile, node_seconds
+from midstream_partitioner.partition import Partition
+from midstream_partitioner.plan import UNCONSTRAINED, Constraints
+from midstream_partitioner.profile import Profile
+from midstream_wire.errors import MidstreamError, PlanError
+from midstream_wire.tensors import Array
+
+_LOG = logging.getLogger(__name__)
+
+#: From one look to the next: an outlook takes a millisecond, a better partition ten seconds
+#: of patience and some of making.
+LOOK_S = 2.0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Believed:
+    """What is believed of the link now, and how much slower the devices are than profiled."""
+
+    link: Link
+    edge_scale: float = 1.0
+    cloud_scale: float = 1.0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """A partition, and what to expect of it on either side."""
+
+    chain: Chain
+    edge: Profile
+    cloud: Profile
+
+    @property
+    def partition(self) -> Partition:
+        return self.chain.partition
+
+
+class Prepare(Protocol):
+    """Makes a partition on both sides, as `preparation.prepare` does."""
+
+    def __call__(
+        self,
+        base: Partition,
+        heads: tuple[tuple[int, ...], ...],
+        *,
+        like: Chain,
+        dial: Dial | None,
+        model: str,
+    ) -> Fresh: ...
+
+
+@final
+class Renewal:
+    """Has a better partition made when there is one; a context manager that stops looking.
+
+    `base` is the partition that the server describes as `model`, with the profiles of both
+    sides in `now`; `graph` is its network's, `sample` an input like those that come, `codecs`
+    are those that plans may use. `believed` says how things stand (None: nothing is known),
+    `adopt` takes the session over to what was made. Both are called on the thread of this.
+    """
+
+    def __init__(
+        self,
+        now: Sides,
+        *,
+        base: Partition,
+        graph: Graph,
+        model: str,
+        dial: Dial | None,
+        sample: Mapping[str, Array],
+        believed: Callable[[], Believed | None],
+        adopt: Callable[[Sides], None],
+        codecs: Sequence[str] = CODECS,
+        constraints: Constraints = UNCONSTRAINED,
+        look_s: float = LOOK_S,
+        prepare: Prepare = prepare,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._now = now
+        self._base = base
+        self._graph = graph
+        self._model = model
+        self._dial = dial
+        self._sample = sample
+        self._codecs = tuple(map(full_id, codecs))
+        self._believed = believed
+        self._adopt = adopt
+        self._constraints = constraints
+        self._look_s = look_s
+        self._prepare = prepare
+        self._clock = clock
+        self._watch = Watch()
+        self._fresh: Fresh | None = None  # its files are read when a transform is first used
+        self._outlook = self._look_out()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="midstream-renew", daemon=True)
+        self.renewals = 0
+
+    def __enter__(self) -> Renewal:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(self._look_s)  # what is being made is not waited for
+
+    def look(self) -> bool:
+        """Look once, and go over if that is worth it; whether the session went over."""
+        believed = self._believed()
+        if believed is None:
+            return False
+        try:
+            better = self._outlook.better(
+                believed.link,
+                edge_scale=believed.edge_scale,
+                cloud_scale=believed.cloud_scale,
+            )
+        except PlanError:
+            return False  # no placement at all keeps to the constraints
+        self._watch, go = self._watch.look(self._clock(), better=better is not None)
+        if better is None or not go:
+            return False
+        _LOG.info("a partition that is %.0f %% faster is being made", 100 * better.gain)
+        try:
+            self._renew(tuple(cut.runs for cut in better.cuts))
+        except MidstreamError as error:
+            _LOG.warning("staying with the present partition: %s", error)
+            return False
+        return True
+
+    def _renew(self, heads: tuple[tuple[int, ...], ...]) -> None:
+        like = self._now.chain
+        fresh = self._prepare(self._base, heads, like=like, dial=self._dial, model=self._model)
+        made = self._expected(fresh.chain)
+        self._adopt(made)
+        self._now, self._fresh = made, fresh
+        self._outlook = self._look_out()
+        self.renewals += 1
+
+    def _expected(self, chain: Chain) -> Sides:
+        """Profiles of a new partition: segments estimated, payloads as they are.
+
+        Times measured now would be those of a device that is busy with requests. Encoding
+        runs the segments once, which the first request would otherwise wait for.
+        """
+        old, part = self._now, chain.partition
+        edge, cloud = (
+            estimated_profile(part, node_seconds(self._graph, old.partition, profile), profile)
+            for profile in (old.edge, old.cloud)
+        )
+        costs = profile_codecs(chain, [self._sample], codecs=self._codecs)
+        slower = edge.device.slowdown
+        edge = replace(
+            edge,
+            segments=edge.segments[: chain.last],
+            codecs=tuple(
+                replace(cost, encode_s=slower * cost.encode_s, decode_s=slower * cost.decode_s)
+                for cost in costs
+            ),
+        )
+        return Sides(chain, edge, cloud)
+
+    def _look_out(self) -> Outlook:
+        now = self._now
+        known: dict[str, float] = {}
+        for cost in now.edge.codecs:
+            if cost.codec.rpartition("+")[2] in self._codecs:
+                nbytes = float(cost.payload_nbytes)
+                known[cost.cut] = min(nbytes, known.get(cost.cut, nbytes))
+        return Outlook(
+            self._graph,
+            now.partition,
+            edge_s=node_seconds(self._graph, now.partition, now.edge),
+            cloud_s=node_seconds(self._graph, now.partition, now.cloud),
+            known_nbytes=known,
+            constraints=self._constraints,
+        )
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._look_s):
+            self.look()
