@@ -17,10 +17,12 @@ import numpy as np
 import pytest
 
 import midstream
+from midstream_partitioner.chain import Chain
 from midstream_partitioner.compare import EXACT, relative_error
+from midstream_partitioner.fitting import fit_transforms
 
 if TYPE_CHECKING:
-    from tests.app.conftest import Environment
+    from tests.app.conftest import Environment, Ran
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -139,6 +141,20 @@ def test_a_partition_answers_alike_on_both_sides(part: midstream.Partition) -> N
     assert {name: array.tobytes() for name, array in split.outputs.items()} == {
         name: array.tobytes() for name, array in alone.outputs.items()
     }
+
+
+def test_what_a_server_describes_has_the_transforms_of_its_cuts(
+    part: midstream.Partition, command: Callable[[str], Ran]
+) -> None:
+    fitted = fit_transforms(Chain(part), midstream.inputs(part, count=20), [0.9])
+    names = {each.name for each in fitted.transforms}
+    with midstream.serve(fitted) as server:
+        shown = command(f"cloud describe --server {server}")
+        (model,) = command(f"cloud describe --server {server} --json").document["models"]
+    described = [each for cut in model["cuts"] for each in cut["transforms"]]
+    assert {each["name"] for each in described} == names != set()
+    assert all(name in shown.out for name in names)
+    assert all(each["tensors"] for each in described)
 
 
 def test_without_a_plan_everything_runs_on_the_edge(part: midstream.Partition) -> None:
