@@ -27,13 +27,12 @@ class Compiled:
         self._executors: dict[str, Executor] = {}
         self._priors: dict[str, Prior] = {}
 
-    def prior(self, transform: Transform) -> Prior:
-        """The prior of a transform that packs; `ModelError` if it is none."""
+    def prior(self, digest: str, load: Callable[[], bytes]) -> Prior:
+        """The prior that `load` gives; `ModelError` if that is none."""
         with self._lock:
-            found = self._priors.get(transform.encoder_digest)
+            found = self._priors.get(digest)
             if found is None:
-                found = prior_of(transform.encoder)
-                self._priors[transform.encoder_digest] = found
+                found = self._priors[digest] = prior_of(load())
         return found
 
     def get(self, digest: str, load: Callable[[], bytes]) -> Executor:
@@ -74,12 +73,12 @@ class Adapter:
     def compile_encoders(self) -> None:
         """Do now what the first `encode` would wait for; `ModelError` if it cannot be done."""
         for transform in self._transforms.values():
-            (self._compiled.prior if transform.packs else self._encoder)(transform)
+            (self._packer if transform.packs else self._encoder)(transform)
 
     def compile_decoders(self) -> None:
         """The same for the first `decode`."""
         for transform in self._transforms.values():
-            (self._compiled.prior if transform.packs else self._decoder)(transform)
+            (self._unpacker if transform.packs else self._decoder)(transform)
 
     def encode(self, state: Mapping[str, Array]) -> dict[str, Array]:
         """What travels instead of the tensors of `state` that cross.
@@ -94,8 +93,7 @@ class Adapter:
             array = state[spec.name]
             transform = self._transforms.get(spec.name)
             if transform is not None and transform.packs:
-                prior = self._compiled.prior(transform)
-                array = prior.pack(array, self._crossing[spec.name])
+                array = self._packer(transform).pack(array, self._crossing[spec.name])
             elif transform is not None:
                 array = _apply(self._encoder(transform), array, spec)
                 if not np.isfinite(array).all():
@@ -113,7 +111,7 @@ class Adapter:
         restored = dict(received)
         for name, transform in self._transforms.items():
             if transform.packs:
-                prior = self._compiled.prior(transform)
+                prior = self._unpacker(transform)
                 restored[name] = prior.unpack(received[name], self._crossing[name])
             else:
                 restored[name] = _apply(self._decoder(transform), received[name])
@@ -125,6 +123,12 @@ class Adapter:
 
     def _decoder(self, transform: Transform) -> Executor:
         return self._compiled.get(transform.decoder_digest, lambda: transform.decoder)
+
+    def _packer(self, transform: Transform) -> Prior:
+        return self._compiled.prior(transform.encoder_digest, lambda: transform.encoder)
+
+    def _unpacker(self, transform: Transform) -> Prior:
+        return self._compiled.prior(transform.decoder_digest, lambda: transform.decoder)
 
     def _wait(self, started: float) -> None:
         if self._slowdown > 1.0 and self._transforms:

@@ -5,7 +5,8 @@
         segments/0.onnx ...     one model per segment
         transforms/0.enc.onnx   two models per calibrated transform, if there are any
         transforms/0.dec.onnx ...
-        transforms/1.prior ...  or one prior
+        transforms/1.enc.prior  or two priors
+        transforms/1.dec.prior ...
         profiles/NAME.json      as measured on a device
 
 Nothing in a manifest is trusted: segments and transforms are checked against their digests
@@ -219,9 +220,8 @@ def _transform_paths(
     folder: Path, number: int, transform: Transform | _TransformEntry
 ) -> tuple[Path, Path]:
     inside = folder / "transforms"
-    if is_packing(transform.name):
-        return (inside / f"{number}.prior",) * 2
-    return inside / f"{number}.enc.onnx", inside / f"{number}.dec.onnx"
+    suffix = "prior" if is_packing(transform.name) else "onnx"
+    return inside / f"{number}.enc.{suffix}", inside / f"{number}.dec.{suffix}"
 
 
 def _length(runs: tuple[int, ...]) -> int:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
 
 from midstream_partitioner.chain import Chain, State
 from midstream_partitioner.klt import (
@@ -15,7 +19,9 @@ from midstream_partitioner.klt import (
 from midstream_partitioner.layouts import Layouts
 from midstream_partitioner.measure import Progress, no_progress
 from midstream_partitioner.partition import Partition
-from midstream_partitioner.prior_fitting import can_have_prior, fit_prior
+from midstream_partitioner.prior_fitting import can_have_prior, deviation_of, fit_prior
+from midstream_partitioner.shaping import SAMPLES as METRIC_SAMPLES
+from midstream_partitioner.shaping import fit_metric
 from midstream_partitioner.signs import is_nonnegative
 from midstream_partitioner.transforms import (
     Transform,
@@ -24,7 +30,7 @@ from midstream_partitioner.transforms import (
     with_transforms,
 )
 from midstream_wire.errors import UsageError
-from midstream_wire.tensors import TensorSpec
+from midstream_wire.tensors import Array, TensorSpec
 
 #: Samples that a transform is fitted to. Every place of a tensor counts as one, so that some
 #: tens of samples have thousands of places for the few hundred channels of a layer.
@@ -33,6 +39,9 @@ SAMPLES = 64
 #: A prior has tens of thousands of weights, and wants more; as many as fit into these bytes.
 PRIOR_SAMPLES = 512
 SAMPLES_NBYTES = 128 << 20
+
+#: Of what crosses in one run that measures a metric.
+BATCH_NBYTES = 32 << 20
 
 #: Steps of priors, in standard deviations, are hundredths up to 16.
 _MOST_DIAL = 16.0
@@ -44,12 +53,14 @@ def fit_transforms(
     shares: Sequence[float] = (),
     *,
     dials: Sequence[float] = (),
+    shaped: Sequence[float] = (),
     progress: Progress = no_progress,
 ) -> Partition:
     """The partition of a whole `chain`, with transforms fitted to `samples`.
 
     At every cut inside the network, a KLT for each of `shares` that keeps this share of the
-    energy, and a prior for each of `dials`, steps in standard deviations. Of several tensors
+    energy, and a prior for each of `dials`, steps in standard deviations, and for each of
+    `shaped` one with a metric of what the next segment notices. Of several tensors
     that cross together, all keep as many components as the one that needs most, so that one
     name stands for them all. Tensors of four dimensions and more get none where it is not sure
     that axis 1 holds their channels. Raises `UsageError` for a share outside (0, 1], a dial
@@ -57,7 +68,7 @@ def fit_transforms(
     """
     for share in shares:
         components_for((1.0,), share)  # raises, also where no cut has anything to transform
-    for dial in dials:
+    for dial in (*dials, *shaped):
         hundredths = 100 * dial
         if not (0.5 < hundredths <= 100 * _MOST_DIAL and abs(hundredths % 1 - 0.5) > 0.499):
             raise UsageError(
@@ -67,13 +78,13 @@ def fit_transforms(
     part, chain, layouts = chain.partition, chain.at_speed(1.0), Layouts(chain.partition)
     found: dict[tuple[str, str, str], Transform] = {}
     last = len(part.segments)
-    states: list[State] = list(samples[: PRIOR_SAMPLES if dials else SAMPLES])
+    states: list[State] = list(samples[: PRIOR_SAMPLES if dials or shaped else SAMPLES])
     for k in range(1, last):
         progress(k - 1, last - 1)
         states = [chain.run(state, k - 1, k) for state in states]
         made = [
             *_transforms_at(part, k, states[:SAMPLES], shares, layouts),
-            *_priors_at(part, k, states, dials, layouts),
+            *_priors_at(chain, k, states, (dials, shaped), layouts),
         ]
         found |= {(each.cut, each.name, each.tensor): each for each in made}
     progress(last - 1, last - 1)
@@ -81,16 +92,58 @@ def fit_transforms(
 
 
 def _priors_at(
-    part: Partition, k: int, states: Sequence[State], dials: Sequence[float], layouts: Layouts
+    chain: Chain,
+    k: int,
+    states: Sequence[State],
+    steps: tuple[Sequence[float], Sequence[float]],
+    layouts: Layouts,
 ) -> Iterator[Transform]:
-    for spec in part.crossing(k) if dials else ():
-        if can_have_prior(spec) and layouts.are_channels_first(spec.name):
-            nbytes = max(1, states[0][spec.name].nbytes)
-            some = states[: max(SAMPLES, SAMPLES_NBYTES // nbytes)]
-            arrays = [state[spec.name] for state in some]
-            for dial in dials:
-                prior = fit_prior(arrays, dial)
+    """Priors for the first of `steps`, and shaped ones for the others."""
+    part = chain.partition
+    dials, shaped = steps
+    for spec in part.crossing(k) if dials or shaped else ():
+        if not (can_have_prior(spec) and layouts.are_channels_first(spec.name)):
+            continue
+        nbytes = max(1, states[0][spec.name].nbytes)
+        arrays = [s[spec.name] for s in states[: max(SAMPLES, SAMPLES_NBYTES // nbytes)]]
+        for dial in dials:
+            yield make_packing(part.cuts[k].id, dial, spec.name, fit_prior(arrays, dial))
+        step = np.median(shaped) * deviation_of(arrays[:SAMPLES]) if shaped else 0.0
+        if step > 0:
+            seen = [Responses(chain, k, state, spec.name) for state in states[:METRIC_SAMPLES]]
+            metric = fit_metric(arrays, float(step), seen)
+            for dial in shaped if metric else ():
+                prior = fit_prior(arrays, dial, metric=metric)
                 yield make_packing(part.cuts[k].id, dial, spec.name, prior)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Responses:
+    """What crosses cut k + 1 when something else takes the place of one tensor at cut k."""
+
+    chain: Chain
+    k: int
+    state: State
+    tensor: str
+
+    def __call__(self, batch: Array) -> Array:
+        """All floating-point numbers there [B, numbers], for each of `batch` [B, ...]."""
+        together = 1
+        part = self.chain.partition
+        specs = (*part.crossing(self.k), *part.crossing(self.k + 1), *part.outputs)
+        if all(isinstance(spec.shape[0], str) if spec.shape else False for spec in specs):
+            each_nbytes = max(1, sum(array.nbytes for array in self.state.values()))
+            together = max(1, BATCH_NBYTES // each_nbytes)
+        parts = [batch[at : at + together] for at in range(0, len(batch), together)]
+        return np.concatenate([self._run(each) for each in parts])
+
+    def _run(self, batch: Array) -> Array:
+        count = len(batch)
+        state = {name: np.repeat(array, count, axis=0) for name, array in self.state.items()}
+        made = self.chain.run({**state, self.tensor: batch}, self.k, self.k + 1)
+        floats = [made[name] for name in sorted(made) if made[name].dtype.kind == "f"]
+        return np.concatenate([each.reshape(count, -1) for each in floats], axis=1)
 
 
 def _transforms_at(

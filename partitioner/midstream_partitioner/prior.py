@@ -34,6 +34,7 @@ from typing import NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
+from midstream_partitioner.shaping import Metric, metric_of
 from midstream_wire.codecs.bits import BitReader, gamma_words, write_bits
 from midstream_wire.codecs.interlace import MAX_MAGNITUDE
 from midstream_wire.codecs.rans import TOTAL, SymbolReader, Table, encode_symbols
@@ -151,12 +152,17 @@ class Expectation:
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Prior:
-    """How to pack tensors [N, C, H, W] of one kind: the step, and what each pass expects."""
+    """How to pack tensors [N, C, H, W] of one kind: the step, and what each pass expects.
+
+    With a `metric`, numbers are not the nearest ones, but those that the next layers notice
+    least. Only packing needs it.
+    """
 
     channels: int
     step: float
     signed: bool
     passes: tuple[Expectation, ...]
+    metric: Metric | None = None
 
     def pack(self, array: Array, spec: TensorSpec) -> Array:
         """`array`, which `spec` admits, as bytes: uint8 [nbytes].
@@ -167,24 +173,33 @@ class Prior:
         if array.shape[1] != self.channels:
             raise _unfit(spec, f"has {array.shape[1]} channels (not {self.channels})")
         planes = np.moveaxis(array, 1, 0).astype(np.float32)
-        scaled = np.abs(planes) / np.float32(self.step)
-        if min(array.shape[2:]) < MIN_SIDE or not scaled.size:
+        if min(array.shape[2:]) < MIN_SIDE or not planes.size:
             raise _unfit(spec, f"has no planes of {MIN_SIDE} x {MIN_SIDE}")
-        if not scaled.max() < MAX_MAGNITUDE:
+        scaled = planes / np.float32(self.step)
+        if not np.abs(scaled).max() < MAX_MAGNITUDE:
             raise _unfit(spec, "is not finite, or far greater than what it was fitted to")
         if not self.signed and planes.min() < 0:
             raise _unfit(spec, "is negative, unlike what it was fitted to")
-        magnitudes = np.floor(scaled + np.float32(0.5)).astype(np.int32)
-        excess = float((magnitudes - scaled).sum(dtype=np.float64))
-        delta = round(_UNIT * excess / max(1, int(np.count_nonzero(magnitudes))))
+        numbers, delta = self.quantize(scaled)
+        magnitudes = np.minimum(np.abs(numbers), MAX_MAGNITUDE).astype(np.int32)
         front = b"".join(_SIZE.pack(size) for size in _open_sizes(spec, array.shape))
-        front += struct.pack("<b", max(-128, min(127, delta)))
+        front += struct.pack("<b", delta)
         signs = b""
         if self.signed:
-            signs = np.packbits((planes < 0)[magnitudes > 0]).tobytes()
+            signs = np.packbits((numbers < 0)[magnitudes > 0]).tobytes()
         body = b"".join((front, *self._coded(magnitudes), signs))
         least = -(-4 * array.size // EXPANSION)
         return np.frombuffer(body.ljust(least, b"\0"), np.uint8)
+
+    def quantize(self, scaled: Floats) -> tuple[Floats, int]:
+        """(whole numbers for `scaled` [C, N, H, W], which is in steps; delta)"""
+        if self.metric is not None:
+            return self.metric.shape(scaled, signed=self.signed), 0
+        magnitudes = np.abs(scaled)
+        rounded = np.floor(magnitudes + np.float32(0.5))
+        excess = float((rounded - magnitudes).sum(dtype=np.float64))
+        delta = round(_UNIT * excess / max(1, int(np.count_nonzero(rounded))))
+        return np.copysign(rounded, scaled), max(-128, min(127, delta))
 
     def unpack(self, packed: Array, spec: TensorSpec) -> Array:
         """What `pack` was given, to rounding. Raises `CodecError`."""
@@ -248,8 +263,12 @@ class Prior:
         found = [expectation.predict(known, each, around).reshape(-1) for each in lattices]
         return expectation.classes(np.concatenate(found))
 
+    def encoder(self) -> bytes:
+        """What `prior_of` reads, for packing."""
+        return self.to_bytes() + (b"" if self.metric is None else self.metric.to_bytes())
+
     def to_bytes(self) -> bytes:
-        """What `prior_of` reads: all numbers little-endian, pass after pass."""
+        """What `prior_of` reads, for unpacking: numbers are little-endian, pass after pass."""
         parts = [_FRONT.pack(_MAGIC, self.channels, self.step, self.signed)]
         for each in self.passes:
             parts += [
@@ -263,7 +282,7 @@ class Prior:
 
 
 def prior_of(data: bytes) -> Prior:
-    """What `Prior.to_bytes` wrote; `ModelError` if it is not."""
+    """What `Prior.encoder` or `Prior.to_bytes` wrote; `ModelError` if it is neither."""
     try:
         magic, channels, step, signed = _FRONT.unpack_from(data)
         rest = memoryview(data)[_FRONT.size :]
@@ -273,11 +292,12 @@ def prior_of(data: bytes) -> Prior:
             found.append(expectation)
     except (struct.error, ValueError, IndexError):
         raise _damaged("it ends too early") from None
-    if magic != _MAGIC or len(rest) or signed > 1 or not 1 <= channels <= MAX_CHANNELS:
-        raise _damaged("it is none, or longer than it says")
+    if magic != _MAGIC or signed > 1 or not 1 <= channels <= MAX_CHANNELS:
+        raise _damaged("it is none")
     if not 2.0**-60 <= step <= 2.0**90:
         raise _damaged(f"its step is {step}")
-    return Prior(channels, step, bool(signed), tuple(found))
+    metric = metric_of(rest, channels) if len(rest) else None
+    return Prior(channels, step, bool(signed), tuple(found), metric)
 
 
 def _read_expectation(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -21,6 +22,7 @@ from midstream_partitioner.prior import (
     Prior,
     framed,
 )
+from midstream_partitioner.shaping import Metric
 from midstream_wire.codecs.interlace import MAX_MAGNITUDE
 from midstream_wire.codecs.rans import table_of
 from midstream_wire.errors import UsageError
@@ -51,15 +53,15 @@ def can_have_prior(spec: TensorSpec) -> bool:
     )
 
 
-def fit_prior(samples: Sequence[Array], dial: float) -> Prior:
+def fit_prior(samples: Sequence[Array], dial: float, *, metric: Metric | None = None) -> Prior:
     """The prior of `samples`, arrays [N, C, H, W] of one tensor, for a step of `dial` standard
-    deviations of all of them together.
+    deviations of all of them together; by `metric`, where there is one.
 
     Samples that are not finite are passed over. Raises `UsageError` where there is nothing to
     fit to, or nothing but one value.
     """
     kept = [each for each in samples if each.size and np.isfinite(each).all()]
-    deviation = _deviation(kept)
+    deviation = deviation_of(kept)
     peak = max((float(np.abs(each).max()) for each in kept), default=0.0)
     step = float(np.float32(dial * deviation))
     if not 0 < deviation < 1e14 or peak >= MAX_MAGNITUDE * step:
@@ -67,22 +69,20 @@ def fit_prior(samples: Sequence[Array], dial: float) -> Prior:
             "fitting a prior needs samples of finite numbers of moderate size that are not "
             "all the same, and there were none: calibrate with other data"
         )
+    signed = any(float(each.min()) < 0 for each in kept)
+    plain = Prior(kept[0].shape[1], step, signed, (), metric)
     magnitudes = [
-        np.floor(np.abs(each) / np.float32(step) + np.float32(0.5)).astype(np.int32)
-        for each in _joined(kept)
+        np.abs(plain.quantize(scaled)[0]).astype(np.int32) for scaled in _joined(kept, step)
     ]
-    return Prior(
-        channels=kept[0].shape[1],
-        step=step,
-        signed=any(float(each.min()) < 0 for each in kept),
-        passes=tuple(
-            _fit_pass(magnitudes, each, classes)
-            for each, classes in zip(PASSES, _CLASSES, strict=True)
-        ),
+    passes = (
+        _fit_pass(magnitudes, each, classes)
+        for each, classes in zip(PASSES, _CLASSES, strict=True)
     )
+    return replace(plain, passes=tuple(passes))
 
 
-def _deviation(samples: Sequence[Array]) -> float:
+def deviation_of(samples: Sequence[Array]) -> float:
+    """The standard deviation of all elements; 0 where there are none."""
     count = sum(each.size for each in samples)
     if not count:
         return 0.0
@@ -91,13 +91,13 @@ def _deviation(samples: Sequence[Array]) -> float:
     return float(np.sqrt(max(square - mean * mean, 0.0)))
 
 
-def _joined(samples: Sequence[Array]) -> Iterator[Array]:
-    """Samples of one shape together, channels first: [C, N, H, W] in float32."""
+def _joined(samples: Sequence[Array], step: float) -> Iterator[Array]:
+    """Samples of one shape together, channels first, in steps: [C, N, H, W] in float32."""
     for _, alike in groupby(samples, key=lambda each: each.shape[1:]):
         some = list(alike)
         for at in range(0, len(some), _TOGETHER):
             joined = np.concatenate(some[at : at + _TOGETHER])
-            yield np.moveaxis(joined, 1, 0).astype(np.float32)
+            yield np.moveaxis(joined, 1, 0).astype(np.float32) / np.float32(step)
 
 
 def _fit_pass(magnitudes: Sequence[Array], each: Pass, classes: int) -> Expectation:

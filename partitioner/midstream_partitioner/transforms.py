@@ -39,8 +39,9 @@ MAX_TRANSFORMS = 4096
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(:[0-9]{1,6})?")
 
-#: "prior:N" packs a tensor into bytes, with a step of N hundredths of its deviation.
-PRIOR = "prior"
+#: "prior:N" packs a tensor into bytes, with a step of N hundredths of its deviation; so does
+#: "shaped:N", with numbers by a metric.
+PRIOR, SHAPED = "prior", "shaped"
 #: The one dimension of what is packed.
 PACKED = "packed"
 
@@ -52,7 +53,7 @@ class Transform:
 
     `spec` is what travels: under the tensor's name, of its rank, with its symbolic dimensions
     in their places; or bytes, where a prior packs it. `digest` is over all of this and both
-    models, which of a prior are one and the same.
+    models.
     """
 
     cut: str
@@ -76,7 +77,7 @@ class Transform:
 
     @property
     def packs(self) -> bool:
-        """Whether its models are not ONNX, but a prior (`Prior.to_bytes`)."""
+        """Whether its models are not ONNX, but priors."""
         return is_packing(self.name)
 
     @property
@@ -111,13 +112,15 @@ def make_transform(
 
 
 def make_packing(cut: str, dial: float, tensor: str, prior: Prior) -> Transform:
-    """The transform "prior:N" of `tensor`, N being hundredths of a `dial` of deviations."""
-    model = prior.to_bytes()
-    digest = hashlib.sha256(model).hexdigest()
+    """The transform "prior:N" of `tensor`, N being hundredths of a `dial` of deviations.
+
+    It is "shaped:N" if the prior has a metric.
+    """
+    models = prior.encoder(), prior.to_bytes()
+    first, second = (hashlib.sha256(model).hexdigest() for model in models)
+    name = f"{PRIOR if prior.metric is None else SHAPED}:{round(100 * dial)}"
     spec = TensorSpec(tensor, "uint8", (PACKED,))
-    return Transform(
-        cut, f"{PRIOR}:{round(100 * dial)}", tensor, spec, digest, digest, model, model
-    )
+    return Transform(cut, name, tensor, spec, first, second, *models)
 
 
 def with_transforms(partition: Partition, transforms: Iterable[Transform]) -> Partition:
@@ -145,7 +148,7 @@ def with_transforms(partition: Partition, transforms: Iterable[Transform]) -> Pa
 
 def is_packing(name: str) -> bool:
     """Whether transforms of this name pack a tensor into bytes, by a prior."""
-    return name.partition(":")[0] == PRIOR
+    return name.partition(":")[0] in (PRIOR, SHAPED)
 
 
 def transformable(spec: TensorSpec) -> bool:

@@ -22,6 +22,7 @@ from midstream_partitioner.measure import ladder_of
 from midstream_partitioner.partition import Partition, partition
 from midstream_partitioner.prior import ESCAPE, EXPANSION, Prior, prior_of
 from midstream_partitioner.prior_fitting import can_have_prior, fit_prior
+from midstream_partitioner.shaping import Metric, metric_of
 from midstream_partitioner.transforms import expansion, make_packing, with_transforms
 from midstream_wire.codecs import codec, encode_bytes
 from midstream_wire.errors import CodecError, ModelError, TensorError, UsageError
@@ -246,6 +247,64 @@ def test_fitting_leaves_tensors_alone_whose_channels_are_elsewhere(part: Partiti
     assert sorted(behind) == ["prior:100+raw", "prior:50+raw"]
 
 
+def test_shaped_numbers_move_the_next_layer_less(make_network: Callable[..., Network]) -> None:
+    rng = np.random.default_rng(0)
+    first, second = (
+        rng.standard_normal((6, size, 3, 3)).astype(np.float32) for size in (3, 6)
+    )
+    text = """
+    net (float[n, 3, 16, 16] x) => (float[n, 6, 8, 8] y) {
+      a = Conv <pads = [1, 1, 1, 1]> (x, w)
+      b = Relu(a)
+      y = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (b, v)
+    }"""
+    network = make_network(text, {"w": first, "v": second})
+    place = partition(network, position_cuts(network.graph))
+    inputs = [
+        {"x": each} for each in rng.standard_normal((48, 1, 3, 16, 16)).astype(np.float32)
+    ]
+    chain = Chain(fit_transforms(Chain(place), inputs[:40], dials=[1.0], shaped=[1.0, 0.5]))
+    names = {each.name for each in chain.partition.transforms if each.tensor == "b"}
+    assert names == {"prior:100", "shaped:100", "shaped:50"}
+    off = dict.fromkeys(names, 0.0)
+    for sample in inputs[40:]:
+        state = chain.run(sample, 0, 2)
+        wanted = chain.run(state, 2, 3)["y"]
+        for name in names:
+            came = decode_crossing(chain, 2, encode_crossing(chain, 2, f"{name}+raw", state))
+            off[name] += float(((chain.run(came, 2, 3)["y"] - wanted) ** 2).sum())
+    assert off["shaped:50"] < off["shaped:100"] < 0.7 * off["prior:100"]
+
+
+def test_rows_beyond_the_last_patch_are_rounded_plainly() -> None:
+    matrix = np.full((8, 8), 0.4) + 0.6 * np.eye(8)
+    scaled = np.random.default_rng(0).uniform(0, 4, (2, 3, 5, 7)).astype(np.float32)
+    shaped = Metric(2, matrix.astype(np.float32)).shape(scaled, signed=False)
+    assert np.array_equal(shaped, np.rint(shaped))
+    assert np.array_equal(shaped[:, :, 4:], np.rint(scaled[:, :, 4:]))
+    assert np.array_equal(shaped[:, :, :, 6:], np.rint(scaled[:, :, :, 6:]))
+    assert not np.array_equal(shaped, np.rint(scaled))
+
+
+def test_a_metric_of_nothing_but_itself_rounds_plainly() -> None:
+    metric = Metric(1, np.eye(CHANNELS, dtype=np.float32))
+    scaled = 3 * smooth(2, 8, 8, signed=True).swapaxes(0, 1)
+    assert np.array_equal(metric.shape(scaled, signed=True), np.rint(scaled))
+    assert metric.shape(scaled, signed=False).min() == 0
+
+
+def test_damaged_metrics_are_refused() -> None:
+    data = Metric(1, np.eye(CHANNELS, dtype=np.float32)).to_bytes()
+    assert metric_of(memoryview(data), CHANNELS).to_bytes() == data
+    for end in range(len(data)):
+        with pytest.raises(ModelError):
+            metric_of(memoryview(data[:end]), CHANNELS)
+    with pytest.raises(ModelError):
+        metric_of(memoryview(data), CHANNELS + 1)
+    with pytest.raises(ModelError, match="diagonal"):
+        metric_of(memoryview(data[:-2] + bytes(2)), CHANNELS)
+
+
 @pytest.mark.parametrize("dial", [0.0, -1.0, 0.005, 17.0, float("nan")])
 def test_steps_of_no_hundredths_are_refused(part: Partition, dial: float) -> None:
     with pytest.raises(UsageError, match="hundredths"):
@@ -263,7 +322,7 @@ def test_a_partition_keeps_its_priors(part: Partition, tmp_path: Path) -> None:
     assert sent.codec == "prior:50+raw"
     restored = decode_crossing(chain, 2, sent)["b"]
     assert np.abs(restored - state["b"]).max() < 0.5 * state["b"].std()
-    (file,) = (tmp_path / "net/transforms").glob("1.*")
+    file = tmp_path / "net/transforms/1.dec.prior"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(ModelError):
         Chain(load_partition(tmp_path / "net")).transform(2, "prior:50").compile_decoders()

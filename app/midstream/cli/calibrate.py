@@ -70,6 +70,13 @@ def calibrate(
             help="Fit priors for these steps, in standard deviations: 0.45,0.6,1.",
         ),
     ] = None,
+    shaped: Annotated[
+        str | None,
+        typer.Option(
+            "--shaped",
+            help="The same, rounded as the next layers notice least: 0.7,1 (slower).",
+        ),
+    ] = None,
     seed: Seed = 0,
     threads: Threads = 1,
     runs: Runs = 20,
@@ -84,8 +91,8 @@ def calibrate(
     Without --data only sizes are measured, and plans stay as cautious as without.
 
     --transforms adds changes of coordinates over channels in front of the codecs, --priors
-    codes fitted to what crosses each cut, for the smallest payloads. Both are part of the
-    partition, which then has another digest: give cloud and edge the same folder.
+    and --shaped codes fitted to what crosses each cut, for the smallest payloads. All are part
+    of the partition, which then has another digest: give cloud and edge the same folder.
     """
     part = open_partition(model, feed=feed)
     score = open_metric(metric)
@@ -93,10 +100,15 @@ def calibrate(
     source = read_data(part, data, labels=labels, count=samples, seed=seed)
     chain = Chain(part, threads=threads)
     shares = [parse_share(share) for share in transforms.split(",")] if transforms else []
-    dials = [_parse_dial(dial) for dial in priors.split(",")] if priors else []
-    if shares or dials:
+    plain, noticed = (
+        [_parse_dial(dial) for dial in dials.split(",")] if dials else []
+        for dials in (priors, shaped)
+    )
+    if shares or plain or noticed:
         with console.progress(f"fitting transforms of {part.name}") as tick:
-            part = fit_transforms(chain, source.inputs, shares, dials=dials, progress=tick)
+            part = fit_transforms(
+                chain, source.inputs, shares, dials=plain, shaped=noticed, progress=tick
+            )
         chain = Chain(part, threads=threads)
     folder = _folder(model, part, output)
     with console.progress(f"calibrating {part.name}") as tick:
@@ -126,7 +138,8 @@ def _parse_dial(text: str) -> float:
         return float(text)
     except ValueError:
         raise UsageError(
-            f"--priors must be steps in standard deviations, as 0.45,0.6 (not {text!r})"
+            "--priors and --shaped must be steps in standard deviations, as 0.45,0.6 "
+            f"(not {text!r})"
         ) from None
 
 
