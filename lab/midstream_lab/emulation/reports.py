@@ -59,7 +59,10 @@ class DirectionStats:
 @final
 @dataclass(frozen=True, slots=True)
 class LinkStats:
-    """Both directions, and how late packets left the emulator, since the start."""
+    """Both directions, and how late packets left the emulator, since the start.
+
+    A proxy knows the lateness of its latest 4096 chunks only, and -1 for the most.
+    """
 
     uplink: DirectionStats
     downlink: DirectionStats
