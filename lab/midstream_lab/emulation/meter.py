@@ -22,7 +22,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from midstream_lab.emulation.control import hurry
+from midstream_lab.emulation.control import PRIORITY, hurry
 from midstream_lab.emulation.namespaces import entered
 from midstream_lab.emulation.spec import GOODPUT_SHARE, MTU_NBYTES
 from midstream_lab.proxy import parse_address
@@ -57,7 +57,9 @@ def main() -> int:
             listener = stack.enter_context(socket.create_server((where["address"], 0)))
         _say({"listening": "{}:{}".format(*listener.getsockname())})
         asked = json.loads(sys.stdin.readline())
-        hurry()
+        hurry(
+            PRIORITY // 2
+        )  # before whoever else is at work, behind the link that it measures
         with _inside(fds["edge"]):
             edge = stack.enter_context(socket.socket())
             edge.settimeout(asked["timeout_s"])
