@@ -30,8 +30,9 @@ HEDGE_PRICE = 0.03
 #: last but one lies a tenth of the probability, past the last one what nobody expects.
 HEDGE_QUANTILES = np.array([0, 4, 6, 7, 8, 9])
 #: No request takes longer than PROMISE_SHARE times edge-only plus PROMISE_S, whatever the link
-#: does; a few milliseconds are kept in hand for timers and threads.
-PROMISE_SHARE, PROMISE_S, PROMISE_MARGIN_S = 1.25, 0.05, 0.005
+#: does; some of it is kept in hand for the rest's own spread, for timers and threads.
+PROMISE_SHARE, PROMISE_S = 1.25, 0.05
+MARGIN_SHARE, MARGIN_S = 0.05, 0.005
 
 
 @final
@@ -108,9 +109,9 @@ class Adaptive:
             return np.full((len(menu), 1), np.inf)
         if self.hedging == "race":
             return np.zeros((len(menu), 1))
-        latest_s = PROMISE_SHARE * whole_s * scale + PROMISE_S - PROMISE_MARGIN_S
+        latest_s = (PROMISE_SHARE - MARGIN_SHARE) * whole_s * scale + PROMISE_S - MARGIN_S
         room_s = np.maximum(latest_s - heads_s - menu.rests_s * scale, 0.0)
-        hedges_s: Floats = np.minimum(waits_s[:, HEDGE_QUANTILES], room_s[:, None])
+        hedges_s: Floats = waits_s[:, HEDGE_QUANTILES].clip(0.0, room_s[:, None])
         hedges_s[:, 0] = 0.0
         return hedges_s
 
