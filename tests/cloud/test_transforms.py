@@ -20,7 +20,8 @@ from midstream_partitioner.cuts import position_cuts
 from midstream_partitioner.intake import load_network
 from midstream_partitioner.klt import klt, spectrum_of
 from midstream_partitioner.partition import Partition, partition
-from midstream_partitioner.transforms import with_transforms
+from midstream_partitioner.prior_fitting import fit_prior
+from midstream_partitioner.transforms import make_packing, with_transforms
 from midstream_wire.codecs import codec, encode_bytes
 from midstream_wire.errors import CodecError, ModelError, ProtocolError
 from midstream_wire.frames import Code, Piece
@@ -248,3 +249,42 @@ def test_a_damaged_transform_stops_a_server_from_starting(
     (tmp_path / "transforms" / "1.dec.onnx").write_bytes(b"other")
     with pytest.raises(ModelError, match="the decoder of klt:8"):
         Repository().add("small", load_partition(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def packing(small: Partition, crossing: Callable[[int], dict[str, Array]]) -> Partition:
+    """What crosses cut 1 can be packed."""
+    prior = fit_prior([crossing(1)["a1"]], 0.1)
+    return with_transforms(small, [make_packing(small.cuts[1].id, 0.1, "a1", prior)])
+
+
+def test_what_a_prior_has_packed_is_answered_and_what_is_damaged_refused(
+    packing: Partition,
+    connect: Callable[..., Client],
+    crossing: Callable[[int], dict[str, Array]],
+) -> None:
+    repository = Repository()
+    repository.add("small", packing)
+    with serving(repository) as address:
+        client = replace(connect(address), partition=packing)
+        talk = client.talk()
+        adapter = Chain(packing).transform(1, "prior:10")
+        sent = adapter.encode(crossing(1))
+        wanted = Chain(packing).run(adapter.decode(sent), 1, 3)["y"]
+        assert np.array_equal(answer(client, talk, opening(1, sent, "prior:10")), wanted)
+        for id, damaged in enumerate((sent["a1"][:-9], sent["a1"][::-1], sent["a1"][:3]), 2):
+            talk.send(opening(1, {"a1": damaged}, "prior:10", id=id))
+            assert talk.refusal()[:2] == (id, Code.INVALID_ARGUMENT)
+        client.check(talk, id=9)
+
+
+def test_packed_bytes_stand_for_256_times_as_many(packing: Partition) -> None:
+    held = Model("small", packing, Chain(packing))
+    for size, fits in ((64, True), (65, False)):
+        incoming = held.assemble(1, ["a1"], transform="prior:10", max_nbytes=256 * 64)
+        piece = Piece(0, encode_bytes(codec("raw"), np.zeros(size, np.uint8)))
+        if fits:
+            incoming.feed(piece)
+        else:
+            with pytest.raises(CodecError, match="64 bytes"):
+                incoming.feed(piece)

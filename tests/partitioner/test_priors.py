@@ -20,11 +20,19 @@ from midstream_partitioner.intake import Network
 from midstream_partitioner.layouts import Layouts
 from midstream_partitioner.measure import ladder_of
 from midstream_partitioner.partition import Partition, partition
-from midstream_partitioner.prior import ESCAPE, EXPANSION, Prior, prior_of
+from midstream_partitioner.prior import (
+    ESCAPE,
+    EXPANSION,
+    PASSES,
+    Expectation,
+    Prior,
+    prior_of,
+)
 from midstream_partitioner.prior_fitting import can_have_prior, fit_prior
 from midstream_partitioner.shaping import Metric, metric_of
 from midstream_partitioner.transforms import expansion, make_packing, with_transforms
 from midstream_wire.codecs import codec, encode_bytes
+from midstream_wire.codecs.rans import TOTAL
 from midstream_wire.errors import CodecError, ModelError, TensorError, UsageError
 from midstream_wire.tensors import Array, TensorSpec
 
@@ -137,6 +145,34 @@ def test_a_prior_is_read_as_it_was_written(prior: Prior) -> None:
     array = smooth(1, 16, 16, seed=11)
     assert np.array_equal(again.pack(array, SPEC), prior.pack(array, SPEC))
     assert again.to_bytes() == prior.to_bytes()
+
+
+#: One class, in which nearly everything is 0.
+_FREQUENCIES = np.array([[TOTAL - 96, 64, *[1] * 2, *[2] * 10, 4, 6]], np.uint16)
+_LITERAL = Prior(
+    1,
+    0.5,
+    signed=True,
+    passes=tuple(
+        Expectation(
+            np.zeros((1, len(around)), np.float32),
+            np.zeros(1, np.int64),
+            np.zeros(0, np.int64),
+            _FREQUENCIES,
+        )
+        for _, around in PASSES
+    ),
+)
+
+
+def test_packed_bytes_are_these_in_both_directions() -> None:
+    spec = TensorSpec("a", "float32", ("n", 1, 4, 4))
+    array = np.zeros((1, 1, 4, 4), np.float32)
+    array[0, 0, 1, 2], array[0, 0, 3, 3], array[0, 0, 0, 0] = 0.5, -1.0, 8.5
+    # Size, delta, state and one word of the symbols, 17 - ESCAPE + 1 as 011, signs as 001.
+    literal = bytes.fromhex("01000000 00 fc5f960e 6080 60 20")
+    assert _LITERAL.pack(array, spec).tobytes() == literal
+    assert np.array_equal(_LITERAL.unpack(np.frombuffer(literal, np.uint8), spec), array)
 
 
 def test_damaged_priors_are_refused(prior: Prior) -> None:
