@@ -245,6 +245,7 @@ def compile_model(base: Model, prepared: Prepared) -> Model:
     inputs = read_inputs(part.feed, part.inputs, None, count=1, seed=0)
     chain.run(next(iter(inputs)), 0, chain.last)
     chain = chain.at_speed(base.chain.slowdown)
+    chain.fuse_stable(base.chain.fuses_after)
     return replace(base, partition=part, chain=chain, profile=None, scratch=prepared.scratch)
 
 

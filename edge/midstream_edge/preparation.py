@@ -7,8 +7,9 @@ holds as well, ready to be swapped in.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import final
 
 from midstream_edge.channel import Dial, fetch_readiness
@@ -53,15 +54,16 @@ def prepare(
     """
     until_s = time.monotonic() + timeout_s
     wanted = checked_heads(base, heads)
-    asked = Preparation(model, base.graph_digest, base.digest, wanted)
     if dial is not None:
-        fetch_readiness(dial, asked, timeout_s=ASK_S)  # it begins, or refuses
+        question = partial(ask, base, wanted, dial=dial, model=model)
+        question()  # it begins, or refuses
     made = recut_beside(base, wanted, timeout_s=timeout_s)
     part = made.partition
     chain = Chain(part, last=_held(part, like), threads=like.threads)
     chain = chain.at_speed(like.slowdown)
+    chain.fuse_stable(like.fuses_after)
     if dial is not None:
-        there = _await(dial, asked, until_s)
+        there = _await(question, dial, until_s)
         if there.partition_digest != part.digest:
             raise ModelError(
                 f"both sides must make the same partition of {model!r}; here it is "
@@ -69,6 +71,13 @@ def prepare(
                 "version of midstream on both sides"
             )
     return Fresh(chain, made.scratch)
+
+
+def ask(base: Partition, heads: Iterable[Runs], *, dial: Dial, model: str) -> Readiness:
+    """Have the server at `dial` begin to make it, or say how far it is; raises `PeerError`."""
+    wanted = checked_heads(base, heads)
+    asked = Preparation(model, base.graph_digest, base.digest, wanted)
+    return fetch_readiness(dial, asked, timeout_s=ASK_S)
 
 
 def _held(part: Partition, like: Chain) -> int:
@@ -81,8 +90,8 @@ def _held(part: Partition, like: Chain) -> int:
     return max(fits)
 
 
-def _await(dial: Dial, asked: Preparation, until_s: float) -> Readiness:
-    while not (readiness := fetch_readiness(dial, asked, timeout_s=ASK_S)).ready:
+def _await(question: Callable[[], Readiness], dial: Dial, until_s: float) -> Readiness:
+    while not (readiness := question()).ready:
         if time.monotonic() > until_s:
             raise DeadlineExceeded(
                 f"the server at {dial.address} must have the new partition in time, but is "

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, final
 
 from midstream_edge.channel import Dial
-from midstream_edge.preparation import Fresh, prepare
+from midstream_edge.preparation import Fresh, ask, prepare
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.crossing import full_id
 from midstream_partitioner.graph import Graph
@@ -80,7 +80,8 @@ class Renewal:
     `base` is the partition that the server describes as `model`, with the profiles of both
     sides in `now`; `graph` is its network's, `sample` an input like those that come, `codecs`
     are those that plans may use. `believed` says how things stand (None: nothing is known),
-    `adopt` takes the session over to what was made. Both are called on the thread of this.
+    `adopt` takes the session over to what was made, `stranded` says whether the server has
+    forgotten it (as one does that was restarted). All are called on the thread of this.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Renewal:
         sample: Mapping[str, Array],
         believed: Callable[[], Believed | None],
         adopt: Callable[[Sides], None],
+        stranded: Callable[[], bool] = lambda: False,
         codecs: Sequence[str] = CODECS,
         constraints: Constraints = UNCONSTRAINED,
         look_s: float = LOOK_S,
@@ -109,6 +111,7 @@ class Renewal:
         self._codecs = tuple(map(full_id, codecs))
         self._believed = believed
         self._adopt = adopt
+        self._stranded = stranded
         self._constraints = constraints
         self._look_s = look_s
         self._prepare = prepare
@@ -130,6 +133,7 @@ class Renewal:
 
     def look(self) -> bool:
         """Look once, and go over if that is worth it; whether the session went over."""
+        self._remind()
         believed = self._believed()
         if believed is None:
             return False
@@ -151,6 +155,17 @@ class Renewal:
             _LOG.warning("staying with the present partition: %s", error)
             return False
         return True
+
+    def _remind(self) -> None:
+        """Have a server that has forgotten the present partition make it again."""
+        part = self._now.partition
+        if self._dial is None or part is self._base or not self._stranded():
+            return
+        heads = [cut.runs for cut in part.cuts]
+        try:
+            ask(self._base, heads, dial=self._dial, model=self._model)
+        except MidstreamError as error:
+            _LOG.warning("the server does not hold the present partition: %s", error)
 
     def _renew(self, heads: tuple[tuple[int, ...], ...]) -> None:
         like = self._now.chain

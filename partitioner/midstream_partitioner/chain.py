@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import time
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import final
 
 from midstream_partitioner.adapter import Adapter, Compiled
 from midstream_partitioner.beside import Scratch, fuse_beside
+from midstream_partitioner.fusing import Fuser, Span
 from midstream_partitioner.partition import Partition, fuse
 from midstream_partitioner.runtime import Executor, Stop
 from midstream_wire.errors import ModelError, TensorError
@@ -45,6 +47,8 @@ class Chain:
             for index in range(self.first, self.last)
         }
         self._transforms = Compiled(threads)
+        self._fuser: Fuser | None = None
+        self.fuses_after = 0
         self._adapters: dict[tuple[int, str], Adapter] = {}
 
     def at_speed(self, slowdown: float) -> Chain:
@@ -52,6 +56,7 @@ class Chain:
         twin = copy.copy(self)
         twin.slowdown = slowdown
         twin._adapters = {}
+        twin.fuse_stable(self.fuses_after)
         return twin
 
     def fuse(self, first: int, last: int) -> None:
@@ -64,25 +69,47 @@ class Chain:
             self._check_range(first, last)
             self._join(first, last, fuse(self.partition, first, last))
 
-    def fuse_beside(self, first: int, last: int) -> None:
-        """`fuse` while others run: it is made in a process of its own, and then compiled.
+    def fuse_stable(self, after: int, *, gently: bool = True) -> None:
+        """From now on `fuse`, in the background, what `after` runs in a row have asked for.
 
-        Raises as `beside.fuse_beside`.
+        It is made in a process of its own, compiled from a file, run once, and then used from
+        one run to the next; what was fused before is undone first. 0: no more of this.
         """
-        if last - first > 1:
-            self._check_range(first, last)
-            scratch = Scratch("midstream-fused-")
-            file = scratch.path / "fused.onnx"
-            fuse_beside(self.partition, first, last, into=file)
-            self._join(first, last, file)
+        self.fuses_after = after
+        me = weakref.ref(self)  # a cycle would keep the weights until a garbage collection
+
+        def fuse(span: Span, state: State) -> None:
+            if (chain := me()) is not None:
+                chain._fuse_beside(span, state, gently=gently)
+
+        def unfuse(span: Span) -> None:
+            if (chain := me()) is not None:
+                chain.unfuse(*span)
+
+        self._fuser = Fuser(after, fuse=fuse, unfuse=unfuse) if after > 0 else None
+
+    def wait_fused(self, timeout_s: float) -> bool:
+        """Wait until nothing is being fused in the background; whether it is so in time."""
+        return self._fuser is None or self._fuser.wait(timeout_s)
 
     def unfuse(self, first: int, last: int) -> None:
         """Undo `fuse`: what runs now is not disturbed."""
         if last - first > 1:
             self._links = {at: link for at, link in self._links.items() if at != (first, last)}
 
-    def _join(self, first: int, last: int, model: bytes | Path) -> None:
+    def _fuse_beside(self, span: Span, state: State, *, gently: bool) -> None:
+        """Fuse a span that runs on `state`. Raises as `beside.fuse_beside`."""
+        scratch = Scratch("midstream-fused-")
+        file = scratch.path / "fused.onnx"
+        fuse_beside(self.partition, *span, into=file, gently=gently)
+        self._join(*span, file, state)
+
+    def _join(
+        self, first: int, last: int, model: bytes | Path, state: State | None = None
+    ) -> None:
         link = Executor(model, threads=self.threads)
+        if state is not None:
+            link.run(state)  # the first run takes several times as long as the others
         self._links = self._links | {(first, last): link}
 
     def run(
@@ -96,7 +123,7 @@ class Chain:
         """
         self._check_range(first, last)
         started = time.perf_counter()
-        arrays = dict(state)
+        span, arrays = (first, last), dict(state)
         self._check_state(arrays, first)
         links = self._links
         outputs = {spec.name for spec in self.partition.outputs}
@@ -110,6 +137,8 @@ class Chain:
         if self.slowdown > 1.0:
             wait = time.sleep if stop is None else stop.pause
             wait((self.slowdown - 1.0) * (time.perf_counter() - started))
+        if self._fuser is not None:
+            self._fuser.note(span, state)
         return arrays
 
     def transform(self, k: int, name: str) -> Adapter:

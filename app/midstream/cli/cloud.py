@@ -54,6 +54,14 @@ def serve(
         list[str] | None,
         typer.Option(help="Compile the tail behind this cut (its id) into one piece, too."),
     ] = None,
+    fuse_after: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Do the same, in the background, for a tail that so many requests in a row "
+            "have asked for; 0: never.",
+        ),
+    ] = 0,
     repartition: Annotated[
         int,
         typer.Option(
@@ -111,6 +119,8 @@ def serve(
             progress=tick,
         )
     _fuse_tails(repository, fuse or [])
+    for model in repository.models.values():
+        model.chain.fuse_stable(fuse_after)
 
     def announce(address: Address) -> None:
         names = sorted(repository.models)

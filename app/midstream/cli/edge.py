@@ -89,6 +89,14 @@ def run(
     fuse: Annotated[
         bool, typer.Option("--fuse", help="Compile the plan's head into one piece.")
     ] = False,
+    fuse_after: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Do so, in the background, for a head that so many requests in a row have "
+            "run; 0: never.",
+        ),
+    ] = 0,
     timeout: Annotated[
         str | None,
         typer.Option(help="How long the cloud may take; 3 times the prediction, at least 5s."),
@@ -158,6 +166,7 @@ def run(
             print_plan(made, rows, title=_title(deployment, dial))
         if fuse:
             deployment.chain.fuse(0, made.chosen.k)
+        deployment.chain.fuse_stable(fuse_after)
         if driving is not None:
             document = run_adaptive(
                 session, deployment, planner, link, inputs,
