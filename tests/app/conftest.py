@@ -42,6 +42,26 @@ net (float[batch, 8] x) => (float[batch, 4] scores) {{
 }}"""
 
 
+#: What a simulation chooses from, without a network; and a fleet that chooses from it.
+_MENU = b"""{"model": "net", "menu": [
+  {"cut": "cloud-only", "codec": "raw", "k": 0, "label": "cloud-only raw", "remote": true,
+   "head_s": 0, "encode_s": 0.001, "decode_s": 0.001, "tail_s": 0.01,
+   "payload_nbytes": 20000, "reply_nbytes": 400, "rest_s": 0.1},
+  {"cut": "edge-only", "codec": "raw", "k": 1, "label": "edge-only", "remote": false,
+   "head_s": 0.1, "encode_s": 0, "decode_s": 0, "tail_s": 0,
+   "payload_nbytes": 0, "reply_nbytes": 0, "rest_s": 0}]}"""
+_FLEET = b"""
+duration = "20s"
+[cloud]
+replicas = 2
+[[edges]]
+name = "cameras"
+count = 4
+menu = "menu.json"
+requests = { kind = "every", every = "500ms" }
+"""
+
+
 def environment(**more: str) -> dict[str, str]:
     """What a command's process is given: this one's packages, no terminal's width."""
     kept = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
@@ -135,6 +155,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "broken.toml": b"kind = ",
         "misspelt.toml": b'knd = "image"',
         "no-profile.json": b"{}",
+        "menu.json": _MENU,
+        "fleet.toml": _FLEET,
         "no-certificate.pem": b"a letter",
         "garbled.pem": b"-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n",
         "token": b"open-sesame\n",

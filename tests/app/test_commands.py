@@ -52,6 +52,7 @@ LINES = {
     "midstream traces generate": "traces generate 5g --duration 20s -o made.up.gz",
     "midstream traces convert": "traces convert lte --to 4s -o made.csv",
     "midstream simulate MODEL": "simulate tiny.onnx --runs 3 --trace lte:1 --duration 5s",
+    "midstream simulate SCENARIO": "simulate fleet.toml",
     "midstream edge run": "edge run digits --server {server} --requests 3 --runs 3",
     "midstream edge run --compare": (
         "edge run digits --server {server} --requests 3 --runs 3 --compare"

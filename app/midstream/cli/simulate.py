@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from midstream.cli import console
+from midstream.cli.fleets import run_scenario
 from midstream.cli.options import (
     Json,
     Planning,
@@ -32,8 +33,9 @@ from midstream_lab.simulation.edge import Machine
 from midstream_lab.simulation.figures import Figures, figures
 from midstream_lab.simulation.menus import Offered, read_menu
 from midstream_lab.simulation.network import Network
-from midstream_lab.simulation.pair import Cut, Outcome, Setting, simulate_pair
+from midstream_lab.simulation.pair import Outcome, Setting, simulate_pair
 from midstream_lab.simulation.records import rows
+from midstream_lab.simulation.source import Cut
 from midstream_lab.traces import open_trace
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.plan import Planner
@@ -56,7 +58,8 @@ def simulate(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="An ONNX file, a partition's folder, a built-in network, or a menu (.json).",
+            help="An ONNX file, a partition's folder, a built-in network, a menu (.json), or "
+            "the scenario of a fleet (.toml), which says all else itself.",
         ),
     ],
     feed: Feed | None,
@@ -110,7 +113,12 @@ def simulate(
     The policies are the very code that `edge run --adaptive` runs; link, processors and server
     are modelled (docs/simulation.md). The same menu, seed and flags give the same figures. The
     oracle runs beside the policies asked for, and regret is the mean latency over its.
+
+    A scenario (.toml) describes many edges that share a cloud, and replaces all other flags.
     """
+    if Path(model).suffix == ".toml":
+        run_scenario(Path(model), log=log, as_json=json)
+        return
     offered, machine = _offered(
         model, feed, planning, (edge, cloud), edge_slowdown,
         threads=threads, runs=runs, policies=policy or (),

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from midstream_lab.simulation.figures import Figures, Share, figures
 from midstream_lab.simulation.network import HEADER_SHARE, Network, steady
-from midstream_lab.simulation.pair import Cut, Outcome, Setting, simulate_pair
+from midstream_lab.simulation.pair import Outcome, Setting, simulate_pair
+from midstream_lab.simulation.source import Cut
 
 __all__ = [
     "HEADER_SHARE",

@@ -37,6 +37,10 @@ class Every:
     def __post_init__(self) -> None:
         _check("every_s", self.every_s)
 
+    @property
+    def mean_hz(self) -> float:
+        return 1 / self.every_s
+
     def first_s(self, draws: Draws) -> float:
         return draws.uniform() * self.every_s
 
@@ -53,6 +57,10 @@ class Poisson:
 
     def __post_init__(self) -> None:
         _check("rate_hz", self.rate_hz)
+
+    @property
+    def mean_hz(self) -> float:
+        return self.rate_hz
 
     def first_s(self, draws: Draws) -> float:
         return self.next_s(0.0, draws)
@@ -74,6 +82,10 @@ class Bursts:
     def __post_init__(self) -> None:
         for name in ("rate_hz", "on_s", "off_s"):
             _check(name, getattr(self, name))
+
+    @property
+    def mean_hz(self) -> float:
+        return self.rate_hz * self.on_s / (self.on_s + self.off_s)
 
     def first_s(self, draws: Draws) -> float:
         asleep = draws.uniform() < self.off_s / (self.on_s + self.off_s)
@@ -103,6 +115,10 @@ class Diurnal:
         _check("period_s", self.period_s)
         if not 0 <= self.swing <= 1:
             raise UsageError(f"a swing must be a share from 0 to 1 (not {self.swing!r})")
+
+    @property
+    def mean_hz(self) -> float:
+        return self.rate_hz
 
     def first_s(self, draws: Draws) -> float:
         return self.next_s(0.0, draws)

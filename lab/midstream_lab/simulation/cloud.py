@@ -167,6 +167,7 @@ class Cloud:
         station = self.stations[index]
         if not station.alive:
             station.restart()
+        if station.retired_s is None and station not in self._serving:
             self._serving.append(station)
 
     def finish(self, now_s: float) -> None:

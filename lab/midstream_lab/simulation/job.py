@@ -34,6 +34,7 @@ class Job:
         "hedge_after_s",
         "hedged",
         "kind",
+        "late_s",
         "left_s",
         "number",
         "option",
@@ -77,6 +78,7 @@ class Job:
         self.rest_began_s = -1.0
         self.rest_s = 0.0
         self.timeout_s = math.inf
+        self.late_s = math.inf  # when it is given up, if somebody watches
         self.hedge_after_s: float | None = None
         self.hedged = False
         self.failed = False

@@ -107,6 +107,11 @@ class Network:
             rates.append(max(carried * scale / FIRST_LOOK_S, 1e3))
         return Link(rates[0], rates[1], self.rtt_s, self.fixed_s)
 
+    def mean_link(self, scale: float = 1.0) -> Link:
+        """What it carries in the long run."""
+        up, down = (max(trace.mean_bps * scale, 1e3) for trace in self._payloads)
+        return Link(up, down, self.rtt_s, self.fixed_s)
+
     def tcp_bps(self) -> float:
         """The rate of payload that loss leaves to a long transfer.
 

@@ -9,16 +9,16 @@ from midstream_edge.drive import DRAIN_S
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.oracle import Curve
 from midstream_edge.policies.registry import policy as policy_of
-from midstream_edge.policies.values import Evidence
 from midstream_lab.simulation.arrivals import Arrivals, Closed
 from midstream_lab.simulation.cloud import Cloud, Replicas
-from midstream_lab.simulation.core import Core, Steps
+from midstream_lab.simulation.core import Core
 from midstream_lab.simulation.draws import Draws
 from midstream_lab.simulation.edge import AS_PROFILED, Edge, Machine
 from midstream_lab.simulation.job import Job
 from midstream_lab.simulation.network import Network
 from midstream_lab.simulation.records import Recorder, Table
-from midstream_lab.simulation.way import NOTICE_S, RECONNECT_S, Way
+from midstream_lab.simulation.source import Cut, Source, breaking
+from midstream_lab.simulation.way import Way
 from midstream_partitioner.device import Device
 from midstream_wire.errors import UsageError
 
@@ -26,22 +26,6 @@ from midstream_wire.errors import UsageError
 BACK_TO_BACK = Closed()
 #: One replica with one worker, and nobody else's load.
 ONE = Replicas()
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """The link lets nothing through from `at_s` for `lasts_s`; what is under way is lost."""
-
-    at_s: float
-    lasts_s: float
-
-    def __post_init__(self) -> None:
-        if not (self.at_s >= 0 and self.lasts_s > 0):
-            raise UsageError(
-                f"a cut must begin at 0 s or later and last (not {self.at_s!r} s, "
-                f"{self.lasts_s!r} s)"
-            )
 
 
 @final
@@ -115,7 +99,9 @@ def simulate_pair(menu: Menu, policy: str, setting: Setting) -> Outcome:
         deadline_s=setting.deadline_s,
         timeout_s=setting.timeout_s,
     )
-    source = Source(core, edge, setting.arrivals, Draws(setting.seed, 4), setting.duration_s)
+    source = Source(
+        core, edge, setting.arrivals, draws=Draws(setting.seed, 4), until_s=setting.duration_s
+    )
     for cut in setting.cuts:
         core.process(breaking(core, edge, cut))
     core.run(setting.duration_s)
@@ -138,51 +124,3 @@ def _outcome(policy: str, edge: Edge, table: Table, events: int) -> Outcome:
         downlink_nbytes=edge.way.downlink_nbytes,
         events=events,
     )
-
-
-@final
-class Source:
-    """Sends an edge its requests until `until_s`."""
-
-    __slots__ = ("_arrivals", "_core", "_draws", "_edge", "_until_s", "sent")
-
-    def __init__(
-        self, core: Core, edge: Edge, arrivals: Arrivals, draws: Draws, until_s: float
-    ) -> None:
-        self._core = core
-        self._edge = edge
-        self._arrivals = arrivals
-        self._draws = draws
-        self._until_s = until_s
-        self.sent = 0
-        first_s = 0.0 if isinstance(arrivals, Closed) else arrivals.first_s(draws)
-        core.at(first_s, self._send)
-
-    def answered(self, now_s: float) -> None:
-        """A request has ended: in a closed loop it is the next one's turn."""
-        arrivals = self._arrivals
-        if isinstance(arrivals, Closed):
-            self._core.at(now_s + arrivals.think_s, self._send)
-
-    def _send(self, _: object) -> None:
-        now_s = self._core.now_s
-        if now_s >= self._until_s:
-            return
-        arrivals = self._arrivals
-        if not isinstance(arrivals, Closed):
-            self._core.at(arrivals.next_s(now_s, self._draws), self._send)
-        self.sent += 1
-        self._edge.submit(self.sent, now_s)
-
-
-def breaking(core: Core, edge: Edge, cut: Cut) -> Steps:
-    """One cut of an edge's link, noticed after a while, and mended a while after its end."""
-    yield cut.at_s
-    edge.way.cut()
-    yield NOTICE_S
-    edge.way.drop()
-    edge.learn(Evidence(core.now_s, link="down"))
-    edge.lose()
-    yield max(0.0, cut.lasts_s - NOTICE_S) + RECONNECT_S
-    edge.way.mend(core.now_s)
-    edge.learn(Evidence(core.now_s, link="connected"))

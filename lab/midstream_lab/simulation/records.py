@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, final
 
 import numpy as np
@@ -51,6 +51,16 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.latency_s)
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> Table:
+        """The rows of which `chosen` says so."""
+        stages_s = self.stages_s[chosen] if len(self.stages_s) else self.stages_s
+        columns = {
+            each.name: getattr(self, each.name)[chosen]
+            for each in fields(self)
+            if each.name != "stages_s"
+        }
+        return Table(stages_s=stages_s, **columns)
 
     def energy_j(self, device: Device) -> Floats:
         """[n] what each request cost its edge: computing, sending, receiving, waiting."""

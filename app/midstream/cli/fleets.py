@@ -1,0 +1,88 @@
+"""`midstream simulate SCENARIO.toml`: many edges that share a cloud."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from midstream.cli import console
+from midstream_lab.simulation.figures import Figures
+from midstream_lab.simulation.fleet import Fleet, FleetOutcome, simulate_fleet
+from midstream_lab.simulation.operating import Operation, operation
+from midstream_lab.simulation.records import rows
+from midstream_lab.simulation.scenario import read_fleet
+from midstream_partitioner.units import format_nbytes
+
+
+def run_scenario(path: Path, *, log: Path | None, as_json: bool) -> None:
+    """Run the fleet described in `path` and tell what an operator asks."""
+    scenario, fleet = read_fleet(path)
+    with console.progress(f"simulating {path.name}") as tick:
+        outcome = simulate_fleet(fleet, progress=lambda share: tick(round(share * 100), 100))
+    found = operation(outcome, scenario.prices)
+    if log is not None:
+        _write_log(log, outcome)
+    if as_json:
+        console.print_json(_document(fleet, found))
+        return
+    _print(path, fleet, found)
+
+
+def _document(fleet: Fleet, found: Operation) -> dict[str, Any]:
+    return {
+        "duration_s": fleet.duration_s,
+        "seed": fleet.seed,
+        "edges": sum(group.count for group in fleet.groups),
+        **found.to_dict(),
+    }
+
+
+def _write_log(path: Path, outcome: FleetOutcome) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    starts = outcome.starts
+    with path.open("w") as file:
+        for at, group in enumerate(outcome.fleet.groups):
+            edge = outcome.table.edge
+            mine = outcome.table.where((edge >= starts[at]) & (edge < starts[at + 1]))
+            for row in rows(mine, group.menu.options):
+                file.write(json.dumps({"group": group.name, **row}) + "\n")
+
+
+def _print(path: Path, fleet: Fleet, found: Operation) -> None:
+    edges = sum(group.count for group in fleet.groups)
+    table = console.table(
+        f"{path.name}: {edges} edges, simulated for {fleet.duration_s:g} s",
+        *("edges", "requests", "mean ms", "p50", "p95", "p99", "missed", "cloud", "failed"),
+        *("wait ms", "sent", "J", "most often"),
+        left=("edges", "most often"),
+    )
+    for name, each in found.groups.items():
+        table.add_row(name, *_cells(each))
+    if len(found.groups) > 1:
+        table.add_row("all", *_cells(found.total))
+    console.show(table)
+    cloud = found.cloud
+    console.say(
+        f"cloud: {cloud.utilisation:.0%} busy, {cloud.most_replicas} replicas at most, "
+        f"{cloud.replica_hours:.3g} replica hours, {cloud.refused} refused, "
+        f"{format_nbytes(cloud.uplink_nbytes)} up, "
+        f"{format_nbytes(cloud.downlink_nbytes)} down, cost {cloud.cost:.4g}"
+    )
+
+
+def _cells(found: Figures) -> list[str]:
+    times = (found.mean_s, found.p50_s, found.p95_s, found.p99_s)
+    first = found.options[0] if found.options else None
+    count = max(1, found.requests)
+    return [
+        str(found.requests),
+        *("" if each is None else console.ms(each) for each in times),
+        "" if found.missed is None else f"{found.missed:.1%}",
+        f"{found.ends['cloud'] / count:.0%}",
+        str(found.ends["failed"]),
+        "" if found.wait_mean_s is None else console.ms(found.wait_mean_s),
+        format_nbytes(found.uplink_nbytes),
+        "" if found.energy_j is None else f"{found.energy_j:.3g}",
+        "" if first is None else f"{first.label} ({first.share:.0%})",
+    ]

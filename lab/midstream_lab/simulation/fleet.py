@@ -1,0 +1,306 @@
+"""Many edges that share a cloud, in virtual time."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import final
+
+from midstream_edge.belief import LinkBelief
+from midstream_edge.drive import DRAIN_S
+from midstream_edge.pilot import PATIENCE
+from midstream_edge.policies.baselines import Fixed
+from midstream_edge.policies.menu import Menu
+from midstream_edge.policies.oracle import Curve
+from midstream_edge.policies.registry import policy as policy_of
+from midstream_edge.policies.values import Policy, Situation
+from midstream_lab.simulation.arrivals import Arrivals, Closed
+from midstream_lab.simulation.cloud import Cloud, Replicas
+from midstream_lab.simulation.core import Core, Steps
+from midstream_lab.simulation.draws import Draws
+from midstream_lab.simulation.edge import AS_PROFILED, TIMEOUT_S, Edge, Machine, Steady
+from midstream_lab.simulation.job import Job
+from midstream_lab.simulation.network import Network
+from midstream_lab.simulation.records import Recorder, Table
+from midstream_lab.simulation.source import Cut, Source, breaking
+from midstream_lab.simulation.way import Way
+from midstream_partitioner.device import Device
+from midstream_wire.errors import UsageError
+
+#: A row takes 60 bytes: six gigabytes.
+MOST_REQUESTS = 100_000_000
+#: The plan for the link's mean rates, held for the whole run.
+PLAN = "plan"
+ORACLE = "oracle"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Edges alike: `count` of them, each at its own place in the network's traces.
+
+    Their rates differ by a log-normal factor of deviation `spread`. `policy` is a policy's
+    name, or "plan".
+    """
+
+    name: str
+    count: int
+    menu: Menu
+    device: Device
+    network: Network
+    arrivals: Arrivals
+    policy: str = PLAN
+    machine: Machine = AS_PROFILED
+    spread: float = 0.0
+    deadline_s: float | None = None
+    timeout_s: float = TIMEOUT_S
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or not 0 <= self.spread <= 2:
+            raise UsageError(
+                "a group must have 1 edge or more and a spread from 0 to 2 (not "
+                f"{self.count}, {self.spread!r}; {self.name})"
+            )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ReplicaFailure:
+    """Replica number `replica` (from 0) is down from `at_s` for `lasts_s`."""
+
+    replica: int
+    at_s: float
+    lasts_s: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class LinkFailure:
+    """`share` of the edges of `group` are cut off from `at_s` for `lasts_s`."""
+
+    group: str
+    at_s: float
+    lasts_s: float
+    share: float = 1.0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Everything that a run depends on. The cloud is looked at every `interval_s`."""
+
+    groups: tuple[Group, ...]
+    replicas: Replicas
+    duration_s: float
+    seed: int = 0
+    interval_s: float = 60.0
+    replica_failures: tuple[ReplicaFailure, ...] = ()
+    link_failures: tuple[LinkFailure, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not (0 < self.duration_s < 1e9 and self.interval_s > 0):
+            raise UsageError("a fleet must run for a while, and be looked at every so often")
+        names = [group.name for group in self.groups]
+        if not names or len(set(names)) < len(names):
+            raise UsageError("a fleet must have groups, no two of the same name")
+        rates = (
+            group.count * group.arrivals.mean_hz
+            for group in self.groups
+            if not isinstance(group.arrivals, Closed)
+        )
+        requests = sum(rates) * self.duration_s
+        if requests > MOST_REQUESTS:
+            raise UsageError(
+                f"a run must have at most {MOST_REQUESTS:,} requests (about {requests:,.0f} "
+                "would come): shorten it, or take fewer edges"
+            )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The cloud at a moment: what was computed up to it, and what there is."""
+
+    at_s: float
+    busy_s: float
+    waiting: int
+    replicas: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FleetOutcome:
+    """A row a request, the numbers of the first edge of each group and one beyond the last,
+    and the cloud's history. `busy_s` is by replica, in the order in which they came."""
+
+    fleet: Fleet
+    table: Table
+    starts: tuple[int, ...]
+    looks: tuple[Look, ...]
+    busy_s: tuple[float, ...]
+    replica_s: float
+    refused: int
+    downlink_nbytes: int
+    probe_nbytes: int
+    events: int
+
+
+def simulate_fleet(
+    fleet: Fleet, *, progress: Callable[[float], object] | None = None
+) -> FleetOutcome:
+    """Run `fleet`; the same fleet gives the same outcome. `progress` hears the share done."""
+    run = _Run(fleet)
+    with _without_collector():
+        parts = 100 if progress is not None else 1
+        for part in range(1, parts + 1):
+            run.core.run(fleet.duration_s * part / parts)
+            if progress is not None:
+                progress(part / parts)
+        run.stop()
+        run.core.run(fleet.duration_s + DRAIN_S)
+    return run.outcome()
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Requests leave no cycles, and looking for some would take a third of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@final
+class _Run:
+    """The parts of a run, put together."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.core = Core()
+        self.recorder = Recorder(detailed=False)
+        self.cloud = Cloud(self.core, fleet.replicas, Draws(fleet.seed, 1))
+        self.looks: list[Look] = []
+        self.edges: list[Edge] = []
+        self.sources: list[Source] = []
+        starts = [0]
+        for group in fleet.groups:
+            for number in range(group.count):
+                self._add(group, number)
+            starts.append(len(self.edges))
+        self.starts = tuple(starts)
+        self.core.process(self._look())
+        for failure in fleet.replica_failures:
+            self.core.process(self._fail(failure))
+        for at, cut in enumerate(fleet.link_failures):
+            self._break(cut, Draws(fleet.seed, 5, at))
+
+    def stop(self) -> None:
+        """No more probes: what is under way comes to its end."""
+        for edge in self.edges:
+            if edge.prober is not None:
+                edge.prober.stop()
+
+    def outcome(self) -> FleetOutcome:
+        self.cloud.finish(self.fleet.duration_s)
+        probers = [edge.prober for edge in self.edges if edge.prober is not None]
+        return FleetOutcome(
+            fleet=self.fleet,
+            table=self.recorder.table(),
+            starts=self.starts,
+            looks=tuple(self.looks),
+            busy_s=tuple(station.busy_s for station in self.cloud.stations),
+            replica_s=self.cloud.replica_s,
+            refused=self.cloud.refused,
+            downlink_nbytes=sum(edge.way.downlink_nbytes for edge in self.edges),
+            probe_nbytes=sum(prober.budget.probed_nbytes for prober in probers),
+            events=self.core.events,
+        )
+
+    def _add(self, group: Group, number: int) -> None:
+        index = len(self.edges)
+        draws = Draws(self.fleet.seed, 2, index)
+        network = group.network
+        offset_s = draws.uniform() * max(
+            network.uplink.duration_s, network.downlink.duration_s
+        )
+        scale = draws.factor(group.spread)
+        policy, patience_s = _chosen(group, offset_s, scale)
+        edge = Edge(
+            self.core,
+            self.cloud,
+            Way(network, draws, offset_s=offset_s, scale=scale),
+            group.menu.options,
+            policy=policy,
+            draws=draws,
+            finished=self._finished,
+            machine=group.machine,
+            deadline_s=group.deadline_s,
+            timeout_s=max(group.timeout_s, patience_s),
+            index=index,
+        )
+        self.edges.append(edge)
+        arrivals = Draws(self.fleet.seed, 3, index)
+        self.sources.append(
+            Source(
+                self.core, edge, group.arrivals, draws=arrivals, until_s=self.fleet.duration_s
+            )
+        )
+
+    def _finished(self, job: Job, how: int) -> None:
+        now_s = self.core.now_s
+        self.recorder.add(job, how, now_s)
+        self.sources[job.edge.index].answered(now_s)
+
+    def _look(self) -> Steps:
+        while True:
+            stations = self.cloud.stations
+            self.looks.append(
+                Look(
+                    self.core.now_s,
+                    sum(station.busy_s for station in stations),
+                    sum(station.waiting for station in stations),
+                    self.cloud.serving,
+                )
+            )
+            yield self.fleet.interval_s
+
+    def _fail(self, failure: ReplicaFailure) -> Steps:
+        yield failure.at_s
+        self.cloud.fail(failure.replica)
+        yield failure.lasts_s
+        self.cloud.recover(failure.replica)
+
+    def _break(self, failure: LinkFailure, draws: Draws) -> None:
+        at = [group.name for group in self.fleet.groups].index(failure.group)
+        for edge in self.edges[self.starts[at] : self.starts[at + 1]]:
+            if draws.uniform() < failure.share:
+                cut = Cut(failure.at_s, failure.lasts_s)
+                self.core.process(breaking(self.core, edge, cut))
+
+
+def _chosen(group: Group, offset_s: float, scale: float) -> tuple[Policy | Steady, float]:
+    """The policy of one edge, and how long it waits for the cloud at least.
+
+    What never changes its mind need not be asked, nor told anything.
+    """
+    menu, network = group.menu, group.network
+    if group.policy == PLAN:
+        met = LinkBelief.of(network.mean_link(scale)).conditions()
+        option = int(menu.totals_s(met).argmin())
+        return Steady(option), PATIENCE * menu.estimate(option, met).total_s
+    curve = None
+    if group.policy == ORACLE:
+        up = network.payload_up
+        curve = Curve(up.times_s, up.rates_bps * scale, -offset_s)
+    link = network.first_look(offset_s, scale)
+    policy = policy_of(group.policy, menu, link=link, device=group.device, curve=curve)
+    if not isinstance(policy, Fixed):
+        return policy, 0.0
+    decision = policy.decide(Situation(0.0))
+    patience_s = 0.0 if decision.estimate is None else PATIENCE * decision.estimate.total_s
+    return Steady(decision.option, decision.hedge_after_s), patience_s
