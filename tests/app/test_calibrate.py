@@ -122,6 +122,21 @@ def test_transforms_are_fitted_and_measured_like_codecs(chain: Chain, data: Data
         assert 0 < row.relative_l2_worst < 1
 
 
+def test_priors_are_the_smallest_of_their_step(chain: Chain, data: Data) -> None:
+    part = fit_transforms(chain, data.inputs, dials=[0.5], shaped=[0.5])
+    names = ["ec:0.5", "prior:50+raw", "shaped:50+raw"]
+    found = calibrate(Chain(part), data, codecs=names)
+    packed = [row for row in found.rows if row.codec == "prior:50+raw"]
+    assert packed
+    for row in packed:
+        plain = found.find(row.cut, "ec:0.5")
+        assert plain is not None
+        assert row.payload_nbytes < 0.8 * plain.payload_nbytes
+        assert row.agreement is not None
+        assert row.agreement > 0.9
+    assert any(row.codec == "shaped:50+raw" for row in found.rows)
+
+
 def test_a_metric_of_the_user_takes_the_place_of_top1(chain: Chain, data: Data) -> None:
     ours = calibrate(chain, data, codecs=("int8",))
     theirs = calibrate(chain, data, codecs=("int8",), metric=Metric("mine", top1))
@@ -322,6 +337,8 @@ def test_codecs_are_drawn(command: Run, digits: Path, models: Path) -> None:
         "calibrate tiny.onnx --metric python:math:sqrt": "a metric needs data",
         "calibrate tiny.onnx --data x.npy --codecs zip": "a codec must be one of",
         "calibrate tiny.onnx --data x.npy --transforms 0%": "share of the energy",
+        "calibrate tiny.onnx --data x.npy --priors fine": "steps in standard deviations",
+        "calibrate tiny.onnx --data x.npy --shaped 0.001": "hundredths of a standard",
         "codecs tiny.onnx --draw c.gif": "must be .png, .svg, .pdf",
         "plan tiny.onnx --network lte --max-loss 0.5pt": "needs a calibration on data",
         "plan tiny.onnx --network lte --max-loss 0.5": "a loss must be 0pt to 100pt",
