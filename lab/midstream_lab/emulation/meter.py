@@ -191,7 +191,8 @@ def transfer_bps(
     for each in (source, sink):
         each.setblocking(False)
     warm_up_s = TRAIN_S + 10 * rtt_s if packets else 0.0
-    total = int(rate_bps / 8 * (TRAIN_S + warm_up_s) * GOODPUT_SHARE)
+    wanted = int(rate_bps / 8 * (TRAIN_S + warm_up_s) * GOODPUT_SHARE)
+    total = max(wanted, LEAST_PACKETS * MTU_NBYTES // 2)
     block = memoryview(bytes(1 << 18))
     sent, received = 0, 0
     marks: list[tuple[float, int]] = []

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: What measuring takes beside round trips: trains each way, and their queues.
 MEASURING_S: Final = 20.0
+#: On slow links, what is sent beside that, both ways and twice over.
+SLOW_BITS: Final = 480_000
 #: Sent to and fro for a round trip, with headers where there are any.
 EXCHANGE_NBYTES: Final = 16
 
@@ -42,6 +44,8 @@ def calibrate(emulation: Emulation) -> Calibration:
     spec = emulation.spec
     uplink_bps, downlink_bps = mean_bps(spec.uplink), mean_bps(spec.downlink)
     packets = emulation.capabilities.queue
+    rtt_s = spec.rtt_s + _exchange_s(uplink_bps, downlink_bps, packets=packets)
+    timeout_s = MEASURING_S + 100 * rtt_s + SLOW_BITS / min(uplink_bps, downlink_bps)
     with Child("midstream_lab.emulation.meter") as meter:
         listening = meter.ask(
             {
@@ -50,7 +54,6 @@ def calibrate(emulation: Emulation) -> Calibration:
                 "address": emulation.cloud_address,
             }
         )["listening"]
-        timeout_s = MEASURING_S + 200 * spec.rtt_s
         figures = meter.ask(
             {
                 "connect": emulation.reach(listening),
@@ -58,13 +61,13 @@ def calibrate(emulation: Emulation) -> Calibration:
                 "exchange_nbytes": EXCHANGE_NBYTES,
                 "uplink_bps": uplink_bps,
                 "downlink_bps": downlink_bps,
-                "rtt_s": spec.rtt_s,
+                "rtt_s": rtt_s,
                 "timeout_s": timeout_s,
             },
             timeout_s=timeout_s,
         )
     return Calibration(
-        rtt_configured_s=spec.rtt_s + _exchange_s(uplink_bps, downlink_bps, packets=packets),
+        rtt_configured_s=rtt_s,
         rtt_measured_s=figures["rtt_s"],
         uplink_configured_bps=uplink_bps,
         uplink_measured_bps=figures["uplink_bps"],
