@@ -33,6 +33,8 @@ LEAST_PACKETS: Final = 20
 #: The train is sent faster than the line, ahead of it by this much at the start.
 EAGERNESS: Final = 1.15
 AHEAD_S: Final = 0.05
+#: The last exchange's acknowledgement is not part of the train (Linux's TCP_DELACK_MAX).
+DELAYED_ACK_S: Final = 0.2
 #: Beyond this rate, one process cannot send single datagrams fast enough.
 MOST_DATAGRAMS_BPS: Final = 200e6
 UDP_HEADERS_NBYTES: Final = 28
@@ -78,6 +80,7 @@ def measure(
 ) -> dict[str, float]:
     """Median round trip in seconds, and both rates in bits of IP packets per second."""
     figures = {"rtt_s": round_trip_s(edge, cloud, asked)}
+    time.sleep(DELAYED_ACK_S)
     for direction, source, sink in (("uplink", edge, cloud), ("downlink", cloud, edge)):
         rate_bps = asked[f"{direction}_bps"]
         if asked["packets"] and rate_bps <= MOST_DATAGRAMS_BPS:
