@@ -6,9 +6,9 @@
 
 A fluid model: the uplink carries bits at the trace's rate, first come first served; one
 request after the other, back to back or at a fixed period. What the model holds: bytes of a
-request that the edge has answered itself stay ahead of the next one, as far as buffers had them
-(`STUCK_NBYTES`), a hedge that comes to nothing keeps the processor until its node is through,
- delays jitter, and times scatter around their profile. What it lacks: TCP's slow
+request that the edge has answered itself stay ahead of the next one, as far as buffers had
+them (`STUCK_NBYTES`), a hedge that comes to nothing keeps the processor until its node is
+through, delays jitter, and times scatter around their profile. What it lacks: TCP's slow
 start, losses, other traffic.
 
 Regret is the mean latency over that of the oracle in a run of its own, minus one. "best
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import statistics
@@ -41,6 +42,7 @@ from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.oracle import Curve
 from midstream_edge.policies.registry import policy
 from midstream_edge.policies.values import (
+    Decision,
     Evidence,
     LinkState,
     Option,
@@ -89,8 +91,9 @@ NODES = 30
 PING_S = 1.0
 #: A session gives a reply up after so long, whatever the policy.
 TIMEOUT_S = 5.0
-#: No byte carried for so long, with bytes waiting, makes the link suspect.
-SUSPECT_S = 0.3
+#: No byte carried for so long, with bytes waiting, makes the link suspect, then down: then the
+#: edge finishes the requests on it.
+SUSPECT_S, DOWN_S = 0.3, 1.0
 
 
 @dataclass
@@ -163,70 +166,85 @@ class World:
         self.run.switches += self.current not in (None, decision.option)
         self.current = decision.option
         option = self.menu.options[decision.option]
-        head_s, rest_s, serve_s = (
-            seconds * self._scattered()
-            for seconds in (
-                option.head_s,
-                option.rest_s or 0.0,
-                option.decode_s + option.tail_s,
-            )
-        )
+        head_s = option.head_s * self._scattered()
+        self.run.busy_s += head_s
         ready_s = start_s + head_s
-        if not option.remote:
-            self._probe(start_s, ready_s)
-            self.run.busy_s += head_s
-            self.now_s = ready_s
-            self._deliver(ready_s)
-            self._learn(
-                Evidence(ready_s, option=decision.option, latency_s=head_s, head_s=head_s)
-            )
-            return ready_s
+        if option.remote:
+            return self._cross(decision, start_s, ready_s)
+        self._probe(start_s, ready_s)
+        self._deliver(ready_s)
+        self._learn(Evidence(ready_s, None, decision.option, head_s, head_s=head_s))
+        self.now_s = ready_s
+        return ready_s
+
+    def _cross(self, decision: Decision, start_s: float, ready_s: float) -> float:
+        """The rest of a request whose activation stands ready, in the cloud or hedged."""
+        option = self.menu.options[decision.option]
+        rest_s = (option.rest_s or 0.0) * self._scattered()
+        serve_s = (option.decode_s + option.tail_s) * self._scattered()
         handed_s = ready_s + option.encode_s
         ahead_nbytes = self._backlog_nbytes(handed_s)
         sent_s = self.trace.finish_s(max(handed_s, self.link_free_s), option.payload_nbytes)
-        back_s = 8 * option.reply_nbytes / DOWNLINK_BPS + self._delay_s()
-        cloud_s = sent_s + serve_s + back_s
+        down_s = 8 * option.reply_nbytes / DOWNLINK_BPS
+        cloud_s = sent_s + serve_s + down_s + self._delay_s()
         hedge_s = TIMEOUT_S if decision.hedge_after_s is None else decision.hedge_after_s
-        began_s = ready_s + hedge_s
+        began_s = min(ready_s + hedge_s, self._lost_s(handed_s, sent_s))
         answered_s = min(cloud_s, began_s + rest_s)
         hedged = cloud_s > began_s
-        self.run.hedged += hedged
-        self.now_s = answered_s
-        busy_s = head_s + option.encode_s
-        if hedged:
-            node_s = (option.head_s + rest_s) / NODES * self.draws.random()
-            self.now_s = min(answered_s + node_s, began_s + rest_s)
-            busy_s += self.now_s - began_s
-        self.run.busy_s += busy_s
+        self._work(option, began_s, began_s + rest_s, answered_s)
         if cloud_s <= answered_s:
             self.link_free_s = sent_s
-            nbytes = option.payload_nbytes
-            transfer = Transfer(
-                nbytes, option.reply_nbytes, cloud_s - handed_s - serve_s, True, ahead_nbytes
-            )
+            took_s, nbytes = cloud_s - handed_s - serve_s, option.payload_nbytes
+            transfer = Transfer(nbytes, option.reply_nbytes, took_s, True, ahead_nbytes)
         else:
             nbytes = self._carried_nbytes(handed_s, answered_s, ahead_nbytes, option)
-            stuck_nbytes = max(STUCK_NBYTES, self.trace.rate_at(answered_s) * STUCK_S / 8)
-            left_nbytes = min(option.payload_nbytes - nbytes, stuck_nbytes)
-            self.link_free_s = self.trace.finish_s(
-                max(answered_s, self.link_free_s), left_nbytes
-            )
+            self._withdraw(answered_s, option.payload_nbytes - nbytes)
             transfer = Transfer(nbytes, 0, answered_s - handed_s, False, ahead_nbytes)
+        self.run.hedged += hedged
         self.run.sent_nbytes += nbytes
         self.run.budget = self.run.budget.heard(answered_s, nbytes)
+        latency_s, head_s = answered_s - start_s, ready_s - start_s
+        tail_s = serve_s - option.decode_s if transfer.complete else None
+        queue_s = 0.0 if transfer.complete else None
         self._learn(
             Evidence(
                 answered_s,
                 transfer,
                 decision.option,
-                answered_s - start_s,
+                latency_s,
                 hedged,
                 head_s=head_s,
-                queue_s=0.0 if transfer.complete else None,
-                tail_s=serve_s - option.decode_s if transfer.complete else None,
+                queue_s=queue_s,
+                tail_s=tail_s,
             )
         )
         return answered_s
+
+    def _work(self, option: Option, began_s: float, ended_s: float, answered_s: float) -> None:
+        """What the edge computes after the head; sets when its processor is free again."""
+        self.now_s = answered_s
+        self.run.busy_s += option.encode_s
+        if answered_s > began_s:
+            node_s = (option.head_s + ended_s - began_s) / NODES * self.draws.random()
+            self.now_s = min(answered_s + node_s, ended_s)
+            self.run.busy_s += self.now_s - began_s
+
+    def _lost_s(self, handed_s: float, sent_s: float) -> float:
+        """When the session would take the link for lost, with this request on it."""
+        at_s = handed_s
+        while at_s + DOWN_S < sent_s:
+            next_s = self.trace.finish_s(at_s, 1)
+            if next_s > at_s + DOWN_S:
+                return at_s + DOWN_S
+            at_s = max(next_s, at_s + 0.1)
+        return math.inf
+
+    def _withdraw(self, at_s: float, nbytes: int) -> None:
+        """Give up what is left of a request; what buffers hold of it leaves all the same."""
+        stuck_nbytes = max(STUCK_NBYTES, self.trace.rate_at(at_s) * STUCK_S / 8)
+        self.link_free_s = self.trace.finish_s(
+            max(at_s, self.link_free_s), min(nbytes, stuck_nbytes)
+        )
 
     def _carried_nbytes(
         self, handed_s: float, until_s: float, ahead_nbytes: int, option: Option
@@ -417,7 +435,7 @@ def time_decisions(count: int = 2000) -> Iterator[str]:
     """Median and 99th percentile microseconds of `decide` and `learn`, on the largest menu."""
     menu, device = max(load_menus().values(), key=lambda entry: len(entry[0]))
     link = Link(1e7, DOWNLINK_BPS, RTT_S)
-    curve = Curve(np.arange(3001) * 0.1, np.full(3000, 1e7), 0.0)
+    curve = Curve(np.linspace(0.0, 300.0, 3001), np.full(3000, 1e7), 0.0)
     yield f"{len(menu)} options; microseconds: decide p50, p99; learn p50"
     for name in (*POLICIES, "oracle"):
         chosen = policy(name, menu, link=link, device=device, curve=curve)
