@@ -30,8 +30,10 @@ class Control:
     def __init__(self) -> None:
         os.set_blocking(0, False)
         self._rest = b""
-        self._parent_fd = os.pidfd_open(os.getppid())
-        self.fds = (0, self._parent_fd)
+        self._parent_fd = -1
+        if sys.platform == "linux":
+            self._parent_fd = os.pidfd_open(os.getppid())
+        self.fds: tuple[int, ...] = (0,) if self._parent_fd < 0 else (0, self._parent_fd)
 
     def hear(self, fd: int, take: Callable[[Mapping[str, Any]], None]) -> bool:
         """Pass on the commands that `fd` brought; false when it is time to end."""
@@ -88,7 +90,8 @@ def hurry(priority: int = PRIORITY) -> bool:
     """
     gc.collect()
     gc.freeze()
-    gc.disable()
+    if sys.platform != "linux":
+        return False
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
     try:
         policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK

@@ -62,13 +62,12 @@ def emulate(
             f"a backend must be one of {', '.join(get_args(Backend))} (not {backend!r})"
         )
     with contextlib.ExitStack() as stack:
-        first = calm(spec) if calibrated else spec
         child, ready, passed_over = _start(BACKENDS if backend == "auto" else (backend,), spec)
         stack.enter_context(child)
         link = Emulation(child, ready, spec, listen_port)
         link.passed_over.update(passed_over)
         if calibrated:
-            link.set(first)
+            link.set(calm(spec))
             link.calibration = calibrate(link)
             link.set(spec)
         link.begin()

@@ -209,7 +209,6 @@ def main() -> int:
         congestion=True,
         silent_cut=True,
         cuts=CUTS,
-        framing_nbytes=0,
         realtime=hurry(),
     )
     tell(

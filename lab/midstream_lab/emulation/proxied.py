@@ -185,7 +185,6 @@ async def serve() -> int:
         congestion=False,
         silent_cut=False,
         cuts=CUTS,
-        framing_nbytes=0,
         realtime=hurry(),
     )
     here = {"address": "127.0.0.1", "prefix": (), "namespace": None}

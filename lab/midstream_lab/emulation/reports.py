@@ -28,7 +28,6 @@ class Capabilities:
     congestion: bool  # TCP runs end to end over the link, with the control asked for
     silent_cut: bool  # in a black hole, nothing is acknowledged any more
     cuts: tuple[str, ...]
-    framing_nbytes: int  # counted for each packet beside the IP packet itself
     realtime: bool  # the emulating process runs under SCHED_FIFO
 
     @classmethod

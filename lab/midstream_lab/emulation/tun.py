@@ -8,6 +8,7 @@ pass a `Line` each way, and are written to the other device when they are due.
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import select
@@ -234,6 +235,7 @@ def main() -> int:
         tell(complaint(error))
         return 1
     control = Control()
+    gc.disable()  # nothing here makes cycles, and a collection would make packets late
     capabilities = Capabilities(
         delay=True,
         jitter=True,
@@ -242,7 +244,6 @@ def main() -> int:
         congestion=True,
         silent_cut=True,
         cuts=CUTS,
-        framing_nbytes=0,
         realtime=hurry(),
     )
     tell(
