@@ -49,9 +49,8 @@ LEAST_BPS, MOST_BPS = 100.0, 1e11
 SMALL_NBYTES, SMALL_SHARE = 1460, 0.2
 #: Weight of a sample that is shorter or longer than the delay: it follows the lower ones.
 DELAY_FALL, DELAY_RISE = 1 / 2, 1 / 8
-#: As RFC 6298 smooths the variation of a round trip.
-JITTER_GAIN = 1 / 4
-LEAST_JITTER_S = 0.0002
+#: Weight of a sample in the jitter, how many jitters one counts for at most, the least jitter.
+JITTER_GAIN, MOST_JITTERS, LEAST_JITTER_S = 1 / 8, 4.0, 0.0002
 #: Weight of a measured time in the devices' scales, and the scales' range.
 SCALE_GAIN, LEAST_SCALE, MOST_SCALE = 1 / 4, 0.02, 50.0
 #: Stages shorter than this are mostly the clock's and the scheduler's doing.
@@ -258,13 +257,12 @@ class LinkBelief:
         return self if surprise >= 0 else self._corrected(surprise, noise, 1.0)
 
     def _delayed(self, sample_s: float) -> LinkBelief:
-        # A stall is no longer delay, and must not be taken for one.
-        most_s = 2 * (self.delay_s + self.jitter_s)
-        off_s = min(max(0.0, sample_s), most_s) - self.delay_s
+        # A stall, or a wait behind other bytes, is neither delay nor jitter: taken for either,
+        # it would silence the samples of all small transfers. A delay that stays longer is
+        # learnt all the same, step by step.
+        off_s = min(max(0.0, sample_s) - self.delay_s, MOST_JITTERS * self.jitter_s)
         gain = DELAY_FALL if off_s < 0 else DELAY_RISE
         jitter_s = self.jitter_s + JITTER_GAIN * (abs(off_s) - self.jitter_s)
-        # One stray delay must not pass for jitter: it would silence all smaller samples.
-        jitter_s = min(jitter_s, 2 * self.jitter_s)
         return replace(
             self,
             delay_s=self.delay_s + gain * off_s,
