@@ -18,6 +18,7 @@ from typing import Any, final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from midstream_edge.knocks import Door
 from midstream_edge.tcpinfo import UNSENT_NBYTES, Tap, TcpInfo, find_tap
 from midstream_edge.verdicts import silence, verdict
 from midstream_wire.address import Address, parse_address
@@ -194,6 +195,12 @@ class Stream:
         """
         tap = self._tap
         return None if tap is None else tap.read()
+
+    @property
+    def door(self) -> Door | None:
+        """Where the server was reached; None where `tcp_info` is."""
+        tap = self._tap
+        return None if tap is None else tap.door
 
     def close(self, *, abort: bool = False) -> None:
         """End the stream and its threads, without waiting for them.

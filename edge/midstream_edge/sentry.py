@@ -35,13 +35,14 @@ MOST_LENIENT = 6.0
 #: What gRPC itself may hold in front of a ping.
 GRPC_NBYTES = 64 * 1024
 
-#: Seconds from one fresh channel to the next; the last one goes on. A link that is back is in
-#: use after at most that, TCP's and HTTP/2's handshakes and the welcome.
+#: Seconds from one fresh channel to the next while they fail at once; the last one goes on.
 SPACINGS_S = (0.1, 0.2, 0.3)
-#: The same while the first ones are still on their way to a server never heard of: it may be
-#: behind a satellite, where TCP, TLS and the welcome take four round trips, 2.4 s.
-FIRST_SPACING_S = 1.0
-#: In long outages, spacings grow to this share of what has passed, and at most to `MOST_S`.
+#: The same while one may still be on its way: over a satellite, TCP, TLS and the welcome take
+#: four round trips, 2.4 s. It may also be lost, or the server's address have changed.
+PENDING_SPACING_S = 1.0
+#: Seconds from one knock to the next.
+KNOCK_S = 0.1
+#: In long outages, both grow to this share of what has passed, and at most to `MOST_S`.
 SHARE, MOST_S = 1 / 40, 2.0
 
 
@@ -72,13 +73,18 @@ def move(state: LinkState, sign: Sign) -> LinkState:
     return _MOVES.get((state, sign), state)
 
 
-def spacing_s(tries: int, *, outage_s: float, known: bool) -> float:
+def spacing_s(tries: int, *, outage_s: float, pending: bool) -> float:
     """Seconds from the fresh channel number `tries` (from 1) of an outage to the next one.
 
-    `known`: the server has welcomed us before, or the channels so far have failed already.
+    `pending`: one may still be on its way.
     """
-    least_s = SPACINGS_S[min(tries, len(SPACINGS_S)) - 1]
-    return max(least_s if known else FIRST_SPACING_S, min(MOST_S, SHARE * outage_s))
+    least_s = PENDING_SPACING_S if pending else SPACINGS_S[min(tries, len(SPACINGS_S)) - 1]
+    return max(least_s, min(MOST_S, SHARE * outage_s))
+
+
+def knock_spacing_s(outage_s: float) -> float:
+    """Seconds from one knock to the next, so long after the link was lost."""
+    return max(KNOCK_S, min(MOST_S, SHARE * outage_s))
 
 
 @final

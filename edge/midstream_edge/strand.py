@@ -23,7 +23,8 @@ class Strand:
 
     A strand is on trial until `served`, that is welcomed and taken, and over once `ended` says
     why. `expires_s` is when it is given up for want of a welcome, or of an end after a GoAway
-    (`leaving`). `lost`: what is still to be delivered on it is not wanted any more.
+    (`leaving`). `lost`: what is still to be delivered on it is not wanted any more. `knocked`:
+    the server was reachable when it began.
     """
 
     __slots__ = (
@@ -31,6 +32,7 @@ class Strand:
         "ended",
         "expires_s",
         "heard_s",
+        "knocked",
         "leaving",
         "lost",
         "pings",
@@ -40,7 +42,8 @@ class Strand:
         "welcome",
     )
 
-    def __init__(self, now_s: float) -> None:
+    def __init__(self, now_s: float, *, knocked: bool) -> None:
+        self.knocked = knocked
         self.stream: Stream | None = None
         self.pings = Pings()
         self.clock = ClockEstimate()

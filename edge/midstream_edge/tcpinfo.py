@@ -21,6 +21,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import final
 
+from midstream_edge.knocks import Door
+
 #: What is handed to the kernel but not sent yet stays below this: it could not be taken back,
 #: and without a limit it grew to 4 MB. At 1 Mbit/s this much takes a quarter of a second; at
 #: 100 Mbit/s it leaves 1.3 ms to bring more. Exchanges of 1 KB to 3 MB on loopback took as
@@ -99,6 +101,10 @@ class Tap:
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
+        #: The other end, as this socket names it; None if it is gone.
+        self.door: Door | None = None
+        with suppress(OSError):
+            self.door = Door(end.family, end.getpeername())
         self._lock = threading.Lock()  # a closed descriptor's number may be another's already
         self._closed = False
 

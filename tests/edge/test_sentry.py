@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midstream_edge.policies.values import LinkState
-from midstream_edge.sentry import Overdue, Sign, Signs, Watch, move, spacing_s
+from midstream_edge.sentry import Overdue, Sign, Signs, Watch, knock_spacing_s, move, spacing_s
 from midstream_edge.tcpinfo import TcpInfo
 
 IDLE = TcpInfo(
@@ -170,8 +170,12 @@ def test_a_frame_heard_ends_every_suspicion(
 
 
 def test_fresh_channels_come_quickly_in_short_outages_and_rarely_in_long_ones() -> None:
-    short = [spacing_s(n, outage_s=0.5, known=True) for n in (1, 2, 3, 4, 99)]
+    short = [spacing_s(n, outage_s=0.5, pending=False) for n in (1, 2, 3, 4, 99)]
     assert short == [0.1, 0.2, 0.3, 0.3, 0.3]
-    assert spacing_s(50, outage_s=40.0, known=True) == pytest.approx(1.0)
-    assert spacing_s(5000, outage_s=86400.0, known=True) == 2.0
-    assert spacing_s(1, outage_s=0.0, known=False) == 1.0
+    assert spacing_s(1, outage_s=0.5, pending=True) == 1.0
+    assert spacing_s(50, outage_s=40.0, pending=False) == pytest.approx(1.0)
+    assert spacing_s(5000, outage_s=86400.0, pending=True) == 2.0
+
+
+def test_a_server_is_knocked_at_often_at_first() -> None:
+    assert [knock_spacing_s(s) for s in (0.0, 3.0, 40.0, 1e6)] == [0.1, 0.1, 1.0, 2.0]
