@@ -25,8 +25,8 @@ AHEAD: Final = "edge-before-cloud"
 class Answer:
     """The network's outputs by name, and how they came about.
 
-    `k` segments ran on the edge before the cut, and `payload_nbytes` were encoded by `codec`
-    to cross it. `reason` says why the edge finished alone when the cloud failed.
+    `k` segments ran on the edge before the cut called `cut`, and `payload_nbytes` were encoded
+    by `codec` to cross it. `reason` says why the edge finished alone when the cloud failed.
 
     `timings` add up to the time from the start of the head to the answer. Where the cloud
     answered, `uplink_s` is the remainder: it holds waiting for the link, too. Where the edge
@@ -43,6 +43,7 @@ class Answer:
     where: Where
     reason: str | None
     k: int
+    cut: str
     codec: str
     payload_nbytes: int
     reply_nbytes: int

@@ -71,8 +71,8 @@ class Record:
     belief: LinkBelief | None
     switched: bool
 
-    def to_dict(self, cuts: Mapping[int, str], device: Device, link: Link) -> dict[str, Any]:
-        """The record as a JSON line; `cuts` are the partition's ids by k.
+    def to_dict(self, device: Device, link: Link) -> dict[str, Any]:
+        """The record as a JSON line.
 
         `energy_j` is the edge's, by its device's power figures and the time on air at the
         rate of `link` or at the one believed.
@@ -95,7 +95,7 @@ class Record:
             "hedged": answer.hedged,
             "reason": answer.reason,
             "k": answer.k,
-            "cut": cuts[answer.k],
+            "cut": answer.cut,
             "codec": answer.codec,
             "payload_nbytes": answer.payload_nbytes,
             "reply_nbytes": answer.reply_nbytes,

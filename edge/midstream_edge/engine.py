@@ -17,14 +17,13 @@ from typing import ParamSpec, final
 
 from midstream_edge.answers import AHEAD, CLOUD, EDGE, FALLBACK, Answer, Stats, Where
 from midstream_edge.channel import Dial, Stream
-from midstream_edge.clock import Exchange
 from midstream_edge.connection import Connection
 from midstream_edge.job import Job
+from midstream_edge.ledger import Ledger
 from midstream_edge.pace import LocalPace, give_up_at
 from midstream_edge.pilot import Director
-from midstream_edge.policies.values import Evidence, LinkState, Situation, Transfer
+from midstream_edge.policies.values import LinkState, Situation
 from midstream_edge.requests import Action, Event, Request, Stage
-from midstream_edge.uplink import Uplink
 from midstream_edge.worker import HEAD, REST, Crew
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.crossing import transform_crossing
@@ -39,7 +38,6 @@ from midstream_wire.errors import (
     UsageError,
 )
 from midstream_wire.frames import Cancel, ClientFrame, Code, Hello, More, Reply
-from midstream_wire.frames import Request as AskFrame
 from midstream_wire.limits import MAX_REQUEST_NBYTES
 from midstream_wire.tensors import Array
 from midstream_wire.transfers import Incoming
@@ -87,8 +85,7 @@ class Engine:
         self._segment_count = len(chain.partition.segments)
         self._complete = chain.last == self._segment_count
         self._pace = pace
-        self._uplink = Uplink()
-        self._uplink_of: Stream | None = None
+        self._ledger = Ledger()
         self._max_in_flight = max_in_flight
         self._ids = crew.ids
         self._jobs: dict[int, Job] = {}
@@ -100,13 +97,14 @@ class Engine:
         self._worker = crew.worker
         self._alarms = crew.alarms
 
-    def connect(self, dial: Dial, hello: Hello) -> Connection:
-        """Begin to use a server."""
+    def connect(self, dial: Dial, hello: Hello, *, beside: Stream | None = None) -> Connection:
+        """Begin to use a server, over the channel of `beside` while that stands."""
         self.connection = Connection(
             dial,
             hello,
             on_frame=_weakly(self._receive),
             on_down=_weakly(self._fail_all),
+            beside=beside,
         )
         return self.connection
 
@@ -146,8 +144,7 @@ class Engine:
     @property
     def backlog_nbytes(self) -> int:
         """Payload that was handed to the link and is not known to have arrived."""
-        with self._lock:
-            return self._uplink.backlog_nbytes(self._acked())
+        return self._ledger.backlog_nbytes
 
     @property
     def stats(self) -> Stats:
@@ -217,7 +214,7 @@ class Engine:
         if job.k < self._segment_count:
             self._cross(job)
         elif self._move(job, Event.FINISHED) is Action.ANSWER:
-            self._learn(job, job.began_s + job.head_s, None)
+            self.director.learn(job.evidence(job.began_s + job.head_s, None))
             self._deliver(job, state, EDGE, Timings(head_s=job.head_s))
 
     def _situation(self, job: Job) -> Situation:
@@ -266,7 +263,7 @@ class Engine:
         if self._move(job, Event.CROSSED) is not Action.SEND:
             return
         self._alarms.at(job.late_s, functools.partial(_weakly(self._give_up), job.id))
-        job.message_nbytes = self._line(stream).message_nbytes
+        job.message_nbytes = self._ledger.open(stream)
         stream.send(self._guard(job))
         if connection.stream is not stream:
             # It may have broken before the request counted as sent, and nobody would know.
@@ -322,7 +319,8 @@ class Engine:
         if self._move(job, Event.FINISHED) is Action.ANSWER:
             assert state is not None
             self._withdraw(job)
-            self._learn(job, finished_s, self._unfinished(job, finished_s))
+            transfer = self._ledger.unfinished(job, finished_s)
+            self.director.learn(job.evidence(finished_s, transfer))
             timings = job.edge_timings(finished_s - job.rest_began_s, finished_s)
             self._deliver(
                 job, state, AHEAD if job.request.error is None else FALLBACK, timings
@@ -334,32 +332,11 @@ class Engine:
         """The request's frames; what goes wrong in encoding fails the request alone."""
         try:
             for frame in job.frames(self.chain.slowdown):
-                self._hand(job, frame)
+                self._ledger.hand(job, frame)
                 yield frame
         except MidstreamError as error:
             yield Cancel(job.id)
             self._move(job, Event.FAILED, error)
-
-    def _hand(self, job: Job, frame: ClientFrame) -> None:
-        """Book what of a request is about to be given to the link."""
-        if isinstance(frame, AskFrame | More) and job.stream is self._uplink_of:
-            with self._lock:
-                if isinstance(frame, AskFrame):
-                    job.ahead_nbytes = self._uplink.backlog_nbytes(self._acked())
-                self._uplink = self._uplink.hand(sum(len(each.data) for each in frame.pieces))
-                job.mark_nbytes = self._uplink.handed_nbytes
-
-    def _line(self, stream: Stream) -> Uplink:
-        """The books of `stream`, new ones if it is."""
-        with self._lock:
-            if stream is not self._uplink_of:
-                self._uplink = Uplink(rate_bps=self._uplink.rate_bps)
-                self._uplink_of = stream
-            return self._uplink
-
-    def _acked(self) -> int | None:
-        """TCP's count of what the server has acknowledged on the present stream."""
-        return None if self.connection is None else self.connection.acked_nbytes()
 
     def _hedge(self, id: int) -> None:
         """Run the rest here as well; the first result wins."""
@@ -433,62 +410,14 @@ class Engine:
         if self._move(job, Event.REPLIED) is Action.ANSWER:
             job.stop.tell()
             if exchange is not None:
-                self._learn(job, answered_s, self._transfer(job, exchange))
+                best = connection.clock.best
+                delay_s = 0.0 if best is None else best.delay_s
+                transfer = self._ledger.close(job, exchange, delay_s)
+                self.director.learn(job.evidence(answered_s, transfer))
             timings = job.cloud_timings(connection.clock, answered_s)
             self._deliver(job, {**(state or {}), **outputs}, CLOUD, timings)
 
-    def _transfer(self, job: Job, exchange: Exchange) -> Transfer:
-        """What the request that `exchange` was says about the link."""
-        assert self.connection is not None
-        assert job.left_s is not None
-        served_s = max(0.0, exchange.replied_s - exchange.received_s)
-        took_s = max(0.0, exchange.answered_s - job.left_s - served_s)
-        transfer = Transfer(
-            job.payload_nbytes, job.reply_nbytes, took_s, ahead_nbytes=job.ahead_nbytes
-        )
-        best = self.connection.clock.best
-        with self._lock:
-            if job.stream is self._uplink_of:
-                line = self._uplink.arrive(job.mark_nbytes, self._acked())
-                self._uplink = line.learn(transfer, 0.0 if best is None else best.delay_s)
-        return transfer
-
-    def _unfinished(self, job: Job, now_s: float) -> Transfer | None:
-        """What a request tells that has begun to go out and was not answered by `now_s`."""
-        if job.left_s is None:
-            return None
-        missing_nbytes = 0
-        with self._lock:
-            if job.stream is self._uplink_of:
-                missing_nbytes = self._uplink.missing_nbytes(job.mark_nbytes, self._acked())
-        gone_nbytes = max(0, job.ahead_nbytes + job.payload_nbytes - missing_nbytes)
-        ahead_nbytes = min(job.ahead_nbytes, gone_nbytes)
-        return Transfer(
-            gone_nbytes - ahead_nbytes,
-            0,
-            now_s - job.left_s,
-            complete=False,
-            ahead_nbytes=ahead_nbytes,
-        )
-
     # Any thread.
-
-    def _learn(self, job: Job, ended_s: float, transfer: Transfer | None) -> None:
-        """Tell the director how a request went."""
-        assert job.choice is not None
-        replied = transfer is not None and transfer.complete
-        self.director.learn(
-            Evidence(
-                at_s=ended_s,
-                transfer=transfer,
-                option=job.choice.option,
-                latency_s=ended_s - job.began_s,
-                hedged=job.hedged_s is not None,
-                head_s=job.head_s,
-                queue_s=job.served.queue_s if replied else None,
-                tail_s=job.served.tail_s if replied else None,
-            )
-        )
 
     def _move(self, job: Job, event: Event, error: Exception | None = None) -> Action:
         """Advance a request, and do what needs no further knowledge."""
@@ -514,6 +443,7 @@ class Engine:
             where=where,
             reason=reason,
             k=job.k,
+            cut=self._partition.cuts[job.k].id,
             codec=job.codec,
             payload_nbytes=job.payload_nbytes,
             reply_nbytes=job.reply_nbytes,

@@ -11,6 +11,7 @@ from midstream_edge.answers import Answer
 from midstream_edge.channel import Stream
 from midstream_edge.clock import ClockEstimate, CloudTimes, Exchange, split_timings
 from midstream_edge.pilot import Choice
+from midstream_edge.policies.values import Evidence, Transfer
 from midstream_edge.requests import Request, Stage
 from midstream_partitioner.crossing import parse_codec
 from midstream_partitioner.runtime import Stop
@@ -160,6 +161,21 @@ class Job:
         """For how long the edge has computed for this request by `now_s`."""
         rest_s = 0.0 if self.rest_began_s is None else now_s - self.rest_began_s
         return self.head_s + self.encode_s + rest_s
+
+    def evidence(self, ended_s: float, transfer: Transfer | None) -> Evidence:
+        """What a policy may learn from the request, which ended at `ended_s`."""
+        assert self.choice is not None
+        replied = transfer is not None and transfer.complete
+        return Evidence(
+            at_s=ended_s,
+            transfer=transfer,
+            option=self.choice.option,
+            latency_s=ended_s - self.began_s,
+            hedged=self.hedged_s is not None,
+            head_s=self.head_s,
+            queue_s=self.served.queue_s if replied else None,
+            tail_s=self.served.tail_s if replied else None,
+        )
 
     def cloud_timings(self, clock: ClockEstimate, answered_s: float) -> Timings:
         """Where the time went when the cloud has answered."""

@@ -27,8 +27,8 @@ from midstream_partitioner.chain import Chain
 from midstream_partitioner.crossing import full_id, parse_codec
 from midstream_partitioner.link import Link
 from midstream_wire.descriptions import ModelDescription
-from midstream_wire.errors import UsageError
-from midstream_wire.frames import Hello
+from midstream_wire.errors import CloudRefused, UsageError
+from midstream_wire.frames import Code, Hello
 from midstream_wire.limits import MAX_IN_FLIGHT
 from midstream_wire.tensors import Array
 
@@ -204,6 +204,19 @@ class EdgeSession:
         """Whether a request would go to the cloud now."""
         return self.link_state == "connected"
 
+    @property
+    def stranded(self) -> bool:
+        """Whether the server says that it does not hold the session's partition.
+
+        One that was restarted holds the partitions again that it serves, and none that it was
+        asked to make; everything runs here until it has made it again.
+        """
+        connection = self._engine.connection
+        if connection is None or connection.stream is not None:
+            return False
+        error = connection.error
+        return isinstance(error, CloudRefused) and error.code == Code.FAILED_PRECONDITION
+
     def wait_connected(self, timeout_s: float) -> bool:
         """Wait until a request would go to the cloud; whether that came about in time."""
         connection = self._engine.connection
@@ -272,8 +285,10 @@ class EdgeSession:
     def _greet(self, engine: Engine, dial: Dial) -> None:
         """Have the server welcome `engine`; without a link, it goes on trying by itself."""
         old = self._engine.connection
-        connection = engine.connect(dial, self._hello(engine.chain))
-        error = connection.wait(CONNECT_S) if old is not None and old.stream else None
+        # On a long way, a channel in use is faster than a fresh one for many round trips.
+        stream = None if old is None else old.stream
+        connection = engine.connect(dial, self._hello(engine.chain), beside=stream)
+        error = None if stream is None else connection.wait(CONNECT_S)
         if error is not None and is_settled(error):
             raise error
 

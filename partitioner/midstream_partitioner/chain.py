@@ -97,6 +97,11 @@ class Chain:
         if last - first > 1:
             self._links = {at: link for at, link in self._links.items() if at != (first, last)}
 
+    def release(self) -> None:
+        """Give the weights back, whoever still refers to this; it runs nothing any more."""
+        self._links, self._adapters, self.last = {}, {}, self.first
+        self.fuse_stable(0)
+
     def _fuse_beside(self, span: Span, state: State, *, gently: bool) -> None:
         """Fuse a span that runs on `state`. Raises as `beside.fuse_beside`."""
         scratch = Scratch("midstream-fused-")

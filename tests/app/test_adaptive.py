@@ -40,6 +40,7 @@ def record(number: int = 0, *, failed: str | None = None) -> Record:
         where=CLOUD,
         reason=None,
         k=1,
+        cut="c2-abc",
         codec="half",
         payload_nbytes=100_000,
         reply_nbytes=1000,
@@ -131,7 +132,7 @@ def test_an_address_for_metrics_that_is_taken_is_refused() -> None:
 
 
 def test_the_view_tells_link_plan_latency_and_answers() -> None:
-    view = View("net under adaptive", {(1, "half"): "after relu with half"})
+    view = View("net under adaptive", lambda: {(1, "half"): "after relu with half"})
     for number in range(3):
         view.take(record(number))
     console = Console(width=120, record=True, file=io.StringIO())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -211,6 +212,47 @@ def test_both_sides_make_it_and_the_session_goes_over_under_load(
     assert {answer.where for answer in answers} == {"cloud"}
     for answer in answers:
         np.testing.assert_allclose(answer.outputs["y"], expected, rtol=1e-5)
+
+
+def test_a_server_that_was_restarted_is_asked_again_and_used_again(
+    wrong: Partition, network: Network, sample: dict[str, Array]
+) -> None:
+    clock = Clock()
+
+    def fresh_repository() -> Repository:
+        made = Repository(repartition=1, cut=lambda part, heads: Prepared(recut(part, heads)))
+        made.add("narrow", wrong)
+        return made
+
+    with serving(fresh_repository()) as address:
+        dial = Dial.of(str(address))
+        session = EdgeSession(Chain(wrong), dial, plan=(1, "raw"), model="narrow")
+        renewal, _ = renewal_of(
+            wrong,
+            network,
+            sample,
+            clock,
+            adopt=lambda sides: session.swap(sides.chain, plan=(1, "raw")),
+            stranded=lambda: session.stranded,
+            dial=dial,
+            prepare=prepare,
+        )
+        renewal.look()
+        clock.now_s = HOLD_S
+        assert renewal.look()
+        assert session.infer(sample).where == "cloud"
+        assert not session.stranded
+    repository = fresh_repository()
+    with session, serving(repository, str(address)):
+        until_s = time.monotonic() + 30.0
+        while not session.stranded:
+            session.wait_connected(0.05)
+            assert time.monotonic() < until_s
+        assert session.infer(sample).where == "edge-after-cloud-failed"
+        renewal.look()
+        assert repository.wait(30.0)
+        assert session.wait_connected(30.0)
+        assert session.infer(sample).where == "cloud"
 
 
 def test_a_server_that_may_not_cut_anew_says_so_before_anything_is_made_here(

@@ -21,14 +21,14 @@ from midstream.cli.live import View, shown
 from midstream.deployment import Deployment
 from midstream.documents import link_document
 from midstream.metrics import served
+from midstream.renewing import Course
 from midstream_edge.answers import FALLBACK
+from midstream_edge.channel import Dial
 from midstream_edge.drive import Record, drive
 from midstream_edge.pilot import Pilot
-from midstream_edge.policies.menu import Menu
-from midstream_edge.policies.registry import policy
 from midstream_edge.session import EdgeSession
 from midstream_partitioner.link import Link
-from midstream_partitioner.plan import Planner
+from midstream_partitioner.plan import Constraints, Planner
 from midstream_partitioner.units import format_duration
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import Array
@@ -41,6 +41,8 @@ def run_adaptive(
     link: Link,
     inputs: Sequence[dict[str, Array]],
     *,
+    dial: Dial,
+    constraints: Constraints,
     driving: Driving,
     requests: int,
     quiet: bool,
@@ -48,22 +50,18 @@ def run_adaptive(
     """Send requests under the policy asked for; the document says how they fared."""
     part = deployment.partition
     device = deployment.edge.device
-    complete = deployment.chain.last == len(part.segments)
-    menu = Menu.of(planner, complete=complete, policies=(driving.policy,))
-    chosen = policy(driving.policy, menu, link=link, device=device, curve=driving.begin())
     tally = Tally()
-    view = View(
-        f"{part.name} under {driving.policy}",
-        {(option.k, option.codec): option.label for option in menu.options},
-    )
-    cuts = {k: cut.id for k, cut in enumerate(part.cuts)}
     with ExitStack() as stack:
+        stop = stack.enter_context(_stopped_by_signals())
+        course = Course(
+            session, deployment, planner, link,
+            constraints=constraints, name=driving.policy, curve=driving.begin(),
+        )  # fmt: skip
+        view = View(f"{part.name} under {driving.policy}", lambda: course.labels)
         listeners: list[Callable[[Record], None]] = [tally.take, view.take]
         if driving.log is not None:
             log = stack.enter_context(_opened(driving.log))
-            listeners.append(
-                lambda record: _write_line(log, record.to_dict(cuts, device, link))
-            )
+            listeners.append(lambda record: _write_line(log, record.to_dict(device, link)))
         if driving.metrics is not None:
             listeners.append(stack.enter_context(served(driving.metrics)).take)
 
@@ -71,18 +69,21 @@ def run_adaptive(
             for listener in listeners:
                 listener(record)
 
-        stop = stack.enter_context(_stopped_by_signals())
-        pilot = session.follow(chosen, menu.options)
+        renewal = None
+        if driving.repartition:
+            renewal = stack.enter_context(course.renewal(dial, inputs[0]))
         stack.enter_context(shown(view, quiet=quiet))
         sent = drive(
             session,
             lambda number: inputs[number % len(inputs)],
             driving.schedule(requests),
             tell=tell,
-            belief=lambda: pilot.belief,
+            belief=lambda: course.belief,
             stop=stop,
         )
+    pilot, menu = course.pilot, course.menu
     document = _document(session, deployment, pilot, tally, sent=sent, name=driving.policy)
+    document["renewals"] = 0 if renewal is None else renewal.renewals
     document |= {"link": link_document(link), "menu": [asdict(each) for each in menu.options]}
     if not quiet:
         _print_summary(document)

@@ -49,6 +49,13 @@ _FLAGS: dict[str, Any] = {
         float | None,
         typer.Option("--trace-origin", help="When the trace began, in monotonic seconds."),
     ],
+    "repartition": Annotated[
+        bool,
+        typer.Option(
+            "--repartition",
+            help="Have both sides cut the network anew when other cuts have become better.",
+        ),
+    ],
     "gate": Annotated[
         bool,
         typer.Option(
@@ -73,6 +80,7 @@ class Driving:
     metrics: Address | None = None
     trace: Trace | None = None
     origin_s: float | None = None
+    repartition: bool = False
     gate: bool = False
 
     def begin(self) -> Curve | None:
@@ -107,6 +115,7 @@ def _driving(
     metrics: str | None,
     trace: str | None,
     trace_origin: float | None,
+    repartition: bool,
     gate: bool,
 ) -> Driving | None:
     if not adaptive:
@@ -117,6 +126,7 @@ def _driving(
             "--log": log,
             "--metrics": metrics,
             "--trace": trace,
+            "--repartition": repartition or None,
         }
         for flag, value in given.items():
             if value is not None:
@@ -130,6 +140,7 @@ def _driving(
         metrics=None if metrics is None else parse_address(metrics),
         trace=_trace(trace, known=gate or trace_origin is not None),
         origin_s=trace_origin,
+        repartition=repartition,
         gate=gate,
     )
 

@@ -170,6 +170,7 @@ def run(
         if driving is not None:
             document = run_adaptive(
                 session, deployment, planner, link, inputs,
+                dial=dial, constraints=planning.constraints,
                 driving=driving, requests=requests, quiet=quiet,
             )  # fmt: skip
         elif compare:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from statistics import median
 from typing import final
@@ -30,7 +30,9 @@ _WIDTH = 60
 class View:
     """A page that is drawn anew from the records it has been given."""
 
-    def __init__(self, title: str, labels: Mapping[tuple[int, str], str]) -> None:
+    def __init__(
+        self, title: str, labels: Callable[[], Mapping[tuple[int, str], str]]
+    ) -> None:
         self._title = title
         self._labels = labels
         self._records: deque[Record] = deque(maxlen=WINDOW)
@@ -57,7 +59,7 @@ class View:
         yield "link", self._link(latest)
         answer = latest.answer
         if answer is not None:
-            label = self._labels.get((answer.k, answer.codec), answer.codec)
+            label = self._labels().get((answer.k, answer.codec), answer.codec)
             yield "plan", Text(f"{label}, {format_nbytes(answer.payload_nbytes)} a request")
         latencies_s = [record.latency_s for record in self._records]
         now, middle, worst = map(
