@@ -213,6 +213,28 @@ def test_a_browser_draws_the_timeline_and_complains_of_nothing(
     assert "NaN" not in done.stdout
 
 
+DRAG = """<script>
+const box = document.querySelector("#timeline-figure svg").getBoundingClientRect();
+const send = (kind, x) => document.querySelector("#timeline-figure svg").dispatchEvent(
+  new PointerEvent(kind, { clientX: box.left + box.width * x, clientY: box.top + 60 }));
+send("pointerdown", 0.5); send("pointermove", 0.6); send("pointerup", 0.7);
+send("pointermove", 0.5);
+</script></body>"""
+
+
+@needs_browser
+def test_dragging_over_the_timeline_looks_closer(folder: Path, tmp_path: Path) -> None:
+    text = (folder / REPORT).read_text()
+    path = tmp_path / "dragged.html"
+    path.write_text(text.replace("</body>", DRAG))
+    done = opened(path, tmp_path / "profile", "--dump-dom")
+    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
+    drawn = done.stdout[done.stdout.index('id="timeline-figure"') :].partition("</svg>")[0]
+    every = len(json.loads(Page(text).embedded)["runs"][0]["t"])
+    assert 3 < drawn.count("<circle") < every / 2
+    assert re.search(r"believed [\d.]+ Mbit/s", done.stdout)
+
+
 @needs_browser
 def test_a_browser_prints_it(folder: Path, tmp_path: Path) -> None:
     paper = tmp_path / "report.pdf"

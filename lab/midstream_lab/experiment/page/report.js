@@ -200,6 +200,11 @@
     if (low > 0 && at - (run.t[low - 1] + run.shift) < run.t[low] + run.shift - at) low--;
     return low;
   }
+  function rateAt(run, at) {
+    let rate = null;
+    for (let i = 0; i < run.bt.length && run.bt[i] <= at; i++) rate = run.bw[i];
+    return rate;
+  }
   function listen(svg, run, other, x, y, span, options) {
     const over = svg.querySelector("#over");
     const secondsAt = (event) => {
@@ -232,7 +237,12 @@
       `${words(run.ms[i])} ms, ${data.answers[run.w[i]]}${run.h[i] ? ", hedged" : ""}`,
       escape(options[run.o[i]].label),
     ];
-    if (run.b[i] !== null) rows.push(`believed ${words(run.b[i])} Mbit/s (${words(run.lo[i])} to ${words(run.hi[i])})`);
+    const truth = rateAt(run, run.t[i] + run.shift);
+    if (truth !== null) rows.push(`uplink ${words(truth)} Mbit/s`);
+    if (run.b[i] !== null) {
+      const band = run.lo[i] === null || run.hi[i] === null ? "" : ` (${words(run.lo[i])} to ${words(run.hi[i])})`;
+      rows.push(`believed ${words(run.b[i])} Mbit/s${band}`);
+    }
     if (other) {
       const at = nearest(other, run.t[i] + run.shift);
       rows.push(`${escape(data.names[other.policy])}: ${words(other.ms[at])} ms, ${escape(options[other.o[at]].label)}`);
