@@ -18,11 +18,11 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import final
 
+from midstream_edge.attempts import Attempts
 from midstream_edge.channel import CONNECT_S, Dial, Stream
 from midstream_edge.clock import ClockEstimate, Exchange
-from midstream_edge.knocks import Door, Knocks
 from midstream_edge.policies.values import LinkState
-from midstream_edge.sentry import SPACINGS_S, Overdue, Sign, knock_spacing_s, move, spacing_s
+from midstream_edge.sentry import Overdue, Sign, move
 from midstream_edge.strand import Strand
 from midstream_edge.verdicts import farewell, is_settled, silence
 from midstream_wire.errors import DeadlineExceeded, PeerError
@@ -37,10 +37,6 @@ SETTLED_PAUSE_S = 5.0
 SUSPECT_S = 3.0
 #: How long a server that is leaving may take to finish what is under way.
 LEAVING_S = 30.0
-#: Fresh channels on their way at the same time, each for `CONNECT_S`.
-MOST_TRIALS = 6
-#: How often to see whether a knock was answered.
-LISTEN_S = 0.02
 #: How often a stream is looked at, while it is used: a break is found so much later.
 LOOK_S = 0.05
 #: A connection counts as used for so long after each request.
@@ -79,12 +75,8 @@ class Connection:
         self._state: LinkState = "down"
         self._present: Strand | None = None  # connected or suspect
         self._others: list[Strand] = []  # on trial, leaving, or over and not yet closed
-        self._tries = 0  # fresh channels since the trouble began
-        self._trouble_s = self._tried_s = self._used_s = time.monotonic()
-        self._not_before_s = self._trouble_s  # no fresh channel until then
-        self._knocks = Knocks()  # the keeper's own
-        self._door: Door | None = None  # where the server was last
-        self._next_knock_s = self._trouble_s
+        self._attempts = Attempts(time.monotonic())
+        self._used_s = time.monotonic()
         self._settled = threading.Event()  # the first attempt has ended, either way
         self._error: PeerError = silence(str(dial.address), CONNECT_S)
         self._clock = ClockEstimate()
@@ -221,9 +213,7 @@ class Connection:
     def _keep(self) -> None:
         logged = ""
         while not self._closed:
-            due, knocked = self._is_due(time.monotonic())
-            if due:
-                self._try(knocked=knocked)
+            self._try_if_due()
             for strand in self._sweep(time.monotonic()):
                 logged = self._bury(strand, logged)
             with self._lock:
@@ -235,50 +225,24 @@ class Connection:
             if self._present is not None:
                 self._part(self._present, self._error)
             self._state = "down"
-            self._knocks.close()
+            self._attempts.rest()
             left, self._others = self._others, []
         for strand in left:
             strand.ended = strand.ended or self._error
             self._bury(strand, str(strand.ended))
 
-    def _is_due(self, now_s: float) -> tuple[bool, bool]:
-        """Whether to open a fresh channel now, and whether a knock was answered."""
+    def _try_if_due(self) -> None:
         with self._lock:
-            door, tries = self._door, self._tries
-            if not self._may_try or now_s < self._next_try_s(knocked=True):
-                self._knocks.close()
-                return False, False
-            blind = now_s >= self._next_try_s(knocked=False)
-            outage_s = now_s - self._trouble_s
-        answered = bool(self._knocks) and self._knocks.are_answered(now_s)
-        if answered:
-            self._knocks.close()
-        elif door is not None and tries and now_s >= self._next_knock_s:
-            self._knocks.begin(door, now_s)
-            self._next_knock_s = now_s + knock_spacing_s(outage_s)
-        return answered or blind, answered
-
-    def _next_try_s(self, *, knocked: bool) -> float:
-        """When the next fresh channel is due: after a knock was answered, or in any case."""
-        if self._tries == 0:
-            return self._not_before_s
-        trials = [strand for strand in self._others if not (strand.served or strand.ended)]
-        if knocked:
-            pending = any(strand.knocked for strand in trials)
-        elif self._door is not None:
-            pending = True  # knocking finds out sooner, and costs less
-        else:
-            pending = bool(trials) and self.welcomes == 0
-        outage_s = self._tried_s - self._trouble_s
-        spaced_s = spacing_s(self._tries, outage_s=outage_s, pending=pending)
-        return max(self._not_before_s, self._tried_s + spaced_s)
-
-    def _try(self, *, knocked: bool) -> None:
-        strand = Strand(time.monotonic(), knocked=knocked)
-        with self._lock:
+            now_s = time.monotonic()
+            if self._state == "connected":
+                self._attempts.rest()
+                return
+            due, knocked = self._attempts.look(now_s, self._trials)
+            if not due:
+                return
+            self._attempts.note_try(now_s)
+            strand = Strand(now_s, knocked=knocked)
             self._others.append(strand)
-            self._tries += 1
-            self._tried_s = time.monotonic()
 
         def receive(stream: Stream, frame: ServerFrame) -> None:
             strand.stream = stream  # the first frame may be faster than the constructor
@@ -322,7 +286,7 @@ class Connection:
                 self._error = error
                 self._settled.set()
                 if is_settled(error):
-                    self._not_before_s = time.monotonic() + SETTLED_PAUSE_S
+                    self._attempts.hold_off(time.monotonic() + SETTLED_PAUSE_S)
             telling = self._state == "down" and not self._closed and str(error) != logged
         if telling:
             _log.warning("working on the edge alone: %s", error)
@@ -333,11 +297,9 @@ class Connection:
     def _pause_s(self, now_s: float) -> float | None:
         """Until when there is nothing to do unless something happens; None: at no time."""
         due_s = [strand.expires_s for strand in self._others]
-        if self._may_try:
-            due_s.append(self._next_try_s(knocked=False))
-            if self._door is not None and self._tries:
-                listen_s = now_s + LISTEN_S if self._knocks else self._next_knock_s
-                due_s.append(max(self._next_try_s(knocked=True), listen_s))
+        if self._state != "connected":
+            next_s = self._attempts.next_look_s(now_s, self._trials)
+            due_s.extend([] if next_s is None else [next_s])
         if self._state == "suspect" or (self._present and now_s - self._used_s < USED_S):
             due_s.append(now_s + LOOK_S)
         return max(0.0, min(due_s) - now_s) if due_s else None
@@ -345,9 +307,8 @@ class Connection:
     # Any thread, under the lock.
 
     @property
-    def _may_try(self) -> bool:
-        trials = sum(not strand.served for strand in self._others)
-        return self._state != "connected" and trials < MOST_TRIALS
+    def _trials(self) -> list[Strand]:
+        return [strand for strand in self._others if not (strand.served or strand.ended)]
 
     def _judge(self, strand: Strand, overdue: Overdue | None, now_s: float) -> None:
         """What a look at the present strand means for the link."""
@@ -364,9 +325,7 @@ class Connection:
     def _enter(self, sign: Sign) -> None:
         before, self._state = self._state, move(self._state, sign)
         if before == "connected" and self._state != before:
-            self._trouble_s, self._tries = time.monotonic(), 0
-            # A server that takes streams only to end them is not to be stormed.
-            self._not_before_s = max(self._trouble_s, self._tried_s + SPACINGS_S[0])
+            self._attempts.begin_outage(time.monotonic())
         self._stir()
 
     def _part(self, strand: Strand, error: PeerError) -> None:
@@ -375,7 +334,7 @@ class Connection:
         self._others.append(strand)
         self._enter(Sign.GIVEN_UP if strand.lost else Sign.ENDED)
         if is_settled(error):
-            self._not_before_s = time.monotonic() + SETTLED_PAUSE_S
+            self._attempts.hold_off(time.monotonic() + SETTLED_PAUSE_S)
 
     # The readers' threads.
 
@@ -395,8 +354,11 @@ class Connection:
             case GoAway():
                 self._see_off(strand, frame)
             case Pong():
-                with self._lock:
-                    strand.receive(frame)
+                # Not under the lock: whoever waits for the exchange may have locks of its own.
+                exchange = strand.pings.receive(frame)
+                if exchange is not None:
+                    with self._lock:
+                        strand.clock = strand.clock.observe(exchange)
 
     def _greet(self, strand: Strand, welcome: Welcome) -> None:
         with self._lock:
@@ -409,7 +371,7 @@ class Connection:
             self._others.remove(strand)
             self._present = strand
             strand.serve(welcome, time.monotonic())
-            self._door = strand.stream.door if strand.stream else None
+            self._attempts.door = strand.stream.door if strand.stream else None
             self.welcomes += 1
             self._settled.set()
             self._enter(Sign.WELCOMED)

@@ -9,7 +9,7 @@ from midstream_edge.clock import ClockEstimate
 from midstream_edge.pings import Pings
 from midstream_edge.sentry import Overdue, Signs, Watch
 from midstream_wire.errors import PeerError
-from midstream_wire.frames import Pong, Welcome
+from midstream_wire.frames import Welcome
 
 #: Nothing heard for this long makes a ping of our own due, while the connection is used.
 PING_S = 0.5
@@ -88,12 +88,6 @@ class Strand:
         assert self.stream is not None
         if not self.pings.under_way:
             self.pings.send(self.stream)
-
-    def receive(self, pong: Pong) -> None:
-        """An exchange has ended; it may improve the clock."""
-        exchange = self.pings.receive(pong)
-        if exchange is not None:
-            self.clock = self.clock.observe(exchange)
 
     @property
     def min_rtt_s(self) -> float:
