@@ -221,7 +221,7 @@ class _Crew:
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._open: queue.SimpleQueue[RunKey] = queue.SimpleQueue()
-        self._wrong: UsageError | None = None
+        self._wrong: Exception | None = None
         self._changed = threading.Event()
         for key in self.plan.open:
             self._open.put(key)
@@ -244,12 +244,12 @@ class _Crew:
             result = self._attempt(key)
             save_run(result, self.folder)
         except UsageError as error:
-            with self._lock:
-                self._wrong = self._wrong or UsageError(f"{key}: {error}")
-            self.stopped.set()
+            self._give_up(UsageError(f"{key}: {error}"))
         except (MidstreamError, OSError) as error:
             with self._lock:
                 self.failures.append((key, str(error)))
+        except Exception as error:  # a fault of ours, which must not die with its thread
+            self._give_up(error)
         else:
             with self._lock:
                 self.finished.append(result)
@@ -257,6 +257,12 @@ class _Crew:
         finally:
             with self._lock:
                 del self.active[key]
+
+    def _give_up(self, error: Exception) -> None:
+        """Let nothing more begin; the first reason is told."""
+        with self._lock:
+            self._wrong = self._wrong or error
+        self.stopped.set()
 
     def _attempt(self, key: RunKey) -> RunResult:
         """Again while the network was not as configured, as often as was asked for."""
@@ -267,7 +273,7 @@ class _Crew:
         return result
 
     def wait(self, timeout_s: float) -> None:
-        """Until something has finished; raises what was asked wrongly."""
+        """Until something has finished; raises why nothing more can."""
         self._changed.wait(timeout_s)
         self._changed.clear()
         if self._wrong is not None:

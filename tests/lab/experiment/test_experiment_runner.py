@@ -139,6 +139,14 @@ def test_what_is_asked_wrongly_stops_everything(
         go(plan_of(prepared, 50), tmp_path, wrong, jobs=1)
 
 
+def test_a_fault_of_our_own_is_not_swallowed(prepared: Prepared, tmp_path: Path) -> None:
+    def broken(key: RunKey, given: Prepared) -> RunResult:
+        raise TypeError("a bug")
+
+    with pytest.raises(TypeError, match="a bug"):
+        go(plan_of(prepared, 3), tmp_path, broken)
+
+
 def test_several_run_at_a_time_but_no_more_than_asked_for(
     prepared: Prepared, run: runner.RunOnce, tmp_path: Path
 ) -> None:
