@@ -53,6 +53,9 @@ LINES = {
     "midstream traces convert": "traces convert lte --to 4s -o made.csv",
     "midstream simulate MODEL": "simulate tiny.onnx --runs 3 --trace lte:1 --duration 5s",
     "midstream simulate SCENARIO": "simulate fleet.toml",
+    "midstream simulate MODEL --sweep": (
+        "simulate menu.json --sweep uplink=1Mbit,9Mbit --sweep rtt=9ms --jobs 1 -o sweep"
+    ),
     "midstream edge run": "edge run digits --server {server} --requests 3 --runs 3",
     "midstream edge run --compare": (
         "edge run digits --server {server} --requests 3 --runs 3 --compare"

@@ -23,6 +23,7 @@ from midstream.cli.options import (
     takes_planning,
 )
 from midstream.cli.plan import open_profiles
+from midstream.cli.sweeps import run_sweep
 from midstream.serving import codecs_for
 from midstream.sources import open_calibration, open_partition
 from midstream_edge.policies.menu import Menu
@@ -97,6 +98,27 @@ def simulate(
     edge_slowdown: Annotated[
         float, typer.Option(min=1.0, help="Without --edge: this machine, this much slower.")
     ] = 8.0,
+    load: Annotated[
+        str, typer.Option(help="Share of the cloud's time that others take: 50%.")
+    ] = "0%",
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Instead of a trial, maps of what wins: default, or the values of an axis "
+            "(uplink, rtt, slowdown, load): uplink=1Mbit:100Mbit:9, rtt=5ms,50ms.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of a sweep, which goes on there.")
+    ] = Path("out/sweep"),
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes of a sweep; else all processors."),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="Where a sweep runs: local, or ray.")] = "local",
+    ray_address: Annotated[
+        str | None, typer.Option(help="A Ray cluster; without it, Ray starts here.")
+    ] = None,
     seed: Seed = 0,
     threads: Threads = 1,
     runs: Runs = 20,
@@ -123,6 +145,12 @@ def simulate(
         model, feed, planning, (edge, cloud), edge_slowdown,
         threads=threads, runs=runs, policies=policy or (),
     )  # fmt: skip
+    if sweep:
+        run_sweep(
+            offered, machine, sweep, folder=output, seed=seed, jobs=jobs, engine=engine,
+            address=ray_address, as_json=json,
+        )  # fmt: skip
+        return
     if menu_output is not None:
         menu_output.write_text(jsons.dumps(offered.to_dict(), indent=2) + "\n")
     net = Network.of(
@@ -141,6 +169,7 @@ def simulate(
         machine=machine,
         deadline_s=planning.constraints.deadline_s,
         cuts=tuple(_cut(text) for text in cut_link or ()),
+        load=parse_share(load),
     )
     asked = policy or ["adaptive"]
     began_s = time.perf_counter()

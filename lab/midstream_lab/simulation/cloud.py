@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast, final
+from typing import Literal, Protocol, final
 
 from midstream_lab.simulation.core import Core, Steps
 from midstream_lab.simulation.draws import Draws
@@ -115,6 +116,25 @@ class Replicas:
 
 
 @final
+class Other:
+    """A request of somebody else's, that only takes time. It shares no batch."""
+
+    __slots__ = ("cancelled_s", "kind", "queued_s", "service_s", "started_s")
+
+    def __init__(self, service_s: float) -> None:
+        self.kind = -1
+        self.service_s = service_s
+        self.cancelled_s = math.inf
+        self.queued_s = self.started_s = -1.0
+
+
+def _others(station: Station, draws: Draws, rate_hz: float, mean_s: float) -> Steps:
+    while True:
+        yield draws.exponential(1 / rate_hz)
+        station.take(Other(draws.exponential(mean_s)))
+
+
+@final
 class Cloud:
     """Gives each request to a replica, and its end back to the edge that sent it."""
 
@@ -150,7 +170,7 @@ class Cloud:
         """All of `job` has come in."""
         if self._serving:
             station = self._balancer.choose(self._serving)
-            if station.take(cast(Work, job)):
+            if station.take(job):
                 return
         self.refused += 1
         job.edge.refuse(job)
@@ -176,14 +196,21 @@ class Cloud:
             if station.retired_s is None:
                 self.replica_s += now_s - station.began_s
 
+    def load(self, share: float, mean_s: float, draws: Draws) -> None:
+        """Keep every worker busy for `share` of its time with other people's requests, that
+        come at random (Poisson) and take `mean_s` in the mean (exponential)."""
+        for station in self.stations:
+            rate_hz = share * station.workers / (mean_s * station.slowness)
+            self._core.process(_others(station, draws, rate_hz, mean_s))
+
     def _done(self, work: Work) -> None:
-        job = cast(Job, work)
-        job.edge.reply(job)
+        if isinstance(work, Job):
+            work.edge.reply(work)
 
     def _lost(self, work: Work) -> None:
-        self.refused += 1
-        job = cast(Job, work)
-        job.edge.refuse(job)
+        if isinstance(work, Job):
+            self.refused += 1
+            work.edge.refuse(work)
 
     def _add(self) -> None:
         spec = self._replicas

@@ -9,11 +9,12 @@ from midstream_edge.drive import DRAIN_S
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.oracle import Curve
 from midstream_edge.policies.registry import policy as policy_of
+from midstream_edge.policies.values import Policy
 from midstream_lab.simulation.arrivals import Arrivals, Closed
 from midstream_lab.simulation.cloud import Cloud, Replicas
 from midstream_lab.simulation.core import Core
 from midstream_lab.simulation.draws import Draws
-from midstream_lab.simulation.edge import AS_PROFILED, Edge, Machine
+from midstream_lab.simulation.edge import AS_PROFILED, Edge, Machine, Steady
 from midstream_lab.simulation.job import Job
 from midstream_lab.simulation.network import Network
 from midstream_lab.simulation.records import Recorder, Table
@@ -22,6 +23,8 @@ from midstream_lab.simulation.way import Way
 from midstream_partitioner.device import Device
 from midstream_wire.errors import UsageError
 
+#: With more, the queue never comes to rest.
+MOST_LOAD = 0.98
 #: One request at a time.
 BACK_TO_BACK = Closed()
 #: One replica with one worker, and nobody else's load.
@@ -31,7 +34,8 @@ ONE = Replicas()
 @final
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a pair runs under; `duration_s` bounds when requests are due."""
+    """What a pair runs under; `duration_s` bounds when requests are due, `load` is the share
+    of the cloud's time that goes to others."""
 
     network: Network
     device: Device
@@ -43,8 +47,13 @@ class Setting:
     deadline_s: float | None = None
     timeout_s: float = 10.0
     cuts: tuple[Cut, ...] = ()
+    load: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.load <= MOST_LOAD:
+            raise UsageError(
+                f"the load of others must be a share from 0 to {MOST_LOAD} (not {self.load!r})"
+            )
         if not 0 < self.duration_s < 1e9:
             raise UsageError(
                 f"a simulation must last above 0 s and below 1e9 s (not {self.duration_s!r} s)"
@@ -67,8 +76,8 @@ class Outcome:
     events: int
 
 
-def simulate_pair(menu: Menu, policy: str, setting: Setting) -> Outcome:
-    """Requests through one edge under the policy of that name, from 0 s on.
+def simulate_pair(menu: Menu, policy: str | Steady, setting: Setting) -> Outcome:
+    """Requests through one edge under the policy of that name, or a plan that stays.
 
     The same menu, policy and setting give the same outcome. Raises `UsageError` for a policy
     that there is not.
@@ -76,12 +85,11 @@ def simulate_pair(menu: Menu, policy: str, setting: Setting) -> Outcome:
     core = Core()
     network = setting.network
     cloud = Cloud(core, setting.replicas, Draws(setting.seed, 1))
+    if setting.load:
+        cloud.load(setting.load, _service_s(menu), Draws(setting.seed, 5))
     way = Way(network, Draws(setting.seed, 2))
     recorder = Recorder(detailed=True)
-    curve = Curve(way.up.trace.times_s, way.up.trace.rates_bps, 0.0)
-    chosen = policy_of(
-        policy, menu, link=network.first_look(), device=setting.device, curve=curve
-    )
+    chosen = policy if isinstance(policy, Steady) else _policy(policy, menu, setting)
 
     def finished(job: Job, how: int) -> None:
         recorder.add(job, how, core.now_s)
@@ -108,7 +116,21 @@ def simulate_pair(menu: Menu, policy: str, setting: Setting) -> Outcome:
     if edge.prober is not None:
         edge.prober.stop()
     core.run(setting.duration_s + DRAIN_S)
-    return _outcome(policy, edge, recorder.table(), core.events)
+    name = policy if isinstance(policy, str) else menu.options[policy.option].label
+    return _outcome(name, edge, recorder.table(), core.events)
+
+
+def _policy(name: str, menu: Menu, setting: Setting) -> Policy:
+    network = setting.network
+    up = network.payload_up
+    curve = Curve(up.times_s, up.rates_bps, 0.0) if up.mean_bps > 0 else None
+    link = network.first_look()
+    return policy_of(name, menu, link=link, device=setting.device, curve=curve)
+
+
+def _service_s(menu: Menu) -> float:
+    """What a request of somebody else's takes: the longest that one of the menu's does."""
+    return max(option.decode_s + option.tail_s for option in menu.options) or 1e-3
 
 
 def _outcome(policy: str, edge: Edge, table: Table, events: int) -> Outcome:

@@ -1,0 +1,90 @@
+"""`midstream simulate MODEL --sweep`: maps of what would win where."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from midstream.cli import console
+from midstream_lab.draw import check_picture
+from midstream_lab.simulation.edge import Machine
+from midstream_lab.simulation.engines import run_all
+from midstream_lab.simulation.maps import PICTURE, TABLE, Store, draw_map, write_table
+from midstream_lab.simulation.menus import Offered
+from midstream_lab.simulation.sweep import Found, evaluate, parse_grid, tasks
+
+
+def run_sweep(
+    offered: Offered,
+    machine: Machine,
+    axes: Sequence[str],
+    *,
+    folder: Path,
+    seed: int,
+    jobs: int | None,
+    engine: str,
+    address: str | None,
+    as_json: bool,
+) -> None:
+    """Every option at every point of the grid; goes on where it was interrupted."""
+    grid = parse_grid([each for each in axes if each != "default"])
+    asked = tasks(grid, offered.menu, offered.device, machine=machine, seed=seed)
+    check_picture(folder / PICTURE)
+    store = Store(folder, asked)
+    missing = store.missing
+    with console.progress(f"sweeping {len(asked)} points") as tick, store.open() as file:
+        done = len(asked) - len(missing)
+        ran = run_all(
+            evaluate,
+            [asked[at] for at in missing],
+            engine=engine,
+            jobs=jobs,
+            address=address,
+        )
+        for number, (at, found) in enumerate(ran, 1):
+            store.add(missing[at], found, file)
+            tick(done + number, len(asked))
+    results = store.results()
+    write_table(results, folder / TABLE)
+    title = f"{offered.name}: what wins, and by how much"
+    draw_map(results, grid, folder / PICTURE, title=title)
+    document = _document(offered, results, folder, seed)
+    if as_json:
+        console.print_json(document)
+        return
+    _print(document, results)
+    console.say(f"{folder / TABLE}, {folder / PICTURE}")
+
+
+def _document(
+    offered: Offered, results: Sequence[Found], folder: Path, seed: int
+) -> dict[str, Any]:
+    return {
+        "model": offered.name,
+        "device": offered.device.to_dict(),
+        "seed": seed,
+        "points": [each.to_dict() for each in results],
+        "table": str(folder / TABLE),
+        "picture": str(folder / PICTURE),
+    }
+
+
+def _print(document: dict[str, Any], results: Sequence[Found]) -> None:
+    table = console.table(
+        f"{document['model']}: what wins at {len(results)} points",
+        *("wins", "points", "share", "gain, median", "gain, most"),
+        left=("wins",),
+    )
+    for label, count in Counter(each.label for each in results).most_common():
+        gains = sorted(each.gain or 0.0 for each in results if each.label == label)
+        table.add_row(
+            label,
+            str(count),
+            f"{count / len(results):.0%}",
+            f"{gains[len(gains) // 2]:.1%}",
+            f"{gains[-1]:.1%}",
+        )
+    console.show(table)
+    console.say("gain: how much longer the better of edge-only and cloud-only takes")

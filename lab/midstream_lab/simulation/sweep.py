@@ -1,0 +1,218 @@
+"""What would win where: every placement simulated over a grid of conditions.
+
+A grid has four axes: the uplink, the round trip, how much slower the edge is than profiled,
+and the share of the cloud's time that others take. At every point each option of the menu is
+run by itself; what wins is compared with the better of edge-only and the best cloud-only.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, final
+
+import numpy as np
+
+from midstream_edge.policies.menu import Menu
+from midstream_lab.simulation.arrivals import Every
+from midstream_lab.simulation.edge import Machine, Steady
+from midstream_lab.simulation.network import HEADER_SHARE, Network, steady
+from midstream_lab.simulation.pair import MOST_LOAD, Setting, simulate_pair
+from midstream_partitioner.cuts import CLOUD_ONLY, EDGE_ONLY
+from midstream_partitioner.device import Device
+from midstream_partitioner.units import parse_duration, parse_rate, parse_share
+from midstream_wire.errors import UsageError
+
+#: Points of a grid; a hundred thousand take hours.
+MOST_POINTS = 100_000
+#: Requests of each option at a point; the fewer where nothing is random, and they only differ
+#: by what TCP's window remembers of the one before.
+REQUESTS, FEW_REQUESTS = 100, 4
+#: The distance between requests, in times of the slowest stage: far enough to be alone.
+_APART = 1.25
+#: The downlink of a point, as many times the uplink: what consumers are sold, about.
+DOWNLINK = 4.0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The values of each axis, in the order in which they are walked."""
+
+    uplink_bps: tuple[float, ...] = (0.5e6, 1e6, 2e6, 5e6, 10e6, 20e6, 50e6, 100e6, 200e6)
+    rtt_s: tuple[float, ...] = (0.005, 0.02, 0.05, 0.1)
+    slowdown: tuple[float, ...] = (1.0, 4.0)
+    load: tuple[float, ...] = (0.0, 0.7)
+
+    def __post_init__(self) -> None:
+        sizes = [len(getattr(self, name)) for name in AXES]
+        points = int(np.prod(sizes, dtype=np.int64))
+        if not 1 <= points <= MOST_POINTS:
+            raise UsageError(f"a grid must have 1 to {MOST_POINTS} points (not {points})")
+        if not all(0 <= each <= MOST_LOAD for each in self.load):
+            raise UsageError(f"a load must be from 0 to {MOST_LOAD:.0%} (not {self.load})")
+        for name in ("uplink_bps", "slowdown"):
+            if not all(0 < each < 1e13 for each in getattr(self, name)):
+                raise UsageError(f"{name} must be above zero all along its axis")
+
+    def points(self) -> list[Point]:
+        axes = (getattr(self, name) for name in AXES)
+        return [Point(*values) for values in itertools.product(*axes)]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One condition."""
+
+    uplink_bps: float
+    rtt_s: float
+    slowdown: float
+    load: float
+
+
+#: Fields of a grid and of a point.
+AXES = ("uplink_bps", "rtt_s", "slowdown", "load")
+_PARSERS = {
+    "uplink": ("uplink_bps", parse_rate),
+    "rtt": ("rtt_s", parse_duration),
+    "slowdown": ("slowdown", float),
+    "load": ("load", parse_share),
+}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What won at a point: mean latencies, and the gain over the better trivial placement.
+
+    `edge_only_s` and `cloud_only_s` are None where the menu has no such option. `gain` is how
+    much longer the better of the two takes than what won, in parts of it; 0 where one of them
+    did.
+    """
+
+    point: Point
+    cut: str
+    codec: str
+    label: str
+    mean_s: float
+    p95_s: float
+    edge_only_s: float | None
+    cloud_only_s: float | None
+    gain: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The point's fields and the others side by side."""
+        fields = asdict(self)
+        return {**fields.pop("point"), **fields}
+
+
+def parse_grid(texts: Sequence[str]) -> Grid:
+    """A grid from "uplink=1Mbit:100Mbit:9" (so many values, evenly by their ratio) or
+    "rtt=5ms,50ms" (a list); axes not named stay as they are. Raises `UsageError`.
+    """
+    values: dict[str, tuple[float, ...]] = {}
+    for text in texts:
+        name, equals, detail = text.partition("=")
+        if not equals or name not in _PARSERS:
+            raise UsageError(
+                f"an axis must be {', '.join(_PARSERS)} and its values (not {text!r}): "
+                "uplink=1Mbit:100Mbit:9 or rtt=5ms,50ms"
+            )
+        field, parse = _PARSERS[name]
+        try:
+            values[field] = _values(detail, parse)
+        except ValueError:
+            raise UsageError(f"values of {name} must be numbers (not {detail!r})") from None
+    return Grid(**values)
+
+
+def _values(detail: str, parse: Any) -> tuple[float, ...]:
+    parts = detail.split(":")
+    if len(parts) == 1:
+        return tuple(parse(part) for part in detail.split(","))
+    if len(parts) != 3 or not parts[2].isdigit() or not 2 <= int(parts[2]) <= MOST_POINTS:
+        raise UsageError(f"a range must be FROM:TO:COUNT, 2 values or more (not {detail!r})")
+    first, last, count = parse(parts[0]), parse(parts[1]), int(parts[2])
+    if not 0 < first < last:
+        raise UsageError(f"a range must rise, from above zero (not {detail!r}): give a list")
+    return tuple(float(each) for each in np.geomspace(first, last, count))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Task:
+    """All that one point's answer depends on, to be sent to another process."""
+
+    point: Point
+    menu: Menu
+    device: Device
+    machine: Machine
+    seed: int
+
+
+def tasks(
+    grid: Grid, menu: Menu, device: Device, *, machine: Machine, seed: int
+) -> list[Task]:
+    """One for each point, in the grid's order."""
+    return [Task(point, menu, device, machine, seed) for point in grid.points()]
+
+
+def evaluate(task: Task) -> Found:
+    """Run every option at the point."""
+    point, options = task.point, task.menu.options
+    measured = [_run(task, index) for index in range(len(options))]
+    means_s = [mean_s for mean_s, _ in measured]
+    best = int(np.argmin(means_s))
+    edge_only_s = _least(means_s, [option.cut == EDGE_ONLY for option in options])
+    cloud_only_s = _least(means_s, [option.cut == CLOUD_ONLY for option in options])
+    trivial = [each for each in (edge_only_s, cloud_only_s) if each is not None]
+    return Found(
+        point=point,
+        cut=options[best].cut,
+        codec=options[best].codec,
+        label=options[best].label,
+        mean_s=means_s[best],
+        p95_s=measured[best][1],
+        edge_only_s=edge_only_s,
+        cloud_only_s=cloud_only_s,
+        gain=min(trivial) / means_s[best] - 1 if trivial else None,
+    )
+
+
+def _run(task: Task, index: int) -> tuple[float, float]:
+    """Mean and 95th percentile of one option's requests, each of which finds the link free."""
+    point = task.point
+    machine = replace(task.machine, slowness=task.machine.slowness * point.slowdown)
+    up = steady(point.uplink_bps / HEADER_SHARE)
+    down = steady(DOWNLINK * point.uplink_bps / HEADER_SHARE)
+    network = Network(up, down, point.rtt_s, share=HEADER_SHARE)
+    option = task.menu.options[index]
+    alone_s = (
+        (option.head_s + option.encode_s) * machine.slowness
+        + option.decode_s
+        + option.tail_s
+        + option.payload_nbytes * 8 / point.uplink_bps
+        + 12 * point.rtt_s
+        + 1e-3
+    )
+    gap_s = _APART * (alone_s + option.tail_s / (1 - point.load))
+    random = point.load > 0 or machine.sigma > 0
+    setting = Setting(
+        network=network,
+        device=task.device,
+        arrivals=Every(gap_s),
+        duration_s=gap_s * (REQUESTS if random else FEW_REQUESTS),
+        seed=task.seed,
+        machine=machine,
+        load=point.load,
+        timeout_s=1e6,
+    )
+    stays_s = simulate_pair(task.menu, Steady(index), setting).table.stay_s
+    return float(stays_s.mean(dtype=np.float64)), float(np.quantile(stays_s, 0.95))
+
+
+def _least(means_s: Sequence[float], wanted: Sequence[bool]) -> float | None:
+    chosen = (mean_s for mean_s, is_wanted in zip(means_s, wanted, strict=True) if is_wanted)
+    return min(chosen, default=None)

@@ -1,0 +1,158 @@
+"""Maps of what wins: a grid, its points, and that it does not matter who computes them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from midstream_edge.policies.menu import Menu
+from midstream_edge.policies.values import Option
+from midstream_lab.simulation.edge import Machine
+from midstream_lab.simulation.engines import run_all
+from midstream_lab.simulation.maps import POINTS, Store, draw_map, write_table
+from midstream_lab.simulation.sweep import (
+    Found,
+    Grid,
+    Point,
+    Task,
+    evaluate,
+    parse_grid,
+    tasks,
+)
+from midstream_partitioner.device import Device
+from midstream_wire.errors import UsageError
+
+WHOLE_S = 0.1
+MENU = Menu(
+    (
+        Option("cloud-only", "raw", 0, "cloud-only raw", True,
+               0.0, 0.0, 0.0, 0.01, 100_000, 100, WHOLE_S),
+        Option("c5", "half", 1, "after conv with half", True,
+               0.02, 0.001, 0.001, 0.008, 5_000, 100, WHOLE_S - 0.02),
+        Option("edge-only", "raw", 2, "edge-only", False,
+               WHOLE_S, 0.0, 0.0, 0.0, 0, 0, 0.0),
+    )
+)  # fmt: skip
+DEVICE = Device("edge", 1)
+GRID = Grid((0.05e6, 5e6, 500e6), (0.002,), (1.0, 3.0), (0.0, 0.5))
+
+
+def asked(grid: Grid = GRID, seed: int = 0) -> list[Task]:
+    return tasks(grid, MENU, DEVICE, machine=Machine(), seed=seed)
+
+
+def found_at(uplink_bps: float, slowdown: float = 1.0, load: float = 0.0) -> Found:
+    return evaluate(Task(Point(uplink_bps, 0.002, slowdown, load), MENU, DEVICE, Machine(), 0))
+
+
+def test_each_placement_wins_where_it_should() -> None:
+    assert found_at(0.05e6).label == "edge-only"
+    assert found_at(5e6).label == "after conv with half"
+    assert found_at(500e6).label == "cloud-only raw"
+    assert found_at(500e6, slowdown=3.0).cut == "cloud-only"
+
+
+def test_a_point_is_the_arithmetic_of_its_stages() -> None:
+    found = found_at(5e6)
+    # Head, codec, tail, 8 ms up, 0.04 ms down, and a round trip with its fixed cost.
+    assert found.mean_s == pytest.approx(0.03 + 0.008 + 0.00004 + 0.0025, rel=1e-4)
+    assert found.edge_only_s == pytest.approx(WHOLE_S)
+    # A hundred kilobytes meet slow start only where the line is fast.
+    assert found.cloud_only_s == pytest.approx(0.01 + 0.16 + 0.00004 + 0.0025, rel=0.02)
+    assert found.gain == pytest.approx(WHOLE_S / found.mean_s - 1, rel=1e-5)
+
+
+def test_load_makes_the_cloud_wait() -> None:
+    """Others keep it half busy with 10 ms each: an M/M/1 queue waits 10 ms in the mean."""
+    waits_s = found_at(500e6, load=0.5).mean_s - found_at(500e6).mean_s
+    assert waits_s == pytest.approx(0.01, rel=0.5)
+
+
+def test_a_grid_is_made_of_ranges_and_lists() -> None:
+    grid = parse_grid(["uplink=1Mbit:100Mbit:3", "rtt=5ms,50ms", "slowdown=2", "load=0%,50%"])
+    assert grid.uplink_bps == pytest.approx((1e6, 10e6, 100e6))
+    assert (grid.rtt_s, grid.slowdown, grid.load) == ((0.005, 0.05), (2.0,), (0.0, 0.5))
+    assert len(grid.points()) == 12
+    assert parse_grid([]) == Grid()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("downlink=1Mbit", "axis must be uplink, rtt, slowdown, load"),
+        ("uplink", "axis must be"),
+        ("uplink=fast", "rate must be a number"),
+        ("uplink=1Mbit:2Mbit", "FROM:TO:COUNT"),
+        ("uplink=2Mbit:1Mbit:3", "must rise"),
+        ("uplink=1Mbit:2Mbit:999999", "FROM:TO:COUNT"),
+        ("slowdown=slow", "must be numbers"),
+        ("slowdown=0", "above zero"),
+        ("load=99%", "load must be"),
+        ("rtt=1us:1s:99999", "1 to 100000 points"),
+    ],
+)
+def test_what_is_no_axis_is_said(text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        parse_grid([text])
+
+
+def test_one_process_and_many_find_the_same() -> None:
+    alone = dict(run_all(evaluate, asked(), jobs=1))
+    together = dict(run_all(evaluate, asked(), jobs=2))
+    assert [repr(alone[at]) for at in range(12)] == [repr(together[at]) for at in range(12)]
+
+
+def test_ray_finds_the_same() -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'midstream[ray]'")
+    alone = dict(run_all(evaluate, asked(), jobs=1))
+    there = dict(run_all(evaluate, asked(), engine="ray", jobs=2))
+    assert [repr(alone[at]) for at in range(12)] == [repr(there[at]) for at in range(12)]
+
+
+def test_an_engine_that_there_is_not_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="must be local or ray"):
+        run_all(evaluate, asked(), engine="spark")
+    with pytest.raises(UsageError, match="one process or more"):
+        run_all(evaluate, asked(), jobs=0)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="needs Ray"):
+        next(run_all(evaluate, asked(), engine="ray"))
+
+
+def test_a_sweep_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
+    wanted = asked()
+    results = dict(run_all(evaluate, wanted, jobs=1))
+    store = Store(tmp_path, wanted)
+    with store.open() as file:
+        for at in (3, 0, 7):
+            store.add(at, results[at], file)
+        file.write('{"at": 5, "uplink_b')  # killed in the middle of a line
+    again = Store(tmp_path, wanted)
+    assert again.missing == [at for at in range(12) if at not in (0, 3, 7)]
+    with again.open() as file:
+        for at in again.missing:
+            again.add(at, results[at], file)
+    whole = Store(tmp_path, wanted)
+    assert whole.missing == []
+    assert whole.results() == [results[at] for at in range(12)]
+
+
+def test_a_folder_holds_one_sweep(tmp_path: Path) -> None:
+    Store(tmp_path, asked())
+    with pytest.raises(UsageError, match="another grid, menu or seed"):
+        Store(tmp_path, asked(seed=1))
+    (tmp_path / POINTS).write_text("a letter")
+    with pytest.raises(UsageError, match="must be the file of a sweep"):
+        Store(tmp_path, asked())
+
+
+def test_results_are_a_table_and_a_picture(tmp_path: Path) -> None:
+    results = [evaluate(task) for task in asked()]
+    write_table(results, tmp_path / "map.csv")
+    draw_map(results, GRID, tmp_path / "map.svg", title="digits")
+    rows = list(csv.DictReader((tmp_path / "map.csv").read_text().splitlines()))
+    assert [row["label"] for row in rows] == [each.label for each in results]
+    assert float(rows[0]["uplink_bps"]) == 0.05e6
+    assert (tmp_path / "map.svg").read_text().startswith("<?xml")
