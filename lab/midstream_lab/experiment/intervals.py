@@ -73,27 +73,33 @@ def interval(value: float, replicates: Floats, *, blocks: int) -> Interval:
 
 
 def quantile_intervals(
-    latency_s: Floats, block: Ints, draws: Draws, shares: tuple[float, ...]
+    latency_s: Floats,
+    weight: Floats,
+    block: Ints,
+    draws: Draws,
+    shares: tuple[float, ...],
 ) -> tuple[Interval, ...]:
-    """Quantiles of the pooled latencies, with intervals.
+    """Quantiles of weighted latencies, with intervals.
 
     `block` [N] indexes the columns of `draws`, those of several cells side by side.
     """
-    if not len(latency_s):
-        return tuple(Interval(np.nan, np.nan, np.nan) for _ in shares)
-    estimates = [float(np.quantile(latency_s, share)) for share in shares]
     order = np.argsort(latency_s, kind="stable")
+    estimates = _quantiles(latency_s[order], weight[order], shares)
     step = -(-len(order) // MAX_SAMPLES)
     order = order[step // 2 :: step]
-    ranked, blocks = latency_s[order], block[order]
-    found = np.empty((len(draws), len(shares)))
-    for at, weights in enumerate(draws):
-        reached = np.cumsum(weights[blocks])
-        wanted = np.asarray(shares) * reached[-1]
-        places = np.searchsorted(reached, wanted, side="left")
-        found[at] = ranked[np.minimum(places, len(ranked) - 1)]
-    blocks_in_all = draws.shape[1]
+    ranked, weights, blocks = latency_s[order], weight[order], block[order]
+    found = np.array([_quantiles(ranked, weights * times[blocks], shares) for times in draws])
     return tuple(
-        interval(value, found[:, at], blocks=blocks_in_all)
+        interval(float(value), found[:, at], blocks=draws.shape[1])
         for at, value in enumerate(estimates)
     )
+
+
+def _quantiles(ranked: Floats, weight: Floats, shares: tuple[float, ...]) -> Floats:
+    """Quantiles of ascending values; with equal weights they are numpy's, interpolated."""
+    drawn = weight > 0
+    ranked, weight = ranked[drawn], weight[drawn]
+    if not len(ranked):
+        return np.full(len(shares), np.nan)
+    before = np.cumsum(weight) - weight
+    return np.asarray(np.interp(shares, before / max(before[-1], 1e-300), ranked))

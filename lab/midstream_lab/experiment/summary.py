@@ -27,11 +27,9 @@ from midstream_lab.experiment.comparison import (
 )
 from midstream_lab.experiment.intervals import (
     REPLICATES,
-    Floats,
     Interval,
     interval,
     quantile_intervals,
-    resampled_means,
 )
 from midstream_lab.experiment.results import RunResult
 
@@ -46,12 +44,13 @@ class Figures:
     """One policy over some runs: all of them, one model's, or one model's over one trace.
 
     Regrets are fractions; their mean is over cells, the worst is the worst trace's. Fields
-    that end in _low and _high bound 95 % intervals. Latencies and energies are of all requests
-    together. `local` counts requests that the edge finished because the cloud failed;
-    `edge_share` is the share of all answers that came from the edge, `inside_share` of those
-    that were cut inside the network. `behind_equal_energy` is how much longer the mean latency
-    is than the best mixture of fixed placements and race on no more edge energy, where any of
-    them spends so little. What has no number is None.
+    that end in _low and _high bound 95 % intervals. Of latencies, energies and shares every
+    run counts the same, however many requests it had room for. `local` counts requests that
+    the edge finished because the cloud failed; `edge_share` is the share of all answers that
+    came from the edge, `inside_share` of those that were cut inside the network.
+    `behind_equal_energy` is how much longer the mean latency is than the best mixture of
+    fixed placements and race on no more edge energy, where any of them spends so little. What
+    has no number is None.
     """
 
     policy: str
@@ -269,19 +268,20 @@ class _Pool:
         }
 
     def _latencies(self, seen: Sequence[Seen]) -> dict[str, Any]:
-        """Mean and quantiles of all requests together, blocks of all cells side by side."""
+        """Mean and quantiles; every run counts the same, however many requests it had."""
         draws = np.hstack([self._compared.draws[each.cell] for each in seen])
         widths = [self._compared.draws[each.cell].shape[1] for each in seen]
         offsets = np.concatenate(([0], np.cumsum(widths[:-1]))).astype(np.int64)
-        block = np.concatenate(
-            [each.block + offset for each, offset in zip(seen, offsets, strict=True)]
+        quantiles = quantile_intervals(
+            np.concatenate([each.latency_s for each in seen]),
+            np.concatenate([np.full(len(e.latency_s), 1 / len(e.latency_s)) for e in seen]),
+            np.concatenate([e.block + at for e, at in zip(seen, offsets, strict=True)]),
+            draws[:QUANTILE_REPLICATES],
+            SHARES,
         )
-        latency_s: Floats = np.concatenate([each.latency_s for each in seen])
-        replicates = resampled_means(latency_s, block, draws)
-        mean = interval(float(latency_s.mean()), replicates, blocks=draws.shape[1])
-        fewer = draws[:QUANTILE_REPLICATES]
-        quantiles = quantile_intervals(latency_s, block, fewer, SHARES)
-        named = {"mean": mean} | {
+        mean_s = float(np.mean([each.mean_s for each in seen]))
+        replicates = np.mean([each.means_s for each in seen], axis=0)
+        named = {"mean": interval(mean_s, replicates, blocks=draws.shape[1])} | {
             f"p{round(share * 100)}": each
             for share, each in zip(SHARES, quantiles, strict=True)
         }
@@ -303,8 +303,9 @@ def _rank(figures: Figures) -> float:
 
 
 def _mean(columns: Sequence[Any]) -> float | None:
-    values = np.concatenate([np.asarray(each, dtype=np.float64) for each in columns])
-    return _number(values.mean()) if len(values) else None
+    """The mean of the runs' means."""
+    means = [np.asarray(each, dtype=np.float64).mean() for each in columns if len(each)]
+    return _number(np.mean(means)) if means else None
 
 
 def _number(value: float | np.floating[Any]) -> float | None:

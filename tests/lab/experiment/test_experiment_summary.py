@@ -109,6 +109,19 @@ def test_where_an_oracle_ran_on_some_traces_the_others_have_no_regret(plain: Pla
     assert figures(results, "adaptive", "net", "b").regret_mean is None
 
 
+def test_every_trace_counts_the_same_however_many_requests_it_had(plain: Plain) -> None:
+    """Back to back, a slow trace has room for few requests, and would hardly be seen."""
+    results = [
+        plain("adaptive", [0.1] * 300, trace="fast", energy_j=1.0),
+        plain("adaptive", [1.0] * 3, trace="slow", energy_j=3.0),
+    ]
+    found = figures(results, "adaptive")
+    assert found.mean_s == pytest.approx(0.55)
+    assert found.energy_j == pytest.approx(2.0)
+    assert found.p95_s == pytest.approx(1.0)
+    assert figures(results, "adaptive", "net", "fast").p95_s == pytest.approx(0.1)
+
+
 def test_quantiles_are_those_of_all_requests(plain: Plain) -> None:
     times = [(at + 1) / 1000 for at in range(100)]  # one a second: 20 blocks
     found = figures([plain("adaptive", times)], "adaptive")
