@@ -32,7 +32,7 @@ HEDGE_QUANTILES = np.array([0, 4, 6, 7, 8, 9])
 #: No request takes longer than PROMISE_SHARE times edge-only plus PROMISE_S, whatever the link
 #: does; some of it is kept in hand for the rest's own spread, for timers and threads.
 PROMISE_SHARE, PROMISE_S = 1.25, 0.05
-MARGIN_SHARE, MARGIN_S = 0.05, 0.005
+MARGIN_SHARE, MARGIN_S = 0.02, 0.005
 
 
 @final
