@@ -11,7 +11,7 @@ a random time, and restored for a second or two.
 Per kind of cut, from the moment of restoration: `usable` is when a new request could go to the
 cloud, `answered` when the first answer that the cloud gave was there. `late` is the longest
 that any request took from submission to answer, against the promise of 1.25 times edge-only
-plus 50 ms; whatever else the machine does makes it longer (`--nice -15` helps). Every answer
+plus 50 ms; whatever else the machine does makes it longer (`--realtime` helps). Every answer
 is compared with the network's own; `lost` requests have none, `doubled` ones more than one.
 """
 
@@ -68,7 +68,7 @@ def main() -> int:
     parser.add_argument("--edge-only", type=float, default=100.0, help="in ms")
     parser.add_argument("--longest", type=float, default=3.0, help="of a cut, in s")
     parser.add_argument("--policy", default="adaptive", help='a policy, or "hedge:0.1s"')
-    parser.add_argument("--nice", type=int, default=0, help="of edge and cloud")
+    parser.add_argument("--realtime", action="store_true", help="schedule both ends first")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log", type=Path, help="keep the edge's log here, and the cuts")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
@@ -274,8 +274,8 @@ def cloud_and_edge(
 ) -> Iterator[tuple[Process, list[dict[str, Any]]]]:
     save_partition(network(), folder)
     serve = ["cloud", "serve", str(folder), "--listen", link.cloud_listen, "--insecure"]
-    nice = ("nice", "-n", str(options.nice)) if options.nice else ()
-    prefix = (*link.cloud_prefix, *nice)
+    first = ("chrt", "--rr", "1") if options.realtime else ()
+    prefix = (*link.cloud_prefix, *first)
     with Process(
         "cloud", "midstream", [*serve, "--runs", "0", "--json"], prefix=prefix
     ) as cloud:
@@ -283,7 +283,7 @@ def cloud_and_edge(
         ask = ["--edge", str(folder), server, "--policy", options.policy]
         ask += ["--edge-only", str(options.edge_only)]
         # This file again: its folder is on the path that processes inherit.
-        prefix = (*link.edge_prefix, *nice)
+        prefix = (*link.edge_prefix, *first)
         with Process("edge", Path(__file__).stem, ask, prefix=prefix) as edge:
             yield edge, []
 
