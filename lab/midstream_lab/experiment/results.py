@@ -164,7 +164,8 @@ class Facts:
 
     `validity` is the emulation's word on itself and `void` why the run does not count, None
     where it does. `settings` are all that the outcome depends on, as the scenario has it.
-    `bandwidth` is the true uplink over the run.
+    `menu` are the placements that could be chosen, as the profiles have them, and `bandwidth`
+    is the true uplink over the run.
     """
 
     kind: Literal["measured", "simulated"]
@@ -190,6 +191,7 @@ class Facts:
     validity: dict[str, JsonValue] | None = None
     void: str | None = None
     labels: dict[str, str] = Field(default_factory=dict)  # "cut codec" -> for people
+    menu: tuple[dict[str, JsonValue], ...] = ()
     bandwidth: Curve = ()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -17,7 +18,7 @@ from midstream_lab.experiment.results import RunResult
 from midstream_lab.experiment.summary import Summary
 from midstream_lab.experiment.timelines import placement_of, placements
 from midstream_lab.experiment.words import counted, labels_of, policy_words
-from midstream_partitioner.units import format_duration, format_rate
+from midstream_partitioner.units import format_duration, format_nbytes, format_rate
 
 #: Where more distributions would be shown, all traces of a model share one picture.
 MAX_CDFS = 40
@@ -253,8 +254,14 @@ class Story:
         )
 
     def _setting(self) -> str:
+        menus = {e.key.model: e.facts.menu for e in reversed(self.results) if e.facts.menu}
+        profiles = "".join(
+            f"<h3>{escape(model)}: what could be chosen, by the profiles</h3>"
+            f'<div class="card">{tables.menu_table(menu)}</div>'
+            for model, menu in sorted(menus.items())
+        )
         return (
-            f'<div class="card">{tables.definitions(self._settings())}</div>'
+            f'<div class="card">{tables.definitions(self._settings())}</div>{profiles}'
             f"<h3>The scenario</h3><pre>{escape(self.scenario)}</pre>"
         )
 
@@ -292,8 +299,10 @@ def _link(link: Mapping[str, Any]) -> str:
     for name, value in link.items():
         if value in (None, "", 0):
             continue
-        said = name.removesuffix("_bps").removesuffix("_s").replace("_", " ")
+        said = re.sub(r"_(bps|s|nbytes)$", "", name).replace("_", " ")
         told = str(value)
+        if isinstance(value, int) and name.endswith("_nbytes"):
+            told = format_nbytes(value)
         if isinstance(value, int | float) and name.endswith("_bps"):
             told = format_rate(value)
         elif isinstance(value, int | float) and name.endswith("_s"):

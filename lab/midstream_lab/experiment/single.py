@@ -165,6 +165,7 @@ def _facts(document: Mapping[str, Any], *, bandwidth: Curve, duration_s: float) 
         validity=_flat(validity),
         void=None if validity["valid"] else "; ".join(validity["why"]),
         labels={f"{each['cut']} {each['codec']}": each["label"] for each in document["menu"]},
+        menu=tuple(document["menu"]),
         bandwidth=bandwidth,
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 from midstream_lab.experiment.results import RunResult
 from midstream_lab.experiment.summary import Figures, Summary
 from midstream_lab.experiment.words import NONE, joules, milliseconds, percent
+from midstream_partitioner.units import format_nbytes
 
 Names = Mapping[str, str]
 
@@ -173,6 +174,26 @@ def _told(name: str, value: Any) -> str:
     if name.endswith("_bps"):
         return f"{value / 1e6:.4g}"
     return milliseconds(value) if name.endswith("_s") else f"{value:,.6g}"
+
+
+def menu_table(menu: Sequence[Mapping[str, Any]]) -> str:
+    """The placements that could be chosen, as the profiles have them."""
+    heads = ("placement", "sent", "head, ms", "encode, ms", "decode, ms", "tail, ms",
+             "received", "rest on the edge, ms")  # fmt: skip
+    rows = [
+        [
+            escape(str(each["label"])),
+            format_nbytes(each["payload_nbytes"]) if each["remote"] else NONE,
+            *(
+                milliseconds(each[name])
+                for name in ("head_s", "encode_s", "decode_s", "tail_s")
+            ),
+            format_nbytes(each["reply_nbytes"]) if each["remote"] else NONE,
+            milliseconds(each["rest_s"]),
+        ]
+        for each in sorted(menu, key=lambda each: -each["k"])
+    ]
+    return table(heads, rows)
 
 
 def definitions(entries: Mapping[str, str]) -> str:

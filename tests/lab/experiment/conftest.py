@@ -119,6 +119,14 @@ def facts_of(
             "valid": True, "configured_rtt_s": RTT_S, "measured_rtt_s": 0.0403,
             "rate_error": 0.004, "lateness_p99_s": 0.00041,
         },
+        menu=tuple(
+            {
+                "cut": cut, "codec": codec, "label": label, "k": 3 - at, "remote": nbytes > 0,
+                "head_s": head_s, "encode_s": 0.001, "decode_s": 0.001, "tail_s": tail_s,
+                "payload_nbytes": nbytes, "reply_nbytes": 4000, "rest_s": 0.42 - head_s,
+            }
+            for at, (cut, codec, label, head_s, tail_s, nbytes) in enumerate(OPTIONS)
+        ),
         labels={f"{cut} {codec}": label for cut, codec, label, *_ in OPTIONS},
         bandwidth=tuple((float(t) + 2.0, float(r)) for t, r in curve),
     )  # fmt: skip

@@ -115,6 +115,13 @@ def test_every_chart_is_drawn_and_says_what_it_shows(page: Page) -> None:
         assert f"Placements chosen, {model}" in page.charts
 
 
+def test_what_could_be_chosen_stands_with_the_profiles_figures(folder: Path) -> None:
+    text = (folder / REPORT).read_text()
+    assert text.count("what could be chosen, by the profiles") == 2
+    assert "<td>after layer2 int8</td><td>39.1 KiB</td><td>120</td>" in text
+    assert "emulated 8x slower" in text
+
+
 def test_numbers_in_pictures_are_numbers(folder: Path) -> None:
     assert not re.search(r'"[^"]*\b(nan|inf)\b[^"]*"', (folder / REPORT).read_text())
 
