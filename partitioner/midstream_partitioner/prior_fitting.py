@@ -8,20 +8,18 @@ from itertools import groupby
 
 import numpy as np
 
-from midstream_partitioner.prior import (
+from midstream_partitioner.expectations import (
     ESCAPE,
     MARGIN,
-    MAX_CHANNELS,
-    MIN_SIDE,
     PASSES,
     SYMBOLS,
     Expectation,
     Ints,
     Lattice,
     Pass,
-    Prior,
     framed,
 )
+from midstream_partitioner.prior import MAX_CHANNELS, MIN_SIDE, Prior
 from midstream_partitioner.shaping import Metric
 from midstream_wire.codecs.interlace import MAX_MAGNITUDE
 from midstream_wire.codecs.rans import table_of
