@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json as jsons
 import math
+import shlex
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,6 +38,7 @@ from midstream_lab.simulation.menus import Offered, read_menu
 from midstream_lab.simulation.network import Network
 from midstream_lab.simulation.pair import Outcome, Setting, simulate_pair
 from midstream_lab.simulation.records import rows
+from midstream_lab.simulation.reporting import write_report
 from midstream_lab.simulation.source import Cut
 from midstream_lab.traces import open_trace
 from midstream_partitioner.feed import Feed
@@ -128,6 +131,10 @@ def simulate(
     log: Annotated[
         Path | None, typer.Option(help="Write a JSON line a request to this file.")
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Folder for a report of one HTML file, its figures and rows."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run policies over a link in virtual time: one edge, one cloud.
@@ -180,6 +187,8 @@ def simulate(
     took_s = time.perf_counter() - began_s
     if log is not None:
         _write_log(log, {name: ran[name] for name in asked}, offered.menu)
+    if report is not None:
+        write_report(list(ran.values()), offered, setting, folder=report, command=_command())
     found = {name: _figures(ran[name], offered, setting) for name in ran}
     if json:
         console.print_json(_document(offered, setting, ran, found, asked))
@@ -255,6 +264,10 @@ def _figures(outcome: Outcome, offered: Offered, setting: Setting) -> Figures:
         offered.device,
         deadline_s=setting.deadline_s,
     )
+
+
+def _command() -> str:
+    return f"midstream {shlex.join(sys.argv[1:])}"
 
 
 def _regret(found: Figures, oracle: Figures) -> float | None:

@@ -13,6 +13,10 @@ from midstream_lab.simulation.edge import Edge
 from midstream_lab.simulation.way import NOTICE_S, RECONNECT_S
 from midstream_wire.errors import UsageError
 
+#: A closed loop whose requests fail at once would stand still: nobody asks more often than a
+#: thousand times a second.
+LEAST_GAP_S = 0.001
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ class Cut:
 class Source:
     """Sends an edge its requests until `until_s`."""
 
-    __slots__ = ("_arrivals", "_core", "_draws", "_edge", "_until_s", "sent")
+    __slots__ = ("_arrivals", "_core", "_draws", "_edge", "_sent_s", "_until_s", "sent")
 
     def __init__(
         self, core: Core, edge: Edge, arrivals: Arrivals, *, draws: Draws, until_s: float
@@ -45,6 +49,7 @@ class Source:
         self._draws = draws
         self._until_s = until_s
         self.sent = 0
+        self._sent_s = 0.0
         first_s = 0.0 if isinstance(arrivals, Closed) else arrivals.first_s(draws)
         core.at(first_s, self._send)
 
@@ -52,7 +57,8 @@ class Source:
         """A request has ended: in a closed loop it is the next one's turn."""
         arrivals = self._arrivals
         if isinstance(arrivals, Closed):
-            self._core.at(now_s + arrivals.think_s, self._send)
+            next_s = max(now_s + arrivals.think_s, self._sent_s + LEAST_GAP_S)
+            self._core.at(next_s, self._send)
 
     def _send(self, _: object) -> None:
         now_s = self._core.now_s
@@ -62,6 +68,7 @@ class Source:
         if not isinstance(arrivals, Closed):
             self._core.at(arrivals.next_s(now_s, self._draws), self._send)
         self.sent += 1
+        self._sent_s = now_s
         self._edge.submit(self.sent, now_s)
 
 

@@ -1,0 +1,129 @@
+"""Simulated runs as an experiment's report tells them: the same rows, figures and page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from midstream_edge.answers import FALLBACK
+from midstream_edge.policies.values import Option
+from midstream_lab.experiment.report import write_outcome
+from midstream_lab.experiment.results import (
+    COLUMNS,
+    Facts,
+    Rows,
+    RunKey,
+    RunResult,
+    rows_of,
+    save_run,
+)
+from midstream_lab.simulation.menus import Offered
+from midstream_lab.simulation.pair import Outcome, Setting
+from midstream_lab.simulation.records import ENDS, Table
+from midstream_lab.traces import Trace
+from midstream_partitioner.device import Device
+from midstream_partitioner.timings import FIELDS
+
+#: A run's rates as a report shows them.
+MOST_STEPS, LEAST_STEP_S = 1200, 0.1
+
+
+def write_report(
+    outcomes: Sequence[Outcome],
+    offered: Offered,
+    setting: Setting,
+    *,
+    folder: Path,
+    command: str,
+) -> None:
+    """A file a run, their table, `summary.json` and `report.html` into `folder`. `command` is
+    what somebody gives to have the same again."""
+    results = [result_of(each, offered, setting) for each in outcomes]
+    for each in results:
+        save_run(each, folder / "runs")
+    uplink = setting.network.uplink.name
+    title = f"{offered.name} over {uplink}, simulated"
+    write_outcome(results, folder, title=title, scenario=command)
+
+
+def result_of(outcome: Outcome, offered: Offered, setting: Setting) -> RunResult:
+    """One simulated pair as a finished run."""
+    network, table = setting.network, outcome.table
+    key = RunKey(offered.name, network.uplink.name, outcome.policy, setting.seed)
+    answered = int(np.count_nonzero(table.how != ENDS.index("failed")))
+    facts = Facts(
+        kind="simulated",
+        began="",
+        duration_s=setting.duration_s,
+        requests=len(table),
+        answered=answered,
+        lost=len(table) - answered,
+        duplicated=0,
+        local=int(np.count_nonzero(table.how == ENDS.index(FALLBACK))),
+        hedges=outcome.hedges,
+        switches=outcome.switches,
+        reconnects=len(setting.cuts),
+        probe_nbytes=outcome.probe_nbytes,
+        uplink_nbytes=outcome.uplink_nbytes,
+        downlink_nbytes=outcome.downlink_nbytes,
+        probe_share=outcome.probe_share,
+        edge=offered.device.to_dict(),
+        cloud={},
+        link={
+            "backend": "simulated",
+            "rtt_s": network.rtt_s,
+            "downlink_bps": network.downlink.mean_bps,
+            "jitter_s": network.jitter_s,
+            "loss": network.loss,
+            "queue_nbytes": network.queue_nbytes,
+            "congestion": network.congestion,
+        },
+        versions={name: metadata.version(name) for name in ("midstream", "numpy")},
+        settings={},
+        labels={f"{each.cut} {each.codec}": each.label for each in offered.menu.options},
+        bandwidth=_bandwidth(network.uplink, setting.duration_s),
+    )
+    rows = _rows(table, offered.menu.options, offered.device, network.uplink)
+    return RunResult(key, facts, rows)
+
+
+def _bandwidth(uplink: Trace, duration_s: float) -> tuple[tuple[float, float], ...]:
+    step_s = max(LEAST_STEP_S, duration_s / MOST_STEPS)
+    steps = uplink.looped(duration_s).resampled(step_s)
+    return tuple(zip(steps.times_s[:-1].tolist(), steps.rates_bps.tolist(), strict=True))
+
+
+def _rows(table: Table, options: Sequence[Option], device: Device, uplink: Trace) -> Rows:
+    """In the order in which requests were due. What a simulation does not know is empty."""
+    order = np.argsort(table.due_s, kind="stable")
+    how, due_s = table.how[order], table.due_s[order]
+    failed = how == ENDS.index("failed")
+    option = table.option[order]
+    empty = rows_of([{}]).columns
+    found: dict[str, np.ndarray[Any, Any]] = {
+        column.name: np.repeat(empty[column.name], len(table)) for column in COLUMNS
+    }
+    replies = np.array([each.reply_nbytes for each in options])
+    found |= {
+        "at_s": due_s,
+        "trace_s": due_s,
+        "latency_s": np.where(failed, np.nan, table.latency_s[order].astype(np.float64)),
+        "where": np.where(failed, "", np.array(ENDS)[how]),
+        "hedged": table.hedged[order].astype(np.bool_),
+        "switched": table.switched[order].astype(np.bool_),
+        "k": np.array([each.k for each in options])[option],
+        "cut": np.array([each.cut for each in options])[option],
+        "codec": np.array([each.codec for each in options])[option],
+        "payload_nbytes": table.payload_nbytes[order].astype(np.int64),
+        "reply_nbytes": np.where(how == 0, replies[option], 0),
+        "uplink_bps": np.array([uplink.rate_at(at_s) for at_s in due_s.tolist()]),
+        "edge_busy_s": table.busy_s[order].astype(np.float64),
+        "energy_j": table.energy_j(device)[order].astype(np.float64),
+        "failed": np.where(failed, "nobody answered", ""),
+    }
+    found |= {name: table.stages_s[order, at] for at, name in enumerate(FIELDS)}
+    return Rows(found)
