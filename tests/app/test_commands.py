@@ -70,6 +70,7 @@ ELSEWHERE = {
     "midstream pair",
     "midstream pair --policy",
     "midstream demo",
+    "midstream experiment",
 }
 
 
