@@ -13,10 +13,10 @@ from midstream_lab.traces import Trace
 from midstream_partitioner.link import EXCHANGE_S, Link
 from midstream_wire.errors import UsageError
 
-#: Payload of a full segment, and what it takes on Ethernet with its headers.
-SEGMENT_NBYTES, FRAME_NBYTES = 1448, 1514
-#: Share of a link's rate that TCP passes on: 0.956, as measured on emulated links.
-HEADER_SHARE = SEGMENT_NBYTES / FRAME_NBYTES
+#: Payload of a full segment, and its IP packet with headers and timestamps.
+SEGMENT_NBYTES, PACKET_NBYTES = 1448, 1500
+#: Share of a link's rate that TCP passes on: rates count IP packets, as the emulator does.
+HEADER_SHARE = SEGMENT_NBYTES / PACKET_NBYTES
 #: RFC 6928.
 FIRST_SEGMENTS = 10
 #: A queue that holds 100 ms at 20 Mbit/s: what home routers and base stations have and more.
