@@ -108,7 +108,8 @@ def deploy(
 ) -> Deployment:
     """Agree with the server at `dial`, compile the edge's segments, and measure them.
 
-    `segments` limits what the edge holds; `profile` stands in for measuring; `codecs` are
+    `segments` limits what the edge holds; `profile` stands in for measuring, and sets the pace
+    of an emulated device; `codecs` are
     measured besides the usual ones and those of the partition's calibration. Raises
     `CloudUnavailable`, `CloudRefused`, and `ModelError` if the server has no profile to plan
     with.
@@ -133,6 +134,8 @@ def deploy(
         codecs=codecs_for(calibration, codecs),
         progress=progress,
     )
+    if profile is not None:
+        chain.keep_pace([segment.median_s for segment in profile.segments])
     cloud = Profile.from_json(remote.profile, source="the server's profile")
     return Deployment(part, remote.name, chain, edge, cloud, calibration)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import final
 
@@ -25,7 +25,7 @@ class Chain:
     """Compiled segments [first, last) of a partition. `run` may be called from many threads.
 
     `slowdown` > 1 emulates a device that is slower by that factor: every run is followed by a
-    wait, during which the processor is free for others.
+    wait, during which the processor is free for others. `keep_pace` makes it exact.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class Chain:
         self.last = len(partition.segments) if last is None else last
         self.threads = threads
         self.slowdown = slowdown
+        self._pace_s: Sequence[float] = ()
         self._links = {
             (index, index + 1): Executor(partition.segments[index].compilable, threads=threads)
             for index in range(self.first, self.last)
@@ -55,9 +56,19 @@ class Chain:
         """The same compiled segments at another speed; what is fused later is not shared."""
         twin = copy.copy(self)
         twin.slowdown = slowdown
+        twin._pace_s = ()
         twin._adapters = {}
         twin.fuse_stable(self.fuses_after)
         return twin
+
+    def keep_pace(self, segments_s: Sequence[float]) -> None:
+        """Have an emulated device take as long for each segment as is said here.
+
+        A wait of some times what a run took multiplies what disturbed the run as well; a run
+        that ends at a given time is not disturbed as long as there is anything left to wait.
+        Without effect on a device that is not emulated. `segments_s` begins at segment 0.
+        """
+        self._pace_s = tuple(segments_s)
 
     def fuse(self, first: int, last: int) -> None:
         """Compile segments [first, last) into one more executor, used where a run covers them.
@@ -140,8 +151,10 @@ class Chain:
             arrays = {name: a for name, a in (arrays | made).items() if name in alive}
             first = reach
         if self.slowdown > 1.0:
+            took_s = time.perf_counter() - started
+            whole_s = sum(self._pace_s[slice(*span)]) or self.slowdown * took_s
             wait = time.sleep if stop is None else stop.pause
-            wait((self.slowdown - 1.0) * (time.perf_counter() - started))
+            wait(max(0.0, whole_s - took_s))
         if self._fuser is not None:
             self._fuser.note(span, state)
         return arrays

@@ -153,3 +153,17 @@ def test_a_slowed_chain_takes_longer_by_about_its_factor(make_network: MakeNetwo
     ratio = best_s(slow) / best_s(fast)
     assert 4.0 < ratio < 9.0
     assert np.array_equal(slow.run(inputs, 0, 1)["y"], fast.run(inputs, 0, 1)["y"])
+
+
+def test_an_emulated_device_keeps_the_pace_that_it_is_told(
+    part: Partition, inputs: dict[str, Array]
+) -> None:
+    chain = Chain(part, slowdown=1.001)
+    chain.keep_pace([0.03] * len(part.segments))
+    chain.run(inputs, 0, 2)
+    began_s = time.perf_counter()
+    chain.run(inputs, 0, 2)
+    assert 0.06 <= time.perf_counter() - began_s
+    real = chain.at_speed(1.0)
+    real.keep_pace([1000.0] * len(part.segments))
+    real.run(inputs, 0, 2)  # which nothing holds up
