@@ -163,7 +163,7 @@ def test_an_emulated_device_keeps_the_pace_that_it_is_told(
     chain.run(inputs, 0, 2)
     began_s = time.perf_counter()
     chain.run(inputs, 0, 2)
-    assert 0.06 <= time.perf_counter() - began_s
+    assert time.perf_counter() - began_s >= 0.06
     real = chain.at_speed(1.0)
     real.keep_pace([1000.0] * len(part.segments))
     real.run(inputs, 0, 2)  # which nothing holds up
