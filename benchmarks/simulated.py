@@ -2,8 +2,10 @@
 
     python benchmarks/simulated.py [--model resnet18] [--edge-slowdown 8] [--seconds 40]
         [--traces lte:1,3g:1] [--policies adaptive,race,edge-only] [-o FILE.json]
+    python benchmarks/simulated.py --experiment out/private
 
-Each cell runs `midstream pair` (real processes, the best backend there is) and then the
+The second form simulates the runs of an experiment that has been run for real. In the first,
+each cell runs `midstream pair` (real processes, the best backend there is) and then the
 simulator on the menu that the run reports. The error is of the mean latency, simulated over
 measured. Targets: at most 5 % in the mean of all cells, 15 % in the worst, and policies ranked
 alike (Kendall's tau of their means, over the traces, at least 0.9). Runs that the emulator
@@ -18,23 +20,27 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.values import Option
+from midstream_lab.experiment.results import RunResult, load_runs
 from midstream_lab.simulation.network import HEADER_SHARE, Network, steady
 from midstream_lab.simulation.pair import Setting, simulate_pair
-from midstream_lab.traces import open_trace
+from midstream_lab.traces import Trace, open_trace
 from midstream_partitioner.device import Device
 
 #: The first requests find cold caches and a first measurement of the link; both are left out.
 WARM_S = 3.0
+
+_OPTION, _DEVICE, _NUMBER = TypeAdapter(Option), TypeAdapter(Device), TypeAdapter(float)
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,33 @@ def run_cell(given: argparse.Namespace, trace: str, policy: str) -> Cell:
         float(np.quantile(simulated, 0.95)),
         len(latencies),
         None if validity["valid"] else "; ".join(validity["why"]),
+    )
+
+
+def cell_of(run: RunResult) -> Cell:
+    """A run of an experiment, and the same in virtual time."""
+    facts, link = run.facts, run.facts.link
+    menu = Menu(tuple(_OPTION.validate_python(each) for each in facts.menu))
+    edges_s = [at_s for at_s, _ in facts.bandwidth]
+    rates_bps = [rate for _, rate in facts.bandwidth]
+    uplink = Trace(run.key.trace, [*edges_s, 2 * edges_s[-1] - edges_s[-2]], rates_bps)
+    downlink_bps = _NUMBER.validate_python(link["downlink_bps"])
+    rtt_s = _NUMBER.validate_python(link["rtt_s"])
+    network = Network(uplink, steady(downlink_bps), rtt_s, share=HEADER_SHARE)
+    device = _DEVICE.validate_python(facts.edge)
+    setting = Setting(network, device, duration_s=facts.duration_s)
+    table = simulate_pair(menu, run.key.policy, setting).table
+    simulated = table.latency_s[table.due_s >= WARM_S]
+    measured = run.rows["latency_s"][run.rows["at_s"] >= WARM_S]
+    return Cell(
+        run.key.trace,
+        run.key.policy,
+        float(measured.mean()),
+        float(simulated.mean()),
+        float(np.quantile(measured, 0.95)),
+        float(np.quantile(simulated, 0.95)),
+        len(measured),
+        facts.void,
     )
 
 
@@ -127,6 +160,15 @@ def kendall_tau(cells: Sequence[Cell]) -> float:
     return float(sum(signs)) / max(1, len(pairs))
 
 
+def _cells(given: argparse.Namespace) -> Iterator[Cell]:
+    if given.experiment is not None:
+        yield from map(cell_of, load_runs(given.experiment / "runs"))
+        return
+    for trace in given.traces.split(","):
+        for policy in given.policies.split(","):
+            yield run_cell(given, trace, policy)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="resnet18")
@@ -136,19 +178,20 @@ def main() -> None:
     parser.add_argument("--traces", default="lte:1,3g:1,wifi:1")
     parser.add_argument("--policies", default="adaptive,race,ewma,edge-only")
     parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--experiment", type=Path, help="folder of an experiment")
     given = parser.parse_args()
     cells = []
-    print("trace            policy             measured ms  simulated ms   error  requests")
-    for trace in given.traces.split(","):
-        for policy in given.policies.split(","):
-            cell = run_cell(given, trace, policy)
-            cells.append(cell)
-            print(
-                f"{Path(trace).name:16.16} {policy:18} {cell.measured_s * 1e3:11.1f} "
-                f"{cell.simulated_s * 1e3:13.1f} {cell.error:7.1%} {cell.requests:9} "
-                f"{cell.void or ''}",
-                flush=True,
-            )
+    print(
+        "trace                     policy               measured  simulated   error requests"
+    )
+    for cell in _cells(given):
+        cells.append(cell)
+        print(
+            f"{Path(cell.trace).name:25.25} {cell.policy:20.20} "
+            f"{cell.measured_s * 1e3:6.1f} ms {cell.simulated_s * 1e3:7.1f} ms "
+            f"{cell.error:7.1%} {cell.requests:8} {cell.void or ''}",
+            flush=True,
+        )
     valid = [cell for cell in cells if cell.void is None]
     if valid:
         errors = [abs(cell.error) for cell in valid]
