@@ -12,6 +12,7 @@ from midstream_partitioner.crossing import full_id
 from midstream_partitioner.device import this_device
 from midstream_partitioner.measure import CODECS, Progress, no_progress, profile_segments
 from midstream_partitioner.profile import Profile
+from midstream_wire.errors import UsageError
 
 
 def open_repository(
@@ -21,11 +22,12 @@ def open_repository(
     slowdown: float = 1.0,
     runs: int = 10,
     repartition: int = 0,
+    profile: Profile | None = None,
     progress: Progress = no_progress,
 ) -> Repository:
     """Load what `sources` name, measure it on this machine, and hold it ready to serve.
 
-    `repartition` is as in `Repository`.
+    `repartition` is as in `Repository`, `profile` as in `make_repository`.
     """
     return make_repository(
         open_models(sources),
@@ -33,6 +35,7 @@ def open_repository(
         slowdown=slowdown,
         runs=runs,
         repartition=repartition,
+        profile=profile,
         progress=progress,
     )
 
@@ -44,18 +47,28 @@ def make_repository(
     slowdown: float = 1.0,
     runs: int = 10,
     repartition: int = 0,
+    profile: Profile | None = None,
     progress: Progress = no_progress,
 ) -> Repository:
-    """A repository of `models`; with `runs`, each has a profile for edges to plan with."""
+    """A repository of `models`; with `runs`, each has a profile for edges to plan with.
+
+    `profile` stands in for measuring the only model there is, and sets the pace of an
+    emulated device. Raises `UsageError` where there are more.
+    """
+    if profile is not None and len(models) != 1:
+        raise UsageError(
+            f"a profile is of one model, and {len(models)} are served: serve one, or let them "
+            "be measured"
+        )
     repository = Repository(repartition=repartition)
     for name, held in models.items():
         chain = Chain(held.partition, threads=threads, slowdown=slowdown)
-        codecs = codecs_for(held.calibration)
-        measured = (
-            measure_chain(chain, runs=runs, codecs=codecs, progress=progress)
-            if runs > 0
-            else None
-        )
+        measured = profile
+        if profile is not None:
+            chain.keep_pace([segment.median_s for segment in profile.segments])
+        elif runs > 0:
+            codecs = codecs_for(held.calibration)
+            measured = measure_chain(chain, runs=runs, codecs=codecs, progress=progress)
         repository.hold(Model(name, held.partition, chain, measured))
     return repository
 

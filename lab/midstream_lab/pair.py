@@ -21,10 +21,15 @@ Say = Callable[[str], None]
 @final
 @dataclass(frozen=True, slots=True)
 class CloudSetting:
-    """How the cloud process runs."""
+    """How the cloud process runs; `profile` is a file that stands in for measuring it."""
 
     threads: int = 1
     slowdown: float = 1.0
+    profile: Path | None = None
+
+    def flags(self) -> list[str]:
+        flags = ["--threads", str(self.threads), "--slowdown", str(self.slowdown)]
+        return [*flags, "--profile", str(self.profile)] if self.profile else flags
 
 
 @final
@@ -55,8 +60,7 @@ def cloud_process(
     prefix: Sequence[str] = (),
 ) -> Iterator[str]:
     """A cloud that serves the partition in `folder`; yields its address."""
-    flags = ["--listen", listen, "--threads", str(setting.threads)]
-    flags += ["--slowdown", str(setting.slowdown), "--json"]
+    flags = ["--listen", listen, *setting.flags(), "--json"]
     # Behind a prefix it is alone with the edge in namespaces that nobody else can reach.
     flags += ["--insecure"] if prefix else []
     arguments = ["cloud", "serve", str(folder), *flags]

@@ -92,6 +92,7 @@ FLAGS = {
     "partition tiny.onnx --at nosuch": (USAGE, "--at must be the name of a layer"),
     "verify tiny.onnx --cuts some": (USAGE, "--cuts must be partition or all"),
     "verify tiny.onnx --codec zip": (USAGE, "a codec must be one of raw"),
+    "cloud serve tiny.onnx digits --profile gone.json": (USAGE, "must be a readable file"),
     "edge run tiny.onnx --adaptive": (USAGE, "need a server: give --server"),
     "edge run tiny.onnx --server 127.0.0.1:1 --policy race": (USAGE, "give --adaptive too"),
     "edge run tiny.onnx --server 127.0.0.1:1 --adaptive --every 0s": (USAGE, "more than 0s"),

@@ -10,6 +10,7 @@ import typer
 
 from midstream.cli import console
 from midstream.cli.options import Json, Server, Slowdown, Threads
+from midstream.cli.plan import read_profile
 from midstream.cli.security import Authority, Certificate, Insecure, Key, Token, dial_of
 from midstream.documents import tensor_document
 from midstream.serving import open_repository
@@ -50,6 +51,10 @@ def serve(
     runs: Annotated[
         int, typer.Option(min=0, help="Runs for the profile that edges plan with; 0: none.")
     ] = 20,
+    profile: Annotated[
+        Path | None,
+        typer.Option(help="Profile of this cloud for the only model; measured if not given."),
+    ] = None,
     fuse: Annotated[
         list[str] | None,
         typer.Option(help="Compile the tail behind this cut (its id) into one piece, too."),
@@ -116,6 +121,7 @@ def serve(
             slowdown=slowdown,
             runs=runs,
             repartition=repartition,
+            profile=read_profile(profile),
             progress=tick,
         )
     _fuse_tails(repository, fuse or [])

@@ -36,11 +36,12 @@ RUNS = 30
 @final
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A model ready to run: its partition, the edge's profile, the policies to be run."""
+    """A model ready to run: its partition, both profiles, the policies to be run."""
 
     table: ModelTable
     folder: Path
     edge_profile: Path
+    cloud_profile: Path
     digest: str
     policies: tuple[str, ...]
 
@@ -55,7 +56,10 @@ def prepare(scenario: Scenario, model: ModelTable, folder: Path) -> Prepared:
         model,
         partition,
         edge,
-        digest_of(load_partition(partition).digest.encode(), edge.read_bytes()),
+        cloud,
+        digest_of(
+            load_partition(partition).digest.encode(), edge.read_bytes(), cloud.read_bytes()
+        ),
         _policies(scenario, partition, edge, cloud),
     )
 

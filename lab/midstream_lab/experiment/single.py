@@ -116,7 +116,9 @@ def run_once(
         key.seed,
         ("--profile", str(prepared.edge_profile), *scenario.planning.flags()),
     )
-    cloud = CloudSetting(scenario.cloud.threads, scenario.cloud.slowdown)
+    cloud = CloudSetting(
+        scenario.cloud.threads, scenario.cloud.slowdown, prepared.cloud_profile
+    )
     with TemporaryDirectory(prefix="midstream-experiment-") as temporary:
         log, trace = Path(temporary) / "log.jsonl", Path(temporary) / "uplink.csv"
         # What the oracle knows is what a payload meets, headers taken off.

@@ -36,7 +36,8 @@ def quiet(state: object) -> None:
 @pytest.fixture
 def prepared(tmp_path: Path) -> Prepared:
     table = experiment_of(tmp_path, SCENARIO).scenario.models[0]
-    return Prepared(table, tmp_path, tmp_path / "p.json", "0123", ("oracle", "adaptive"))
+    edge, cloud = tmp_path / "edge.json", tmp_path / "cloud.json"
+    return Prepared(table, tmp_path, edge, cloud, "0123", ("oracle", "adaptive"))
 
 
 def experiment_of(folder: Path, text: str) -> Experiment:
