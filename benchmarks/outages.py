@@ -161,7 +161,7 @@ def run_edge(folder: Path, server: str, options: argparse.Namespace) -> None:
 
 
 def slowed(part: Partition, x: Mapping[str, Any], wanted_s: float) -> tuple[Chain, float]:
-    """The network on a device that takes `wanted_s` or little more, and what it really takes."""
+    """The network on a device that takes about `wanted_s`, and what it really takes."""
     chain = Chain(part, slowdown=2.0)
     chain.keep_pace([wanted_s / chain.last] * chain.last)
     return chain, run_s(chain, x)
