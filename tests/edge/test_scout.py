@@ -1,0 +1,88 @@
+"""A policy hears of the link while its requests stay on the edge."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+from midstream_edge.belief import LinkBelief
+from midstream_edge.policies.values import Decision, Evidence, Option, Situation
+from midstream_edge.probing import BUDGET_NBYTES_PER_S, KEEP_S, LEAST_NBYTES
+from midstream_edge.session import EdgeSession
+from midstream_partitioner.chain import Chain
+from midstream_partitioner.link import Link
+from midstream_wire.tensors import Array
+
+Picture = Callable[[int], Mapping[str, Array]]
+Serve = Callable[..., AbstractContextManager[str]]
+
+PATIENCE_S = 10.0
+EDGE_ONLY = Option(
+    cut="edge-only", codec="raw", k=4, label="edge-only", remote=False, head_s=0.001,
+    encode_s=0.0, decode_s=0.0, tail_s=0.0, payload_nbytes=0, reply_nbytes=0, rest_s=0.0,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Homebody:
+    """Never sends a request, and says when it has heard what a test waits for."""
+
+    wanted: Callable[[Evidence], bool]
+    heard: threading.Event = field(default_factory=threading.Event)
+    name: str = "homebody"
+    belief: LinkBelief = field(default_factory=lambda: LinkBelief.of(Link(8e6, 8e6, 0.001)))
+
+    def decide(self, situation: Situation) -> Decision:
+        return Decision(0)
+
+    def learn(self, evidence: Evidence) -> Homebody:
+        if self.wanted(evidence):
+            self.heard.set()
+        return self
+
+
+def is_probe(evidence: Evidence) -> bool:
+    transfer = evidence.transfer
+    return evidence.option is None and transfer is not None and transfer.nbytes > 0
+
+
+def test_a_link_that_no_request_uses_is_probed_within_the_budget(
+    chain: Chain, server: str, picture: Picture
+) -> None:
+    policy = Homebody(is_probe)
+    with EdgeSession(chain, server, plan=(4, "raw")) as session:
+        pilot = session.follow(policy, [EDGE_ONLY])
+        session.infer(picture(0))
+        assert policy.heard.wait(PATIENCE_S)
+    assert LEAST_NBYTES <= pilot.budget.probed_nbytes <= BUDGET_NBYTES_PER_S * KEEP_S
+    assert pilot.budget.share == 1.0
+
+
+def test_nothing_is_probed_before_the_first_request(chain: Chain, server: str) -> None:
+    with EdgeSession(chain, server, plan=(4, "raw")) as session:
+        pilot = session.follow(Homebody(is_probe), [EDGE_ONLY])
+        assert pilot.probe_due(1e9, "connected") == 0
+
+
+def test_a_policy_hears_that_the_server_is_gone(
+    chain: Chain, serve: Serve, picture: Picture
+) -> None:
+    policy = Homebody(lambda evidence: evidence.link not in (None, "connected"))
+    with serve() as address:
+        session = EdgeSession(chain, address, plan=(4, "raw"))
+        session.follow(policy, [EDGE_ONLY])
+        session.infer(picture(0))
+    with session:
+        assert policy.heard.wait(PATIENCE_S)
+
+
+def test_a_plan_that_stays_ends_the_probing(
+    chain: Chain, server: str, picture: Picture
+) -> None:
+    with EdgeSession(chain, server, plan=(4, "raw")) as session:
+        pilot = session.follow(Homebody(is_probe), [EDGE_ONLY])
+        session.use(4, "raw")
+        session.infer(picture(0))
+        assert pilot.budget.probed_nbytes == 0
