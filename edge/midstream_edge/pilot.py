@@ -103,6 +103,8 @@ class Pilot:
 
     def choose(self, situation: Situation) -> Choice:
         with self._lock:
+            if self._asked_s == -math.inf:  # the budget for probes is earned from now on
+                self._budget = ProbeBudget(situation.now_s)
             self._asked_s = situation.now_s
             decision = self._policy.decide(replace(situation, current=self._current))
             self.switches += self._current not in (None, decision.option)
