@@ -5,14 +5,15 @@
 Real processes over an emulated link (TUN where it can be had). The uplink steps between a low
 and a high rate every `HOLD_S`. An edge has settled at the first request from which on all
 requests until the next step take the option that most of them take in the second half. For a
-drop that is held against the request that was under way plus a round trip, for a rise against
-a second.
+drop that is held against the answer to the request whose bytes met the lower rate first, plus
+a round trip; for a rise against a second.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -38,13 +39,13 @@ DELAY_S = 0.02
 class Step:
     """One step of the uplink; seconds from the step.
 
-    `settled_s` is when the first request with the option that stays was sent, `under_way_s`
-    when the request that was under way at the step had its answer.
+    `settled_s` is when the first request with the option that stays was sent, `met_s` when the
+    first request whose bytes met the new rate had its answer.
     """
 
     kind: str
     settled_s: float
-    under_way_s: float
+    met_s: float
     option: str
 
 
@@ -65,11 +66,13 @@ def main() -> None:
     for kind in ("drop", "rise"):
         mine = [step for step in document["steps"] if step["kind"] == kind]
         settled = [step["settled_s"] for step in mine]
-        under_way = [step["under_way_s"] for step in mine]
+        met = [step["met_s"] for step in mine]
+        kept = Counter(step["option"] for step in mine)
+        names = ", ".join(f"{name} {count} times" for name, count in kept.items())
         print(
             f"{kind}: settled after {median(settled):.3f} s (worst {max(settled):.3f}); the "
-            f"request under way was answered after {median(under_way):.3f} s (worst "
-            f"{max(under_way):.3f}); option {Counter(s['option'] for s in mine)}"
+            f"first request that met it was answered after {median(met):.3f} s (worst "
+            f"{max(met):.3f}); {names}"
         )
 
 
@@ -120,14 +123,27 @@ def follow(
             for line in mine
             if not strayed or line["monotonic_s"] > strayed[-1]
         ]
-        before = [line for line in lines if line["monotonic_s"] < at_s]
-        ended_s = before[-1]["monotonic_s"] + before[-1]["latency_s"] - at_s if before else 0.0
         yield Step(
             "rise" if rates[index] > rates[index - 1] else "drop",
             stayed[0] if stayed else HOLD_S,
-            max(0.0, ended_s),
+            next((_end_s(line) for line in lines if _sent_s(line) > at_s), at_s) - at_s,
             kept,
         )
+
+
+def _end_s(line: dict[str, Any]) -> float:
+    return float(line["monotonic_s"] + line["latency_s"])
+
+
+def _sent_s(line: dict[str, Any]) -> float:
+    """Until when a request's bytes occupied the uplink; before all time if none did."""
+    timings = line["timings"]
+    if line["where"] == "edge":
+        return -math.inf
+    if line["where"] != "cloud":  # the edge was first: they still did
+        return _end_s(line)
+    travelled_s = timings["head_s"] + timings["encode_s"] + timings["uplink_s"]
+    return float(line["monotonic_s"] + travelled_s - DELAY_S)
 
 
 def _option(line: dict[str, Any]) -> str:
