@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from itertools import pairwise
 
 import numpy as np
@@ -26,6 +27,7 @@ from midstream_lab.experiment.svg import (
     label,
     line,
     path,
+    tooltip,
     x_axis,
     y_axis,
 )
@@ -87,7 +89,7 @@ def _regret_row(
     )
     return element(
         "g",
-        element("title", _escaped(told)),
+        tooltip(told),
         label(238, y + 4, names[each.policy], text_anchor="end",
               class_="name strong" if strong else "name"),
         line(mean, y, worst, y, class_="reach", style=colour),
@@ -124,7 +126,7 @@ def cdf_chart(title: str, latencies: Mapping[str, Floats], names: Names, looks: 
         points = zip(map(x, found.tolist()), map(y, (shares * 100).tolist()), strict=True)
         style = f"stroke:{look.colour};stroke-width:{look.width}"
         parts.append(
-            element("g", element("title", _escaped(names[policy])),
+            element("g", tooltip(names[policy]),
                     path(points, style=style, stroke_dasharray=look.dash))
         )  # fmt: skip
     return drawing(width, height, f"Latency distribution, {title}", *parts)
@@ -165,7 +167,7 @@ def energy_chart(title: str, policies: Sequence[Figures], names: Names, looks: L
         told = f"{names[policy]}: {joules(energy_j)} J, {milliseconds(mean_ms / 1e3)} ms"
         style = f"fill:{looks[policy].colour}"
         dot = element("circle", cx=x(energy_j), cy=y(mean_ms), r=5, style=style, class_="dot")
-        parts.append(element("g", element("title", _escaped(told)), dot))
+        parts.append(element("g", tooltip(told), dot))
     return drawing(width, height, f"Mean latency over edge energy, {title}", *parts)
 
 
@@ -224,7 +226,7 @@ def shares_chart(
             if high - low > 1e-4:
                 told = f"{names[policy]}: {percent(high - low)} {labels[placement]}"
                 parts.append(
-                    element("rect", element("title", _escaped(told)), x=scale(low), y=y + 3,
+                    element("rect", tooltip(told), x=scale(low), y=y + 3,
                             width=scale(high) - scale(low), height=row - 7,
                             fill=colours[placement])
                 )  # fmt: skip
@@ -238,9 +240,14 @@ def legend(entries: Iterable[tuple[str, Look]]) -> str:
         style = f"stroke:{look.colour};stroke-width:{look.width}"
         swatch = line(1, 6, 25, 6, style=style, stroke_dasharray=look.dash)
         drawn = element("svg", swatch, width=26, height=12, aria_hidden="true")
-        items.append(element("span", drawn, _escaped(words), class_="key"))
+        items.append(element("span", drawn, escape(words, quote=False), class_="key"))
     return element("div", *items, class_="legend")
 
 
-def _escaped(words: str) -> str:
-    return words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def colour_legend(colours: Mapping[str, str], labels: Names) -> str:
+    """Names beside a patch of their colour."""
+    keys = "".join(
+        f'<span class="key"><i style="background:{colour}"></i>{escape(labels[each])}</span>'
+        for each, colour in colours.items()
+    )
+    return f'<div class="legend">{keys}</div>'

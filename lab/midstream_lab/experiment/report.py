@@ -1,37 +1,34 @@
 """One HTML file that holds all of an experiment: pictures, tables, data, no network.
 
-Charts are SVG drawn here, the timeline is SVG drawn by the page's own script from data inside
-the page, and colours are the style sheet's, so that one file serves screen, dark screen and
-print. Why no library draws: docs/decisions/0013-reports-draw-their-own-pictures.md.
+The charts are drawn here, the timeline by the page's own script from data inside the page.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from midstream_lab.experiment.comparison import BEST_FIXED
-from midstream_lab.experiment.results import RunResult, whole, write_table
+from midstream_lab.experiment.pages import REPORT, SUMMARY, Page, write_summary
+from midstream_lab.experiment.results import RunResult, write_table
 from midstream_lab.experiment.sections import Story
 from midstream_lab.experiment.summary import Summary, summarise
 from midstream_lab.experiment.timelines import WHERE, timelines
-from midstream_lab.experiment.words import chief_of, counted, percent, span, verdict
+from midstream_lab.experiment.words import (
+    ANSWERS,
+    chief_of,
+    counted,
+    percent,
+    span,
+    verdict,
+)
 
-#: Names of the files that an experiment writes beside its runs.
-REPORT, SUMMARY, TABLE = "report.html", "summary.json", "results.csv.gz"
+#: Every request of every run, beside the report.
+TABLE = "results.csv.gz"
 
-_ANSWERS = {
-    "cloud": "from the cloud",
-    "edge": "edge-only",
-    "edge-before-cloud": "the edge was first",
-    "edge-after-cloud-failed": "finished on the edge",
-}
+__all__ = ["REPORT", "SUMMARY", "TABLE", "render_report", "write_outcome"]
 
 
 def write_outcome(
@@ -39,11 +36,9 @@ def write_outcome(
 ) -> Summary:
     """Summary, table and report of `results` into `folder`, each whole or not at all."""
     summary = summarise(results)
-    with whole(folder / SUMMARY, "w") as file:
-        json.dump(summary.to_dict(), file, indent=2, allow_nan=False)
+    write_summary(summary.to_dict(), folder)
     write_table(results, folder / TABLE)
-    with whole(folder / REPORT, "w") as file:
-        file.write(render_report(results, summary, title=title, scenario=scenario))
+    _page(results, summary, title, scenario).write(folder)
     return summary
 
 
@@ -51,23 +46,21 @@ def render_report(
     results: Sequence[RunResult], summary: Summary, *, title: str, scenario: str
 ) -> str:
     """The page. `scenario` is shown as it is: what somebody needs to run it again."""
+    return _page(results, summary, title, scenario).render()
+
+
+def _page(results: Sequence[RunResult], summary: Summary, title: str, scenario: str) -> Page:
     story = Story(results, summary, scenario)
-    sections = list(story.sections())
-    contents = "".join(f'<a href="#{e.id}">{escape(e.title)}</a>' for e in sections)
-    sentences = verdict(summary, story.labels)
-    page = files("midstream_lab.experiment").joinpath("page")
-    return Template(page.joinpath("report.html").read_text("utf-8")).substitute(
-        title=escape(title),
-        kicker=escape(_kicker(story)),
-        verdict="".join(f"<p>{escape(each)}</p>" for each in sentences),
-        warnings=_warnings(story),
+    return Page(
+        title=title,
+        kicker=_kicker(story),
+        verdict=verdict(summary, story.labels),
         tiles=_tiles(summary),
-        contents=contents,
-        sections="\n".join(map(str, sections)),
-        footer=escape(_footer(story)),
-        style=page.joinpath("report.css").read_text("utf-8"),
-        script=page.joinpath("report.js").read_text("utf-8"),
-        data=_embedded(_data(story)),
+        sections=list(story.sections()),
+        footer=_footer(story),
+        data=_data(story),
+        remarks=_remarks(story),
+        warnings=_warnings(story),
     )
 
 
@@ -83,35 +76,34 @@ def _kicker(story: Story) -> str:
     return f"{how}{over} · {runs}, {counted(story.summary.requests, 'request')}"
 
 
-def _warnings(story: Story) -> str:
-    """What must not be overlooked, above everything else."""
-    warnings, remarks = [], []
+def _remarks(story: Story) -> list[str]:
+    slowed = [float(str(each.facts.edge.get("slowdown", 1.0))) for each in story.results]
+    slowdown = max(slowed, default=1.0)
+    if slowdown <= 1:
+        return []
+    return [f"The edge is emulated, {slowdown:g} times slower than this machine."]
+
+
+def _warnings(story: Story) -> list[str]:
+    """What must not be overlooked."""
+    warnings = []
     if story.summary.void:
         void = counted(len(story.summary.void), "run")
         warnings.append(
             f"{void} did not keep to the configured network and count for nothing."
-        )
-    slowed = [float(str(each.facts.edge.get("slowdown", 1.0))) for each in story.results]
-    if max(slowed, default=1.0) > 1:
-        remarks.append(
-            f"The edge is emulated, {max(slowed):g} times slower than this machine."
         )
     versions = {each.facts.versions.get("midstream") for each in story.results}
     if len(versions) > 1:
         warnings.append(
             f"Runs of several versions are mixed: {', '.join(map(str, versions))}."
         )
-    return "".join(
-        f'<p class="{kind}">{escape(each)}</p>'
-        for kind, said in (("remark", remarks), ("warning", warnings))
-        for each in said
-    )
+    return warnings
 
 
-def _tiles(summary: Summary) -> str:
+def _tiles(summary: Summary) -> list[tuple[str, str]]:
     chief = chief_of(summary)
     if chief is None:
-        return ""
+        return []
     interval = span(chief.regret_mean_low, chief.regret_mean_high)
     tiles = [
         (
@@ -128,10 +120,7 @@ def _tiles(summary: Summary) -> str:
     best = summary.find(BEST_FIXED)
     if best is not None and best.regret_mean is not None:
         tiles.insert(2, (percent(best.regret_mean), "mean regret of the best fixed placement"))
-    return "".join(
-        f'<div class="tile"><b>{escape(figure)}</b><span>{escape(words)}</span></div>'
-        for figure, words in tiles
-    )
+    return tiles
 
 
 def _footer(story: Story) -> str:
@@ -153,7 +142,7 @@ def _data(story: Story) -> dict[str, Any]:
         "names": story.names,
         "seeds": len({each.key.seed for each in story.counted}),
         "where": WHERE,
-        "answers": [_ANSWERS[each] for each in WHERE],
+        "answers": [ANSWERS[each] for each in WHERE],
         "placements": {
             model: [
                 {"label": story.placement_words(each), "colour": colours[model][each]}
@@ -164,9 +153,3 @@ def _data(story: Story) -> dict[str, Any]:
         "runs": timelines(story.counted, story.placements),
         "best_fixed": [asdict(each) for each in story.summary.best_fixed],
     }
-
-
-def _embedded(data: dict[str, Any]) -> str:
-    """JSON that cannot end the element it stands in."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028")

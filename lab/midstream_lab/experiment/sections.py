@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import Any, final
 
@@ -13,6 +12,7 @@ import numpy as np
 from midstream_lab.experiment import charts, tables
 from midstream_lab.experiment.comparison import BEST_FIXED, ORACLE, is_fixed
 from midstream_lab.experiment.intervals import BLOCK_S, Floats
+from midstream_lab.experiment.pages import Section, card, note
 from midstream_lab.experiment.palette import Look, looks, placement_colours
 from midstream_lab.experiment.results import RunResult
 from midstream_lab.experiment.summary import Summary
@@ -60,24 +60,6 @@ _VALIDITY = (
 )
 
 
-def _note(words: str) -> str:
-    return f'<p class="note">{escape(words)}</p>'
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A part of the page: its anchor, its name in the contents, its markup."""
-
-    id: str
-    title: str
-    content: str
-
-    def __str__(self) -> str:
-        title = f"<h2>{escape(self.title)}</h2>"
-        return f'<section id="{self.id}">{title}\n{self.content}\n</section>'
-
-
 @final
 class Story:
     """An experiment's runs and figures with the words and colours that all sections share."""
@@ -117,16 +99,16 @@ class Story:
     def _regret(self) -> str:
         oracle = self.summary.reference == ORACLE
         chart = charts.regret_chart(self.summary.policies, self.names, self.looks)
-        note = _note(_REGRET.format(_THE_ORACLE if oracle else _NO_ORACLE))
-        return f'{note}<div class="card">{chart}</div>'
+        words = note(_REGRET.format(_THE_ORACLE if oracle else _NO_ORACLE))
+        return f'{words}<div class="card">{chart}</div>'
 
     def _heat(self) -> str:
         parts = []
         for model in self.models:
             title = f"<h3>{escape(model)}</h3>" if len(self.models) > 1 else ""
             parts.append(title + tables.heat_map(self.summary, model, self.names))
-        note = _note("Regret in per cent, the mean over seeds.")
-        return f'{note}<div class="card">{"".join(parts)}</div>'
+        words = note("Regret in per cent, the mean over seeds.")
+        return f'{words}<div class="card">{"".join(parts)}</div>'
 
     def _cdfs(self) -> str:
         # One of many fixed placements, which the best of them stands for, is left out.
@@ -156,14 +138,14 @@ class Story:
                 chart = charts.cdf_chart(title, latencies, self.names, self.looks)
                 drawn.append(f"<div><h3>{escape(title)}</h3>{chart}</div>")
         keys = charts.legend((self.names[policy], self.looks[policy]) for policy in shown)
-        note = _note("The share of requests answered within a time.")
+        words = note("The share of requests answered within a time.")
         return (
-            f'{note}<div class="card">{keys}<div class="grid-3">{"".join(drawn)}</div></div>'
+            f'{words}<div class="card">{keys}<div class="grid-3">{"".join(drawn)}</div></div>'
         )
 
     def _timeline(self) -> str:
         return (
-            _note(_TIMELINE) + '<div class="card"><div class="controls">'
+            note(_TIMELINE) + '<div class="card"><div class="controls">'
             '<label>run<select id="choose-cell"></select></label>'
             '<label>policy<select id="choose-policy"></select></label>'
             '<label>beside it<select id="choose-rival"></select></label>'
@@ -186,8 +168,7 @@ class Story:
             + "</div>"
             for model in self.models
         ]
-        note = _note(_ENERGY)
-        return f'{note}<div class="card"><div class="grid-2">{"".join(drawn)}</div></div>'
+        return note(_ENERGY) + card('<div class="grid-2">', *drawn, "</div>")
 
     def _shares(self) -> str:
         parts = []
@@ -195,15 +176,11 @@ class Story:
             colours = self.colours(model)
             shares = self._placement_shares(model)
             labels = {each: self.placement_words(each) for each in colours}
-            keys = "".join(
-                f'<span class="key"><i style="background:{colours[each]}"></i>'
-                f"{escape(labels[each])}</span>"
-                for each in colours
-            )
+            keys = charts.colour_legend(colours, labels)
             chart = charts.shares_chart(model, shares, self.names, colours, labels)
             title = f"<h3>{escape(model)}</h3>" if len(self.models) > 1 else ""
-            parts.append(f'{title}<div class="legend">{keys}</div>{chart}')
-        return f'{_note(_PLACEMENTS)}<div class="card">{"".join(parts)}</div>'
+            parts.append(f"{title}{keys}{chart}")
+        return note(_PLACEMENTS) + card(*parts)
 
     def _placement_shares(self, model: str) -> dict[str, dict[str, float]]:
         counts: dict[str, dict[str, int]] = {}
@@ -235,7 +212,7 @@ class Story:
             inner.append(f"<h3>{escape(place[0] or '')} over {escape(place[1] or '')}</h3>")
             inner.append(tables.figures_tables(chosen, self.names))
         return (
-            f"{_note(_FIGURES.format(BLOCK_S, self.summary.bootstrap_seed))}"
+            f"{note(_FIGURES.format(BLOCK_S, self.summary.bootstrap_seed))}"
             f'<div class="card">{"".join(parts)}<details><summary>Trace by trace</summary>'
             f"{''.join(inner)}</details></div>"
         )

@@ -45,6 +45,11 @@ def path(points: Iterable[tuple[float, float]], **attributes: object) -> str:
     return element("polyline", points=steps, fill="none", **attributes)
 
 
+def tooltip(words: str) -> str:
+    """What a pointer that rests on the element around it is told."""
+    return element("title", escape(words, quote=False))
+
+
 def drawing(width: float, height: float, title: str, *content: str) -> str:
     """A whole picture; `title` is what it shows, for those who cannot see it."""
     return element(

@@ -23,6 +23,13 @@ _POLICIES: Mapping[str, str] = {
     "harmonic": "harmonic mean (RobustMPC)",
     "linucb": "LinUCB bandit (ANS)",
 }
+#: Who answered, by `where` of an answer.
+ANSWERS: Mapping[str, str] = {
+    "cloud": "from the cloud",
+    "edge": "edge-only",
+    "edge-before-cloud": "the edge was first",
+    "edge-after-cloud-failed": "finished on the edge",
+}
 #: Below this share of its requests the oracle does not really cut inside a network.
 NEVER = 0.01
 
