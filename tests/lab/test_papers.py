@@ -132,6 +132,14 @@ def test_alexnet_on_the_gpu_over_wifi_is_cut_behind_pool5(
     assert found.over_cloud > 1 < found.over_edge
 
 
+def test_fc6_takes_the_share_of_alexnet_that_is_quoted_of_neurosurgeon() -> None:
+    """45 % of all time on the mobile device."""
+    graph = networks.caffe_alexnet()
+    seconds = devices.tk1_gpu().seconds(graph)
+    [fc6_s] = (s for node, s in zip(graph.nodes, seconds, strict=True) if node.name == "fc6")
+    assert fc6_s / sum(seconds) == pytest.approx(0.45, abs=0.05)
+
+
 def test_a_slow_gpu_sends_the_picture() -> None:
     assert decide(quoted_cut(0.06)).choice == CLOUD_ONLY
 

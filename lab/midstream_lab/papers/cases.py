@@ -10,7 +10,7 @@ from midstream_partitioner.cuts import CLOUD_ONLY
 DADS = "DADS"
 NEUROSURGEON = "Neurosurgeon"
 
-#: Uplinks in bit/s: table I of DADS. The last three are what Neurosurgeon measured, as well.
+#: Uplinks in bit/s: table I of DADS. The last three are handed down as Neurosurgeon's, too.
 LINKS = {"Cat 1": 0.13e6, "3G": 1.1e6, "4G": 5.85e6, "Wi-Fi": 18.88e6}
 
 #: The shares of their peak that convolutions on the TK1's GPU are tried at.

@@ -94,8 +94,8 @@ ALI_CLOUD_YOLO = Published("Ali cloud, 8 cores", dict(zip(_YOLO_LAYERS, _ALI_MS,
 PI_3B = Rates("Raspberry Pi 3 B", conv_flops_per_s=1.9e9, memory_bytes_per_s=2.4e9)
 ALI_CLOUD = Rates("Ali cloud, 8 cores", conv_flops_per_s=2.3e10, memory_bytes_per_s=6.9e9)
 
-# Neurosurgeon's devices by their makers' data sheets, single precision and memory: Tegra K1's
-# GPU (192 lanes, 852 MHz), its four Cortex-A15 (8 operations a cycle, 2.3 GHz), Tesla K40.
+# Neurosurgeon's devices by their nominal peaks, single precision and memory: Tegra K1's GPU
+# (192 lanes, 852 MHz), its four Cortex-A15 (8 operations a cycle, 2.3 GHz), Tesla K40.
 _TK1_GPU_FLOPS_PER_S = 3.27e11
 _TK1_CPU_FLOPS_PER_S = 7.36e10
 _TK1_BYTES_PER_S = 1.49e10
