@@ -19,11 +19,12 @@ BUDGET_SHARE = 0.01
 KEEP_S = 2.0
 #: A link that has said nothing for so long is asked: a rise is noticed within twice that.
 SILENT_S = 0.45
-#: A probe should take so long at the rate believed, to be told from jitter; on fast links the
-#: budget for it takes a while to gather.
+#: A probe should take so long at the rate believed, to be told from jitter.
 PROBE_S = 0.02
-#: Less than two segments measure the delay and nothing else.
-LEAST_NBYTES, MOST_NBYTES = 2 * 1460, 32_000
+#: Less than two segments measure the delay and nothing else. More than TCP's initial window
+#: (ten segments, RFC 6928, to which an idle connection falls back) measures slow start: the
+#: rest waits for acknowledgements, and the link looks as fast as a round trip lets it.
+LEAST_NBYTES, MOST_NBYTES = 2 * 1460, 9 * 1448
 #: What framing adds to a probe and its answer, about.
 OVERHEAD_NBYTES = 128
 
