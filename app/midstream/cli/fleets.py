@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from midstream.cli import console
+from midstream_lab.experiment.pages import REPORT, SUMMARY
 from midstream_lab.simulation.figures import Figures
 from midstream_lab.simulation.fleet import Fleet, FleetOutcome, simulate_fleet
+from midstream_lab.simulation.fleet_report import fleet_document, write_fleet_report
 from midstream_lab.simulation.operating import Operation, operation
 from midstream_lab.simulation.records import rows
 from midstream_lab.simulation.scenario import read_fleet
 from midstream_partitioner.units import format_nbytes
 
 
-def run_scenario(path: Path, *, log: Path | None, as_json: bool) -> None:
+def run_scenario(path: Path, *, log: Path | None, report: Path | None, as_json: bool) -> None:
     """Run the fleet described in `path` and tell what an operator asks."""
     scenario, fleet = read_fleet(path)
     with console.progress(f"simulating {path.name}") as tick:
@@ -23,19 +24,17 @@ def run_scenario(path: Path, *, log: Path | None, as_json: bool) -> None:
     found = operation(outcome, scenario.prices)
     if log is not None:
         _write_log(log, outcome)
+    if report is not None:
+        write_fleet_report(
+            outcome, found, folder=report, title=f"{path.stem}, simulated",
+            scenario=path.read_text("utf-8"),
+        )  # fmt: skip
     if as_json:
-        console.print_json(_document(fleet, found))
+        console.print_json(fleet_document(fleet, found))
         return
     _print(path, fleet, found)
-
-
-def _document(fleet: Fleet, found: Operation) -> dict[str, Any]:
-    return {
-        "duration_s": fleet.duration_s,
-        "seed": fleet.seed,
-        "edges": sum(group.count for group in fleet.groups),
-        **found.to_dict(),
-    }
+    if report is not None:
+        console.say(f"{report / REPORT}, {report / SUMMARY}")
 
 
 def _write_log(path: Path, outcome: FleetOutcome) -> None:

@@ -146,7 +146,7 @@ def simulate(
     A scenario (.toml) describes many edges that share a cloud, and replaces all other flags.
     """
     if Path(model).suffix == ".toml":
-        run_scenario(Path(model), log=log, as_json=json)
+        run_scenario(Path(model), log=log, report=report, as_json=json)
         return
     offered, machine = _offered(
         model, feed, planning, (edge, cloud), edge_slowdown,

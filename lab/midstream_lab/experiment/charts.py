@@ -104,19 +104,26 @@ def _regret_row(
     )  # fmt: skip
 
 
-def cdf_chart(title: str, latencies: Mapping[str, Floats], names: Names, looks: Looks) -> str:
-    """Shares of requests answered within a time, one line per policy."""
+def cdf_chart(
+    title: str,
+    latencies: Mapping[str, Floats],
+    names: Names,
+    looks: Looks,
+    *,
+    what: str = "latency",
+) -> str:
+    """Shares of requests answered within a time, one line per policy; `what` took it."""
     width, height, left, bottom, top = 400, 250, 44, 214, 12
     every = np.concatenate(list(latencies.values()))
     low_s, high_s = float(every.min()), float(np.quantile(every, 0.999))
     kind = kind_for(low_s, high_s)
     x = Scale(kind, low_s * 1e3, max(high_s, low_s * 1.01) * 1e3, left, width - 10)
     y = Scale("linear", 0, 100, bottom, top)
-    ticks = [(value, f"{value:,.4g}") for value in x.ticks(7)]
+    ticks = [(value, f"{value:,.6g}") for value in x.ticks(7)]
     parts = [
         x_axis(x, bottom, top, ticks),
         y_axis(y, left, width - 10, [(v, f"{v:g} %") for v in (0, 25, 50, 75, 100)]),
-        label((left + width) / 2, height - 6, "latency, ms", class_="tick",
+        label((left + width) / 2, height - 6, f"{what}, ms", class_="tick",
               text_anchor="middle"),
     ]  # fmt: skip
     shares = np.unique(np.append(np.linspace(0, 1, _CDF_POINTS), (0.99, 0.995)))
@@ -129,7 +136,7 @@ def cdf_chart(title: str, latencies: Mapping[str, Floats], names: Names, looks: 
             element("g", tooltip(names[policy]),
                     path(points, style=style, stroke_dasharray=look.dash))
         )  # fmt: skip
-    return drawing(width, height, f"Latency distribution, {title}", *parts)
+    return drawing(width, height, f"{what.capitalize()} distribution, {title}", *parts)
 
 
 def energy_chart(title: str, policies: Sequence[Figures], names: Names, looks: Looks) -> str:
@@ -149,7 +156,7 @@ def energy_chart(title: str, policies: Sequence[Figures], names: Names, looks: L
     rivals = [at for policy, at in points.items() if is_fixed(policy) or policy == RACE]
     parts = [
         x_axis(x, bottom, top, [(v, f"{v:.4g}") for v in x.ticks(6)]),
-        y_axis(y, left, right, [(v, f"{v:,.4g}") for v in y.ticks(6)]),
+        y_axis(y, left, right, [(v, f"{v:,.6g}") for v in y.ticks(6)]),
         label((left + right) / 2, height - 6, "edge energy of a request, J", class_="tick",
               text_anchor="middle"),
         label(left, top - 7, "mean latency, ms", class_="tick"),

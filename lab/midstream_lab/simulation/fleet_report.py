@@ -1,0 +1,477 @@
+"""A fleet's report: the page of experiments' reports, with what an operator asks in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from html import escape
+from importlib import metadata
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from midstream_edge.policies.menu import Menu
+from midstream_lab.experiment import charts, tables
+from midstream_lab.experiment.intervals import Floats
+from midstream_lab.experiment.pages import SUMMARY, Page, Section, card, note, write_summary
+from midstream_lab.experiment.palette import looks, placement_colours
+from midstream_lab.experiment.words import (
+    ANSWERS,
+    NONE,
+    counted,
+    joules,
+    milliseconds,
+    percent,
+    policy_words,
+)
+from midstream_lab.simulation.arrivals import Closed
+from midstream_lab.simulation.figures import Figures
+from midstream_lab.simulation.fleet import Fleet, FleetOutcome, Group
+from midstream_lab.simulation.fleet_charts import (
+    QUANTILES,
+    Failure,
+    Row,
+    history_chart,
+    quantiles_chart,
+)
+from midstream_lab.simulation.operating import Operation
+from midstream_lab.simulation.records import ENDS
+from midstream_partitioner.units import format_duration, format_nbytes, format_rate
+
+Mask = NDArray[np.bool_]
+
+#: Lines of more groups cannot be told apart: all requests become one.
+MAX_CDFS = 8
+#: Rows of a table that somebody reads; the page's data has every interval.
+MAX_INTERVALS = 200
+
+#: Who answered, from the edge's end to the cloud's, and how it is drawn.
+_ENDS = {
+    "failed": ("nobody", "var(--ink)"),
+    "edge-after-cloud-failed": (ANSWERS["edge-after-cloud-failed"], "var(--bad)"),
+    "edge": (ANSWERS["edge"], "var(--edge)"),
+    "edge-before-cloud": (ANSWERS["edge-before-cloud"], "var(--race)"),
+    "cloud": (ANSWERS["cloud"], "var(--chief)"),
+}
+
+_LATENCY = (
+    "From when a request was due until its answer. Dot: the median; ring: 95 % took no "
+    "longer; diamond: 99 %; red stroke: the deadline."
+)
+_HISTORY = (
+    "Interval by interval. Shaded: what failed, by the numbers below. Where intervals are "
+    "finer than the picture, the worst of neighbours is drawn."
+)
+_ENERGY = (
+    "Energy is the edge's, from the device's declared power, not measured. What waits is in "
+    "the cloud's queue."
+)
+
+
+def fleet_document(fleet: Fleet, found: Operation) -> dict[str, Any]:
+    """A run as plain values: `FleetRun` of docs/json.md."""
+    return {
+        "duration_s": fleet.duration_s,
+        "seed": fleet.seed,
+        "edges": sum(group.count for group in fleet.groups),
+        **found.to_dict(),
+    }
+
+
+def write_fleet_report(
+    outcome: FleetOutcome, found: Operation, *, folder: Path, title: str, scenario: str
+) -> Path:
+    """`report.html` and `summary.json` into `folder`, each whole or not at all.
+
+    `scenario` is shown as it is: what somebody needs to run it again.
+    """
+    write_summary(fleet_document(outcome.fleet, found), folder)
+    return fleet_page(outcome, found, title=title, scenario=scenario).write(folder)
+
+
+def fleet_page(outcome: FleetOutcome, found: Operation, *, title: str, scenario: str) -> Page:
+    """The page, which depends on nothing but these."""
+    story = _Story(outcome, found, scenario)
+    fleet = outcome.fleet
+    emulated = dict.fromkeys(
+        group.device.label() for group in fleet.groups if group.device.emulated
+    )
+    return Page(
+        title=title,
+        kicker=(
+            f"Simulated · {counted(story.edges, 'edge')}, "
+            f"{counted(found.cloud.most_replicas, 'replica')} at most, "
+            f"{counted(found.total.requests, 'request')}"
+        ),
+        verdict=list(story.verdict()),
+        tiles=list(story.tiles()),
+        sections=list(story.sections()),
+        footer=(
+            f"midstream {metadata.version('midstream')} · this file needs nothing else: data, "
+            f"pictures and script are inside. The figures stand in {SUMMARY} too."
+        ),
+        data=fleet_document(fleet, found),
+        remarks=[f"Edges are emulated devices: {each}." for each in emulated],
+        warnings=[],
+    )
+
+
+@final
+class _Story:
+    """A run with the names and figures that all sections share."""
+
+    def __init__(self, outcome: FleetOutcome, found: Operation, scenario: str) -> None:
+        self.outcome = outcome
+        self.fleet = outcome.fleet
+        self.found = found
+        self.scenario = scenario
+        self.edges = sum(group.count for group in self.fleet.groups)
+        self.names = {name: name for name in found.groups}
+        self.deadlines_s = {group.name: group.deadline_s for group in self.fleet.groups}
+        self.failures = sorted(_failures(self.fleet), key=lambda each: each.at_s)
+
+    def verdict(self) -> Iterator[str]:
+        """What came out, the most important first."""
+        yield self._promise()
+        yield from self._worst_group()
+        yield self._who_answered()
+        yield self._the_cloud()
+        yield from self._what_failures_did()
+
+    def _promise(self) -> str:
+        total = self.found.total
+        asked = (
+            f"{counted(self.edges, 'edge')} asked {counted(total.requests, 'time')} in "
+            f"{format_duration(self.fleet.duration_s)}"
+        )
+        if total.p50_s is None:
+            return f"{asked}, and nothing was answered."
+        missed = ""
+        if total.missed is not None:
+            missed = f"; {percent(total.missed)} missed their deadline"
+        return (
+            f"{asked}: half of the answers took {milliseconds(total.p50_s)} ms or less, "
+            f"99 % took {milliseconds(total.p99_s)} ms or less{missed}."
+        )
+
+    def _worst_group(self) -> Iterator[str]:
+        missed = {n: e.missed for n, e in self.found.groups.items() if e.missed is not None}
+        if len(missed) > 1 and any(missed.values()):
+            name = max(missed, key=lambda each: missed[each])
+            deadline = format_duration(self.deadlines_s[name] or 0.0)
+            yield (
+                f"Of the groups, {name} missed most: {percent(missed[name])} over {deadline}."
+            )
+
+    def _who_answered(self) -> str:
+        total = self.found.total
+        count = max(1, total.requests)
+        told = [
+            f"{percent(total.ends[end] / count)} {words}"
+            for end, (words, _) in reversed(_ENDS.items())
+            if total.ends[end] and end != "failed"
+        ]
+        unanswered = total.ends["failed"]
+        lost = f"{counted(unanswered, 'request')} got no answer" if unanswered else (
+            "no request stayed without an answer"
+        )  # fmt: skip
+        return f"Answers came {', '.join(told)}; {lost}." if told else f"{lost.capitalize()}."
+
+    def _the_cloud(self) -> str:
+        cloud = self.found.cloud
+        refused = counted(cloud.refused, "request")
+        said = (
+            f"The cloud computed for {percent(cloud.utilisation)} of its workers' time, with "
+            f"{counted(cloud.most_replicas, 'replica')} at most; it turned away or lost "
+            f"{refused if cloud.refused else 'no request'}"
+        )
+        cost = f", and cost {cloud.cost:.4g}" if cloud.cost else ""
+        return f"{said}{cost}."
+
+    def _what_failures_did(self) -> Iterator[str]:
+        if not self.failures:
+            return
+        during = np.zeros(len(self.outcome.table), dtype=np.bool_)
+        for each in self.failures:
+            during |= self._due_in(each)
+        inside, outside = self._p99_s(during), self._p99_s(~during)
+        if inside is None or outside is None:
+            return
+        yield (
+            f"Of the requests due during {counted(len(self.failures), 'failure')}, 99 % were "
+            f"answered within {milliseconds(inside)} ms; of the others, within "
+            f"{milliseconds(outside)} ms."
+        )
+
+    def _due_in(self, failure: Failure) -> Mask:
+        due_s = self.outcome.table.due_s
+        return (due_s >= failure.at_s) & (due_s < failure.at_s + failure.lasts_s)
+
+    def _p99_s(self, chosen: Mask) -> float | None:
+        latency_s = self._answered(chosen)
+        return float(np.quantile(latency_s, 0.99)) if len(latency_s) else None
+
+    def _answered(self, chosen: Mask) -> Floats:
+        table = self.outcome.table
+        return table.latency_s[chosen & (table.how < ENDS.index("failed"))].astype(np.float64)
+
+    def tiles(self) -> Iterator[tuple[str, str]]:
+        total, cloud = self.found.total, self.found.cloud
+        yield f"{milliseconds(total.p50_s)} ms", "median latency"
+        yield f"{milliseconds(total.p99_s)} ms", "99th percentile"
+        if total.missed is not None:
+            yield percent(total.missed), "of the requests with a deadline missed it"
+        yield percent(cloud.utilisation), "of the workers' time was computing"
+        yield f"{cloud.replica_hours:.3g} h", "of replicas were running"
+        moved = format_nbytes(cloud.uplink_nbytes), format_nbytes(cloud.downlink_nbytes)
+        yield moved[0], f"sent to the cloud, probes included; {moved[1]} came back"
+        yield f"{joules(total.energy_j)} J", "of the edge's energy for a request"
+        if cloud.cost:
+            yield f"{cloud.cost:.4g}", "for replicas and bytes, by the scenario's prices"
+
+    def sections(self) -> Iterator[Section]:
+        """All of them, in the order of the page."""
+        if self.found.total.requests:
+            yield Section("latency", "Latency by group", self._latency())
+            yield Section("placements", "What was chosen, and who answered", self._shares())
+        yield Section("history", "Over time", self._history())
+        yield Section("figures", "All figures", self._figures())
+        yield Section("setting", "Setting", self._setting())
+
+    def _latency(self) -> str:
+        groups = self.found.groups
+        rows = [Row(name, each, self.deadlines_s[name]) for name, each in groups.items()]
+        if len(rows) > 1:
+            rows.append(Row("all edges", self.found.total))
+        return note(_LATENCY) + card(quantiles_chart(rows)) + self._distributions()
+
+    def _distributions(self) -> str:
+        """Latencies and waits side by side; of very many groups, all together."""
+        table, starts = self.outcome.table, self.outcome.starts
+        bounds = dict(zip(self.names, pairwise(starts), strict=True))
+        if len(bounds) > MAX_CDFS:
+            bounds = {"all edges": (0, starts[-1])}
+        drawn = looks(bounds)
+        answered, waited = {}, {}
+        for name, (first, end) in bounds.items():
+            mine = (table.edge >= first) & (table.edge < end)
+            answered[name] = self._answered(mine)
+            waited[name] = table.wait_s[mine & (table.how == 0)].astype(np.float64)
+        charted = []
+        for title, what, pools in (
+            ("Answered within a time", "latency", answered),
+            ("Waited in the cloud no longer than", "wait", waited),
+        ):
+            kept = {name: times_s for name, times_s in pools.items() if len(times_s)}
+            if any(times_s.max() > 0 for times_s in kept.values()):
+                names = {name: name for name in kept}
+                chart = charts.cdf_chart("by group", kept, names, drawn, what=what)
+                charted.append(f"<div><h3>{title}</h3>{chart}</div>")
+        if not charted:
+            return ""
+        keys = charts.legend(drawn.items())
+        return card(keys, '<div class="grid-2">', *charted, "</div>")
+
+    def _shares(self) -> str:
+        labels = _placements(self.fleet.groups, self.found.groups)
+        colours = placement_colours(labels)
+        chosen = {
+            name: {_placement(each.cut, each.codec): each.share for each in found.options}
+            for name, found in self.found.groups.items()
+        }
+        ends = {
+            name: {end: count / found.requests for end, count in found.ends.items()}
+            for name, found in self.found.groups.items()
+            if found.requests
+        }
+        answers = {end: words for end, (words, _) in _ENDS.items()}
+        looks_of = {end: colour for end, (_, colour) in _ENDS.items()}
+        return card(
+            "<h3>Where requests were cut, from the edge's end to the cloud's</h3>",
+            charts.colour_legend(colours, labels),
+            charts.shares_chart("by group", chosen, self.names, colours, labels),
+            "<h3>Who answered</h3>",
+            charts.colour_legend(looks_of, answers),
+            charts.shares_chart("who answered", ends, self.names, looks_of, answers),
+        )
+
+    def _history(self) -> str:
+        chart = history_chart(self.found.timeline, self.fleet.duration_s, self.failures)
+        keys = charts.legend((words, look) for _, words, look in QUANTILES)
+        failed = f"<h3>What failed</h3>{self._failure_table()}" if self.failures else ""
+        rows = _interval_rows(self.found)
+        known = f"<details><summary>Interval by interval</summary>{rows}</details>"
+        return note(_HISTORY) + card(
+            keys, chart, failed, known if len(self.found.timeline) <= MAX_INTERVALS else ""
+        )
+
+    def _failure_table(self) -> str:
+        heads = ("what failed", "from", "for", "requests due meanwhile", "99 % within, ms")
+        rows = []
+        for number, each in enumerate(self.failures, 1):
+            during = self._due_in(each)
+            rows.append(
+                [
+                    f"{number}. {escape(each.words)}",
+                    format_duration(each.at_s),
+                    format_duration(each.lasts_s),
+                    f"{int(during.sum()):,}",
+                    milliseconds(self._p99_s(during)),
+                ]
+            )
+        return tables.table(heads, rows)
+
+    def _figures(self) -> str:
+        named = dict(self.found.groups)
+        counts = {group.name: group.count for group in self.fleet.groups}
+        if len(named) > 1:
+            named["all edges"] = self.found.total
+            counts["all edges"] = self.edges
+        strong = [len(named) - 1] if len(named) > 1 else []
+        times = [_times_row(name, each) for name, each in named.items()]
+        conduct = [_conduct_row(name, each, counts[name]) for name, each in named.items()]
+        return note(_ENERGY) + card(
+            tables.table(_TIMES, times, strong=strong),
+            tables.table(_CONDUCT, conduct, strong=strong),
+            "<h3>The cloud</h3>",
+            tables.definitions(self._cloud()),
+        )
+
+    def _cloud(self) -> dict[str, str]:
+        cloud, energy_j = self.found.cloud, self.found.energy_j
+        each = cloud.by_replica
+        return {
+            "utilisation": percent(cloud.utilisation),
+            "busiest and idlest replica": f"{percent(max(each))} and {percent(min(each))} "
+            "of the whole run",
+            "replicas": f"{cloud.most_replicas} at most, {cloud.replica_hours:.4g} hours",
+            "refused or lost in a crash": counted(cloud.refused, "request"),
+            "to the cloud": format_nbytes(cloud.uplink_nbytes),
+            "of these, probes": format_nbytes(self.found.probe_nbytes),
+            "to the edges": format_nbytes(cloud.downlink_nbytes),
+            "energy of all edges": f"{energy_j / 1e3:,.4g} kJ",
+            "cost": f"{cloud.cost:.4g}" if cloud.cost else "no prices given",
+        }
+
+    def _setting(self) -> str:
+        heads = ("group", "edges", "device", "policy", "a second, each", "uplink, mean", "RTT",
+                 "deadline")  # fmt: skip
+        groups = tables.table(heads, [_setting_row(group) for group in self.fleet.groups])
+        menus: list[tuple[Menu, list[str]]] = []
+        for group in self.fleet.groups:
+            known = [names for menu, names in menus if menu.options == group.menu.options]
+            if known:
+                known[0].append(group.name)
+            else:
+                menus.append((group.menu, [group.name]))
+        chosen = "".join(
+            f"<h3>{escape(', '.join(names))}: what could be chosen, by the profiles</h3>"
+            + card(tables.menu_table([asdict(option) for option in menu.options]))
+            for menu, names in menus
+        )
+        return (
+            card(groups) + chosen + f"<h3>The scenario</h3><pre>{escape(self.scenario)}</pre>"
+        )
+
+
+def _failures(fleet: Fleet) -> Iterator[Failure]:
+    for crash in fleet.replica_failures:
+        yield Failure(crash.at_s, crash.lasts_s, f"replica {crash.replica + 1} was down")
+    for cut in fleet.link_failures:
+        share = "the" if cut.share == 1 else f"{cut.share * 100:g} % of the"
+        words = f"{share} links of {cut.group} were cut"
+        yield Failure(cut.at_s, cut.lasts_s, words)
+
+
+def _placement(cut: str, codec: str) -> str:
+    return f"{cut} {codec}"
+
+
+def _placements(groups: Sequence[Group], found: dict[str, Figures]) -> dict[str, str]:
+    """Labels of all placements that were taken, from the edge's end to the cloud's."""
+    depth: dict[str, float] = {}
+    labels: dict[str, str] = {}
+    for group in groups:
+        options = group.menu.options
+        whole = max(1, *(option.k for option in options), 1)
+        known = {_placement(each.cut, each.codec): each.k / whole for each in options}
+        for each in found[group.name].options:
+            name = _placement(each.cut, each.codec)
+            depth.setdefault(name, known[name])
+            labels[name] = each.label
+    return {each: labels[each] for each in sorted(labels, key=lambda e: (-depth[e], e))}
+
+
+_TIMES = (
+    "edges", "mean, ms", "p50, ms", "p95, ms", "p99, ms", "missed", "waits, mean, ms",
+    "waits, p99, ms",
+)  # fmt: skip
+_CONDUCT = (
+    "edges", "how many", "requests", "by the cloud", "after failure", "no answer", "hedged",
+    "switches", "sent", "J a request",
+)  # fmt: skip
+
+
+def _times_row(name: str, each: Figures) -> list[str]:
+    times = (each.mean_s, each.p50_s, each.p95_s, each.p99_s)
+    return [
+        escape(name),
+        *map(milliseconds, times),
+        percent(each.missed),
+        milliseconds(each.wait_mean_s),
+        milliseconds(each.wait_p99_s),
+    ]
+
+
+def _conduct_row(name: str, each: Figures, edges: int) -> list[str]:
+    count = max(1, each.requests)
+    return [
+        escape(name),
+        f"{edges:,}",
+        f"{each.requests:,}",
+        percent(each.ends["cloud"] / count),
+        f"{each.ends['edge-after-cloud-failed']:,}",
+        f"{each.ends['failed']:,}",
+        percent(each.hedged / count),
+        f"{each.switches:,}",
+        format_nbytes(each.uplink_nbytes),
+        joules(each.energy_j),
+    ]
+
+
+def _interval_rows(found: Operation) -> str:
+    heads = ("from", "requests", "p50, ms", "p95, ms", "p99, ms", "by the cloud", "busy",
+             "waiting", "replicas")  # fmt: skip
+    rows = [
+        [
+            format_duration(each.at_s),
+            f"{each.requests:,}",
+            *map(milliseconds, (each.p50_s, each.p95_s, each.p99_s)),
+            percent(each.cloud_share),
+            percent(each.utilisation),
+            f"{each.waiting:,}",
+            f"{each.replicas:,}",
+        ]
+        for each in found.timeline
+    ]
+    return tables.table(heads, rows)
+
+
+def _setting_row(group: Group) -> list[str]:
+    arrivals, network = group.arrivals, group.network
+    labels = {f"{each.cut} {each.codec}": each.label for each in group.menu.options}
+    rate = "one by one" if isinstance(arrivals, Closed) else f"{arrivals.mean_hz:.3g}"
+    deadline = NONE if group.deadline_s is None else format_duration(group.deadline_s)
+    return [
+        escape(group.name),
+        f"{group.count:,}",
+        escape(group.device.label()),
+        escape(policy_words(group.policy, labels)),
+        rate,
+        format_rate(network.payload_up.mean_bps),
+        format_duration(network.rtt_s),
+        deadline,
+    ]

@@ -1,0 +1,204 @@
+"""A fleet's page: what an operator asks, whole, the same every time, as a browser sees it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from midstream_edge.policies.menu import Menu
+from midstream_edge.policies.values import Option
+from midstream_lab.conditions import condition
+from midstream_lab.experiment.pages import REPORT, SUMMARY
+from midstream_lab.simulation.arrivals import Closed, Poisson
+from midstream_lab.simulation.cloud import Replicas
+from midstream_lab.simulation.fleet import (
+    Fleet,
+    FleetOutcome,
+    Group,
+    LinkFailure,
+    ReplicaFailure,
+    simulate_fleet,
+)
+from midstream_lab.simulation.fleet_charts import MAX_STEPS, history_chart
+from midstream_lab.simulation.fleet_report import MAX_CDFS, fleet_page, write_fleet_report
+from midstream_lab.simulation.network import Network
+from midstream_lab.simulation.operating import Interval, Operation, Prices, operation
+from midstream_partitioner.device import Device
+
+MENU = Menu(
+    (
+        Option("cloud-only", "jpeg:90", 0, "cloud-only jpeg:90", True,
+               0.0, 0.002, 0.0, 0.05, 20_000, 1000, 0.4),
+        Option("edge-only", "raw", 1, "edge-only", False,
+               0.4, 0.0, 0.0, 0.0, 0, 0, 0.0),
+    )
+)  # fmt: skip
+NETWORK = Network.of(condition("wifi"))
+CAMERAS = Group("cameras <north>", 8, MENU, Device("pi", 1, slowdown=4.0), NETWORK,
+                Poisson(1.0), deadline_s=0.8)  # fmt: skip
+DRONES = Group("drones", 2, MENU, Device("pi", 1), NETWORK, Closed(0.5), policy="edge-only")
+FLEET = Fleet(
+    (CAMERAS, DRONES),
+    Replicas(count=2),
+    30.0,
+    interval_s=5.0,
+    replica_failures=(ReplicaFailure(0, 12.0, 6.0),),
+    link_failures=(LinkFailure("cameras <north>", 20.0, 3.0, 0.5),),
+)
+PRICES = Prices(replica_hour=1.0, gigabyte=0.1)
+SECTIONS = ["latency", "placements", "history", "figures", "setting"]
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def ran(fleet: Fleet = FLEET) -> tuple[FleetOutcome, Operation]:
+    outcome = simulate_fleet(fleet)
+    return outcome, operation(outcome, PRICES)
+
+
+def told(fleet: Fleet = FLEET) -> str:
+    return fleet_page(*ran(fleet), title="t", scenario='name = "</pre><b>"').render()
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    return told()
+
+
+class Page(HTMLParser):
+    """Charts, sections, addresses, and the data inside."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.charts: list[str] = []
+        self.sections: list[str] = []
+        self.addresses: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.addresses += [str(given[name]) for name in ("src", "href") if given.get(name)]
+        if tag == "svg" and given.get("aria-label"):
+            self.charts.append(str(given["aria-label"]))
+        if tag == "section":
+            self.sections.append(str(given["id"]))
+
+
+def data_of(text: str) -> dict[str, object]:
+    found: dict[str, object] = json.loads(text.split('id="data">')[1].split("</script>")[0])
+    return found
+
+
+def test_the_page_has_all_sections_and_charts(text: str) -> None:
+    page = Page(text)
+    assert page.sections == SECTIONS
+    assert page.charts == [
+        "Latency of every group: median, 95th and 99th percentile, and deadline",
+        "Latency distribution, by group",
+        "Wait distribution, by group",
+        "Placements chosen, by group",
+        "Placements chosen, who answered",
+        "History: requests, latency, busy workers, replicas, queues, and failures",
+    ]
+    assert all(address.startswith("#") for address in page.addresses)
+    assert not re.search(r"url\((?!#)|@import|https?://", text)
+    assert "default-src 'none'" in text
+
+
+def test_the_headline_says_what_an_operator_asks(text: str) -> None:
+    _, found = ran()
+    words = text.split('class="verdict">')[1].split("</div>")[0]
+    assert f"10 edges asked {found.total.requests:,} times in 30 s" in words
+    assert "missed their deadline" in words
+    assert "of its workers' time" in words.replace("&#x27;", "'")
+    assert "due during 2 failures" in words
+    assert "Edges are emulated devices: pi (emulated 4x slower)." in text
+
+
+def test_failures_are_shaded_numbered_and_told(text: str) -> None:
+    assert text.count('class="failure"') == 2
+    assert text.count('class="failure-number"') == 2
+    assert "1. replica 1 was down" in text
+    assert "2. 50 % of the links of cameras &lt;north&gt; were cut" in text
+
+
+def test_the_figures_come_with_the_page_and_beside_it(tmp_path: Path) -> None:
+    outcome, found = ran()
+    write_fleet_report(outcome, found, folder=tmp_path, title="t", scenario="")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([REPORT, SUMMARY])
+    summary = json.loads((tmp_path / SUMMARY).read_text())
+    assert data_of((tmp_path / REPORT).read_text()) == summary
+    assert summary["groups"].keys() == {"cameras <north>", "drones"}
+    assert len(summary["timeline"]) == 6
+
+
+def test_the_same_seed_gives_the_same_bytes(text: str) -> None:
+    assert told() == text
+    assert told(replace(FLEET, seed=1)) != text
+
+
+def test_what_users_wrote_cannot_become_markup(text: str) -> None:
+    assert "</pre><b>" not in text
+    assert "<north>" not in text.replace("\\u003cnorth>", "")
+
+
+def test_numbers_in_pictures_are_numbers(text: str) -> None:
+    assert not re.search(r'"[^"]*\b(nan|inf)\b[^"]*"', text)
+
+
+def test_a_fleet_that_nobody_asks_is_told_so() -> None:
+    rare = replace(CAMERAS, count=1, arrivals=Poisson(1e-6))
+    text = told(Fleet((rare,), Replicas(), 10.0))
+    assert "asked 0 times in 10 s, and nothing was answered" in text
+    assert Page(text).sections == ["history", "figures", "setting"]
+
+
+def test_very_many_groups_share_a_line() -> None:
+    groups = tuple(replace(CAMERAS, name=f"g{at}", count=1) for at in range(MAX_CDFS + 1))
+    text = told(Fleet(groups, Replicas(), 5.0))
+    chart = text.split('aria-label="Latency distribution')[1].split("</svg>")[0]
+    assert chart.count("<polyline") == 1
+    assert text.count(">g0</text>") == 3
+
+
+def test_a_long_history_keeps_its_worst() -> None:
+    quiet = Interval(0.0, 10, 0.1, 0.1, 0.1, 0.1, 1.0, 0.5, 0, 1)
+    count = 3 * MAX_STEPS
+    intervals = [replace(quiet, at_s=float(at)) for at in range(count)]
+    intervals[700] = replace(intervals[700], waiting=97)
+    drawn = history_chart(intervals, float(count), [])
+    strips = re.findall(r'<polyline points="([^"]*)"', drawn)
+    assert all(len(each.split()) == 2 * MAX_STEPS for each in strips)
+    heights = {point.split(",")[1] for point in strips[-1].split()}
+    assert len(heights) == 2
+
+
+def test_where_nothing_was_due_lines_break() -> None:
+    quiet = Interval(0.0, 10, 0.1, 0.1, 0.1, 0.1, 1.0, 0.5, 0, 1)
+    empty = Interval(1.0, 0, None, None, None, None, None, 0.0, 0, 1)
+    drawn = history_chart([quiet, empty, replace(quiet, at_s=2.0)], 3.0, [])
+    # Two parts of three quantiles and of the cloud's share; four lines that never break.
+    assert drawn.count("<polyline") == 2 * 4 + 4
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium here to open it with")
+def test_a_browser_opens_and_prints_it(text: str, tmp_path: Path) -> None:
+    assert BROWSER is not None
+    page, paper = tmp_path / REPORT, tmp_path / "report.pdf"
+    page.write_text(text)
+    words = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+             f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000",
+             "--enable-logging=stderr", f"--print-to-pdf={paper}", page.as_uri()]  # fmt: skip
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60.0)
+    assert done.returncode == 0
+    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
+    content = paper.read_bytes()
+    assert content.startswith(b"%PDF")
+    assert b"/Subtype /Image" not in content
