@@ -148,6 +148,8 @@ def simulate(
     if Path(model).suffix == ".toml":
         run_scenario(Path(model), log=log, report=report, as_json=json)
         return
+    if sweep and report is not None:
+        raise UsageError("a sweep's report is written to its --output: leave out --report")
     offered, machine = _offered(
         model, feed, planning, (edge, cloud), edge_slowdown,
         threads=threads, runs=runs, policies=policy or (),

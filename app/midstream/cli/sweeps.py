@@ -9,11 +9,13 @@ from typing import Any
 
 from midstream.cli import console
 from midstream_lab.draw import check_picture
+from midstream_lab.experiment.pages import REPORT
 from midstream_lab.simulation.edge import Machine
 from midstream_lab.simulation.engines import run_all
 from midstream_lab.simulation.maps import PICTURE, TABLE, Store, draw_map, write_table
 from midstream_lab.simulation.menus import Offered
 from midstream_lab.simulation.sweep import Found, evaluate, parse_grid, tasks
+from midstream_lab.simulation.sweep_report import sweep_document, write_sweep_report
 
 
 def run_sweep(
@@ -50,24 +52,23 @@ def run_sweep(
     write_table(results, folder / TABLE)
     title = f"{offered.name}: what wins, and by how much"
     draw_map(results, grid, folder / PICTURE, title=title)
+    write_sweep_report(results, grid, offered, folder=folder, seed=seed)
     document = _document(offered, results, folder, seed)
     if as_json:
         console.print_json(document)
         return
     _print(document, results)
-    console.say(f"{folder / TABLE}, {folder / PICTURE}")
+    console.say(f"{folder / TABLE}, {folder / PICTURE}, {folder / REPORT}")
 
 
 def _document(
     offered: Offered, results: Sequence[Found], folder: Path, seed: int
 ) -> dict[str, Any]:
     return {
-        "model": offered.name,
-        "device": offered.device.to_dict(),
-        "seed": seed,
-        "points": [each.to_dict() for each in results],
+        **sweep_document(offered, results, seed),
         "table": str(folder / TABLE),
         "picture": str(folder / PICTURE),
+        "report": str(folder / REPORT),
     }
 
 

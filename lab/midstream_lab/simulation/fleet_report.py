@@ -57,6 +57,14 @@ _ENDS = {
     "cloud": (ANSWERS["cloud"], "var(--chief)"),
 }
 
+_WHO = {
+    "cloud": "the cloud",
+    "edge-before-cloud": "the edge before the cloud",
+    "edge-after-cloud-failed": "the edge after the cloud failed",
+    "edge": "the edge alone",
+}
+_ALL_ANSWERED = "no request stayed without an answer"
+
 _LATENCY = (
     "From when a request was due until its answer. Dot: the median; ring: 95 % took no "
     "longer; diamond: 99 %; red stroke: the deadline."
@@ -170,15 +178,14 @@ class _Story:
         total = self.found.total
         count = max(1, total.requests)
         told = [
-            f"{percent(total.ends[end] / count)} {words}"
-            for end, (words, _) in reversed(_ENDS.items())
-            if total.ends[end] and end != "failed"
+            f"{who} answered {percent(total.ends[end] / count)}"
+            for end, who in _WHO.items()
+            if total.ends[end]
         ]
-        unanswered = total.ends["failed"]
-        lost = f"{counted(unanswered, 'request')} got no answer" if unanswered else (
-            "no request stayed without an answer"
-        )  # fmt: skip
-        return f"Answers came {', '.join(told)}; {lost}." if told else f"{lost.capitalize()}."
+        lost = total.ends["failed"]
+        told.append(f"{counted(lost, 'request')} got no answer" if lost else _ALL_ANSWERED)
+        said = "; ".join(told)
+        return f"{said[0].upper()}{said[1:]}."
 
     def _the_cloud(self) -> str:
         cloud = self.found.cloud

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any, TextIO, final
 import numpy as np
 
 from midstream_lab.draw import check_picture
+from midstream_lab.experiment.palette import placement_colours
 from midstream_lab.simulation.sweep import AXES, Found, Grid, Point, Task
+from midstream_partitioner.cuts import CLOUD_ONLY, EDGE_ONLY
 from midstream_partitioner.units import format_duration, format_rate
 from midstream_wire.errors import UsageError
 
@@ -112,23 +115,22 @@ def draw_map(found: Sequence[Found], grid: Grid, path: Path, *, title: str) -> N
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    labels = sorted({each.label for each in found}, key=lambda label: _first(found, label))
-    colours = {label: _COLOURS[at % len(_COLOURS)] for at, label in enumerate(labels)}
+    colours = winner_colours(found)
     down, across = len(grid.slowdown), len(grid.load)
     width = across * (1.5 + 0.62 * len(grid.uplink_bps))
     figure = Figure(
         figsize=(width, 1.2 + down * (1 + 0.4 * len(grid.rtt_s))), layout="constrained"
     )
     panels = figure.subplots(down, across, squeeze=False)
-    for at, (slowdown, load) in enumerate(_panels(grid)):
+    for at, (slowdown, load) in enumerate(panels_of(grid)):
         axes = panels[at // across][at % across]
         mine = [e for e in found if (e.point.slowdown, e.point.load) == (slowdown, load)]
         _panel(axes, mine, grid, colours)
         axes.set_title(f"edge {slowdown:g}x slower, load {load:.0%}", loc="left", fontsize=9)
     figure.legend(
-        handles=[Patch(color=colours[label], label=label) for label in labels],
+        handles=[Patch(color=colour, label=label) for label, colour in colours.items()],
         loc="outside lower left",
-        ncols=min(4, len(labels)),
+        ncols=min(4, len(colours)),
         fontsize=8,
         frameon=False,
     )
@@ -136,21 +138,27 @@ def draw_map(found: Sequence[Found], grid: Grid, path: Path, *, title: str) -> N
     figure.savefig(path, dpi=130)
 
 
-#: After Paul Tol's light scheme: dark print stays readable on all of them.
-_COLOURS = (
-    "#77aadd", "#ee8866", "#eedd88", "#ffaabb", "#99ddff", "#44bb99", "#bbcc33", "#aaaa00",
-    "#dddddd",
-)  # fmt: skip
-
-
-def _panels(grid: Grid) -> Iterator[tuple[float, float]]:
+def panels_of(grid: Grid) -> Iterator[tuple[float, float]]:
+    """Slowdown and load of each panel, row by row."""
     for slowdown in grid.slowdown:
         for load in grid.load:
             yield slowdown, load
 
 
-def _first(found: Sequence[Found], label: str) -> int:
-    return next(at for at, each in enumerate(found) if each.label == label)
+def winner_colours(found: Sequence[Found]) -> dict[str, str]:
+    """A colour for each label that wins, from the edge's end to the cloud's.
+
+    Between the ends they come by the uplinks at which they win, slowest first.
+    """
+    uplinks: dict[str, list[float]] = {}
+    ends: dict[str, int] = {}
+    for each in found:
+        uplinks.setdefault(each.label, []).append(math.log(each.point.uplink_bps))
+        ends[each.label] = {EDGE_ONLY: 0, CLOUD_ONLY: 2}.get(each.cut, 1)
+    means = {label: math.fsum(logs) / len(logs) for label, logs in uplinks.items()}
+    return placement_colours(
+        sorted(means, key=lambda label: (ends[label], means[label], label))
+    )
 
 
 def _panel(axes: Any, found: Sequence[Found], grid: Grid, colours: Mapping[str, str]) -> None:
