@@ -1,0 +1,35 @@
+"""`midstream simulate` leaves a page behind: of a fleet where asked to, of a sweep always."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.app.conftest import Ran
+
+    Run = Callable[[str], Ran]
+
+SWEEP = "simulate menu.json --sweep uplink=1Mbit,9Mbit --sweep rtt=9ms --jobs 1"
+
+
+def test_a_fleets_report_has_the_documents_figures(command: Run, tmp_path: Path) -> None:
+    document = command(f"simulate fleet.toml --report {tmp_path} --json").document
+    assert json.loads((tmp_path / "summary.json").read_text()) == document
+    page = (tmp_path / "report.html").read_text()
+    assert "<h1>fleet, simulated</h1>" in page
+    assert "[[edges]]" in page
+
+
+def test_a_sweep_names_the_page_it_wrote(command: Run, tmp_path: Path) -> None:
+    document = command(f"{SWEEP} -o {tmp_path} --json").document
+    assert document["report"] == str(tmp_path / "report.html")
+    assert "<h1>net: what wins where</h1>" in (tmp_path / "report.html").read_text()
+
+
+def test_a_sweep_has_one_folder(command: Run, tmp_path: Path) -> None:
+    complaint = command(f"{SWEEP} --report {tmp_path}").complaint
+    assert complaint == "a sweep's report is written to its --output: leave out --report"
