@@ -20,14 +20,11 @@ from midstream_lab.experiment.pages import SUMMARY, Page, Section, card, note, w
 from midstream_lab.experiment.palette import looks, placement_colours
 from midstream_lab.experiment.words import (
     ANSWERS,
-    NONE,
     counted,
     joules,
     milliseconds,
     percent,
-    policy_words,
 )
-from midstream_lab.simulation.arrivals import Closed
 from midstream_lab.simulation.figures import Figures
 from midstream_lab.simulation.fleet import Fleet, FleetOutcome, Group
 from midstream_lab.simulation.fleet_charts import (
@@ -37,9 +34,16 @@ from midstream_lab.simulation.fleet_charts import (
     history_chart,
     quantiles_chart,
 )
-from midstream_lab.simulation.operating import Operation
+from midstream_lab.simulation.fleet_tables import (
+    ALL,
+    cloud_table,
+    figures_tables,
+    groups_table,
+    intervals_table,
+)
+from midstream_lab.simulation.operating import HOUR_S, Operation
 from midstream_lab.simulation.records import ENDS
-from midstream_partitioner.units import format_duration, format_nbytes, format_rate
+from midstream_partitioner.units import format_duration, format_nbytes
 
 Mask = NDArray[np.bool_]
 
@@ -232,7 +236,7 @@ class _Story:
         if total.missed is not None:
             yield percent(total.missed), "of the requests with a deadline missed it"
         yield percent(cloud.utilisation), "of the workers' time was computing"
-        yield f"{cloud.replica_hours:.3g} h", "of replicas were running"
+        yield _hours(cloud.replica_hours), "of replicas were running"
         moved = format_nbytes(cloud.uplink_nbytes), format_nbytes(cloud.downlink_nbytes)
         yield moved[0], f"sent to the cloud, probes included; {moved[1]} came back"
         yield f"{joules(total.energy_j)} J", "of the edge's energy for a request"
@@ -252,7 +256,7 @@ class _Story:
         groups = self.found.groups
         rows = [Row(name, each, self.deadlines_s[name]) for name, each in groups.items()]
         if len(rows) > 1:
-            rows.append(Row("all edges", self.found.total))
+            rows.append(Row(ALL, self.found.total))
         return note(_LATENCY) + card(quantiles_chart(rows)) + self._distributions()
 
     def _distributions(self) -> str:
@@ -260,7 +264,7 @@ class _Story:
         table, starts = self.outcome.table, self.outcome.starts
         bounds = dict(zip(self.names, pairwise(starts), strict=True))
         if len(bounds) > MAX_CDFS:
-            bounds = {"all edges": (0, starts[-1])}
+            bounds = {ALL: (0, starts[-1])}
         drawn = looks(bounds)
         answered, waited = {}, {}
         for name, (first, end) in bounds.items():
@@ -309,7 +313,7 @@ class _Story:
         chart = history_chart(self.found.timeline, self.fleet.duration_s, self.failures)
         keys = charts.legend((words, look) for _, words, look in QUANTILES)
         failed = f"<h3>What failed</h3>{self._failure_table()}" if self.failures else ""
-        rows = _interval_rows(self.found)
+        rows = intervals_table(self.found.timeline)
         known = f"<details><summary>Interval by interval</summary>{rows}</details>"
         return note(_HISTORY) + card(
             keys, chart, failed, known if len(self.found.timeline) <= MAX_INTERVALS else ""
@@ -332,41 +336,14 @@ class _Story:
         return tables.table(heads, rows)
 
     def _figures(self) -> str:
-        named = dict(self.found.groups)
         counts = {group.name: group.count for group in self.fleet.groups}
-        if len(named) > 1:
-            named["all edges"] = self.found.total
-            counts["all edges"] = self.edges
-        strong = [len(named) - 1] if len(named) > 1 else []
-        times = [_times_row(name, each) for name, each in named.items()]
-        conduct = [_conduct_row(name, each, counts[name]) for name, each in named.items()]
         return note(_ENERGY) + card(
-            tables.table(_TIMES, times, strong=strong),
-            tables.table(_CONDUCT, conduct, strong=strong),
+            figures_tables(self.found, counts),
             "<h3>The cloud</h3>",
-            tables.definitions(self._cloud()),
+            cloud_table(self.found),
         )
 
-    def _cloud(self) -> dict[str, str]:
-        cloud, energy_j = self.found.cloud, self.found.energy_j
-        each = cloud.by_replica
-        return {
-            "utilisation": percent(cloud.utilisation),
-            "busiest and idlest replica": f"{percent(max(each))} and {percent(min(each))} "
-            "of the whole run",
-            "replicas": f"{cloud.most_replicas} at most, {cloud.replica_hours:.4g} hours",
-            "refused or lost in a crash": counted(cloud.refused, "request"),
-            "to the cloud": format_nbytes(cloud.uplink_nbytes),
-            "of these, probes": format_nbytes(self.found.probe_nbytes),
-            "to the edges": format_nbytes(cloud.downlink_nbytes),
-            "energy of all edges": f"{energy_j / 1e3:,.4g} kJ",
-            "cost": f"{cloud.cost:.4g}" if cloud.cost else "no prices given",
-        }
-
     def _setting(self) -> str:
-        heads = ("group", "edges", "device", "policy", "a second, each", "uplink, mean", "RTT",
-                 "deadline")  # fmt: skip
-        groups = tables.table(heads, [_setting_row(group) for group in self.fleet.groups])
         menus: list[tuple[Menu, list[str]]] = []
         for group in self.fleet.groups:
             known = [names for menu, names in menus if menu.options == group.menu.options]
@@ -380,8 +357,14 @@ class _Story:
             for menu, names in menus
         )
         return (
-            card(groups) + chosen + f"<h3>The scenario</h3><pre>{escape(self.scenario)}</pre>"
+            card(groups_table(self.fleet.groups))
+            + chosen
+            + f"<h3>The scenario</h3><pre>{escape(self.scenario)}</pre>"
         )
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.3g} h" if hours >= 1 else format_duration(hours * HOUR_S)
 
 
 def _failures(fleet: Fleet) -> Iterator[Failure]:
@@ -410,75 +393,3 @@ def _placements(groups: Sequence[Group], found: dict[str, Figures]) -> dict[str,
             depth.setdefault(name, known[name])
             labels[name] = each.label
     return {each: labels[each] for each in sorted(labels, key=lambda e: (-depth[e], e))}
-
-
-_TIMES = (
-    "edges", "mean, ms", "p50, ms", "p95, ms", "p99, ms", "missed", "waits, mean, ms",
-    "waits, p99, ms",
-)  # fmt: skip
-_CONDUCT = (
-    "edges", "how many", "requests", "by the cloud", "after failure", "no answer", "hedged",
-    "switches", "sent", "J a request",
-)  # fmt: skip
-
-
-def _times_row(name: str, each: Figures) -> list[str]:
-    times = (each.mean_s, each.p50_s, each.p95_s, each.p99_s)
-    return [
-        escape(name),
-        *map(milliseconds, times),
-        percent(each.missed),
-        milliseconds(each.wait_mean_s),
-        milliseconds(each.wait_p99_s),
-    ]
-
-
-def _conduct_row(name: str, each: Figures, edges: int) -> list[str]:
-    count = max(1, each.requests)
-    return [
-        escape(name),
-        f"{edges:,}",
-        f"{each.requests:,}",
-        percent(each.ends["cloud"] / count),
-        f"{each.ends['edge-after-cloud-failed']:,}",
-        f"{each.ends['failed']:,}",
-        percent(each.hedged / count),
-        f"{each.switches:,}",
-        format_nbytes(each.uplink_nbytes),
-        joules(each.energy_j),
-    ]
-
-
-def _interval_rows(found: Operation) -> str:
-    heads = ("from", "requests", "p50, ms", "p95, ms", "p99, ms", "by the cloud", "busy",
-             "waiting", "replicas")  # fmt: skip
-    rows = [
-        [
-            format_duration(each.at_s),
-            f"{each.requests:,}",
-            *map(milliseconds, (each.p50_s, each.p95_s, each.p99_s)),
-            percent(each.cloud_share),
-            percent(each.utilisation),
-            f"{each.waiting:,}",
-            f"{each.replicas:,}",
-        ]
-        for each in found.timeline
-    ]
-    return tables.table(heads, rows)
-
-
-def _setting_row(group: Group) -> list[str]:
-    arrivals, network = group.arrivals, group.network
-    labels = {f"{each.cut} {each.codec}": each.label for each in group.menu.options}
-    rate = "one by one" if isinstance(arrivals, Closed) else f"{arrivals.mean_hz:.3g}"
-    deadline = NONE if group.deadline_s is None else format_duration(group.deadline_s)
-    return [
-        escape(group.name),
-        f"{group.count:,}",
-        escape(group.device.label()),
-        escape(policy_words(group.policy, labels)),
-        rate,
-        format_rate(network.payload_up.mean_bps),
-        format_duration(network.rtt_s),
-        deadline,
-    ]

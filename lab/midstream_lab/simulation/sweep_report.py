@@ -178,7 +178,7 @@ class _Story:
         for name, count in Counter(each.label for each in self.found).most_common():
             mine = [each for each in self.found if each.label == name]
             gains = sorted(each.gain for each in mine if each.gain is not None)
-            rates = [each.point.uplink_bps for each in mine]
+            rates = sorted({each.point.uplink_bps for each in mine})
             rows.append(
                 [
                     escape(name),
@@ -186,7 +186,7 @@ class _Story:
                     percent(count / len(self.found)),
                     percent(gains[len(gains) // 2] if gains else None),
                     percent(gains[-1] if gains else None),
-                    f"{format_rate(min(rates))} to {format_rate(max(rates))}",
+                    " to ".join(map(format_rate, dict.fromkeys((rates[0], rates[-1])))),
                 ]
             )
         heads = ("wins", "points", "share", "gain, median", "gain, most", "uplinks")

@@ -1,0 +1,135 @@
+"""A fleet's figures as tables: by group, interval by interval, and what was set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from midstream_lab.experiment import tables
+from midstream_lab.experiment.words import (
+    NONE,
+    counted,
+    joules,
+    milliseconds,
+    percent,
+    policy_words,
+)
+from midstream_lab.simulation.arrivals import Closed
+from midstream_lab.simulation.figures import Figures
+from midstream_lab.simulation.fleet import Group
+from midstream_lab.simulation.operating import Interval, Operation
+from midstream_partitioner.units import format_duration, format_nbytes, format_rate
+
+ALL = "all edges"
+
+_TIMES = (
+    "edges", "mean, ms", "p50, ms", "p95, ms", "p99, ms", "missed", "waits, mean, ms",
+    "waits, p99, ms",
+)  # fmt: skip
+_CONDUCT = (
+    "edges", "how many", "requests", "by the cloud", "after failure", "no answer", "hedged",
+    "switches", "sent", "J a request",
+)  # fmt: skip
+
+
+def figures_tables(found: Operation, counts: Mapping[str, int]) -> str:
+    """Times, and what was done for them, by group; `counts` are of edges."""
+    rows = [(name, each, counts[name]) for name, each in found.groups.items()]
+    strong = []
+    if len(rows) > 1:
+        strong = [len(rows)]
+        rows.append((ALL, found.total, sum(counts.values())))
+    times = [_times_row(name, each) for name, each, _ in rows]
+    conduct = [_conduct_row(name, each, edges) for name, each, edges in rows]
+    return tables.table(_TIMES, times, strong=strong) + tables.table(
+        _CONDUCT, conduct, strong=strong
+    )
+
+
+def _times_row(name: str, each: Figures) -> list[str]:
+    times = (each.mean_s, each.p50_s, each.p95_s, each.p99_s)
+    return [
+        escape(name),
+        *map(milliseconds, times),
+        percent(each.missed),
+        milliseconds(each.wait_mean_s),
+        milliseconds(each.wait_p99_s),
+    ]
+
+
+def _conduct_row(name: str, each: Figures, edges: int) -> list[str]:
+    count = max(1, each.requests)
+    return [
+        escape(name),
+        f"{edges:,}",
+        f"{each.requests:,}",
+        percent(each.ends["cloud"] / count),
+        f"{each.ends['edge-after-cloud-failed']:,}",
+        f"{each.ends['failed']:,}",
+        percent(each.hedged / count),
+        f"{each.switches:,}",
+        format_nbytes(each.uplink_nbytes),
+        joules(each.energy_j),
+    ]
+
+
+def intervals_table(timeline: Sequence[Interval]) -> str:
+    """A row an interval."""
+    heads = ("from", "requests", "p50, ms", "p95, ms", "p99, ms", "by the cloud", "busy",
+             "waiting", "replicas")  # fmt: skip
+    rows = [
+        [
+            format_duration(each.at_s),
+            f"{each.requests:,}",
+            *map(milliseconds, (each.p50_s, each.p95_s, each.p99_s)),
+            percent(each.cloud_share),
+            percent(each.utilisation),
+            f"{each.waiting:,}",
+            f"{each.replicas:,}",
+        ]
+        for each in timeline
+    ]
+    return tables.table(heads, rows)
+
+
+def cloud_table(found: Operation) -> str:
+    """What the replicas did, and what it cost."""
+    cloud, energy_j = found.cloud, found.energy_j
+    each = cloud.by_replica
+    said = {
+        "utilisation": percent(cloud.utilisation),
+        "busiest and idlest replica": f"{percent(max(each))} and {percent(min(each))} "
+        "of the whole run",
+        "replicas": f"{cloud.most_replicas} at most, {cloud.replica_hours:.4g} hours",
+        "refused or lost in a crash": counted(cloud.refused, "request"),
+        "to the cloud": format_nbytes(cloud.uplink_nbytes),
+        "of these, probes": format_nbytes(found.probe_nbytes),
+        "to the edges": format_nbytes(cloud.downlink_nbytes),
+        "energy of all edges": f"{energy_j / 1e3:,.4g} kJ",
+        "cost": f"{cloud.cost:.4g}" if cloud.cost else "no prices given",
+    }
+    return tables.definitions(said)
+
+
+def groups_table(groups: Sequence[Group]) -> str:
+    """What was set, group by group."""
+    heads = ("group", "edges", "device", "policy", "a second, each", "uplink, mean", "RTT",
+             "deadline")  # fmt: skip
+    return tables.table(heads, [_setting_row(group) for group in groups])
+
+
+def _setting_row(group: Group) -> list[str]:
+    arrivals, network = group.arrivals, group.network
+    labels = {f"{each.cut} {each.codec}": each.label for each in group.menu.options}
+    rate = "one by one" if isinstance(arrivals, Closed) else f"{arrivals.mean_hz:.3g}"
+    deadline = NONE if group.deadline_s is None else format_duration(group.deadline_s)
+    return [
+        escape(group.name),
+        f"{group.count:,}",
+        escape(group.device.label()),
+        escape(policy_words(group.policy, labels)),
+        rate,
+        format_rate(network.payload_up.mean_bps),
+        format_duration(network.rtt_s),
+        deadline,
+    ]
