@@ -247,7 +247,13 @@ class Engine:
         connection = self.connection
         assert connection is not None
         job.asked_s = time.monotonic()
+        assert job.choice is not None
         job.late_s, job.learning = self._late_at(job)
+        hedge_after_s = 0.0 if job.learning else job.choice.hedge_after_s
+        if job.late_s <= job.asked_s and job.deadline_s is not None:
+            # The edge alone would be late: whoever can still make it, both begin at once.
+            hedge_after_s = 0.0
+            job.late_s = min(job.deadline_s, job.asked_s + job.choice.timeout_s)
         if job.late_s <= job.asked_s:
             self._move(job, Event.FAILED, _late_error("the head has run too late for it"))
             return
@@ -269,8 +275,6 @@ class Engine:
             # It may have broken before the request counted as sent, and nobody would know.
             self._move(job, Event.FAILED, connection.error)
             return
-        assert job.choice is not None
-        hedge_after_s = 0.0 if job.learning else job.choice.hedge_after_s
         if hedge_after_s is not None:
             hedge = functools.partial(_weakly(self._hedge), job.id)
             if hedge_after_s > 0:

@@ -78,7 +78,7 @@ def test_a_hedge_answers_before_a_slow_cloud(
         answer = session.infer(picture(0))
         stats = session.stats
     assert (answer.where, answer.hedged, answer.reason) == (AHEAD, True, None)
-    assert 0.05 <= answer.timings.queue_s < 1.0
+    assert 0.04 < answer.timings.queue_s < 1.0  # less what encoding took
     assert_same(answer, expected(picture(0)))
     assert (stats.ahead, stats.hedges, stats.fallback) == (1, 1, 0)
 
@@ -192,3 +192,14 @@ def test_a_run_that_is_told_to_stop_ends_at_once(chain: Chain, picture: Picture)
 def _tell_soon(stop: Stop, run: Callable[[], object]) -> None:
     threading.Timer(0.05, stop.tell).start()
     run()
+
+
+def test_a_deadline_that_the_edge_cannot_meet_is_tried_by_the_cloud_too(
+    chain: Chain, server: str, picture: Picture, expected: Expected
+) -> None:
+    slow_edge = chain.at_speed(3000.0)
+    rest_s = {0: 30.0}
+    with EdgeSession(slow_edge, server, plan=(0, "raw"), local_rest_s=rest_s) as session:
+        answer = session.infer(picture(0), deadline_s=5.0)
+    assert (answer.where, answer.hedged) == (CLOUD, True)
+    assert_same(answer, expected(picture(0)))
