@@ -192,7 +192,7 @@ def test_a_black_hole_holds_up_neither_answers_nor_closing(
 @pytest.fixture(scope="module")
 def slow_server(serve: Serve) -> Iterator[str]:
     """Takes a second or so for each tail."""
-    with serve(slowdown=3000.0) as address:
+    with serve(slowdown=30000.0) as address:
         yield address
 
 

@@ -60,7 +60,7 @@ OPTIONS = (option(1), option(2), option(4, remote=False))
 @pytest.fixture(scope="module")
 def slow_server(serve: Serve) -> Iterator[str]:
     """Its tails take some seconds, the edge's a millisecond."""
-    with serve(slowdown=3000.0) as address:
+    with serve(slowdown=30000.0) as address:
         yield address
 
 

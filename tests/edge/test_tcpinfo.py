@@ -130,10 +130,11 @@ def test_a_marked_socket_is_found_and_counts_what_was_acknowledged(
 def test_no_other_socket_is_taken_for_the_marked_one(
     ends: tuple[socket.socket, socket.socket],
 ) -> None:
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     assert find_tap(MARK_MS + 1) is None
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # other tests' threads may close some
 
 
 @linux
