@@ -115,23 +115,6 @@ class Connection:
         with self._lock:
             return self._present.clock if self._present else self._clock
 
-    @property
-    def srtt_s(self) -> float | None:
-        """The round trip on the present stream, smoothed; None without one."""
-        with self._lock:
-            return self._present.srtt_s if self._present else None
-
-    def acked_nbytes(self) -> int | None:
-        """Bytes that the other end of the present stream's TCP connection has acknowledged.
-
-        They hold HTTP/2's and TLS's share. None without a stream, and where the system does
-        not tell; microseconds of work.
-        """
-        with self._lock:
-            stream = self._present.stream if self._present else None
-        info = None if stream is None else stream.tcp_info()
-        return None if info is None else info.acked_nbytes
-
     def take_exchanges(self) -> tuple[Exchange, ...]:
         """The exchanges without padding that have ended since the last call, 32 at most."""
         with self._lock:

@@ -347,11 +347,7 @@ class Engine:
         job = self._sent(id)
         if job is None:
             return
-        now_s = time.monotonic()
-        if self._move(job, Event.HEDGED) is Action.RUN_REST:
-            job.hedged_s = now_s
-            with self._lock:
-                self._counts["hedges"] += 1
+        self._move(job, Event.HEDGED)
 
     def _sent(self, id: int) -> Job | None:
         """The request of that id, if it still waits for the cloud alone."""
@@ -427,6 +423,9 @@ class Engine:
         """Advance a request, and do what needs no further knowledge."""
         with self._lock:
             job.request, action = job.request.advance(event, error)
+            if event is Event.HEDGED and action is Action.RUN_REST:
+                job.hedged = True
+                self._counts["hedges"] += 1
             if action in (Action.ANSWER, Action.RAISE):
                 self._jobs.pop(job.id, None)
                 self._changed.notify_all()
@@ -451,7 +450,7 @@ class Engine:
             codec=job.codec,
             payload_nbytes=job.payload_nbytes,
             reply_nbytes=job.reply_nbytes,
-            hedged=job.hedged_s is not None,
+            hedged=job.hedged,
             busy_s=job.busy_s(job.began_s + timings.total_s),
             estimate=job.choice.estimate,
         )

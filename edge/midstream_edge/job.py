@@ -42,7 +42,7 @@ class Job:
         "encode_s",
         "future",
         "head_s",
-        "hedged_s",
+        "hedged",
         "incoming",
         "k",
         "late_s",
@@ -81,7 +81,7 @@ class Job:
         self.stream: Stream | None = None
         self.asked_s = 0.0
         self.late_s = 0.0
-        self.hedged_s: float | None = None  # when the edge began to run the rest beside
+        self.hedged = False  # the edge has begun to run the rest beside
         self.rest_began_s: float | None = None
         self.stop = Stop()  # told when the answer is there, for a rest that still runs
         self.message_nbytes = MESSAGE_NBYTES
@@ -171,7 +171,7 @@ class Job:
             transfer=transfer,
             option=self.choice.option,
             latency_s=ended_s - self.began_s,
-            hedged=self.hedged_s is not None,
+            hedged=self.hedged,
             head_s=self.head_s,
             queue_s=self.served.queue_s if replied else None,
             tail_s=self.served.tail_s if replied else None,

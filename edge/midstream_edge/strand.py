@@ -93,10 +93,3 @@ class Strand:
     def min_rtt_s(self) -> float:
         """The shortest exchange there was, a good measure of the idle link; 0.0 before."""
         return 0.0 if self.clock.best is None else self.clock.best.delay_s
-
-    @property
-    def srtt_s(self) -> float:
-        """TCP's smoothed round trip, or the shortest exchange: behind a proxy, TCP's ends
-        there."""
-        tcp = None if self.stream is None else self.stream.tcp_info()
-        return max(self.min_rtt_s, 0.0 if tcp is None else tcp.srtt_s)

@@ -15,6 +15,7 @@ from typing import Any, final
 
 import numpy as np
 
+from midstream_edge.pilot import PATIENCE
 from midstream_edge.session import TIMEOUT_S, Answer, EdgeSession
 from midstream_partitioner.chain import Chain, State
 from midstream_partitioner.compare import argmax_equal, relative_error
@@ -27,10 +28,6 @@ from midstream_wire.tensors import Array
 
 #: Requests in a row under one strategy.
 TURN = 4
-
-#: A reply counts as late after this many times its predicted latency: a plan for a slow link
-#: may rightly take longer than the session's usual timeout.
-PATIENCE = 3.0
 
 
 @final

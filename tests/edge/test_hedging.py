@@ -78,7 +78,8 @@ def test_a_hedge_answers_before_a_slow_cloud(
         answer = session.infer(picture(0))
         stats = session.stats
     assert (answer.where, answer.hedged, answer.reason) == (AHEAD, True, None)
-    assert 0.04 < answer.timings.queue_s < 1.0  # less what encoding took
+    waited_s = answer.timings.queue_s + answer.timings.encode_s
+    assert 0.05 <= waited_s < 1.0
     assert_same(answer, expected(picture(0)))
     assert (stats.ahead, stats.hedges, stats.fallback) == (1, 1, 0)
 
