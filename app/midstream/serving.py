@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from midstream.sources import Held, open_inputs, open_models
+from midstream.sources import Held, open_models, open_samples
 from midstream_cloud.repository import Model, Repository
 from midstream_partitioner.calibration import Calibration
 from midstream_partitioner.chain import Chain
@@ -83,7 +83,7 @@ def measure_chain(
 ) -> Profile:
     """The profile of a compiled chain here, on inputs from `source` or random ones."""
     device = this_device(threads=chain.threads, slowdown=chain.slowdown)
-    samples = open_inputs(chain.partition, source, count=4)
+    samples = open_samples(chain.partition, source)
     return profile_segments(
         chain, samples, device, runs=runs, codecs=codecs, progress=progress
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from midstream_partitioner.cuts import Cut, cut_of
 from midstream_partitioner.data import import_function
 from midstream_partitioner.feed import Feed, read_inputs
 from midstream_partitioner.intake import Network, load_network
+from midstream_partitioner.measure import SIZED, TIMED
 from midstream_partitioner.partition import Partition, partition
 from midstream_partitioner.pricing import choose_cuts, static_profile
 from midstream_wire.errors import UsageError
@@ -129,6 +131,15 @@ def model_name(source: str) -> str:
 def open_inputs(part: Partition, source: str | None, *, count: int, seed: int = 0) -> Inputs:
     """`count` inputs from a picture, a folder, an npz or npy file; random ones without."""
     return tuple(read_inputs(part.feed, part.inputs, source, count=count, seed=seed))
+
+
+def open_samples(part: Partition, source: str | None, *, seed: int = 0) -> Inputs:
+    """What a profile is measured on: the first `SIZED` inputs of `source`, every one once, or
+    `TIMED` random ones, whose sizes hardly differ."""
+    if source is None:
+        return open_inputs(part, None, count=TIMED, seed=seed)
+    every = read_inputs(part.feed, part.inputs, source, count=None)
+    return tuple(itertools.islice(every, SIZED))
 
 
 def merged_feed(file: Path | None, **fields: object) -> Feed | None:

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import final
 
+#: How long the cloud may take for a request that has no deadline of its own.
+TIMEOUT_S = 5.0
+
 #: Weight of a new measurement: the last ten or so count, as in TCP's smoothed round trip
 #: (RFC 6298 uses 1/8 for the same purpose).
 GAIN = 1 / 8

@@ -16,7 +16,7 @@ from midstream_edge.channel import CONNECT_S, Dial
 from midstream_edge.describe import describe
 from midstream_edge.engine import Engine
 from midstream_edge.generations import Generations
-from midstream_edge.pace import LocalPace
+from midstream_edge.pace import TIMEOUT_S, LocalPace
 from midstream_edge.pilot import Choice, Pilot, Steady
 from midstream_edge.policies.values import LinkState, Option, Policy
 from midstream_edge.probe import measure_link
@@ -32,10 +32,8 @@ from midstream_wire.frames import Code, Hello
 from midstream_wire.limits import MAX_IN_FLIGHT
 from midstream_wire.tensors import Array
 
-__all__ = ["TIMEOUT_S", "Answer", "EdgeSession", "Stats"]
+__all__ = ["Answer", "EdgeSession", "Stats"]
 
-#: How long the cloud may take for a request that has no deadline of its own.
-TIMEOUT_S = 5.0
 #: What the server sees in its log.
 CLIENT = f"midstream {importlib.metadata.version('midstream')}"
 

@@ -15,8 +15,9 @@ from typing import Any, final
 
 import numpy as np
 
+from midstream_edge.pace import TIMEOUT_S
 from midstream_edge.pilot import PATIENCE
-from midstream_edge.session import TIMEOUT_S, Answer, EdgeSession
+from midstream_edge.session import Answer, EdgeSession
 from midstream_partitioner.chain import Chain, State
 from midstream_partitioner.compare import argmax_equal, relative_error
 from midstream_partitioner.crossing import decode_crossing, encode_crossing, is_lossless

@@ -283,11 +283,27 @@ def test_transfers_keep_their_order_and_wait_for_the_line() -> None:
     assert link.backlog_nbytes(0.2) == 0
 
 
-def test_what_is_given_up_leaves_the_line_to_the_next() -> None:
+def test_of_what_is_given_up_a_window_is_gone_and_the_rest_leaves_the_line_to_the_next() -> (
+    None
+):
     link = line(fast(8e6))
-    arrives_s = link.send(0.0, 14_000)
+    arrives_s = link.send(0.0, 3 * FIRST_SEGMENTS * SEGMENT_NBYTES)
     link.stop(0.004, arrives_s)
-    assert link.send(0.004, 1000) == pytest.approx(0.005 + 0.05)
+    window_s = 2 * FIRST_SEGMENTS * SEGMENT_NBYTES * 8 / 8e6  # it has doubled
+    assert link.send(0.004, 1000) == pytest.approx(0.004 + window_s + 0.001 + 0.05)
+
+
+def test_a_burst_beyond_the_queue_loses_packets_and_comes_in_rounds_from_then_on() -> None:
+    """As measured over the emulator: 265 KB into a queue of 256 KiB at 300 Mbit/s and 40 ms
+    take one more round trip than 205 KB."""
+    link = line(fast(300e6, 0.04))
+    link.send(0.0, 600_000)  # slow start
+    short_s, long_s = (
+        link.send(at_s, nbytes) - at_s for at_s, nbytes in ((0.5, 205_000), (0.6, 265_000))
+    )
+    assert short_s == pytest.approx(0.02 + 205_000 * 8 / 300e6)
+    assert 0.06 < long_s < 0.065
+    assert link.send(0.7, 205_000) - 0.7 < 0.03
 
 
 def test_an_outage_holds_everything_up_and_shows() -> None:

@@ -152,6 +152,21 @@ def test_autoscaling_follows_the_day() -> None:
     assert outcome.replica_s < 8 * 1200
 
 
+def test_a_replica_that_comes_back_finds_its_place_taken() -> None:
+    rule = Autoscaling(least=2, most=2, high=0.1, low=0.0, every_s=2.0, start_s=1.0)
+    outcome = run(
+        group(Every(0.3), count=4),
+        replicas=Replicas(count=2, autoscaling=rule),
+        replica_failures=(ReplicaFailure(0, at_s=10.0, lasts_s=20.0),),
+        duration_s=60.0,
+        interval_s=1.0,
+    )
+    counts = [look.replicas for look in outcome.looks]
+    assert min(counts) == 1
+    assert max(counts) == counts[-1] == 2
+    assert len(outcome.busy_s) == 3
+
+
 def test_policies_decide_for_each_edge() -> None:
     network = Network.of(condition("lte"), uplink=generate("lte", seed=1))
     adaptive = replace(group(Every(0.5), count=3, policy="adaptive"), network=network)
@@ -160,7 +175,10 @@ def test_policies_decide_for_each_edge() -> None:
     found = operation(run(adaptive, plan, racing), Prices())
     assert found.groups["edges"].hedged > 0
     assert found.groups["plan"].switches == found.groups["plan"].hedged == 0
-    assert found.groups["race"].hedged == found.groups["race"].requests
+    race = found.groups["race"]
+    # On a link that is suspect no race begins.
+    assert race.hedged + race.ends["edge-after-cloud-failed"] == race.requests
+    assert race.hedged > 0.9 * race.requests
     assert found.probe_nbytes > 0
 
 

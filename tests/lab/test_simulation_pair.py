@@ -128,6 +128,32 @@ def test_a_link_that_is_cut_loses_no_request() -> None:
         assert ends(found)["cloud"] > 10
 
 
+def test_a_silent_link_is_given_up_and_requests_stay_here_until_it_is_back() -> None:
+    """As sessions do: suspect after 0.3 s, given up 3 s later, up again behind what waited."""
+    trace = Trace("silent", (0.0, 5.0, 12.0, 100.0), (8e6, 0.0, 8e6))
+    found = simulate_pair(MENU, "fixed:c10:half", lasting(Network(trace, trace, 0.02))).table
+    failed = found.how == ENDS.index("edge-after-cloud-failed")
+    due_s, latency_s = found.due_s[failed], found.latency_s[failed]
+    assert 4.8 < due_s[0] < 5.1
+    assert due_s[0] + latency_s[0] == pytest.approx(5.09 + 0.3 + 3 + 0.17, abs=0.15)
+    assert latency_s[1:] == pytest.approx(WHOLE_S)  # no other one waits for the link
+    assert 12.0 < due_s[-1] + latency_s[-1] < 12.3
+    assert (found.how[found.due_s > 12.3] == ENDS.index("cloud")).all()
+
+
+def test_a_trickle_is_suspect_once_an_answer_is_overdue() -> None:
+    """A packet every 0.6 s is no silence, and no reason to hope for the next request."""
+    trace = Trace("trickle", (0.0, 5.0, 20.0, 100.0), (8e6, 20e3, 8e6))
+    setting = lasting(Network(trace, trace, 0.02), 25.0, timeout_s=2.0)
+    found = simulate_pair(MENU, "fixed:c10:half", setting).table
+    failed = found.how == ENDS.index("edge-after-cloud-failed")
+    due_s, latency_s = found.due_s[failed], found.latency_s[failed]
+    assert latency_s.max() < 2.5
+    assert latency_s[1:4] == pytest.approx(WHOLE_S)
+    assert 5 < due_s[1] < 7.5
+    assert (found.how[found.due_s > 20.5] == ENDS.index("cloud")).all()
+
+
 def test_an_edge_that_cannot_finish_alone_fails_what_the_cloud_does_not_answer() -> None:
     parted = Menu(tuple(replace(each, rest_s=None) for each in MENU.options[:3]))
     setting = lasting(even(20e6), cuts=(Cut(2.0, 1.0),))

@@ -12,6 +12,7 @@ from midstream_edge.policies.values import Option
 from midstream_lab.simulation.edge import Machine
 from midstream_lab.simulation.engines import run_all
 from midstream_lab.simulation.maps import POINTS, Store, draw_map, write_table
+from midstream_lab.simulation.network import SOFTWARE_S
 from midstream_lab.simulation.sweep import (
     Found,
     Grid,
@@ -36,7 +37,8 @@ MENU = Menu(
     )
 )  # fmt: skip
 DEVICE = Device("edge", 1)
-GRID = Grid((0.05e6, 5e6, 500e6), (0.002,), (1.0, 3.0), (0.0, 0.5))
+RTT_S = 0.002
+GRID = Grid((0.05e6, 5e6, 500e6), (RTT_S,), (1.0, 3.0), (0.0, 0.5))
 
 
 def asked(grid: Grid = GRID, seed: int = 0) -> list[Task]:
@@ -44,7 +46,7 @@ def asked(grid: Grid = GRID, seed: int = 0) -> list[Task]:
 
 
 def found_at(uplink_bps: float, slowdown: float = 1.0, load: float = 0.0) -> Found:
-    return evaluate(Task(Point(uplink_bps, 0.002, slowdown, load), MENU, DEVICE, Machine(), 0))
+    return evaluate(Task(Point(uplink_bps, RTT_S, slowdown, load), MENU, DEVICE, Machine(), 0))
 
 
 def test_each_placement_wins_where_it_should() -> None:
@@ -57,10 +59,12 @@ def test_each_placement_wins_where_it_should() -> None:
 def test_a_point_is_the_arithmetic_of_its_stages() -> None:
     found = found_at(5e6)
     # Head, codec, tail, 8 ms up, 0.04 ms down, and a round trip with its fixed cost.
-    assert found.mean_s == pytest.approx(0.03 + 0.008 + 0.00004 + 0.0025, rel=1e-4)
+    assert found.mean_s == pytest.approx(0.03 + 0.008 + 0.00004 + RTT_S + SOFTWARE_S, rel=1e-4)
     assert found.edge_only_s == pytest.approx(WHOLE_S)
     # A hundred kilobytes meet slow start only where the line is fast.
-    assert found.cloud_only_s == pytest.approx(0.01 + 0.16 + 0.00004 + 0.0025, rel=0.02)
+    assert found.cloud_only_s == pytest.approx(
+        0.01 + 0.16 + 0.00004 + RTT_S + SOFTWARE_S, rel=0.02
+    )
     assert found.gain == pytest.approx(WHOLE_S / found.mean_s - 1, rel=1e-5)
 
 

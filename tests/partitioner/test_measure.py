@@ -98,6 +98,24 @@ def test_convolutions_take_most_of_a_convnet(layers: LayerProfile) -> None:
     assert times["stem"] + times["body"] > 0.5 * layers.whole.median_s
 
 
+def test_payloads_are_sized_over_every_sample(part: Partition) -> None:
+    """What is timed are the first four; zeros, which pack well, come after them."""
+    rng = np.random.default_rng(1)
+    noise = [{"x": rng.standard_normal((1, 16, 32, 32)).astype(np.float32)} for _ in range(4)]
+    zeros = [{"x": np.zeros((1, 16, 32, 32), np.float32)} for _ in range(4)]
+    chain = Chain(part)
+
+    def sizes(samples: list[dict[str, Array]]) -> dict[str, int]:
+        profile = profile_segments(chain, samples, DEVICE, runs=2, codecs=["raw", "lossless"])
+        return {c.codec: c.payload_nbytes for c in profile.codecs if c.cut == part.cuts[0].id}
+
+    of_noise, of_zeros, of_all = sizes(noise), sizes(zeros), sizes([*noise, *zeros])
+    assert of_noise["raw"] == of_zeros["raw"] == of_all["raw"]
+    mean_nbytes = (of_noise["lossless"] + of_zeros["lossless"]) / 2
+    assert of_all["lossless"] == pytest.approx(mean_nbytes, abs=1)
+    assert of_noise["lossless"] > 1.5 * of_zeros["lossless"]
+
+
 def test_layers_of_a_slowed_device_are_slower_and_say_so(
     convnet: Network, picture: dict[str, Array], layers: LayerProfile
 ) -> None:

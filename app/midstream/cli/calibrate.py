@@ -9,7 +9,6 @@ import typer
 
 from midstream.cli import console
 from midstream.cli.codecs import (
-    TIMED,
     DataSource,
     Labels,
     Ladder,
@@ -35,7 +34,7 @@ from midstream_partitioner.data import read_data
 from midstream_partitioner.device import this_device
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.fitting import fit_transforms
-from midstream_partitioner.measure import profile_segments
+from midstream_partitioner.measure import SIZED, profile_segments
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.units import parse_share
 from midstream_wire.errors import UsageError
@@ -119,7 +118,7 @@ def calibrate(
     with console.progress(f"profiling {part.name}") as tick:
         profile = profile_segments(
             chain,
-            source.inputs[:TIMED],
+            source.inputs[:SIZED],
             this_device(threads=threads),
             runs=runs,
             codecs=found.codecs,

@@ -20,13 +20,10 @@ from midstream_partitioner.crossing import full_id
 from midstream_partitioner.data import read_data
 from midstream_partitioner.device import this_device
 from midstream_partitioner.feed import Feed
-from midstream_partitioner.measure import profile_codecs
+from midstream_partitioner.measure import TIMED, profile_codecs
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import CodecCost
 from midstream_partitioner.units import format_nbytes
-
-#: Samples on which codecs are timed; accuracy takes all of them.
-TIMED = 4
 
 DataSource = Annotated[
     str | None,

@@ -9,7 +9,13 @@ import typer
 
 from midstream.cli import console
 from midstream.cli.options import Input, Json, Model, Runs, Seed, Slowdown, Threads, takes_feed
-from midstream.sources import default_cuts, open_inputs, open_network, open_partition
+from midstream.sources import (
+    default_cuts,
+    open_inputs,
+    open_network,
+    open_partition,
+    open_samples,
+)
 from midstream_lab.networks import NETWORKS
 from midstream_partitioner.artefact import SUFFIX, is_partition, save_partition
 from midstream_partitioner.chain import Chain
@@ -49,7 +55,7 @@ def profile(
     device = this_device(threads=threads, slowdown=slowdown)
     if is_partition(Path(model)):
         part = open_partition(model, feed=feed)
-        samples = open_inputs(part, input, count=4, seed=seed)
+        samples = open_samples(part, input, seed=seed)
         with console.progress(f"profiling {part.name}") as tick:
             chain = Chain(part, threads=threads)
             measured = profile_segments(chain, samples, device, runs=runs, progress=tick)
@@ -200,7 +206,7 @@ def cut(
     else:
         chosen = default_cuts(network)
     part = partition(network, chosen)
-    samples = open_inputs(part, None, count=4)
+    samples = open_samples(part, None)
     with console.progress(f"profiling the segments of {network.name}") as tick:
         chain = Chain(part, threads=threads)
         measured = profile_segments(chain, samples, device, runs=runs, progress=tick)

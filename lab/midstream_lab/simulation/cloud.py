@@ -184,11 +184,15 @@ class Cloud:
             self._lost(work)
 
     def recover(self, index: int) -> None:
+        """A replica that crashed is back, unless autoscaling has put others in its place."""
         station = self.stations[index]
-        if not station.alive:
+        if station.alive or station.retired_s is not None:
+            return
+        if self._has_room:
             station.restart()
-        if station.retired_s is None and station not in self._serving:
             self._serving.append(station)
+        else:
+            self._retire(station)
 
     def finish(self, now_s: float) -> None:
         """Count the replicas that still run, at the end of a simulation."""
@@ -226,9 +230,13 @@ class Cloud:
         self.stations.append(station)
         self._serving.append(station)
 
-    def _retire(self) -> None:
-        """The youngest takes nothing more, ends what it has, and is gone."""
-        station = self._serving.pop()
+    @property
+    def _has_room(self) -> bool:
+        rule = self._replicas.autoscaling
+        return rule is None or len(self._serving) < rule.most
+
+    def _retire(self, station: Station) -> None:
+        """It takes nothing more, ends what it has, and is gone."""
         station.retired_s = now_s = self._core.now_s
         self.replica_s += now_s - station.began_s
 
@@ -239,9 +247,10 @@ class Cloud:
             now_busy_s = sum(station.busy_s for station in self.stations)
             capacity_s = rule.every_s * self._replicas.workers * max(1, len(self._serving))
             share, busy_s = (now_busy_s - busy_s) / capacity_s, now_busy_s
-            if share > rule.high and len(self._serving) < rule.most:
+            if share > rule.high and self._has_room:
                 yield rule.start_s
-                self._add()
+                if self._has_room:  # a crashed one may have come back meanwhile
+                    self._add()
                 busy_s = sum(station.busy_s for station in self.stations)
             elif share < rule.low and len(self._serving) > rule.least:
-                self._retire()
+                self._retire(self._serving.pop())

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, final
 
 from midstream_edge.answers import AHEAD, CLOUD, EDGE, FALLBACK
-from midstream_edge.pace import give_up_at
+from midstream_edge.pace import TIMEOUT_S, give_up_at
 from midstream_edge.pilot import PATIENCE
 from midstream_edge.policies.baselines import Fixed
 from midstream_edge.policies.values import (
@@ -29,13 +29,9 @@ from midstream_edge.policies.values import (
 from midstream_lab.simulation.core import Core
 from midstream_lab.simulation.draws import Draws
 from midstream_lab.simulation.job import DONE, HEAD, LOCAL, SENT, Job
+from midstream_lab.simulation.lookout import Lookout
 from midstream_lab.simulation.probes import Prober
 from midstream_lab.simulation.way import Way
-
-#: What was handed to the link when a request is given up stays there: a message or so.
-MESSAGE_S = 0.02
-#: What a session waits for the cloud if it was not told otherwise.
-TIMEOUT_S = 10.0
 
 #: How a request can end, by the numbers in records.
 WHERE = (CLOUD, EDGE, FALLBACK, AHEAD)
@@ -87,6 +83,7 @@ class Edge:
         "_encoder_s",
         "_finished",
         "_heads",
+        "_lookout",
         "_options",
         "_rests",
         "_sent",
@@ -141,6 +138,7 @@ class Edge:
         self.under_way = 0
         self.current: int | None = None
         self.switches = self.hedges = 0
+        self._lookout = Lookout(core, self)
         watches = hasattr(self.policy, "belief") and not isinstance(self.policy, Fixed)
         self.prober = Prober(core, self) if watches else None
 
@@ -163,7 +161,7 @@ class Edge:
         if self.prober is not None and transfer is not None and transfer.complete:
             self.prober.heard(evidence.at_s, transfer.nbytes)
 
-    def lose(self, _: object = None) -> None:
+    def lose(self) -> None:
         """The connection has broken: what the cloud has not answered goes on here."""
         for job in tuple(self._sent.values()):
             self._fail(job)
@@ -196,21 +194,17 @@ class Edge:
         self._core.at(now_s + job.head_s, self._end_head, job)
 
     def _decide(self, now_s: float) -> Decision:
-        way, policy = self.way, self.policy
-        assert policy is not None
-        if way.notice(now_s):
-            policy = policy.learn(Evidence(now_s, link=way.link))
-            self.policy = policy
         situation = Situation(
             now_s,
-            way.link,
+            self._lookout.state(),
             self.current,
             self.under_way - 1,
             self.deadline_s,
             len(self._heads),
-            way.up.backlog_nbytes(now_s),
+            self.way.up.backlog_nbytes(now_s),
         )
-        return policy.decide(situation)
+        assert self.policy is not None
+        return self.policy.decide(situation)
 
     def _end_head(self, job: Job) -> None:
         self._busy = None
@@ -258,7 +252,7 @@ class Edge:
         now_s = core.now_s
         job.asked_s = now_s
         late_s = self._late_s(job, option, now_s)
-        if late_s <= now_s or way.link == "down":
+        if late_s <= now_s or self._lookout.state() != "connected":
             job.state = SENT
             self._fail(job)
             return
@@ -277,6 +271,7 @@ class Edge:
         job.sent_s = way.send_up(job.left_s, option.payload_nbytes)
         job.air_s = way.up.free_s - way.up.began_s
         core.at(job.sent_s, self._arrive, job)
+        self._lookout.follow(job.sent_s)
         if job.hedge_after_s is None:
             self._watch_for(job, late_s)
         elif job.hedge_after_s > 0:
@@ -360,6 +355,8 @@ class Edge:
         self._watch_s = math.inf
         for job in tuple(self._sent.values()):
             if job.late_s <= now_s:
+                if job.state == SENT:
+                    self._lookout.overdue()
                 self._fail(job)
             elif job.late_s < math.inf:
                 self._watch_for(job, job.late_s)
@@ -386,7 +383,7 @@ class Edge:
         """Stop sending, and tell the cloud that nobody waits any more."""
         now_s = self._core.now_s
         if now_s < job.sent_s:
-            self.way.up.stop(now_s + MESSAGE_S, job.sent_s)
+            self.way.up.stop(now_s, job.sent_s)
             job.cancelled_s = now_s
         else:
             job.cancelled_s = now_s + self.way.one_way_s

@@ -10,6 +10,7 @@ from typing import final
 
 from midstream_edge.belief import LinkBelief
 from midstream_edge.drive import DRAIN_S
+from midstream_edge.pace import TIMEOUT_S
 from midstream_edge.pilot import PATIENCE
 from midstream_edge.policies.baselines import Fixed
 from midstream_edge.policies.menu import Menu
@@ -20,7 +21,7 @@ from midstream_lab.simulation.arrivals import Arrivals, Closed
 from midstream_lab.simulation.cloud import Cloud, Replicas
 from midstream_lab.simulation.core import Core, Steps
 from midstream_lab.simulation.draws import Draws
-from midstream_lab.simulation.edge import AS_PROFILED, TIMEOUT_S, Edge, Machine, Steady
+from midstream_lab.simulation.edge import AS_PROFILED, Edge, Machine, Steady
 from midstream_lab.simulation.job import Job
 from midstream_lab.simulation.network import Network
 from midstream_lab.simulation.records import Recorder, Table

@@ -10,7 +10,7 @@ import numpy as np
 
 from midstream_lab.conditions import Condition
 from midstream_lab.traces import Trace
-from midstream_partitioner.link import EXCHANGE_S, Link
+from midstream_partitioner.link import Link
 from midstream_wire.errors import UsageError
 
 #: Payload of a full segment, and its IP packet with headers and timestamps.
@@ -21,6 +21,12 @@ HEADER_SHARE = SEGMENT_NBYTES / PACKET_NBYTES
 FIRST_SEGMENTS = 10
 #: A queue that holds 100 ms at 20 Mbit/s: what home routers and base stations have and more.
 QUEUE_NBYTES = 256 * 1024
+#: What a session's software adds to an exchange on its way, both directions together: threads
+#: that wake, frames, copies. Measured over loopback with 200 KB (docs/benchmarks.md).
+SOFTWARE_S = 0.002
+#: Where a window comes to lie that has overflown the queue, as a share of it: Cubic goes
+#: down to 0.7 of it and slowly up again. Measured over the emulator, 800 KB at 300 Mbit/s.
+SAWTOOTH = 0.8
 #: What Linux adds to the round trip before it retransmits, and takes for idle (tcp_rto_min).
 RTO_S = 0.2
 #: A first measurement of the link covers so much of it.
@@ -43,7 +49,7 @@ class Network:
     uplink: Trace
     downlink: Trace
     rtt_s: float
-    fixed_s: float = EXCHANGE_S
+    fixed_s: float = SOFTWARE_S
     jitter_s: float = 0.0
     loss: float = 0.0
     congestion: Congestion = "cubic"
@@ -144,13 +150,16 @@ class Line:
     """One direction while a simulation runs: bytes in order, one transfer after the other.
 
     TCP's window starts at ten segments and doubles each round trip until the line is full;
-    it halves with every timeout that the line lies idle (Linux's tcp_cwnd_restart). The
-    trace of payload begins at `offset_s`, its rates are multiplied by `scale`.
+    it halves with every timeout that the line lies idle (Linux's tcp_cwnd_restart). A window
+    that leaves at once and is more than the queue holds loses packets: from then on it stays
+    at `SAWTOOTH` of the queue, and what is longer takes further round trips. The trace of
+    payload begins at `offset_s`, its rates are multiplied by `scale`.
     """
 
     __slots__ = (
         "_delay_s",
         "_first_nbytes",
+        "_most_nbytes",
         "_offset_s",
         "_queue_nbytes",
         "_rate_bps",
@@ -173,7 +182,8 @@ class Line:
         self._rate_bps = float(rates[0]) * scale if len(rates) == 1 else 0.0
         self._rtt_s = network.rtt_s
         self._delay_s = (network.rtt_s + network.fixed_s) / 2
-        self._queue_nbytes = network.queue_nbytes
+        self._queue_nbytes = network.queue_nbytes * HEADER_SHARE  # of payload
+        self._most_nbytes = math.inf  # of a window, once it has overflown the queue
         self._first_nbytes = float(FIRST_SEGMENTS * SEGMENT_NBYTES)
         self._window_nbytes = self._first_nbytes
         #: When the last transfer began to leave, and when the line will be free again.
@@ -193,7 +203,7 @@ class Line:
         self.began_s = start_s
         if start_s > free_s:
             self._since_s = start_s
-        if nbytes > self._window_nbytes:
+        if nbytes > self._window_nbytes or nbytes > self._queue_nbytes:
             end_s = self._grow(start_s, nbytes)
         elif self._rate_bps:
             end_s = start_s + nbytes * 8 / self._rate_bps
@@ -209,7 +219,7 @@ class Line:
         if self.free_s <= seen_s:
             return 0
         if self.free_s == math.inf:
-            return self._queue_nbytes
+            return round(self._queue_nbytes)
         return max(0, round(self._carried_nbytes(max(seen_s, self._since_s), self.free_s)))
 
     def passed_nbytes(self, start_s: float, now_s: float) -> int:
@@ -220,16 +230,23 @@ class Line:
         return int(self._carried_nbytes(start_s, seen_s))
 
     def stop(self, at_s: float, arrives_s: float) -> None:
-        """Take back what the last transfer, which would arrive at `arrives_s`, has not sent by
-        `at_s`. Of an earlier one nothing is taken back: others have counted on it.
+        """Take back what of the last transfer, which would arrive at `arrives_s`, TCP has not
+        sent by `at_s`: a window's worth is under way or in the queue. Of an earlier one
+        nothing is taken back: others have counted on it.
         """
         if arrives_s >= self.free_s + self._delay_s and self.free_s > at_s:
-            self.free_s = max(at_s, self.began_s)
+            flown_s = self._through_s(at_s, self._window_nbytes)
+            self.free_s = min(self.free_s, max(flown_s, self.began_s))
 
     def renew(self, now_s: float) -> None:
         """Forget what was under way, as a fresh connection does."""
         self.free_s = self.began_s = self._since_s = now_s
         self._window_nbytes = self._first_nbytes
+        self._most_nbytes = math.inf
+
+    def rate_bps(self, now_s: float) -> float:
+        """What the line carries at that moment."""
+        return self._rate_bps or self.trace.rate_at(now_s + self._offset_s) * self._scale
 
     def silent_s(self, now_s: float) -> float:
         """For how long nothing has passed although something was waiting to."""
@@ -259,6 +276,8 @@ class Line:
         acknowledgements come back while the line is still busy."""
         left = nbytes
         window = self._window_nbytes
+        if min(window, nbytes) > self._queue_nbytes:
+            window = self._most_nbytes = max(SAWTOOTH * self._queue_nbytes, self._first_nbytes)
         while True:
             end_s = self._through_s(start_s, min(window, left))
             left -= window
@@ -269,13 +288,11 @@ class Line:
                 end_s = self._through_s(end_s, left)
                 break
             start_s = next_s
-            window *= 2
-        self._window_nbytes = min(window, self._most_nbytes(end_s))
+            window = min(2 * window, self._most_nbytes)
+        self._window_nbytes = min(window, self._full_nbytes(end_s))
         return end_s
 
-    def _most_nbytes(self, at_s: float) -> float:
+    def _full_nbytes(self, at_s: float) -> float:
         """Where a window must end: what is under way in a round trip, and a full queue."""
-        rate_bps = self._rate_bps
-        if not rate_bps and at_s < math.inf:
-            rate_bps = self.trace.rate_at(at_s + self._offset_s) * self._scale
-        return max(rate_bps * self._rtt_s / 8 + self._queue_nbytes, self._first_nbytes)
+        pipe_nbytes = self.rate_bps(at_s) * self._rtt_s / 8 if at_s < math.inf else 0.0
+        return max(pipe_nbytes + self._queue_nbytes, self._first_nbytes)

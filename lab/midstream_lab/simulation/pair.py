@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import final
 
 from midstream_edge.drive import DRAIN_S
+from midstream_edge.pace import TIMEOUT_S
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.oracle import Curve
 from midstream_edge.policies.registry import policy as policy_of
@@ -45,7 +46,7 @@ class Setting:
     machine: Machine = AS_PROFILED
     replicas: Replicas = ONE
     deadline_s: float | None = None
-    timeout_s: float = 10.0
+    timeout_s: float = TIMEOUT_S
     cuts: tuple[Cut, ...] = ()
     load: float = 0.0
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, final
 
 from pydantic import Field
 
+from midstream_edge.pace import TIMEOUT_S
 from midstream_lab.conditions import condition
 from midstream_lab.experiment.fields import (
     CONFIG,
@@ -238,7 +239,7 @@ class EdgesTable:
     slowdown: Factor = 1.0
     scatter: Deviation = 0.0
     deadline_s: Duration | None = None
-    timeout_s: Duration = 10.0
+    timeout_s: Duration = TIMEOUT_S
     link: LinkTable = LinkTable()
 
     def build(self, folder: Path) -> Group:

@@ -1,7 +1,8 @@
 """What lies between one edge and the cloud while a simulation runs: two lines and their state.
 
 A session calls its link suspect when nothing is acknowledged although something waits to be,
-and down when the connection breaks (`midstream_edge.connection`); so does this.
+or an answer is overdue and nothing moves, and down when the connection breaks or stays suspect
+for long (`midstream_edge.connection`); so does this.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from typing import final
 
 from midstream_edge.policies.values import LinkState
 from midstream_lab.simulation.draws import Draws
-from midstream_lab.simulation.network import Line, Network
+from midstream_lab.simulation.network import PACKET_NBYTES, Line, Network
 
 #: No byte acknowledged for so long, or one and a half round trips, is suspect.
 SUSPECT_S = 0.3
+#: Bytes that pass more slowly than a packet in 0.15 s do not count when an answer is overdue
+#: (`midstream_edge.sentry`).
+MOVING_BPS = PACKET_NBYTES * 8 / 0.15
 #: A break is noticed, and mended once the link is back, in so long: what keepalives of a
 #: second's fraction and fresh channels take.
 NOTICE_S, RECONNECT_S = 0.3, 0.35
@@ -28,6 +32,7 @@ class Way:
     """
 
     __slots__ = (
+        "_doubted",
         "_draws",
         "_jitter_s",
         "_suspect_s",
@@ -37,6 +42,7 @@ class Way:
         "epoch",
         "link",
         "one_way_s",
+        "suspect_since_s",
         "up",
         "uplink_nbytes",
     )
@@ -50,6 +56,8 @@ class Way:
         self._suspect_s = max(SUSPECT_S, 1.5 * network.rtt_s)
         self._jitter_s = network.jitter_s
         self._draws = draws
+        self._doubted = False  # an answer is overdue, and nothing has been heard since
+        self.suspect_since_s = math.inf
         self.link: LinkState = "connected"
         self.broken = False
         self.epoch = 0
@@ -79,9 +87,25 @@ class Way:
         """Look at the uplink; whether `link` has changed by it."""
         if self.link == "down":
             return False
-        stalled = self.up.silent_s(now_s) > self._suspect_s
+        self._doubted = self._doubted and now_s < self.passed_s
+        stalled = self._doubted or self.up.silent_s(now_s) > self._suspect_s
         before, self.link = self.link, "suspect" if stalled else "connected"
-        return self.link != before
+        if self.link == before:
+            return False
+        self.suspect_since_s = now_s if stalled else math.inf
+        return True
+
+    def doubt(self, now_s: float) -> None:
+        """An answer is overdue: unless bytes still pass, the link is suspect until all that
+        was handed over has passed, and a sign of it come back.
+        """
+        if self.up.rate_bps(now_s) < MOVING_BPS and self.up.free_s > now_s:
+            self._doubted = True
+
+    @property
+    def passed_s(self) -> float:
+        """When all that was handed over will be known to have arrived."""
+        return self.up.free_s + 2 * self.one_way_s
 
     def cut(self) -> None:
         """Everything under way is lost, and nothing gets through; nobody knows yet."""
@@ -92,10 +116,18 @@ class Way:
         """The break is noticed."""
         self.link = "down"
 
+    def give_up(self) -> None:
+        """It was suspect for too long; what is under way will not be waited for."""
+        self.epoch += 1
+        self.link = "down"
+        self.suspect_since_s = math.inf
+
     def mend(self, now_s: float) -> None:
         """A fresh connection: nothing is under way, and TCP begins anew."""
         self.epoch += 1
         self.broken = False
         self.link = "connected"
+        self._doubted = False
+        self.suspect_since_s = math.inf
         self.up.renew(now_s)
         self.down.renew(now_s)
