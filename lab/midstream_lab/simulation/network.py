@@ -24,9 +24,8 @@ QUEUE_NBYTES = 256 * 1024
 #: What a session's software adds to an exchange on its way, both directions together: threads
 #: that wake, frames, copies. Measured over loopback with 200 KB (docs/benchmarks.md).
 SOFTWARE_S = 0.002
-#: Where a window comes to lie that has overflown the queue, as a share of it: Cubic goes
-#: down to 0.7 of it and slowly up again. Measured over the emulator, 800 KB at 300 Mbit/s.
-SAWTOOTH = 0.8
+#: What of its window Cubic keeps after a loss (RFC 9438).
+KEPT = 0.7
 #: What Linux adds to the round trip before it retransmits, and takes for idle (tcp_rto_min).
 RTO_S = 0.2
 #: A first measurement of the link covers so much of it.
@@ -151,21 +150,21 @@ class Line:
 
     TCP's window starts at ten segments and doubles each round trip until the line is full;
     it halves with every timeout that the line lies idle (Linux's tcp_cwnd_restart). A window
-    that leaves at once and is more than the queue holds loses packets: from then on it stays
-    at `SAWTOOTH` of the queue, and what is longer takes further round trips. The trace of
-    payload begins at `offset_s`, its rates are multiplied by `scale`.
+    that leaves at once and is more than the queue holds loses packets: it shrinks, and grows
+    by a segment a round trip from then on, so that a long payload goes out in rounds. The
+    trace of payload begins at `offset_s`, its rates are multiplied by `scale`.
     """
 
     __slots__ = (
         "_delay_s",
         "_first_nbytes",
-        "_most_nbytes",
         "_offset_s",
         "_queue_nbytes",
         "_rate_bps",
         "_rtt_s",
         "_scale",
         "_since_s",
+        "_threshold_nbytes",
         "_window_nbytes",
         "began_s",
         "free_s",
@@ -183,7 +182,7 @@ class Line:
         self._rtt_s = network.rtt_s
         self._delay_s = (network.rtt_s + network.fixed_s) / 2
         self._queue_nbytes = network.queue_nbytes * HEADER_SHARE  # of payload
-        self._most_nbytes = math.inf  # of a window, once it has overflown the queue
+        self._threshold_nbytes = math.inf  # where slow start ends: the window after a loss
         self._first_nbytes = float(FIRST_SEGMENTS * SEGMENT_NBYTES)
         self._window_nbytes = self._first_nbytes
         #: When the last transfer began to leave, and when the line will be free again.
@@ -242,7 +241,7 @@ class Line:
         """Forget what was under way, as a fresh connection does."""
         self.free_s = self.began_s = self._since_s = now_s
         self._window_nbytes = self._first_nbytes
-        self._most_nbytes = math.inf
+        self._threshold_nbytes = math.inf
 
     def rate_bps(self, now_s: float) -> float:
         """What the line carries at that moment."""
@@ -275,12 +274,13 @@ class Line:
         """The end of a transfer that is longer than the window: round after round, until
         acknowledgements come back while the line is still busy."""
         left = nbytes
-        window = self._window_nbytes
+        window = burst = self._window_nbytes
         if min(window, nbytes) > self._queue_nbytes:
-            window = self._most_nbytes = max(SAWTOOTH * self._queue_nbytes, self._first_nbytes)
+            burst = self._queue_nbytes
+            window = self._threshold_nbytes = max(KEPT * window, self._first_nbytes)
         while True:
-            end_s = self._through_s(start_s, min(window, left))
-            left -= window
+            end_s = self._through_s(start_s, min(burst, left))
+            left -= burst
             if left <= 0:
                 break
             next_s = start_s + self._rtt_s
@@ -288,7 +288,9 @@ class Line:
                 end_s = self._through_s(end_s, left)
                 break
             start_s = next_s
-            window = min(2 * window, self._most_nbytes)
+            threshold = self._threshold_nbytes
+            slow = window < threshold
+            window = burst = min(2 * window, threshold) if slow else window + SEGMENT_NBYTES
         self._window_nbytes = min(window, self._full_nbytes(end_s))
         return end_s
 
