@@ -39,7 +39,7 @@ format: $(VENV)/.dev  ## lay the code out as `make check` wants it
 
 bench: $(VENV)/.dev  ## every benchmark, one after the other; results go to out/benchmarks
 	@mkdir -p out/benchmarks
-	@for script in benchmarks/*.py; do \
+	@for script in $$(grep -l __main__ benchmarks/*.py); do \
 	  echo "== $$script"; $(BIN)/python $$script | tee out/benchmarks/$$(basename $$script .py).txt; \
 	done
 

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, final
+from typing import Protocol, final
 
 from midstream_partitioner.timings import Estimate
 
-if TYPE_CHECKING:
-    from midstream_lab.simulation.edge import Edge
+
+class Sender(Protocol):
+    """Whose request it is; the cloud's end of it comes back there."""
+
+    index: int
+
+    def reply(self, job: Job) -> None:
+        """The cloud has served it."""
+
+    def refuse(self, job: Job) -> None:
+        """The cloud cannot serve it."""
 
 
 @final
@@ -53,7 +62,7 @@ class Job:
         "timeout_s",
     )
 
-    def __init__(self, edge: Edge, number: int, due_s: float) -> None:
+    def __init__(self, edge: Sender, number: int, due_s: float) -> None:
         self.edge = edge
         self.number = number
         self.due_s = due_s
