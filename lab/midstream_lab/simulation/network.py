@@ -228,6 +228,15 @@ class Line:
             return 0
         return int(self._carried_nbytes(start_s, seen_s))
 
+    def still_s(self, now_s: float) -> float:
+        """For how long no packet has been acknowledged although some wait to be."""
+        seen_s = now_s - self._rtt_s
+        if self.free_s <= seen_s or seen_s <= self._since_s:
+            return 0.0
+        carried_nbytes = self._carried_nbytes(self._since_s, seen_s)
+        whole_nbytes = carried_nbytes - carried_nbytes % SEGMENT_NBYTES
+        return seen_s - self._through_s(self._since_s, whole_nbytes)
+
     def stop(self, at_s: float, arrives_s: float) -> None:
         """Take back what of the last transfer, which would arrive at `arrives_s`, TCP has not
         sent by `at_s`: a window's worth is under way or in the queue. Of an earlier one

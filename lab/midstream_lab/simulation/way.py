@@ -11,14 +11,13 @@ import math
 from typing import final
 
 from midstream_edge.policies.values import LinkState
+from midstream_edge.sentry import ACK_S
 from midstream_lab.simulation.draws import Draws
-from midstream_lab.simulation.network import PACKET_NBYTES, Line, Network
+from midstream_lab.simulation.network import Line, Network
 
-#: No byte acknowledged for so long, or one and a half round trips, is suspect.
-SUSPECT_S = 0.3
-#: Bytes that pass more slowly than a packet in 0.15 s do not count when an answer is overdue
-#: (`midstream_edge.sentry`).
-MOVING_BPS = PACKET_NBYTES * 8 / 0.15
+#: When an answer is overdue, the link still counts as moving if a packet was acknowledged so
+#: lately.
+MOVING_S = ACK_S / 2
 #: A break is noticed, and mended once the link is back, in so long: what keepalives of a
 #: second's fraction and fresh channels take.
 NOTICE_S, RECONNECT_S = 0.3, 0.35
@@ -53,7 +52,7 @@ class Way:
         self.up = Line(network, network.payload_up, offset_s=offset_s, scale=scale)
         self.down = Line(network, network.payload_down, offset_s=offset_s, scale=scale)
         self.one_way_s = (network.rtt_s + network.fixed_s) / 2
-        self._suspect_s = max(SUSPECT_S, 1.5 * network.rtt_s)
+        self._suspect_s = max(ACK_S, 1.5 * network.rtt_s)
         self._jitter_s = network.jitter_s
         self._draws = draws
         self._doubted = False  # an answer is overdue, and nothing has been heard since
@@ -96,11 +95,10 @@ class Way:
         return True
 
     def doubt(self, now_s: float) -> None:
-        """An answer is overdue: unless bytes still pass, the link is suspect until all that
+        """An answer is overdue: unless packets still pass, the link is suspect until all that
         was handed over has passed, and a sign of it come back.
         """
-        if self.up.rate_bps(now_s) < MOVING_BPS and self.up.free_s > now_s:
-            self._doubted = True
+        self._doubted = self.up.still_s(now_s) > MOVING_S
 
     @property
     def passed_s(self) -> float:
