@@ -45,7 +45,7 @@ from midstream_partitioner.device import Device
 WARM_S = 3.0
 #: Simulations of a cell, and how much their times scatter (deviation of the logarithm): as
 #: those of an emulated device that keeps its profile's pace.
-SEEDS, SCATTER = 5, 0.01
+SEEDS, SCATTER = 20, 0.01
 
 _OPTION, _DEVICE, _NUMBER = TypeAdapter(Option), TypeAdapter(Device), TypeAdapter(float)
 _WHOLE = TypeAdapter(int)
