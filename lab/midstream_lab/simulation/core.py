@@ -54,6 +54,15 @@ class Core:
         if until_s < math.inf:
             self.now_s = max(self.now_s, until_s)
 
+    def run_while(self, pending: Callable[[], bool]) -> None:
+        """Let things happen for as long as `pending` says so, and anything is left to."""
+        heap = self._heap
+        while heap and pending():
+            when_s, _, call, argument = heappop(heap)
+            self.now_s = max(self.now_s, when_s)
+            self.events += 1
+            call(argument)
+
     def _step(self, steps: Steps) -> None:
         pause_s = next(steps, None)
         if pause_s is not None:
