@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, final
 
 import typer
 
 from midstream.cli import console
-from midstream.cli.options import Json, Server, Slowdown, Threads
+from midstream.cli.options import Json, Server, Slowdown, Threads, takes
 from midstream.cli.plan import read_profile
-from midstream.cli.security import Authority, Certificate, Insecure, Key, Token, dial_of
+from midstream.cli.security import Insecure, Token, Trust, takes_trust
 from midstream.documents import tensor_document
 from midstream.serving import open_repository
 from midstream_cloud.repository import Repository
@@ -25,12 +26,100 @@ from midstream_wire.errors import UsageError
 app = typer.Typer(help="Serve tails to edges.", no_args_is_help=True)
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Tails:
+    """How the tails of what is served are made ready, and made faster while they are used."""
+
+    threads: Threads = 1
+    slowdown: Slowdown = 1.0
+    runs: Annotated[
+        int, typer.Option(min=0, help="Runs for the profile that edges plan with; 0: none.")
+    ] = 20
+    profile: Annotated[
+        Path | None,
+        typer.Option(help="Profile of this cloud for the only model; measured if not given."),
+    ] = None
+    fuse: Annotated[
+        list[str] | None,
+        typer.Option(help="Compile the tail behind this cut (its id) into one piece, too."),
+    ] = None
+    fuse_after: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Do the same, in the background, for a tail that so many requests in a row "
+            "have asked for; 0: never.",
+        ),
+    ] = 0
+    repartition: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Further partitions of each model that edges may have cut, while it is "
+            "served; 0: none.",
+        ),
+    ] = 2
+
+    def open(self, models: Sequence[str]) -> Repository:
+        with console.progress("loading and profiling") as tick:
+            repository = open_repository(
+                models,
+                threads=self.threads,
+                slowdown=self.slowdown,
+                runs=self.runs,
+                repartition=self.repartition,
+                profile=read_profile(self.profile),
+                progress=tick,
+            )
+        _fuse_tails(repository, self.fuse or [])
+        for model in repository.models.values():
+            model.chain.fuse_stable(self.fuse_after)
+        return repository
+
+
+def _settings(
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tails that run at once; one per core if not given."),
+    ] = None,
+    *,
+    cert: Annotated[Path | None, typer.Option(help="Server certificate (PEM).")] = None,
+    key: Annotated[Path | None, typer.Option(help="Key of the certificate (PEM).")] = None,
+    client_ca: Annotated[
+        Path | None, typer.Option(help="Edges must show a certificate that this one signed.")
+    ] = None,
+    token_file: Token = None,
+    insecure: Insecure = False,
+    drain: Annotated[
+        float, typer.Option(min=0, help="Seconds for finishing what runs when stopped.")
+    ] = 10.0,
+) -> Settings:
+    """How the server serves, and whom."""
+    if (cert is None) != (key is None):
+        raise UsageError("TLS needs a certificate and its key: give both --cert and --key")
+    if client_ca is not None and cert is None:
+        raise UsageError("--client-ca needs TLS: give --cert and --key as well")
+    credentials = None
+    if cert is not None and key is not None:
+        credentials = server_tls(certificate=cert, key=key, client_authority=client_ca)
+    return Settings(
+        credentials=credentials,
+        token=load_token(token_file) if token_file is not None else None,
+        insecure=insecure,
+        workers=workers,
+        drain_s=drain,
+    )
+
+
 @app.command(
     epilog=console.examples(
         "midstream cloud serve resnet18",
         "midstream cloud serve models/ --listen 0.0.0.0:50051 --cert cert.pem --key key.pem",
     )
 )
+@takes("settings", _settings)
+@takes("tails", Tails)
 def serve(
     models: Annotated[
         list[str],
@@ -42,49 +131,9 @@ def serve(
     listen: Annotated[
         str, typer.Option(help="Address to listen on; port 0 takes a free one.")
     ] = "127.0.0.1:50051",
-    threads: Threads = 1,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Tails that run at once; one per core if not given."),
-    ] = None,
-    slowdown: Slowdown = 1.0,
-    runs: Annotated[
-        int, typer.Option(min=0, help="Runs for the profile that edges plan with; 0: none.")
-    ] = 20,
-    profile: Annotated[
-        Path | None,
-        typer.Option(help="Profile of this cloud for the only model; measured if not given."),
-    ] = None,
-    fuse: Annotated[
-        list[str] | None,
-        typer.Option(help="Compile the tail behind this cut (its id) into one piece, too."),
-    ] = None,
-    fuse_after: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Do the same, in the background, for a tail that so many requests in a row "
-            "have asked for; 0: never.",
-        ),
-    ] = 0,
-    repartition: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Further partitions of each model that edges may have cut, while it is "
-            "served; 0: none.",
-        ),
-    ] = 2,
-    cert: Annotated[Path | None, typer.Option(help="Server certificate (PEM).")] = None,
-    key: Annotated[Path | None, typer.Option(help="Key of the certificate (PEM).")] = None,
-    client_ca: Annotated[
-        Path | None, typer.Option(help="Edges must show a certificate that this one signed.")
-    ] = None,
-    token_file: Token = None,
-    insecure: Insecure = False,
-    drain: Annotated[
-        float, typer.Option(min=0, help="Seconds for finishing what runs when stopped.")
-    ] = 10.0,
+    *,
+    tails: Tails,
+    settings: Settings,
     json: Annotated[
         bool, typer.Option("--json", help="Say where it listens as one JSON line.")
     ] = False,
@@ -94,47 +143,22 @@ def serve(
     Every network is compiled once, for all edges. On SIGTERM or Ctrl-C what is under way is
     finished first.
     """
-    if (cert is None) != (key is None):
-        raise UsageError("TLS needs a certificate and its key: give both --cert and --key")
-    if client_ca is not None and cert is None:
-        raise UsageError("--client-ca needs TLS: give --cert and --key as well")
-    credentials = None
-    if cert is not None and key is not None:
-        credentials = server_tls(certificate=cert, key=key, client_authority=client_ca)
     require_safe(
         parse_address(listen),
-        tls=credentials is not None,
-        token=token_file is not None,
-        insecure=insecure,
+        tls=settings.credentials is not None,
+        token=settings.token is not None,
+        insecure=settings.insecure,
     )
-    settings = Settings(
-        credentials=credentials,
-        token=load_token(token_file) if token_file is not None else None,
-        insecure=insecure,
-        workers=workers,
-        drain_s=drain,
-    )
-    with console.progress("loading and profiling") as tick:
-        repository = open_repository(
-            models,
-            threads=threads,
-            slowdown=slowdown,
-            runs=runs,
-            repartition=repartition,
-            profile=read_profile(profile),
-            progress=tick,
-        )
-    _fuse_tails(repository, fuse or [])
-    for model in repository.models.values():
-        model.chain.fuse_stable(fuse_after)
+    repository = tails.open(models)
 
     def announce(address: Address) -> None:
         names = sorted(repository.models)
         if json:
             console.print_json_line({"listening": str(address), "models": names})
         else:
-            emulated = f", emulated {slowdown:g}x slower" if slowdown > 1 else ""
-            console.say(f"serving {', '.join(names)} on {address}{emulated}", to=console.err)
+            emulated = tails.slowdown
+            slower = f", emulated {emulated:g}x slower" if emulated > 1 else ""
+            console.say(f"serving {', '.join(names)} on {address}{slower}", to=console.err)
 
     run(repository, listen, settings=settings, on_start=announce)
 
@@ -160,18 +184,15 @@ def _fuse_tails(repository: Repository, cuts: Sequence[str]) -> None:
 @app.command(
     "describe", epilog=console.examples("midstream cloud describe --server localhost:50051")
 )
+@takes_trust
 def describe_server(
     server: Server = "localhost:50051",
-    ca: Authority = None,
-    cert: Certificate = None,
-    key: Key = None,
-    token_file: Token = None,
-    insecure: Insecure = False,
+    *,
+    trust: Trust,
     json: Json = False,
 ) -> None:
     """Show the networks that a server holds, and where they are cut."""
-    dial = dial_of(server, ca=ca, cert=cert, key=key, token_file=token_file, insecure=insecure)
-    models = describe(dial)
+    models = describe(trust.dial(server))
     if json:
         entries = [
             {
@@ -213,18 +234,15 @@ def describe_server(
 
 
 @app.command(epilog=console.examples("midstream cloud health --server localhost:50051"))
+@takes_trust
 def health(
     server: Server = "localhost:50051",
-    ca: Authority = None,
-    cert: Certificate = None,
-    key: Key = None,
-    token_file: Token = None,
-    insecure: Insecure = False,
+    *,
+    trust: Trust,
     json: Json = False,
 ) -> None:
     """Exit with 0 if the server is serving, with 1 otherwise (grpc.health.v1)."""
-    dial = dial_of(server, ca=ca, cert=cert, key=key, token_file=token_file, insecure=insecure)
-    check_health(dial)
+    check_health(trust.dial(server))
     if json:
         console.print_json({"server": server, "serving": True})
     else:

@@ -106,17 +106,17 @@ def takes_driving(command: Command) -> Command:
 
 
 def _driving(
-    adaptive: bool,
-    policy: str | None,
+    adaptive: bool = False,
+    policy: str | None = None,
     *,
-    every: str | None,
-    duration: str | None,
-    log: Path | None,
-    metrics: str | None,
-    trace: str | None,
-    trace_origin: float | None,
-    repartition: bool,
-    gate: bool,
+    every: str | None = None,
+    duration: str | None = None,
+    log: Path | None = None,
+    metrics: str | None = None,
+    trace: str | None = None,
+    trace_origin: float | None = None,
+    repartition: bool = False,
+    gate: bool = False,
 ) -> Driving | None:
     if not adaptive:
         given = {

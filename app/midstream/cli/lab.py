@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, cast, final
 
 import typer
 
@@ -16,14 +16,17 @@ from midstream.cli import console
 from midstream.cli.options import (
     Input,
     Json,
+    Lossless,
     MaxError,
     MaxLoss,
     MinAgreement,
     Model,
     Objective,
+    Private,
     Seed,
     TargetPayload,
     Threads,
+    takes,
     takes_feed,
 )
 from midstream.cli.outcomes import outcome_table, verdict
@@ -64,7 +67,69 @@ def partition_folder(model: str, feed: Feed | None) -> Iterator[Path]:
         yield path
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What the edge of a pair is to plan for."""
+
+    private: Private = False
+    lossless: Lossless = False
+    max_loss: MaxLoss = None
+    min_agreement: MinAgreement = None
+    max_error: MaxError = None
+    target_payload: TargetPayload = None
+    objective: Objective = "latency"
+
+    def flags(self) -> tuple[str, ...]:
+        """As `midstream edge run` takes them."""
+        flags = []
+        for name, value in asdict(self).items():
+            if value is not None and value is not False:
+                flags.append(f"--{name.replace('_', '-')}")
+                flags += [] if value is True else [str(value)]
+        return tuple(flags)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Following:
+    """Which policy chooses for every request, if one is to, and over what link."""
+
+    policy: Annotated[
+        str | None,
+        typer.Option(help="Have a policy choose for every request, such as adaptive."),
+    ] = None
+    trace: Annotated[
+        str | None,
+        typer.Option(help="The uplink follows a trace (a file, or a kind such as lte:7)."),
+    ] = None
+    duration: Annotated[str, typer.Option(help="With a policy: for how long.")] = "30s"
+    every: Annotated[
+        str | None, typer.Option(help="With a policy: a request every 200ms.")
+    ] = None
+    backend: Annotated[
+        str, typer.Option(help="With a policy: auto, tun, kernel or proxy emulates the link.")
+    ] = "auto"
+    log: Annotated[
+        Path | None, typer.Option(help="With a policy: a JSON line for every request.")
+    ] = None
+
+    def drive(self) -> Drive | None:
+        """How the edge runs under a policy, None if it runs every strategy in turn."""
+        if self.policy is None and self.trace is None:
+            return None
+        return Drive(
+            self.policy or "adaptive",
+            parse_duration(self.duration),
+            parse_duration(self.every) if self.every is not None else None,
+            self.log,
+            self.trace,
+        )
+
+
 @takes_feed
+@takes("goal", Goal)
+@takes("following", Following)
 def pair(
     model: Model,
     feed: Feed | None,
@@ -78,38 +143,12 @@ def pair(
     cloud_slowdown: Annotated[
         float, typer.Option(min=1.0, help="The same for the cloud.")
     ] = 1.0,
-    private: Annotated[
-        bool, typer.Option("--private", help="The input may not leave the edge in any form.")
-    ] = False,
-    lossless: Annotated[
-        bool, typer.Option("--lossless", help="Only codecs that change nothing.")
-    ] = False,
-    max_loss: MaxLoss = None,
-    min_agreement: MinAgreement = None,
-    max_error: MaxError = None,
-    target_payload: TargetPayload = None,
-    objective: Objective = "latency",
+    *,
+    goal: Goal,
     input: Input = None,
     seed: Seed = 0,
     threads: Threads = 1,
-    policy: Annotated[
-        str | None,
-        typer.Option(help="Have a policy choose for every request, such as adaptive."),
-    ] = None,
-    trace: Annotated[
-        str | None,
-        typer.Option(help="The uplink follows a trace (a file, or a kind such as lte:7)."),
-    ] = None,
-    duration: Annotated[str, typer.Option(help="With a policy: for how long.")] = "30s",
-    every: Annotated[
-        str | None, typer.Option(help="With a policy: a request every 200ms.")
-    ] = None,
-    backend: Annotated[
-        str, typer.Option(help="With a policy: auto, tun, kernel or proxy emulates the link.")
-    ] = "auto",
-    log: Annotated[
-        Path | None, typer.Option(help="With a policy: a JSON line for every request.")
-    ] = None,
+    following: Following,
     json: Json = False,
 ) -> None:
     """Start cloud, emulated link and edge as three processes and run requests through them.
@@ -121,46 +160,25 @@ def pair(
     end, also when interrupted.
     """
     where = condition(network)
-    flags = ["--objective", objective]
-    flags += ["--private"] if private else []
-    flags += ["--lossless"] if lossless else []
-    bounds = {
-        "--max-loss": max_loss,
-        "--min-agreement": min_agreement,
-        "--max-error": max_error,
-        "--target-payload": target_payload,
-    }
-    for flag, bound in bounds.items():
-        flags += [flag, str(bound)] if bound is not None else []
-    edge = EdgeSetting(threads, edge_slowdown, requests, input, seed, tuple(flags))
-    if policy is not None or trace is not None:
+    edge = EdgeSetting(threads, edge_slowdown, requests, input, seed, goal.flags())
+    cloud = CloudSetting(threads, cloud_slowdown)
+    drive = following.drive()
+    if drive is not None:
         document = _follow(
-            model, feed, where, backend,
-            edge=edge, cloud=CloudSetting(threads, cloud_slowdown),
-            drive=Drive(
-                policy or "adaptive", parse_duration(duration),
-                parse_duration(every) if every is not None else None, log, trace,
-            ),
-        )  # fmt: skip
-        if json:
-            console.print_json(document)
-        else:
-            _print_followed(document)
-        return
-    with partition_folder(model, feed) as folder:
-        document = run_pair(
-            folder,
-            where,
-            cloud=CloudSetting(threads, cloud_slowdown),
-            edge=edge,
-            say=_tell,
+            model, feed, where, following.backend, cloud=cloud, edge=edge, drive=drive
         )
+    else:
+        with partition_folder(model, feed) as folder:
+            document = run_pair(folder, where, cloud=cloud, edge=edge, say=_tell)
     if json:
         console.print_json(document)
-        return
-    emulated = f"edge emulated {edge_slowdown:g}x slower" if edge_slowdown > 1 else "edge real"
-    console.show(outcome_table(document, f"{document['model']}, {where}, {emulated}"))
-    console.say(verdict(document))
+    elif drive is not None:
+        _print_followed(document)
+    else:
+        speed = f"emulated {edge_slowdown:g}x slower" if edge_slowdown > 1 else "real"
+        title = f"{document['model']}, {where}, edge {speed}"
+        console.show(outcome_table(document, title))
+        console.say(verdict(document))
 
 
 def _follow(

@@ -1,18 +1,19 @@
 """Options that several commands share, each described once.
 
-A command that takes a `feed`, a `link` or a `planning` is wrapped by `takes_feed`,
-`takes_link` or `takes_planning`, which put the flags in its place and hand the finished value
-over.
+Flags that belong together reach a command as one value: where it takes a `feed`, say, it is
+wrapped by `takes_feed`, which puts the flags in its place and hands the finished value over.
+Such a group is the parameters of a function or the fields of a dataclass; the flags have their
+names, texts and defaults.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, final
+from typing import Annotated, Any, final, get_type_hints
 
 import typer
 
@@ -71,6 +72,10 @@ Objective = Annotated[
 ]
 Server = Annotated[str, typer.Option("--server", help="The cloud's address, host:port.")]
 
+Private = Annotated[
+    bool, typer.Option("--private", help="The input may not leave the edge in any form.")
+]
+Lossless = Annotated[bool, typer.Option("--lossless", help="Only codecs that change nothing.")]
 _Text = str | None
 MaxLoss = Annotated[
     _Text, typer.Option("--max-loss", help="Most top-1 lost by a lossy codec: 0.5pt.")
@@ -85,121 +90,39 @@ MaxError = Annotated[
 TargetPayload = Annotated[
     _Text, typer.Option("--target-payload", help="Most bytes sent per request: 16KB.")
 ]
-_FEED_FLAGS: dict[str, Any] = {
-    "feed_file": Annotated[
-        Path | None,
-        typer.Option("--feed", help="TOML file that says what feeds the network."),
-    ],
-    "kind": Annotated[_Text, typer.Option("--kind", help="What feeds it: image or array.")],
-    "layout": Annotated[_Text, typer.Option("--layout", help="Layout: NCHW or NHWC.")],
-    "resize": Annotated[
-        _Text,
-        typer.Option("--resize", help="How pictures get their size: stretch, crop, pad."),
-    ],
-    "scale": Annotated[_Text, typer.Option("--scale", help="Factor on pixels: 1/255.")],
-    "mean": Annotated[
-        _Text, typer.Option("--mean", help="Subtracted after scaling: 0.485,0.456,0.406.")
-    ],
-    "std": Annotated[_Text, typer.Option("--std", help="Divided by at last: 0.23,0.22,0.23.")],
-}
-_LINK_FLAGS: dict[str, Any] = {
-    "network": Annotated[
-        _Text,
-        typer.Option(
-            "--network",
-            help="3g, lte, wifi, 5g, broadband, satellite, or RATE:RTT such as 8Mbit:40ms.",
-        ),
-    ],
-    "uplink": Annotated[_Text, typer.Option("--uplink", help="Uplink rate: 8Mbit.")],
-    "downlink": Annotated[
-        _Text, typer.Option("--downlink", help="Downlink rate; as the uplink if not given.")
-    ],
-    "rtt": Annotated[_Text, typer.Option("--rtt", help="Round-trip time: 40ms.")],
-}
-
-_PLANNING_FLAGS: dict[str, Any] = {
-    "objective": Objective,
-    "private": Annotated[
-        bool, typer.Option("--private", help="The input may not leave the edge in any form.")
-    ],
-    "min_depth": Annotated[
-        int, typer.Option("--min-depth", min=0, help="No cut before this many layers.")
-    ],
-    "lossless": Annotated[
-        bool, typer.Option("--lossless", help="Only codecs that change nothing.")
-    ],
-    "codecs": Annotated[
-        _Text, typer.Option("--codecs", help="The only codecs allowed: half,ec:0.5,jpeg:80.")
-    ],
-    "max_loss": MaxLoss,
-    "min_agreement": MinAgreement,
-    "max_error": MaxError,
-    "target_payload": TargetPayload,
-    "forbid": Annotated[
-        list[str] | None,
-        typer.Option("--forbid", help="No cut of this id, label or tensor (shell pattern)."),
-    ],
-    "deadline": Annotated[_Text, typer.Option("--deadline", help="Longest latency: 100ms.")],
-    "max_edge_memory": Annotated[
-        _Text, typer.Option("--max-edge-memory", help="Most weights on the edge: 64MiB.")
-    ],
-}
-_DEFAULTS = {
-    "objective": "latency", "private": False, "min_depth": 0, "lossless": False,
-    "adaptive": False, "gate": False,
-}  # fmt: skip
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Planning:
-    """What a plan is to make small, and what it must keep to."""
-
-    objective: str = "latency"
-    constraints: Constraints = UNCONSTRAINED
-
 
 Command = Callable[..., None]
 
 
-def takes_feed(command: Command) -> Command:
-    """Give `command` the flags that make its parameter `feed`."""
-    return with_flags(command, "feed", _FEED_FLAGS, _feed)
-
-
-def takes_link(command: Command) -> Command:
-    """Give `command` the flags that make its parameter `link`."""
-    return with_flags(command, "link", _LINK_FLAGS, _link)
-
-
-def takes_planning(command: Command) -> Command:
-    """Give `command` the flags that make its parameter `planning`."""
-    return with_flags(command, "planning", _PLANNING_FLAGS, _planning)
+def takes(name: str, make: Callable[..., object]) -> Callable[[Command], Command]:
+    """What gives a command the flags that are the parameters of `make`, for its `name`."""
+    flags = get_type_hints(make, include_extras=True)
+    flags.pop("return", None)
+    return functools.partial(with_flags, name=name, flags=flags, make=make)
 
 
 def with_flags(
-    command: Command, name: str, flags: dict[str, Any], make: Callable[..., object]
+    command: Command, name: str, flags: Mapping[str, Any], make: Callable[..., object]
 ) -> Command:
-    """`command` with `flags` in its signature instead of the parameter `name`."""
+    """`command` with `flags` in its signature instead of the parameter `name`.
+
+    They stand in its place if it is keyword-only, else behind all others; their defaults are
+    those of `make`.
+    """
     signature = inspect.signature(command, eval_str=True)
+    made_of = inspect.signature(make).parameters
 
     @functools.wraps(command)
     def wrapped(**arguments: Any) -> None:
         given = {flag: arguments.pop(flag) for flag in flags}
         command(**arguments, **{name: make(**given)})
 
+    by_name = inspect.Parameter.KEYWORD_ONLY
+    added = [made_of[flag].replace(kind=by_name, annotation=flags[flag]) for flag in flags]
     kept = [each for each in signature.parameters.values() if each.name != name]
-    added = [
-        inspect.Parameter(
-            flag,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=_DEFAULTS.get(flag),
-            annotation=kind,
-        )
-        for flag, kind in flags.items()
-    ]
-    kept = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in kept]
-    parameters = [*kept, *added]
+    in_place = signature.parameters[name].kind is by_name
+    at = list(signature.parameters).index(name) if in_place else len(kept)
+    parameters = [*kept[:at], *added, *kept[at:]]
     # typer reads both; functools.wraps would let it see the command's own.
     wrapped.__dict__["__signature__"] = signature.replace(parameters=parameters)
     wrapped.__annotations__ = {each.name: each.annotation for each in parameters}
@@ -207,11 +130,32 @@ def with_flags(
     return wrapped
 
 
-def _feed(feed_file: Path | None, **fields: str | None) -> Feed | None:
-    values: dict[str, object] = {**fields}
-    for name in ("mean", "std"):
-        values[name] = _numbers(fields[name], f"--{name}")
-    return merged_feed(feed_file, **values)
+def _feed(
+    feed_file: Annotated[
+        Path | None,
+        typer.Option("--feed", help="TOML file that says what feeds the network."),
+    ] = None,
+    *,
+    kind: Annotated[_Text, typer.Option(help="What feeds it: image or array.")] = None,
+    layout: Annotated[_Text, typer.Option(help="Layout: NCHW or NHWC.")] = None,
+    resize: Annotated[
+        _Text, typer.Option(help="How pictures get their size: stretch, crop, pad.")
+    ] = None,
+    scale: Annotated[_Text, typer.Option(help="Factor on pixels: 1/255.")] = None,
+    mean: Annotated[
+        _Text, typer.Option(help="Subtracted after scaling: 0.485,0.456,0.406.")
+    ] = None,
+    std: Annotated[_Text, typer.Option(help="Divided by at last: 0.23,0.22,0.23.")] = None,
+) -> Feed | None:
+    return merged_feed(
+        feed_file,
+        kind=kind,
+        layout=layout,
+        resize=resize,
+        scale=scale,
+        mean=_numbers(mean, "--mean"),
+        std=_numbers(std, "--std"),
+    )
 
 
 def _numbers(text: str | None, flag: str) -> list[float] | None:
@@ -226,7 +170,17 @@ def _numbers(text: str | None, flag: str) -> list[float] | None:
 
 
 def _link(
-    network: str | None, uplink: str | None, downlink: str | None, rtt: str | None
+    network: Annotated[
+        _Text,
+        typer.Option(
+            help="3g, lte, wifi, 5g, broadband, satellite, or RATE:RTT such as 8Mbit:40ms."
+        ),
+    ] = None,
+    uplink: Annotated[_Text, typer.Option(help="Uplink rate: 8Mbit.")] = None,
+    downlink: Annotated[
+        _Text, typer.Option(help="Downlink rate; as the uplink if not given.")
+    ] = None,
+    rtt: Annotated[_Text, typer.Option(help="Round-trip time: 40ms.")] = None,
 ) -> Link | None:
     """A named network, with single figures replaced where they are given."""
     if network is uplink is downlink is rtt is None:
@@ -243,20 +197,36 @@ def _link(
     )
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Planning:
+    """What a plan is to make small, and what it must keep to."""
+
+    objective: str = "latency"
+    constraints: Constraints = UNCONSTRAINED
+
+
 def _planning(
-    objective: str,
-    private: bool,
-    min_depth: int,
-    lossless: bool,
+    objective: Objective = "latency",
     *,
-    codecs: str | None,
-    forbid: list[str] | None,
-    deadline: str | None,
-    max_edge_memory: str | None,
-    max_loss: str | None,
-    min_agreement: str | None,
-    max_error: float | None,
-    target_payload: str | None,
+    private: Private = False,
+    min_depth: Annotated[int, typer.Option(min=0, help="No cut before this many layers.")] = 0,
+    lossless: Lossless = False,
+    codecs: Annotated[
+        _Text, typer.Option(help="The only codecs allowed: half,ec:0.5,jpeg:80.")
+    ] = None,
+    max_loss: MaxLoss = None,
+    min_agreement: MinAgreement = None,
+    max_error: MaxError = None,
+    target_payload: TargetPayload = None,
+    forbid: Annotated[
+        list[str] | None,
+        typer.Option(help="No cut of this id, label or tensor (shell pattern)."),
+    ] = None,
+    deadline: Annotated[_Text, typer.Option(help="Longest latency: 100ms.")] = None,
+    max_edge_memory: Annotated[
+        _Text, typer.Option(help="Most weights on the edge: 64MiB.")
+    ] = None,
 ) -> Planning:
     return Planning(
         objective,
@@ -273,3 +243,25 @@ def _planning(
             max_error=max_error,
         ),
     )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """Where the profiles of both sides come from: files, or this machine for both."""
+
+    edge: Annotated[
+        Path | None, typer.Option(help="Profile of the edge (midstream profile -o).")
+    ] = None
+    cloud: Annotated[Path | None, typer.Option(help="Profile of the cloud.")] = None
+    edge_slowdown: Annotated[
+        float, typer.Option(min=1.0, help="Without --edge: this machine, this much slower.")
+    ] = 8.0
+    threads: Threads = 1
+    runs: Runs = 20
+
+
+takes_feed = takes("feed", _feed)
+takes_link = takes("link", _link)
+takes_planning = takes("planning", _planning)
+takes_devices = takes("devices", Devices)

@@ -10,12 +10,12 @@ import typer
 
 from midstream.cli import console
 from midstream.cli.options import (
+    Devices,
     Input,
     Json,
     Model,
     Planning,
-    Runs,
-    Threads,
+    takes_devices,
     takes_feed,
     takes_link,
     takes_planning,
@@ -51,24 +51,18 @@ MOST_PER_CUT = 4
 @takes_feed
 @takes_link
 @takes_planning
+@takes_devices
 def plan(
     model: Model,
     feed: Feed | None,
     link: Link | None,
     planning: Planning,
-    edge: Annotated[
-        Path | None, typer.Option(help="Profile of the edge (midstream profile -o).")
-    ] = None,
-    cloud: Annotated[Path | None, typer.Option(help="Profile of the cloud.")] = None,
-    edge_slowdown: Annotated[
-        float, typer.Option(min=1.0, help="Without --edge: this machine, this much slower.")
-    ] = 8.0,
+    *,
+    devices: Devices,
     queue: Annotated[
         str | None, typer.Option(help="How long a request waits in the cloud: 5ms.")
     ] = None,
     input: Input = None,
-    threads: Threads = 1,
-    runs: Runs = 20,
     draw: Annotated[
         Path | None, typer.Option(help="Draw candidates and envelope to this .png or .svg.")
     ] = None,
@@ -93,10 +87,7 @@ def plan(
     calibration = open_calibration(model, part)
     codecs = codecs_for(calibration, planning.constraints.codecs)
     planning.constraints.budget(calibration)  # raises before anything is measured
-    at_edge, in_cloud = open_profiles(
-        part, edge, cloud, edge_slowdown,
-        threads=threads, runs=runs, source=input, codecs=codecs,
-    )  # fmt: skip
+    at_edge, in_cloud = open_profiles(part, devices, source=input, codecs=codecs)
     planner = Planner(
         part,
         at_edge,
@@ -110,8 +101,8 @@ def plan(
     if draw is not None:
         draw_plan(made, rows, planner, draw, title=part.name)
     if json:
-        devices = {"edge": at_edge.device.to_dict(), "cloud": in_cloud.device.to_dict()}
-        console.print_json({"model": part.name, **devices, **plan_document(made, rows)})
+        sides = {"edge": at_edge.device.to_dict(), "cloud": in_cloud.device.to_dict()}
+        console.print_json({"model": part.name, **sides, **plan_document(made, rows)})
         return
     print_plan(made, rows, title=_title(part, at_edge.device, in_cloud.device, link))
     if draw is not None:
@@ -119,23 +110,17 @@ def plan(
 
 
 def open_profiles(
-    part: Partition,
-    edge: Path | None,
-    cloud: Path | None,
-    slowdown: float,
-    *,
-    threads: int,
-    runs: int,
-    source: str | None,
-    codecs: Sequence[str],
+    part: Partition, devices: Devices, *, source: str | None, codecs: Sequence[str]
 ) -> tuple[Profile, Profile]:
     """The profiles in the files named; what is not named is measured here."""
-    read = [read_profile(edge), read_profile(cloud)]
+    read = [read_profile(devices.edge), read_profile(devices.cloud)]
     if None in read:
         with console.progress(f"profiling {part.name} on this machine") as tick:
-            chain = Chain(part, threads=threads)
-            here = measure_chain(chain, runs=runs, source=source, codecs=codecs, progress=tick)
-        return read[0] or here.slowed(slowdown), read[1] or here
+            chain = Chain(part, threads=devices.threads)
+            here = measure_chain(
+                chain, runs=devices.runs, source=source, codecs=codecs, progress=tick
+            )
+        return read[0] or here.slowed(devices.edge_slowdown), read[1] or here
     at_edge, in_cloud = read
     assert at_edge is not None
     assert in_cloud is not None

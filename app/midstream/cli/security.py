@@ -2,44 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, final
 
 import typer
 
+from midstream.cli.options import takes
 from midstream_edge.channel import Dial
 from midstream_wire.credentials import channel_tls, load_token
 
-Authority = Annotated[
-    Path | None,
-    typer.Option(
-        "--ca", help="TLS; the authority that signed the server's certificate (PEM)."
-    ),
-]
-Certificate = Annotated[
-    Path | None, typer.Option("--cert", help="This side's certificate for mutual TLS (PEM).")
-]
-Key = Annotated[Path | None, typer.Option("--key", help="Key of that certificate (PEM).")]
 Token = Annotated[
     Path | None, typer.Option("--token-file", help="File with the bearer token.")
 ]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Allow plaintext beyond loopback.")]
 
 
-def dial_of(
-    server: str,
-    *,
-    ca: Path | None,
-    cert: Path | None,
-    key: Path | None,
-    token_file: Path | None,
-    insecure: bool,
-) -> Dial:
-    """How to reach `server`: TLS if any file of it is given, plaintext otherwise."""
-    tls = ca is not None or cert is not None or key is not None
-    return Dial.of(
-        server,
-        credentials=channel_tls(authority=ca, certificate=cert, key=key) if tls else None,
-        token=load_token(token_file) if token_file is not None else None,
-        insecure=insecure,
-    )
+@final
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What an edge knows a server by, and what it shows of itself."""
+
+    ca: Annotated[
+        Path | None,
+        typer.Option(help="TLS; the authority that signed the server's certificate (PEM)."),
+    ] = None
+    cert: Annotated[
+        Path | None, typer.Option(help="This side's certificate for mutual TLS (PEM).")
+    ] = None
+    key: Annotated[Path | None, typer.Option(help="Key of that certificate (PEM).")] = None
+    token_file: Token = None
+    insecure: Insecure = False
+
+    def dial(self, server: str) -> Dial:
+        """How to reach `server`: TLS if any file of it is given, plaintext otherwise."""
+        credentials = None
+        if self.ca is not None or self.cert is not None or self.key is not None:
+            credentials = channel_tls(authority=self.ca, certificate=self.cert, key=self.key)
+        token = load_token(self.token_file) if self.token_file is not None else None
+        return Dial.of(server, credentials=credentials, token=token, insecure=self.insecure)
+
+
+takes_trust = takes("trust", Trust)

@@ -16,38 +16,32 @@ import typer
 from midstream.cli import console
 from midstream.cli.fleets import run_scenario
 from midstream.cli.options import (
+    Devices,
     Json,
     Planning,
-    Runs,
-    Seed,
-    Threads,
+    takes_devices,
     takes_feed,
     takes_planning,
 )
 from midstream.cli.plan import open_profiles
 from midstream.cli.sweeps import run_sweep
+from midstream.cli.trials import Sweep, Trial, takes_sweep, takes_trial
 from midstream.serving import codecs_for
 from midstream.sources import open_calibration, open_partition
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.registry import POLICIES
-from midstream_lab.conditions import condition
-from midstream_lab.simulation.arrivals import Arrivals, Closed, Every, Poisson
 from midstream_lab.simulation.edge import Machine
 from midstream_lab.simulation.figures import Figures, figures
 from midstream_lab.simulation.menus import Offered, read_menu
-from midstream_lab.simulation.network import Network
 from midstream_lab.simulation.pair import Outcome, Setting, simulate_pair
 from midstream_lab.simulation.records import rows
 from midstream_lab.simulation.reporting import write_report
-from midstream_lab.simulation.source import Cut
-from midstream_lab.traces import open_trace
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.plan import Planner
 from midstream_partitioner.profile import Profile
-from midstream_partitioner.units import format_nbytes, format_rate, parse_duration, parse_share
+from midstream_partitioner.units import format_nbytes, format_rate
 from midstream_wire.errors import UsageError
 
-_TRACE = "A file, or a kind of network to make one up: lte, lte:7 with seed 7."
 ORACLE = "oracle"
 #: Between the 10th and the 90th percentile of a normal distribution lie so many deviations.
 _DECILES = 2 * 1.2816
@@ -57,6 +51,9 @@ MOST_SCATTER = 0.3
 
 @takes_feed
 @takes_planning
+@takes_trial
+@takes_devices
+@takes_sweep
 def simulate(
     model: Annotated[
         str,
@@ -72,59 +69,10 @@ def simulate(
         list[str] | None,
         typer.Option(help=f"May be given several times: {', '.join(POLICIES)}."),
     ] = None,
-    network: Annotated[
-        str, typer.Option(help="3g, lte, wifi, 5g, broadband, satellite, or 8Mbit:40ms.")
-    ] = "lte",
-    trace: Annotated[
-        str | None, typer.Option(help=f"What the uplink follows. {_TRACE}")
-    ] = None,
-    down_trace: Annotated[
-        str | None, typer.Option(help=f"What the downlink follows. {_TRACE}")
-    ] = None,
-    duration: Annotated[str, typer.Option(help="How long requests come: 60s.")] = "60s",
-    every: Annotated[
-        str | None, typer.Option(help="One request so often: 200ms; else back to back.")
-    ] = None,
-    poisson: Annotated[
-        float | None, typer.Option(help="Requests a second at random, instead of --every.")
-    ] = None,
-    loss: Annotated[str, typer.Option(help="Share of packets lost: 1%.")] = "0%",
-    jitter: Annotated[str, typer.Option(help="Mean of what delays vary: 2ms.")] = "0ms",
-    cut_link: Annotated[
-        list[str] | None,
-        typer.Option("--cut-link", help="Cut the link at a moment for so long: 10s:2s."),
-    ] = None,
-    edge: Annotated[
-        Path | None, typer.Option(help="Profile of the edge (midstream profile -o).")
-    ] = None,
-    cloud: Annotated[Path | None, typer.Option(help="Profile of the cloud.")] = None,
-    edge_slowdown: Annotated[
-        float, typer.Option(min=1.0, help="Without --edge: this machine, this much slower.")
-    ] = 8.0,
-    load: Annotated[
-        str, typer.Option(help="Share of the cloud's time that others take: 50%.")
-    ] = "0%",
-    sweep: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Instead of a trial, maps of what wins: default, or the values of an axis "
-            "(uplink, rtt, slowdown, load): uplink=1Mbit:100Mbit:9, rtt=5ms,50ms.",
-        ),
-    ] = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of a sweep, which goes on there.")
-    ] = Path("out/sweep"),
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes of a sweep; else all processors."),
-    ] = None,
-    engine: Annotated[str, typer.Option(help="Where a sweep runs: local, or ray.")] = "local",
-    ray_address: Annotated[
-        str | None, typer.Option(help="A Ray cluster; without it, Ray starts here.")
-    ] = None,
-    seed: Seed = 0,
-    threads: Threads = 1,
-    runs: Runs = 20,
+    *,
+    trial: Trial,
+    devices: Devices,
+    sweep: Sweep,
     menu_output: Annotated[
         Path | None, typer.Option(help="Write what can be chosen to this .json, a MODEL.")
     ] = None,
@@ -148,37 +96,19 @@ def simulate(
     if Path(model).suffix == ".toml":
         run_scenario(Path(model), log=log, report=report, as_json=json)
         return
-    if sweep and report is not None:
+    if sweep.axes and report is not None:
         raise UsageError("a sweep's report is written to its --output: leave out --report")
-    offered, machine = _offered(
-        model, feed, planning, (edge, cloud), edge_slowdown,
-        threads=threads, runs=runs, policies=policy or (),
-    )  # fmt: skip
-    if sweep:
+    offered, machine = _offered(model, feed, planning, devices, policies=policy or ())
+    if sweep.axes:
         run_sweep(
-            offered, machine, sweep, folder=output, seed=seed, jobs=jobs, engine=engine,
-            address=ray_address, as_json=json,
+            offered, machine, sweep.axes, folder=sweep.folder, seed=trial.seed,
+            jobs=sweep.jobs, engine=sweep.engine, address=sweep.address, as_json=json,
         )  # fmt: skip
         return
     if menu_output is not None:
         menu_output.write_text(jsons.dumps(offered.to_dict(), indent=2) + "\n")
-    net = Network.of(
-        condition(network),
-        uplink=None if trace is None else open_trace(trace),
-        downlink=None if down_trace is None else open_trace(down_trace),
-        jitter_s=parse_duration(jitter),
-        loss=parse_share(loss),
-    )
-    setting = Setting(
-        network=net,
-        device=offered.device,
-        arrivals=_arrivals(every, poisson),
-        duration_s=parse_duration(duration),
-        seed=seed,
-        machine=machine,
-        deadline_s=planning.constraints.deadline_s,
-        cuts=tuple(_cut(text) for text in cut_link or ()),
-        load=parse_share(load),
+    setting = trial.setting(
+        offered.device, machine, deadline_s=planning.constraints.deadline_s
     )
     asked = policy or ["adaptive"]
     began_s = time.perf_counter()
@@ -204,11 +134,8 @@ def _offered(
     model: str,
     feed: Feed | None,
     planning: Planning,
-    profiles: tuple[Path | None, Path | None],
-    slowdown: float,
+    devices: Devices,
     *,
-    threads: int,
-    runs: int,
     policies: Sequence[str],
 ) -> tuple[Offered, Machine]:
     """What can be chosen, and how much the edge's times scatter; a menu does not say that."""
@@ -216,10 +143,8 @@ def _offered(
         return read_menu(Path(model)), Machine()
     part = open_partition(model, feed=feed)
     calibration = open_calibration(model, part)
-    at_edge, in_cloud = open_profiles(
-        part, *profiles, slowdown, threads=threads, runs=runs, source=None,
-        codecs=codecs_for(calibration, planning.constraints.codecs),
-    )  # fmt: skip
+    codecs = codecs_for(calibration, planning.constraints.codecs)
+    at_edge, in_cloud = open_profiles(part, devices, source=None, codecs=codecs)
     planner = Planner(
         part,
         at_edge,
@@ -240,23 +165,6 @@ def _scatter(profile: Profile) -> float:
     if not 0 < slowest.low_s < slowest.high_s:
         return 0.0
     return min(math.log(slowest.high_s / slowest.low_s) / _DECILES, MOST_SCATTER)
-
-
-def _arrivals(every: str | None, poisson: float | None) -> Arrivals:
-    if every is not None and poisson is not None:
-        raise UsageError(
-            "requests come --every so often or --poisson, not both: leave one out"
-        )
-    if poisson is not None:
-        return Poisson(poisson)
-    return Closed() if every is None else Every(parse_duration(every))
-
-
-def _cut(text: str) -> Cut:
-    at, colon, lasts = text.partition(":")
-    if not colon:
-        raise UsageError(f"a cut of the link must be MOMENT:LENGTH (not {text!r}): 10s:2s")
-    return Cut(parse_duration(at), parse_duration(lasts))
 
 
 def _figures(outcome: Outcome, offered: Offered, setting: Setting) -> Figures:

@@ -1,0 +1,121 @@
+"""The flags of `midstream edge run` but for those of a policy, as three values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, final
+
+import typer
+
+from midstream.cli import console
+from midstream.cli.options import Input, Runs, Seed, Slowdown, Threads, takes
+from midstream.cli.plan import read_profile
+from midstream.deployment import Deployment, deploy
+from midstream.sources import Inputs, open_inputs
+from midstream_edge.channel import Dial
+from midstream_partitioner.chain import Chain
+from midstream_partitioner.feed import Feed
+from midstream_partitioner.partition import Partition
+from midstream_partitioner.units import parse_duration
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What is asked of the network, and how often."""
+
+    input: Input = None
+    requests: Annotated[int, typer.Option(min=1, help="Requests to send.")] = 10
+    seed: Seed = 0
+
+    def open(self, part: Partition, *, distinct: int | None = None) -> Inputs:
+        """An input for every request, or `distinct` of them that come in turn."""
+        count = self.requests if distinct is None else min(self.requests, distinct)
+        return open_inputs(part, self.input, count=count, seed=self.seed)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """How this edge holds its part of the network, and how fast it is."""
+
+    name: Annotated[str | None, typer.Option(help="The model's name on the server.")] = None
+    profile: Annotated[
+        Path | None, typer.Option(help="Profile of this edge; measured if not given.")
+    ] = None
+    runs: Runs = 20
+    segments: Annotated[
+        int | None, typer.Option(min=0, help="Hold only the first segments, to save memory.")
+    ] = None
+    fuse: Annotated[
+        bool, typer.Option("--fuse", help="Compile the plan's head into one piece.")
+    ] = False
+    fuse_after: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Do so, in the background, for a head that so many requests in a row have "
+            "run; 0: never.",
+        ),
+    ] = 0
+    threads: Threads = 1
+    slowdown: Slowdown = 1.0
+
+    def deploy(
+        self,
+        model: str,
+        dial: Dial,
+        *,
+        feed: Feed | None,
+        inputs: str | None,
+        codecs: Sequence[str] | None,
+    ) -> Deployment:
+        """Agree with the server at `dial`, and measure what is held here; see `deploy`."""
+        with console.progress("agreeing with the server and profiling") as tick:
+            return deploy(
+                model, dial, feed=feed, model=self.name, threads=self.threads,
+                slowdown=self.slowdown, segments=self.segments, runs=self.runs,
+                profile=read_profile(self.profile), inputs=inputs, codecs=codecs,
+                progress=tick,
+            )  # fmt: skip
+
+    def fuse_head(self, chain: Chain, k: int) -> None:
+        """As was asked: the head of `k` segments now, any that stays in use later."""
+        if self.fuse:
+            chain.fuse(0, k)
+        chain.fuse_stable(self.fuse_after)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What becomes of the plan: it is followed, compared with others, or `cut` replaces it."""
+
+    cut: str | None = None
+    codec: str = "raw"
+    compare: bool = False
+    timeout_s: float | None = None
+
+
+def _choice(
+    cut: Annotated[
+        str | None, typer.Option(help="Use this cut (its id) instead of planning.")
+    ] = None,
+    codec: Annotated[str, typer.Option(help="With --cut: the codec.")] = "raw",
+    timeout: Annotated[
+        str | None,
+        typer.Option(help="How long the cloud may take; 3 times the prediction, at least 5s."),
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Run the plan and all baselines, check answers.")
+    ] = False,
+) -> Choice:
+    timeout_s = parse_duration(timeout) if timeout is not None else None
+    return Choice(cut, codec, compare, timeout_s)
+
+
+takes_workload = takes("workload", Workload)
+takes_holding = takes("holding", Holding)
+takes_choice = takes("choice", _choice)

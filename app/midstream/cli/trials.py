@@ -1,0 +1,126 @@
+"""The flags of `midstream simulate` that describe a trial, or a sweep, as one value each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, final
+
+import typer
+
+from midstream.cli.options import Seed, takes
+from midstream_lab.conditions import condition
+from midstream_lab.simulation.arrivals import Arrivals, Closed, Every, Poisson
+from midstream_lab.simulation.edge import Machine
+from midstream_lab.simulation.network import Network
+from midstream_lab.simulation.pair import Setting
+from midstream_lab.simulation.source import Cut
+from midstream_lab.traces import open_trace
+from midstream_partitioner.device import Device
+from midstream_partitioner.units import parse_duration, parse_share
+from midstream_wire.errors import UsageError
+
+_TRACE = "A file, or a kind of network to make one up: lte, lte:7 with seed 7."
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What policies are tried under: a link, requests that come, a load, and a seed."""
+
+    network: Annotated[
+        str, typer.Option(help="3g, lte, wifi, 5g, broadband, satellite, or 8Mbit:40ms.")
+    ] = "lte"
+    trace: Annotated[str | None, typer.Option(help=f"What the uplink follows. {_TRACE}")] = (
+        None
+    )
+    down_trace: Annotated[
+        str | None, typer.Option(help=f"What the downlink follows. {_TRACE}")
+    ] = None
+    duration: Annotated[str, typer.Option(help="How long requests come: 60s.")] = "60s"
+    every: Annotated[
+        str | None, typer.Option(help="One request so often: 200ms; else back to back.")
+    ] = None
+    poisson: Annotated[
+        float | None, typer.Option(help="Requests a second at random, instead of --every.")
+    ] = None
+    loss: Annotated[str, typer.Option(help="Share of packets lost: 1%.")] = "0%"
+    jitter: Annotated[str, typer.Option(help="Mean of what delays vary: 2ms.")] = "0ms"
+    cut_link: Annotated[
+        list[str] | None,
+        typer.Option(help="Cut the link at a moment for so long: 10s:2s."),
+    ] = None
+    load: Annotated[
+        str, typer.Option(help="Share of the cloud's time that others take: 50%.")
+    ] = "0%"
+    seed: Seed = 0
+
+    def setting(
+        self, device: Device, machine: Machine, *, deadline_s: float | None
+    ) -> Setting:
+        """All of it for one pair, whose edge is `device` and varies as `machine` says."""
+        return Setting(
+            network=Network.of(
+                condition(self.network),
+                uplink=None if self.trace is None else open_trace(self.trace),
+                downlink=None if self.down_trace is None else open_trace(self.down_trace),
+                jitter_s=parse_duration(self.jitter),
+                loss=parse_share(self.loss),
+            ),
+            device=device,
+            arrivals=_arrivals(self.every, self.poisson),
+            duration_s=parse_duration(self.duration),
+            seed=self.seed,
+            machine=machine,
+            deadline_s=deadline_s,
+            cuts=tuple(_cut(text) for text in self.cut_link or ()),
+            load=parse_share(self.load),
+        )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """The axes of a sweep, if there is to be one; where it runs, and where it is kept."""
+
+    axes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sweep",
+            help="Instead of a trial, maps of what wins: default, or the values of an axis "
+            "(uplink, rtt, slowdown, load): uplink=1Mbit:100Mbit:9, rtt=5ms,50ms.",
+        ),
+    ] = None
+    folder: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of a sweep, which goes on there.")
+    ] = Path("out/sweep")
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes of a sweep; else all processors."),
+    ] = None
+    engine: Annotated[str, typer.Option(help="Where a sweep runs: local, or ray.")] = "local"
+    address: Annotated[
+        str | None,
+        typer.Option("--ray-address", help="A Ray cluster; without it, Ray starts here."),
+    ] = None
+
+
+def _arrivals(every: str | None, poisson: float | None) -> Arrivals:
+    if every is not None and poisson is not None:
+        raise UsageError(
+            "requests come --every so often or --poisson, not both: leave one out"
+        )
+    if poisson is not None:
+        return Poisson(poisson)
+    return Closed() if every is None else Every(parse_duration(every))
+
+
+def _cut(text: str) -> Cut:
+    at, colon, lasts = text.partition(":")
+    if not colon:
+        raise UsageError(f"a cut of the link must be MOMENT:LENGTH (not {text!r}): 10s:2s")
+    return Cut(parse_duration(at), parse_duration(lasts))
+
+
+takes_trial = takes("trial", Trial)
+takes_sweep = takes("sweep", Sweep)
