@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from midstream_lab.folders import locked
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -33,3 +35,16 @@ def test_a_sweep_names_the_page_it_wrote(command: Run, tmp_path: Path) -> None:
 def test_a_sweep_has_one_folder(command: Run, tmp_path: Path) -> None:
     complaint = command(f"{SWEEP} --report {tmp_path}").complaint
     assert complaint == "a sweep's report is written to its --output: leave out --report"
+
+
+def test_an_engine_that_is_not_there_leaves_no_folder_behind(
+    command: Run, tmp_path: Path
+) -> None:
+    said = command(f"{SWEEP} -o {tmp_path / 'sweep'} --engine spark").complaint
+    assert said == "an engine must be local or ray (not 'spark')"
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_two_sweeps_do_not_write_into_one_folder(command: Run, tmp_path: Path) -> None:
+    with locked(tmp_path):
+        assert "one command at a time" in command(f"{SWEEP} -o {tmp_path}").complaint

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,10 @@ import pytest
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.values import Option
 from midstream_lab.simulation.edge import Machine
-from midstream_lab.simulation.engines import run_all
-from midstream_lab.simulation.maps import POINTS, Store, draw_map, write_table
+from midstream_lab.simulation.engines import check_engine, run_all
+from midstream_lab.simulation.maps import draw_map, write_table
 from midstream_lab.simulation.network import SOFTWARE_S
+from midstream_lab.simulation.points import MOST_LINE_NBYTES, POINTS, Store
 from midstream_lab.simulation.sweep import (
     Found,
     Grid,
@@ -23,7 +26,7 @@ from midstream_lab.simulation.sweep import (
     tasks,
 )
 from midstream_partitioner.device import Device
-from midstream_wire.errors import UsageError
+from midstream_wire.errors import MidstreamError, UsageError
 
 WHOLE_S = 0.1
 MENU = Menu(
@@ -49,6 +52,10 @@ def found_at(uplink_bps: float, slowdown: float = 1.0, load: float = 0.0) -> Fou
     return evaluate(Task(Point(uplink_bps, RTT_S, slowdown, load), MENU, DEVICE, Machine(), 0))
 
 
+#: What nobody would find at the first point, but could.
+FIRST = Found(GRID.points()[0], "edge-only", "raw", "edge-only", 0.1, None, 0.1, 16.2, 0.0)
+
+
 def test_each_placement_wins_where_it_should() -> None:
     assert found_at(0.05e6).label == "edge-only"
     assert found_at(5e6).label == "after conv with half"
@@ -66,6 +73,34 @@ def test_a_point_is_the_arithmetic_of_its_stages() -> None:
         0.01 + 0.16 + 0.00004 + RTT_S + SOFTWARE_S, rel=0.02
     )
     assert found.gain == pytest.approx(WHOLE_S / found.mean_s - 1, rel=1e-5)
+
+
+def stays_of(nbytes: int, *, load: float = 0.0, sigma: float = 0.0) -> Found:
+    """Five megabytes over a gigabit: a window that grows and shrinks for many requests."""
+    heavy = Option(
+        "cloud-only", "raw", 0, "raw", True, 0.0, 0.0, 0.0, 0.03, nbytes, 100, WHOLE_S
+    )
+    point = Point(1e9, 0.005, 1.0, load)
+    return evaluate(Task(point, Menu((heavy,)), DEVICE, Machine(sigma=sigma), 0))
+
+
+def test_a_mean_does_not_depend_on_how_many_requests_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first four alone take a third less: TCP's window has not come to rest."""
+    found = stays_of(5_000_000)
+    monkeypatch.setattr("midstream_lab.simulation.sweep.SKIPPED", 200)
+    later = stays_of(5_000_000)
+    assert found.mean_s == pytest.approx(later.mean_s, rel=0.01)
+    monkeypatch.setattr("midstream_lab.simulation.sweep.SKIPPED", 0)
+    monkeypatch.setattr("midstream_lab.simulation.sweep.REQUESTS", 4)
+    assert stays_of(5_000_000).mean_s != pytest.approx(later.mean_s, rel=0.1)
+
+
+def test_there_are_quantiles_only_where_something_is_random() -> None:
+    assert stays_of(50_000).p95_s is None
+    assert (stays_of(50_000, sigma=0.1).p95_s or 0.0) > stays_of(50_000).mean_s
+    assert (stays_of(50_000, load=0.5).p95_s or 0.0) > stays_of(50_000).mean_s
 
 
 def test_load_makes_the_cloud_wait() -> None:
@@ -95,6 +130,8 @@ def test_a_grid_is_made_of_ranges_and_lists() -> None:
         ("slowdown=0", "above zero"),
         ("load=99%", "load must be"),
         ("rtt=1us:1s:99999", "1 to 100000 points"),
+        ("rtt=20000s", "round trip must be"),
+        ("load=10%,0.1", "values of load must differ"),
     ],
 )
 def test_what_is_no_axis_is_said(text: str, says: str) -> None:
@@ -122,33 +159,116 @@ def test_an_engine_that_there_is_not_is_said(monkeypatch: pytest.MonkeyPatch) ->
         run_all(evaluate, asked(), jobs=0)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="needs Ray"):
-        next(run_all(evaluate, asked(), engine="ray"))
+        check_engine("ray")
+    with pytest.raises(UsageError, match="needs Ray"):
+        run_all(evaluate, asked(), engine="ray")
+
+
+def _dies(task: Task) -> None:
+    os._exit(1)
+
+
+def test_a_process_that_dies_is_said() -> None:
+    with pytest.raises(MidstreamError, match=r"one was ended .* fewer --jobs"):
+        list(run_all(_dies, asked(), jobs=2))
 
 
 def test_a_sweep_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     wanted = asked()
     results = dict(run_all(evaluate, wanted, jobs=1))
     store = Store(tmp_path, wanted)
-    with store.open() as file:
-        for at in (3, 0, 7):
-            store.add(at, results[at], file)
+    for at in (3, 0, 7):
+        store.add(at, results[at])
+    with (tmp_path / POINTS).open("a") as file:
         file.write('{"at": 5, "uplink_b')  # killed in the middle of a line
     again = Store(tmp_path, wanted)
     assert again.missing == [at for at in range(12) if at not in (0, 3, 7)]
-    with again.open() as file:
-        for at in again.missing:
-            again.add(at, results[at], file)
+    for at in again.missing:
+        again.add(at, results[at])
     whole = Store(tmp_path, wanted)
     assert whole.missing == []
     assert whole.results() == [results[at] for at in range(12)]
 
 
+def begun(folder: Path) -> bytes:
+    """What a sweep's file holds after its first point."""
+    Store(folder, asked()).add(0, FIRST)
+    return (folder / POINTS).read_bytes()
+
+
 def test_a_folder_holds_one_sweep(tmp_path: Path) -> None:
-    Store(tmp_path, asked())
+    begun(tmp_path)
     with pytest.raises(UsageError, match="another grid, menu or seed"):
         Store(tmp_path, asked(seed=1))
-    (tmp_path / POINTS).write_text("a letter")
-    with pytest.raises(UsageError, match="must be the file of a sweep"):
+    assert Store(tmp_path, asked()).done == {0: FIRST}
+
+
+def test_a_sweep_that_has_found_nothing_yet_is_in_nobodys_way(tmp_path: Path) -> None:
+    Store(tmp_path, asked())
+    Store(tmp_path, asked(seed=1)).add(0, FIRST)
+    assert Store(tmp_path, asked(seed=1)).done == {0: FIRST}
+
+
+def test_a_sweep_is_of_one_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun(tmp_path)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "99.0")
+    with pytest.raises(UsageError, match=r"is by midstream \d.*take another folder, or rem"):
+        Store(tmp_path, asked())
+
+
+def test_figures_of_another_method_are_another_sweeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun(tmp_path)
+    monkeypatch.setattr("midstream_lab.simulation.points.METHOD", (1, 0, 4))
+    with pytest.raises(UsageError, match="another grid, menu or seed"):
+        Store(tmp_path, asked())
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"a letter\n", "line 1 is not .it is no JSON"),
+        (b"a letter that nobody finished", "line 1 is not .it has no end"),
+        (bytes(range(256)) * 300, "line 1 is not"),
+        (b"\xff\xfe\n\xff", "line 1 is not .it is no JSON"),
+        (b"x" * MOST_LINE_NBYTES, "line 1 is not .it has no end"),
+        (b'"asked"\n', "line 1 is not .it is a str"),
+        (b"[" * 50_000 + b"\n", "line 1 is not .it is no JSON"),
+        (b"{}\n", "line 1 is not .it does not say what was asked"),
+    ],
+    ids=["text", "no line", "binary", "not text", "endless", "string", "deep", "empty"],
+)
+def test_a_file_of_something_else_is_left_as_it_is(
+    tmp_path: Path, content: bytes, says: str
+) -> None:
+    (tmp_path / POINTS).write_bytes(content)
+    with pytest.raises(UsageError, match=f"must be a point of a sweep, and {says}"):
+        Store(tmp_path, asked())
+    assert (tmp_path / POINTS).read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("gain", "much", "gain: Input should be a valid number"),
+        ("gain", 1e400, "times must be finite"),
+        ("mean_s", None, "mean_s: Input should be a valid number"),
+        ("at", 12, "none of this grid's"),
+        ("at", -1, "none of this grid's"),
+        ("at", 1, "none of this grid's"),
+        ("at", "0", "none of this grid's"),
+        ("cut", "c99", "none of this grid's"),
+        ("rtt_s", [], "point.rtt_s"),
+    ],
+)
+def test_a_line_that_is_no_point_is_said(
+    tmp_path: Path, field: str, value: object, says: str
+) -> None:
+    header, line = begun(tmp_path).splitlines()
+    wrong = json.dumps(json.loads(line) | {field: value}).replace("Infinity", "1e400")
+    (tmp_path / POINTS).write_bytes(header + b"\n" + wrong.encode() + b"\n")
+    with pytest.raises(UsageError, match=f"line 2 is not .*{says}.*remove the file"):
         Store(tmp_path, asked())
 
 

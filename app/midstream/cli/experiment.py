@@ -27,6 +27,7 @@ from midstream_lab.experiment.words import (
     span,
     verdict,
 )
+from midstream_lab.folders import locked
 from midstream_wire.errors import MidstreamError, UsageError
 
 
@@ -59,7 +60,7 @@ def experiment(
     """
     found = load_experiment(scenario)
     folder = output or Path("out") / scenario.stem
-    with runner.locked(folder):
+    with locked(folder):
         if report_only:
             results = runner.stored_runs(folder)
             if not results:

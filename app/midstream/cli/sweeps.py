@@ -10,10 +10,12 @@ from typing import Any
 from midstream.cli import console
 from midstream_lab.draw import check_picture
 from midstream_lab.experiment.pages import REPORT
+from midstream_lab.folders import locked
 from midstream_lab.simulation.edge import Machine
-from midstream_lab.simulation.engines import run_all
-from midstream_lab.simulation.maps import PICTURE, TABLE, Store, draw_map, write_table
+from midstream_lab.simulation.engines import check_engine, run_all
+from midstream_lab.simulation.maps import PICTURE, TABLE, draw_map, write_table
 from midstream_lab.simulation.menus import Offered
+from midstream_lab.simulation.points import Store
 from midstream_lab.simulation.sweep import Found, evaluate, parse_grid, tasks
 from midstream_lab.simulation.sweep_report import sweep_document, write_sweep_report
 
@@ -34,25 +36,26 @@ def run_sweep(
     grid = parse_grid([each for each in axes if each != "default"])
     asked = tasks(grid, offered.menu, offered.device, machine=machine, seed=seed)
     check_picture(folder / PICTURE)
-    store = Store(folder, asked)
-    missing = store.missing
-    with console.progress(f"sweeping {len(asked)} points") as tick, store.open() as file:
-        done = len(asked) - len(missing)
-        ran = run_all(
-            evaluate,
-            [asked[at] for at in missing],
-            engine=engine,
-            jobs=jobs,
-            address=address,
-        )
-        for number, (at, found) in enumerate(ran, 1):
-            store.add(missing[at], found, file)
-            tick(done + number, len(asked))
-    results = store.results()
-    write_table(results, folder / TABLE)
-    title = f"{offered.name}: what wins, and by how much"
-    draw_map(results, grid, folder / PICTURE, title=title)
-    write_sweep_report(results, grid, offered, folder=folder, seed=seed)
+    check_engine(engine, jobs)
+    with locked(folder):
+        store = Store(folder, asked)
+        with console.progress(f"sweeping {len(asked)} points") as tick:
+            missing = store.missing
+            ran = run_all(
+                evaluate,
+                [asked[at] for at in missing],
+                engine=engine,
+                jobs=jobs,
+                address=address,
+            )
+            for number, (at, found) in enumerate(ran, 1 + len(asked) - len(missing)):
+                store.add(missing[at], found)
+                tick(number, len(asked))
+        results = store.results()
+        write_table(results, folder / TABLE)
+        title = f"{offered.name}: what wins, and by how much"
+        draw_map(results, grid, folder / PICTURE, title=title)
+        write_sweep_report(results, grid, offered, folder=folder, seed=seed)
     document = _document(offered, results, folder, seed)
     if as_json:
         console.print_json(document)

@@ -6,12 +6,10 @@ void are repeated, at once and whenever the experiment is run again.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
@@ -26,7 +24,7 @@ from midstream_lab.pair import Say
 from midstream_lab.processes import stop_all
 from midstream_wire.errors import MidstreamError, UsageError
 
-RUNS, MODELS, LOCK = "runs", "models", ".lock"
+RUNS, MODELS = "runs", "models"
 
 #: What a run takes beside its requests, until one has been timed: processes start, the cloud
 #: is profiled, the link is measured.
@@ -74,21 +72,6 @@ class Plan:
     prepared: Mapping[str, Prepared]
     done: tuple[RunResult, ...]
     open: tuple[RunKey, ...]
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """`folder` for this process alone; `UsageError` if another one writes there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UsageError(
-                f"one experiment at a time may write into {folder}, and another one does: "
-                "wait for it, or give --output"
-            ) from None
-        yield
 
 
 def plan_runs(experiment: Experiment, folder: Path, *, fresh: bool, say: Say) -> Plan:

@@ -7,9 +7,10 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Literal, TypeVar
 
-from midstream_wire.errors import UsageError
+from midstream_wire.errors import MidstreamError, UsageError
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -33,16 +34,24 @@ def run_all(
     `call` must be a function of a module. Each result depends on its argument alone, so it is
     the same on whatever engine and however many processes (`jobs`; as many as there are
     processors if not given). `address` is a Ray cluster's; without one, Ray starts here.
-    Raises `UsageError` for an engine that there is not.
+    Raises `UsageError` for an engine that there is not (`check_engine`), and
+    `MidstreamError` where one of its processes dies.
     """
-    if engine not in ENGINES:
-        raise UsageError(f"an engine must be {' or '.join(ENGINES)} (not {engine!r})")
-    if jobs is not None and jobs < 1:
-        raise UsageError(f"there must be one process or more (not {jobs})")
+    check_engine(engine, jobs)
     if engine == "ray":
         return _on_ray(call, given, jobs, address)
     count = min(jobs or os.cpu_count() or 1, len(given))
     return _here(call, given) if count <= 1 else _in_processes(call, given, count)
+
+
+def check_engine(engine: str, jobs: int | None = None) -> None:
+    """`UsageError` if nothing could run there; to be asked before anything is begun."""
+    if engine not in ENGINES:
+        raise UsageError(f"an engine must be {' or '.join(ENGINES)} (not {engine!r})")
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"there must be one process or more (not {jobs})")
+    if engine == "ray" and importlib.util.find_spec("ray") is None:
+        raise UsageError("--engine ray needs Ray: pip install 'midstream[ray]'")
 
 
 def _here(call: Callable[[Given], Made], given: Sequence[Given]) -> Iterator[tuple[int, Made]]:
@@ -60,6 +69,11 @@ def _in_processes(
         try:
             for future in as_completed(waiting):
                 yield waiting[future], future.result()
+        except BrokenProcessPool:
+            raise MidstreamError(
+                f"{count} processes must end by themselves, and one was ended (out of "
+                "memory?): give the command again with fewer --jobs"
+            ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -70,13 +84,18 @@ def _on_ray(
     jobs: int | None,
     address: str | None,
 ) -> Iterator[tuple[int, Made]]:
-    if importlib.util.find_spec("ray") is None:
-        raise UsageError("--engine ray needs Ray: pip install 'midstream[ray]'")
     import ray
 
     # Without a dashboard, and silent: what it would print is no result.
     own: dict[str, Any] = {} if address else {"num_cpus": jobs, "include_dashboard": False}
-    ray.init(address=address, log_to_driver=False, logging_level="error", **own)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="error", **own)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = f"at {address}" if address else "on this machine"
+        first = (str(error) or type(error).__name__).partition("\n")[0]
+        raise UsageError(
+            f"Ray must answer {where} ({first}): start it, or take --engine local"
+        ) from None
     try:
         remote = ray.remote(call)
         most = _AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))

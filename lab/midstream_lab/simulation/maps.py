@@ -1,116 +1,37 @@
-"""A sweep kept in a folder as it goes on, and what it found as a table and a picture."""
+"""What a sweep found, as a table and a picture."""
 
 from __future__ import annotations
 
 import csv
-import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO, final
+from typing import Any
 
 import numpy as np
 
 from midstream_lab.draw import check_picture
 from midstream_lab.experiment.palette import placement_colours
-from midstream_lab.simulation.sweep import AXES, Found, Grid, Point, Task
+from midstream_lab.experiment.results import whole
+from midstream_lab.simulation.sweep import Found, Grid
 from midstream_partitioner.cuts import CLOUD_ONLY, EDGE_ONLY
 from midstream_partitioner.units import format_duration, format_rate
-from midstream_wire.errors import UsageError
 
-POINTS, TABLE, PICTURE = "points.jsonl", "map.csv", "map.png"
-
-
-@final
-class Store:
-    """The points that are done, a line each in `FOLDER/points.jsonl`, so that a sweep that was
-    interrupted goes on. The first line says what was asked, and another question is refused.
-    """
-
-    def __init__(self, folder: Path, tasks: Sequence[Task]) -> None:
-        self._path = folder / POINTS
-        self._tasks = tasks
-        folder.mkdir(parents=True, exist_ok=True)
-        self.done: dict[int, Found] = {}
-        asked = fingerprint(tasks)
-        if self._path.exists():
-            self._read(asked)
-        else:
-            self._path.write_text(json.dumps({"asked": asked}) + "\n")
-
-    @property
-    def missing(self) -> list[int]:
-        """Numbers of the points that are still to do."""
-        return [at for at in range(len(self._tasks)) if at not in self.done]
-
-    def add(self, at: int, found: Found, file: TextIO) -> None:
-        self.done[at] = found
-        file.write(json.dumps({"at": at, **found.to_dict()}) + "\n")
-        file.flush()
-
-    def open(self) -> TextIO:
-        return self._path.open("a")
-
-    def results(self) -> list[Found]:
-        """All points in the grid's order."""
-        return [self.done[at] for at in range(len(self._tasks))]
-
-    def _read(self, asked: str) -> None:
-        whole: list[str] = []
-        for at, line in enumerate(self._path.read_text().splitlines()):
-            try:
-                document = json.loads(line)
-                if at == 0:
-                    self._check(document, asked)
-                else:
-                    self._take(document)
-            except (ValueError, KeyError, TypeError):
-                break  # the line that was being written when it was interrupted
-            whole.append(line)
-        if not whole:
-            raise UsageError(f"{self._path} must be the file of a sweep: take another folder")
-        self._path.write_text("".join(f"{line}\n" for line in whole))
-
-    def _check(self, document: Mapping[str, Any], asked: str) -> None:
-        if document.get("asked") != asked:
-            raise UsageError(
-                f"a folder must hold one sweep ({self._path} is of another grid, menu or "
-                "seed): take another folder, or remove it"
-            )
-
-    def _take(self, document: dict[str, Any]) -> None:
-        at = int(document.pop("at"))
-        point = Point(**{name: document.pop(name) for name in AXES})
-        if 0 <= at < len(self._tasks) and point == self._tasks[at].point:
-            self.done[at] = Found(point=point, **document)
-
-
-def fingerprint(tasks: Sequence[Task]) -> str:
-    """What a sweep depends on, as a digest."""
-    first = tasks[0]
-    question = {
-        "points": [asdict(task.point) for task in tasks],
-        "menu": [asdict(option) for option in first.menu.options],
-        "machine": asdict(first.machine),
-        "seed": first.seed,
-    }
-    return hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
+TABLE, PICTURE = "map.csv", "map.png"
 
 
 def write_table(found: Sequence[Found], path: Path) -> None:
-    """A row a point."""
+    """A row a point; the file is written whole or not at all."""
     rows = [each.to_dict() for each in found]
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
+    with whole(path, "w") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
 
 def draw_map(found: Sequence[Found], grid: Grid, path: Path, *, title: str) -> None:
     """Panels by slowdown and load: the uplink to the right, the round trip upwards, the winner
-    as a colour, and what it gains in each cell."""
+    as a colour, and what it gains in each cell. Written whole or not at all."""
     check_picture(path)
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
@@ -135,7 +56,8 @@ def draw_map(found: Sequence[Found], grid: Grid, path: Path, *, title: str) -> N
         frameon=False,
     )
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)
-    figure.savefig(path, dpi=130)
+    with whole(path, "wb") as file:
+        figure.savefig(file, format=path.suffix[1:], dpi=130)
 
 
 def panels_of(grid: Grid) -> Iterator[tuple[float, float]]:

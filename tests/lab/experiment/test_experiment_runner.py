@@ -12,9 +12,10 @@ import pytest
 from midstream_lab.experiment import runner
 from midstream_lab.experiment.preparation import Prepared
 from midstream_lab.experiment.results import RunKey, RunResult, load_run, save_run
-from midstream_lab.experiment.runner import Outcome, Plan, Progress, locked, plan_runs, run_all
+from midstream_lab.experiment.runner import Outcome, Plan, Progress, plan_runs, run_all
 from midstream_lab.experiment.scenario import Experiment, load_experiment
 from midstream_lab.experiment.single import link_of, settings_of, uplink_of
+from midstream_lab.folders import locked
 from midstream_wire.errors import MidstreamError, UsageError
 
 Plain = Callable[..., RunResult]
@@ -204,8 +205,8 @@ def test_the_time_left_is_told_from_the_runs_so_far(
     }
 
 
-def test_two_experiments_do_not_write_into_one_folder(tmp_path: Path) -> None:
-    told = pytest.raises(UsageError, match="one experiment at a time")
+def test_two_commands_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    told = pytest.raises(UsageError, match="one command at a time")
     with locked(tmp_path), told, locked(tmp_path):
         pass
     with locked(tmp_path):
