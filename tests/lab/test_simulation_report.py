@@ -14,6 +14,7 @@ from midstream_edge.policies.values import Option
 from midstream_lab.conditions import condition
 from midstream_lab.experiment.report import REPORT, SUMMARY
 from midstream_lab.experiment.results import load_runs
+from midstream_lab.simulation.figures import missed_share
 from midstream_lab.simulation.menus import Offered
 from midstream_lab.simulation.network import Network
 from midstream_lab.simulation.pair import Setting, simulate_pair
@@ -70,3 +71,15 @@ def test_what_nobody_answered_is_lost() -> None:
     assert result.facts.lost > 0
     assert np.isnan(result.rows["latency_s"]).sum() == result.facts.lost
     assert set(result.rows["failed"].tolist()) == {"", "nobody answered"}
+
+
+def test_who_takes_exactly_the_deadline_has_kept_it() -> None:
+    """Nothing is quicker or slower than the edge alone here; a float of four bytes is."""
+    whole_s = 0.3
+    steady_menu = Menu((replace(MENU.options[1], head_s=whole_s),))
+    setting = replace(SETTING, deadline_s=whole_s)
+    table = simulate_pair(steady_menu, "edge-only", setting).table
+    assert float(table.latency_s.max()) > whole_s
+    assert missed_share(table, whole_s) == 0
+    assert missed_share(table, whole_s - 1e-6) == 1
+    assert missed_share(table, None) is None
