@@ -33,7 +33,6 @@ class Piece:
 
     service_s: float
     kind: int = 0
-    cancelled_s: float = math.inf
     queued_s: float = -1.0
     started_s: float = -1.0
     ended_s: float = -1.0
@@ -75,9 +74,7 @@ class Queue:
 
     def run(self) -> tuple[float, float]:
         core, draws = Core(), Draws(7)
-        station: Station = Station(
-            core, self._end, lost=lambda _: None, workers=self.workers, most_queued=10**9
-        )
+        station: Station = Station(core, self._end, workers=self.workers, most_queued=10**9)
         self._core = core
 
         def feed(number: int) -> None:
@@ -136,9 +133,7 @@ def served(batching: Batching, *pieces: tuple[float, Piece], workers: int = 1) -
         assert isinstance(piece, Piece)
         piece.ended_s = core.now_s
 
-    station = Station(
-        core, end, lost=lambda _: None, workers=workers, batching=batching, most_queued=4
-    )
+    station = Station(core, end, workers=workers, batching=batching, most_queued=4)
     for at_s, piece in pieces:
         core.at(at_s, station.take, piece)
     core.run()
@@ -167,13 +162,6 @@ def test_a_full_batch_waits_no_longer() -> None:
     assert [piece.ended_s for piece in pieces] == [1.0, 1.0]
 
 
-def test_what_was_cancelled_while_it_waited_is_not_served() -> None:
-    first, gone, last = Piece(1.0), Piece(1.0, cancelled_s=0.5), Piece(1.0)
-    station = served(Batching(), *((0.0, piece) for piece in (first, gone, last)))
-    assert (gone.started_s, last.started_s) == (-1.0, 1.0)
-    assert (station.served, station.load) == (2, 0)
-
-
 def test_a_full_queue_and_a_dead_replica_take_nothing() -> None:
     station = served(Batching(), *((0.0, Piece(1.0)) for _ in range(7)))
     assert station.served == 5  # one that runs, four that wait
@@ -186,7 +174,7 @@ def test_a_full_queue_and_a_dead_replica_take_nothing() -> None:
 @pytest.mark.parametrize("kind", ["round-robin", "least-outstanding", "power-of-two"])
 def test_balancers_spread_what_comes(kind: str) -> None:
     core = Core()
-    stations = [Station(core, lambda _: None, lost=lambda _: None) for _ in range(4)]
+    stations = [Station(core, lambda _: None) for _ in range(4)]
     chooser = balancer(kind, Draws(1))  # type: ignore[arg-type]
     for _ in range(400):
         chooser.choose(stations).load += 1

@@ -10,7 +10,7 @@ from midstream_lab.experiment.pages import REPORT, SUMMARY
 from midstream_lab.simulation.figures import Figures
 from midstream_lab.simulation.fleet import Fleet, FleetOutcome, simulate_fleet
 from midstream_lab.simulation.fleet_report import fleet_document, write_fleet_report
-from midstream_lab.simulation.operating import Operation, operation
+from midstream_lab.simulation.operating import Energy, Operation, operation
 from midstream_lab.simulation.records import rows
 from midstream_lab.simulation.scenario import read_fleet
 from midstream_partitioner.units import format_nbytes
@@ -53,24 +53,26 @@ def _print(path: Path, fleet: Fleet, found: Operation) -> None:
     table = console.table(
         f"{path.name}: {edges} edges, simulated for {fleet.duration_s:g} s",
         *("edges", "requests", "mean ms", "p50", "p95", "p99", "missed", "cloud", "failed"),
-        *("wait ms", "sent", "J", "most often"),
+        *("wait ms", "payloads", "W an edge", "J a request", "most often"),
         left=("edges", "most often"),
     )
     for name, each in found.groups.items():
-        table.add_row(name, *_cells(each))
+        table.add_row(name, *_cells(each, found.energies[name]))
     if len(found.groups) > 1:
-        table.add_row("all", *_cells(found.total))
+        table.add_row("all", *_cells(found.total, found.energy))
     console.show(table)
+    console.say("W an edge: in the mean, idling included; J a request: on top of idling")
     cloud = found.cloud
     console.say(
         f"cloud: {cloud.utilisation:.0%} busy, {cloud.most_replicas} replicas at most, "
         f"{cloud.replica_hours:.3g} replica hours, {cloud.refused} refused, "
-        f"{format_nbytes(cloud.uplink_nbytes)} up, "
+        f"{format_nbytes(cloud.uplink_nbytes)} up "
+        f"({format_nbytes(found.probe_nbytes)} of it probes), "
         f"{format_nbytes(cloud.downlink_nbytes)} down, cost {cloud.cost:.4g}"
     )
 
 
-def _cells(found: Figures) -> list[str]:
+def _cells(found: Figures, energy: Energy) -> list[str]:
     times = (found.mean_s, found.p50_s, found.p95_s, found.p99_s)
     first = found.options[0] if found.options else None
     count = max(1, found.requests)
@@ -82,6 +84,7 @@ def _cells(found: Figures) -> list[str]:
         str(found.ends["failed"]),
         "" if found.wait_mean_s is None else console.ms(found.wait_mean_s),
         format_nbytes(found.uplink_nbytes),
-        "" if found.energy_j is None else f"{found.energy_j:.3g}",
+        f"{energy.mean_w:.3g}",
+        "" if energy.request_j is None else f"{energy.request_j:.3g}",
         "" if first is None else f"{first.label} ({first.share:.0%})",
     ]

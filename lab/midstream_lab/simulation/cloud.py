@@ -74,7 +74,8 @@ def balancer(kind: Balancing, draws: Draws) -> Balancer:
 @dataclass(frozen=True, slots=True)
 class Autoscaling:
     """Every `every_s`, one replica more when the workers were busier than `high` in the mean,
-    one less when less busy than `low`; a new one serves after `start_s`."""
+    one less when less busy than `low`; a new one serves after `start_s`. Where fewer than
+    `least` are up or starting, as many as are missing start at once."""
 
     least: int
     most: int
@@ -113,18 +114,23 @@ class Replicas:
                 f"above 0 (not {self.count}, {self.workers}, {self.most_queued}, "
                 f"{self.slowness!r})"
             )
+        rule = self.autoscaling
+        if rule is not None and not rule.least <= self.count <= rule.most:
+            raise UsageError(
+                f"a cloud must begin with {rule.least} to {rule.most} replicas, as its "
+                f"autoscaling says (not {self.count}): give another count, least or most"
+            )
 
 
 @final
 class Other:
     """A request of somebody else's, that only takes time. It shares no batch."""
 
-    __slots__ = ("cancelled_s", "kind", "queued_s", "service_s", "started_s")
+    __slots__ = ("kind", "queued_s", "service_s", "started_s")
 
     def __init__(self, service_s: float) -> None:
         self.kind = -1
         self.service_s = service_s
-        self.cancelled_s = math.inf
         self.queued_s = self.started_s = -1.0
 
 
@@ -141,10 +147,12 @@ class Cloud:
     __slots__ = (
         "_balancer",
         "_core",
+        "_places",
         "_replicas",
         "_serving",
+        "_starting",
+        "most",
         "refused",
-        "replica_s",
         "stations",
     )
 
@@ -152,11 +160,14 @@ class Cloud:
         self._core = core
         self._replicas = replicas
         self._balancer = balancer(replicas.balancing, draws)
-        self.refused = 0
-        #: What the replicas ran together, until they were taken away.
-        self.replica_s = 0.0
-        self.stations: list[Station] = []
+        self._places: dict[Job, Station] = {}  # where every request waits or runs
         self._serving: list[Station] = []
+        self._starting = 0
+        self.refused = 0
+        #: How many served at the same time.
+        self.most = 0
+        #: All that there have been, in the order in which they came.
+        self.stations: list[Station] = []
         for _ in range(replicas.count):
             self._add()
         if replicas.autoscaling is not None:
@@ -166,39 +177,61 @@ class Cloud:
     def serving(self) -> int:
         return len(self._serving)
 
+    @property
+    def waiting(self) -> int:
+        return sum(station.waiting for station in self.stations)
+
+    @property
+    def busy_s(self) -> float:
+        """What all workers together have computed up to now."""
+        return sum(station.busy_s for station in self.stations)
+
+    @property
+    def up_s(self) -> float:
+        """For how long replicas could compute, together."""
+        return sum(station.up_s for station in self.stations)
+
     def arrive(self, job: Job) -> None:
         """All of `job` has come in."""
         if self._serving:
             station = self._balancer.choose(self._serving)
             if station.take(job):
+                self._places[job] = station
                 return
         self.refused += 1
         job.edge.refuse(job)
 
+    def cancel(self, job: Job) -> None:
+        """Nobody waits for `job` any more: if it is still here it takes no more time, unless
+        its batch goes on for others, and nothing is sent back."""
+        station = self._places.pop(job, None)
+        if station is not None:
+            station.cancel(job)
+
     def fail(self, index: int) -> None:
         """A replica crashes: what it had is lost, and its edges are told."""
         station = self.stations[index]
+        station.holds += 1
         if station in self._serving:
             self._serving.remove(station)
         for work in station.crash():
-            self._lost(work)
+            if isinstance(work, Job):
+                del self._places[work]
+                self.refused += 1
+                work.edge.refuse(work)
 
     def recover(self, index: int) -> None:
-        """A replica that crashed is back, unless autoscaling has put others in its place."""
+        """A failure is over: unless another keeps the replica down, it is back, or gone where
+        autoscaling has put others in its place."""
         station = self.stations[index]
-        if station.alive or station.retired_s is not None:
+        station.holds -= 1
+        if station.holds or station.alive or station.gone_s < math.inf:
             return
         if self._has_room:
             station.restart()
-            self._serving.append(station)
+            self._serve(station)
         else:
-            self._retire(station)
-
-    def finish(self, now_s: float) -> None:
-        """Count the replicas that still run, at the end of a simulation."""
-        for station in self.stations:
-            if station.retired_s is None:
-                self.replica_s += now_s - station.began_s
+            station.retire()
 
     def load(self, share: float, mean_s: float, draws: Draws) -> None:
         """Keep every worker busy for `share` of its time with other people's requests, that
@@ -209,48 +242,53 @@ class Cloud:
 
     def _done(self, work: Work) -> None:
         if isinstance(work, Job):
+            del self._places[work]
             work.edge.reply(work)
-
-    def _lost(self, work: Work) -> None:
-        if isinstance(work, Job):
-            self.refused += 1
-            work.edge.refuse(work)
 
     def _add(self) -> None:
         spec = self._replicas
         station = Station(
             self._core,
             self._done,
-            lost=self._lost,
             workers=spec.workers,
             batching=spec.batching,
             slowness=spec.slowness,
             most_queued=spec.most_queued,
         )
         self.stations.append(station)
+        self._serve(station)
+
+    def _serve(self, station: Station) -> None:
         self._serving.append(station)
+        self.most = max(self.most, len(self._serving))
 
     @property
     def _has_room(self) -> bool:
         rule = self._replicas.autoscaling
         return rule is None or len(self._serving) < rule.most
 
-    def _retire(self, station: Station) -> None:
-        """It takes nothing more, ends what it has, and is gone."""
-        station.retired_s = now_s = self._core.now_s
-        self.replica_s += now_s - station.began_s
-
     def _scale(self, rule: Autoscaling) -> Steps:
-        busy_s = 0.0
+        busy_s = up_s = 0.0
         while True:
             yield rule.every_s
-            now_busy_s = sum(station.busy_s for station in self.stations)
-            capacity_s = rule.every_s * self._replicas.workers * max(1, len(self._serving))
-            share, busy_s = (now_busy_s - busy_s) / capacity_s, now_busy_s
-            if share > rule.high and self._has_room:
-                yield rule.start_s
-                if self._has_room:  # a crashed one may have come back meanwhile
-                    self._add()
-                busy_s = sum(station.busy_s for station in self.stations)
+            share = (self.busy_s - busy_s) / max(
+                (self.up_s - up_s) * self._replicas.workers, 1e-9
+            )
+            busy_s, up_s = self.busy_s, self.up_s
+            there = len(self._serving) + self._starting
+            if there < rule.least:
+                for _ in range(rule.least - there):
+                    self._start(rule)
+            elif share > rule.high and there < rule.most:
+                self._start(rule)
             elif share < rule.low and len(self._serving) > rule.least:
-                self._retire(self._serving.pop())
+                self._serving.pop().retire()
+
+    def _start(self, rule: Autoscaling) -> None:
+        self._starting += 1
+        self._core.at(self._core.now_s + rule.start_s, self._started)
+
+    def _started(self, _: object) -> None:
+        self._starting -= 1
+        if self._has_room:  # a crashed one may have come back meanwhile
+            self._add()

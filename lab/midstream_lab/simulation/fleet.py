@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
 
 from midstream_edge.belief import LinkBelief
-from midstream_edge.drive import DRAIN_S
 from midstream_edge.pace import TIMEOUT_S
 from midstream_edge.pilot import PATIENCE
 from midstream_edge.policies.baselines import Fixed
@@ -25,6 +25,7 @@ from midstream_lab.simulation.edge import AS_PROFILED, Edge, Machine, Steady
 from midstream_lab.simulation.job import Job
 from midstream_lab.simulation.network import Network
 from midstream_lab.simulation.records import Recorder, Table
+from midstream_lab.simulation.slowness import slowed
 from midstream_lab.simulation.source import Cut, Source, breaking
 from midstream_lab.simulation.way import Way
 from midstream_partitioner.device import Device
@@ -32,6 +33,8 @@ from midstream_wire.errors import UsageError
 
 #: A row takes 60 bytes: six gigabytes.
 MOST_REQUESTS = 100_000_000
+#: Each is a look at every replica, and a row in documents.
+MOST_INTERVALS = 100_000
 #: The plan for the link's mean rates, held for the whole run.
 PLAN = "plan"
 ORACLE = "oracle"
@@ -75,6 +78,9 @@ class ReplicaFailure:
     at_s: float
     lasts_s: float
 
+    def __post_init__(self) -> None:
+        _check_failure(self.at_s, self.lasts_s)
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,16 @@ class LinkFailure:
     at_s: float
     lasts_s: float
     share: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_failure(self.at_s, self.lasts_s)
+
+
+def _check_failure(at_s: float, lasts_s: float) -> None:
+    if not (at_s >= 0 and lasts_s > 0):
+        raise UsageError(
+            f"a failure must begin at 0 s or later and last (not {at_s!r} s, {lasts_s!r} s)"
+        )
 
 
 @final
@@ -103,6 +119,15 @@ class Fleet:
     def __post_init__(self) -> None:
         if not (0 < self.duration_s < 1e9 and self.interval_s > 0):
             raise UsageError("a fleet must run for a while, and be looked at every so often")
+        if self.duration_s / self.interval_s > MOST_INTERVALS:
+            raise UsageError(
+                f"a run must have at most {MOST_INTERVALS:,} intervals (not "
+                f"{self.duration_s / self.interval_s:,.0f}): make them longer"
+            )
+        self._check_groups()
+        self._check_failures()
+
+    def _check_groups(self) -> None:
         names = [group.name for group in self.groups]
         if not names or len(set(names)) < len(names):
             raise UsageError("a fleet must have groups, no two of the same name")
@@ -118,14 +143,31 @@ class Fleet:
                 "would come): shorten it, or take fewer edges"
             )
 
+    def _check_failures(self) -> None:
+        names = [group.name for group in self.groups]
+        for cut in self.link_failures:
+            if cut.group not in names:
+                raise UsageError(
+                    f"a failure of links must be of a group in {', '.join(names)} (not "
+                    f"{cut.group!r})"
+                )
+        for crash in self.replica_failures:
+            if not 0 <= crash.replica < self.replicas.count:
+                raise UsageError(
+                    f"a failure must be of a replica there is at first, from 0 to "
+                    f"{self.replicas.count - 1} (not {crash.replica})"
+                )
+
 
 @final
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The cloud at a moment: what was computed up to it, and what there is."""
+    """The cloud at a moment: what was computed up to it, by all workers, for how long
+    replicas were up, together, and what there is."""
 
     at_s: float
     busy_s: float
+    up_s: float
     waiting: int
     replicas: int
 
@@ -133,8 +175,13 @@ class Look:
 @final
 @dataclass(frozen=True, slots=True)
 class FleetOutcome:
-    """A row a request, the numbers of the first edge of each group and one beyond the last,
-    and the cloud's history. `busy_s` is by replica, in the order in which they came."""
+    """A row a request, whenever it was answered; the numbers of the first edge of each group
+    and one beyond the last; and the cloud's history, which ends with the run.
+
+    `looks` are at the beginning, after every interval, and at the end. `busy_s` is by replica,
+    in the order in which they came, `replica_s` the time that they were there, up or down,
+    together. `downs` are what crashes came to: of replicas that were there.
+    """
 
     fleet: Fleet
     table: Table
@@ -142,6 +189,8 @@ class FleetOutcome:
     looks: tuple[Look, ...]
     busy_s: tuple[float, ...]
     replica_s: float
+    most_replicas: int
+    downs: tuple[ReplicaFailure, ...]
     refused: int
     downlink_nbytes: int
     probe_nbytes: int
@@ -151,17 +200,18 @@ class FleetOutcome:
 def simulate_fleet(
     fleet: Fleet, *, progress: Callable[[float], object] | None = None
 ) -> FleetOutcome:
-    """Run `fleet`; the same fleet gives the same outcome. `progress` hears the share done."""
+    """Run `fleet` until every request that was due has ended, which may be long after its
+    duration; the same fleet gives the same outcome. `progress` hears the share done."""
     run = _Run(fleet)
     with _without_collector():
         parts = 100 if progress is not None else 1
         for part in range(1, parts + 1):
-            run.core.run(fleet.duration_s * part / parts)
+            run.core.run(fleet.duration_s * (part / parts))
             if progress is not None:
                 progress(part / parts)
-        run.stop()
-        run.core.run(fleet.duration_s + DRAIN_S)
-    return run.outcome()
+        counted = run.stop()
+        run.core.run_while(run.pending)
+    return run.outcome(counted)
 
 
 @contextmanager
@@ -177,6 +227,17 @@ def _without_collector() -> Iterator[None]:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """What is counted by time, as `FleetOutcome` has it."""
+
+    busy_s: tuple[float, ...]
+    replica_s: float
+    most_replicas: int
+    downs: tuple[ReplicaFailure, ...]
+
+
+@final
 class _Run:
     """The parts of a run, put together."""
 
@@ -186,43 +247,67 @@ class _Run:
         self.recorder = Recorder(detailed=False)
         self.cloud = Cloud(self.core, fleet.replicas, Draws(fleet.seed, 1))
         self.looks: list[Look] = []
+        self._ended = self._due = 0
         self.edges: list[Edge] = []
         self.sources: list[Source] = []
         starts = [0]
         for group in fleet.groups:
-            for number in range(group.count):
-                self._add(group, number)
+            slowness = {"edge": group.machine.slowness, "cloud": fleet.replicas.slowness}
+            options = (slowed(option, **slowness) for option in group.menu.options)
+            known = Menu(tuple(options), group.menu.objective)
+            for _ in range(group.count):
+                self._add(group, known)
             starts.append(len(self.edges))
         self.starts = tuple(starts)
-        self.core.process(self._look())
+        self.core.process(self._watch())
         for failure in fleet.replica_failures:
             self.core.process(self._fail(failure))
         for at, cut in enumerate(fleet.link_failures):
             self._break(cut, Draws(fleet.seed, 5, at))
 
-    def stop(self) -> None:
-        """No more probes: what is under way comes to its end."""
+    def stop(self) -> _Counted:
+        """The end of the run: nothing more is due, nor counted by time, and what is under way
+        comes to its end."""
+        self._due = sum(source.sent for source in self.sources)
+        self._look()
         for edge in self.edges:
             if edge.prober is not None:
                 edge.prober.stop()
+        stations = self.cloud.stations
+        return _Counted(
+            busy_s=tuple(station.busy_s for station in stations),
+            replica_s=sum(station.there_s for station in stations),
+            most_replicas=self.cloud.most,
+            downs=tuple(
+                ReplicaFailure(at, from_s, until_s - from_s)
+                for at, station in enumerate(stations)
+                for from_s, until_s in station.downs
+                if until_s > from_s
+            ),
+        )
 
-    def outcome(self) -> FleetOutcome:
-        self.cloud.finish(self.fleet.duration_s)
+    def pending(self) -> bool:
+        """Whether a request is under way, once the run has stopped."""
+        return self._ended < self._due
+
+    def outcome(self, counted: _Counted) -> FleetOutcome:
         probers = [edge.prober for edge in self.edges if edge.prober is not None]
         return FleetOutcome(
             fleet=self.fleet,
             table=self.recorder.table(),
             starts=self.starts,
             looks=tuple(self.looks),
-            busy_s=tuple(station.busy_s for station in self.cloud.stations),
-            replica_s=self.cloud.replica_s,
+            busy_s=counted.busy_s,
+            replica_s=counted.replica_s,
+            most_replicas=counted.most_replicas,
+            downs=counted.downs,
             refused=self.cloud.refused,
             downlink_nbytes=sum(edge.way.downlink_nbytes for edge in self.edges),
             probe_nbytes=sum(prober.budget.probed_nbytes for prober in probers),
             events=self.core.events,
         )
 
-    def _add(self, group: Group, number: int) -> None:
+    def _add(self, group: Group, known: Menu) -> None:
         index = len(self.edges)
         draws = Draws(self.fleet.seed, 2, index)
         network = group.network
@@ -230,7 +315,7 @@ class _Run:
             network.uplink.duration_s, network.downlink.duration_s
         )
         scale = draws.factor(group.spread)
-        policy, patience_s = _chosen(group, offset_s, scale)
+        policy, patience_s = _chosen(group, known, offset_s=offset_s, scale=scale)
         edge = Edge(
             self.core,
             self.cloud,
@@ -254,21 +339,21 @@ class _Run:
 
     def _finished(self, job: Job, how: int) -> None:
         now_s = self.core.now_s
+        self._ended += 1
         self.recorder.add(job, how, now_s)
         self.sources[job.edge.index].answered(now_s)
 
-    def _look(self) -> Steps:
-        while True:
-            stations = self.cloud.stations
-            self.looks.append(
-                Look(
-                    self.core.now_s,
-                    sum(station.busy_s for station in stations),
-                    sum(station.waiting for station in stations),
-                    self.cloud.serving,
-                )
-            )
-            yield self.fleet.interval_s
+    def _look(self) -> None:
+        cloud = self.cloud
+        look = Look(self.core.now_s, cloud.busy_s, cloud.up_s, cloud.waiting, cloud.serving)
+        self.looks.append(look)
+
+    def _watch(self) -> Steps:
+        """Look at the cloud at the beginning of every interval."""
+        fleet = self.fleet
+        for number in range(interval_count(fleet)):
+            yield number * fleet.interval_s - self.core.now_s
+            self._look()
 
     def _fail(self, failure: ReplicaFailure) -> Steps:
         yield failure.at_s
@@ -284,16 +369,24 @@ class _Run:
                 self.core.process(breaking(self.core, edge, cut))
 
 
-def _chosen(group: Group, offset_s: float, scale: float) -> tuple[Policy | Steady, float]:
+def interval_count(fleet: Fleet) -> int:
+    """How many intervals a run has; the last one may be shorter."""
+    return max(1, math.ceil(fleet.duration_s / fleet.interval_s - 1e-9))
+
+
+def _chosen(
+    group: Group, known: Menu, *, offset_s: float, scale: float
+) -> tuple[Policy | Steady, float]:
     """The policy of one edge, and how long it waits for the cloud at least.
 
-    What never changes its mind need not be asked, nor told anything.
+    What never changes its mind need not be asked, nor told anything. A plan is made with
+    what is `known`, the menu on these machines; policies get the menu as profiled, and learn.
     """
     menu, network = group.menu, group.network
     if group.policy == PLAN:
         met = LinkBelief.of(network.mean_link(scale)).conditions()
-        option = int(menu.totals_s(met).argmin())
-        return Steady(option), PATIENCE * menu.estimate(option, met).total_s
+        option = int(known.totals_s(met).argmin())
+        return Steady(option), PATIENCE * known.estimate(option, met).total_s
     curve = None
     if group.policy == ORACLE:
         up = network.payload_up

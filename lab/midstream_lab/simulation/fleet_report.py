@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from html import escape
 from importlib import metadata
@@ -25,7 +25,6 @@ from midstream_lab.experiment.words import (
     milliseconds,
     percent,
 )
-from midstream_lab.simulation.figures import Figures
 from midstream_lab.simulation.fleet import Fleet, FleetOutcome, Group
 from midstream_lab.simulation.fleet_charts import (
     QUANTILES,
@@ -36,10 +35,13 @@ from midstream_lab.simulation.fleet_charts import (
 )
 from midstream_lab.simulation.fleet_tables import (
     ALL,
+    MOMENT,
+    clock,
     cloud_table,
     figures_tables,
     groups_table,
     intervals_table,
+    lasting,
 )
 from midstream_lab.simulation.operating import HOUR_S, Operation
 from midstream_lab.simulation.records import ENDS
@@ -77,10 +79,13 @@ _HISTORY = (
     "Interval by interval. Shaded: what failed, by the numbers below. Where intervals are "
     "finer than the picture, the worst of neighbours is drawn."
 )
-_ENERGY = (
-    "Energy is the edge's, from the device's declared power, not measured. What waits is in "
-    "the cloud's queue."
+_FIGURES = (
+    "Power and energy are the edges', by what their devices declare, not measured. W an edge: "
+    "what one draws in the mean, idling included. J a request: what a request takes on top of "
+    "idling, for computing, sending and receiving. What waits is in the cloud's queue."
 )
+#: What was to cross, and of which nothing was sent.
+_UNSENT = "unsent"
 
 
 def fleet_document(fleet: Fleet, found: Operation) -> dict[str, Any]:
@@ -143,7 +148,7 @@ class _Story:
         self.edges = sum(group.count for group in self.fleet.groups)
         self.names = {name: name for name in found.groups}
         self.deadlines_s = {group.name: group.deadline_s for group in self.fleet.groups}
-        self.failures = sorted(_failures(self.fleet), key=lambda each: each.at_s)
+        self.failures = sorted(_failures(outcome), key=lambda each: each.at_s)
 
     def verdict(self) -> Iterator[str]:
         """What came out, the most important first."""
@@ -157,7 +162,7 @@ class _Story:
         total = self.found.total
         asked = (
             f"{counted(self.edges, 'edge')} asked {counted(total.requests, 'time')} in "
-            f"{format_duration(self.fleet.duration_s)}"
+            f"{lasting(self.fleet.duration_s)}"
         )
         if total.p50_s is None:
             return f"{asked}, and nothing was answered."
@@ -237,9 +242,15 @@ class _Story:
             yield percent(total.missed), "of the requests with a deadline missed it"
         yield percent(cloud.utilisation), "of the workers' time was computing"
         yield _hours(cloud.replica_hours), "of replicas were running"
-        moved = format_nbytes(cloud.uplink_nbytes), format_nbytes(cloud.downlink_nbytes)
-        yield moved[0], f"sent to the cloud, probes included; {moved[1]} came back"
-        yield f"{joules(total.energy_j)} J", "of the edge's energy for a request"
+        probes = self.found.probe_nbytes
+        of_it = f", {format_nbytes(probes)} of it probes" if probes else ""
+        yield (
+            format_nbytes(cloud.uplink_nbytes),
+            f"sent to the cloud{of_it}; {format_nbytes(cloud.downlink_nbytes)} came back",
+        )
+        energy = self.found.energy
+        yield f"{energy.mean_w:.3g} W", "drawn by an edge in the mean, idling included"
+        yield f"{joules(energy.request_j)} J", "taken by a request on top of idling"
         if cloud.cost:
             yield f"{cloud.cost:.4g}", "for replicas and bytes, by the scenario's prices"
 
@@ -287,12 +298,17 @@ class _Story:
         return card(keys, '<div class="grid-2">', *charted, "</div>")
 
     def _shares(self) -> str:
-        labels = _placements(self.fleet.groups, self.found.groups)
-        colours = placement_colours(labels)
         chosen = {
-            name: {_placement(each.cut, each.codec): each.share for each in found.options}
-            for name, found in self.found.groups.items()
+            group.name: self._sent(group, first, end)
+            for group, (first, end) in zip(
+                self.fleet.groups, pairwise(self.outcome.starts), strict=True
+            )
         }
+        labels = _placements(self.fleet.groups, chosen)
+        colours = placement_colours(labels)
+        if any(_UNSENT in taken for taken in chosen.values()):
+            labels = {_UNSENT: "nothing was sent, the link was not there", **labels}
+            colours = {_UNSENT: "var(--bad)", **colours}
         ends = {
             name: {end: count / found.requests for end, count in found.ends.items()}
             for name, found in self.found.groups.items()
@@ -309,10 +325,28 @@ class _Story:
             charts.shares_chart("who answered", ends, self.names, looks_of, answers),
         )
 
+    def _sent(self, group: Group, first: int, end: int) -> dict[str, float]:
+        """Shares of a group's requests by placement; those that should have crossed, and of
+        which nothing left the edge, are none's."""
+        table, options = self.outcome.table, group.menu.options
+        mine = (table.edge >= first) & (table.edge < end)
+        option = table.option[mine]
+        crosses = np.array([each.remote and each.payload_nbytes > 0 for each in options])
+        unsent = crosses[option] & (table.payload_nbytes[mine] == 0)
+        counts = np.bincount(option[~unsent], minlength=len(options)).tolist()
+        taken = {_placement(o.cut, o.codec): n for o, n in zip(options, counts, strict=True)}
+        taken[_UNSENT] = int(unsent.sum())
+        return {name: count / len(option) for name, count in taken.items() if count}
+
     def _history(self) -> str:
         chart = history_chart(self.found.timeline, self.fleet.duration_s, self.failures)
         keys = charts.legend((words, look) for _, words, look in QUANTILES)
         failed = f"<h3>What failed</h3>{self._failure_table()}" if self.failures else ""
+        if spared := _spared(self.outcome):
+            failed += note(
+                f"{counted(spared, 'failure')} of the scenario came to nothing: the replica "
+                "was not there any more."
+            )
         rows = intervals_table(self.found.timeline)
         known = f"<details><summary>Interval by interval</summary>{rows}</details>"
         return note(_HISTORY) + card(
@@ -320,15 +354,16 @@ class _Story:
         )
 
     def _failure_table(self) -> str:
-        heads = ("what failed", "from", "for", "requests due meanwhile", "99 % within, ms")
+        heads = ("what failed", MOMENT.format("from"), MOMENT.format("until"),
+                 "requests due meanwhile", "99 % within, ms")  # fmt: skip
         rows = []
         for number, each in enumerate(self.failures, 1):
             during = self._due_in(each)
             rows.append(
                 [
                     f"{number}. {escape(each.words)}",
-                    format_duration(each.at_s),
-                    format_duration(each.lasts_s),
+                    clock(each.at_s),
+                    clock(each.at_s + each.lasts_s),
                     f"{int(during.sum()):,}",
                     milliseconds(self._p99_s(during)),
                 ]
@@ -337,7 +372,7 @@ class _Story:
 
     def _figures(self) -> str:
         counts = {group.name: group.count for group in self.fleet.groups}
-        return note(_ENERGY) + card(
+        return note(_FIGURES) + card(
             figures_tables(self.found, counts),
             "<h3>The cloud</h3>",
             cloud_table(self.found),
@@ -367,29 +402,48 @@ def _hours(hours: float) -> str:
     return f"{hours:,.3g} h" if hours >= 1 else format_duration(hours * HOUR_S)
 
 
-def _failures(fleet: Fleet) -> Iterator[Failure]:
-    for crash in fleet.replica_failures:
+def _failures(outcome: FleetOutcome) -> Iterator[Failure]:
+    """What failed while the fleet ran."""
+    fleet = outcome.fleet
+    for crash in outcome.downs:
         yield Failure(crash.at_s, crash.lasts_s, f"replica {crash.replica + 1} was down")
     for cut in fleet.link_failures:
-        share = "the" if cut.share == 1 else f"{cut.share * 100:g} % of the"
-        words = f"{share} links of {cut.group} were cut"
-        yield Failure(cut.at_s, cut.lasts_s, words)
+        if cut.at_s < fleet.duration_s:
+            share = "the" if cut.share == 1 else f"{cut.share * 100:g} % of the"
+            lasts_s = min(cut.lasts_s, fleet.duration_s - cut.at_s)
+            words = f"{share} links of {cut.group} were cut"
+            yield Failure(cut.at_s, lasts_s, words)
+
+
+def _spared(outcome: FleetOutcome) -> int:
+    """How many crashes found no replica that could go down."""
+    return sum(
+        crash.at_s < outcome.fleet.duration_s
+        and not any(
+            down.replica == crash.replica
+            and down.at_s <= crash.at_s < down.at_s + down.lasts_s
+            for down in outcome.downs
+        )
+        for crash in outcome.fleet.replica_failures
+    )
 
 
 def _placement(cut: str, codec: str) -> str:
     return f"{cut} {codec}"
 
 
-def _placements(groups: Sequence[Group], found: dict[str, Figures]) -> dict[str, str]:
+def _placements(
+    groups: Sequence[Group], chosen: Mapping[str, Mapping[str, float]]
+) -> dict[str, str]:
     """Labels of all placements that were taken, from the edge's end to the cloud's."""
     depth: dict[str, float] = {}
     labels: dict[str, str] = {}
     for group in groups:
         options = group.menu.options
         whole = max(1, *(option.k for option in options), 1)
-        known = {_placement(each.cut, each.codec): each.k / whole for each in options}
-        for each in found[group.name].options:
+        for each in options:
             name = _placement(each.cut, each.codec)
-            depth.setdefault(name, known[name])
-            labels[name] = each.label
+            if name in chosen[group.name]:
+                depth.setdefault(name, each.k / whole)
+                labels[name] = each.label
     return {each: labels[each] for each in sorted(labels, key=lambda e: (-depth[e], e))}

@@ -17,10 +17,12 @@ from midstream_lab.experiment.words import (
 from midstream_lab.simulation.arrivals import Closed
 from midstream_lab.simulation.figures import Figures
 from midstream_lab.simulation.fleet import Group
-from midstream_lab.simulation.operating import Interval, Operation
+from midstream_lab.simulation.operating import Energy, Interval, Operation
 from midstream_partitioner.units import format_duration, format_nbytes, format_rate
 
 ALL = "all edges"
+#: A column of moments.
+MOMENT = "{}, h:min:s"
 
 _TIMES = (
     "edges", "mean, ms", "p50, ms", "p95, ms", "p99, ms", "missed", "waits, mean, ms",
@@ -28,19 +30,36 @@ _TIMES = (
 )  # fmt: skip
 _CONDUCT = (
     "edges", "how many", "requests", "by the cloud", "after failure", "no answer", "hedged",
-    "switches", "sent", "J a request",
+    "switches", "payloads", "W an edge", "J a request",
 )  # fmt: skip
+
+
+def clock(moment_s: float) -> str:
+    """ "0:01:10", and "0:00:00.5" where seconds are not whole."""
+    minutes, seconds = divmod(round(moment_s, 3), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    told = f"{seconds:06.3f}".rstrip("0").rstrip(".")
+    return f"{hours}:{minutes:02}:{told}"
+
+
+def lasting(duration_s: float) -> str:
+    """ "60 min", "70 s": never a part of a minute or an hour."""
+    for unit, size_s in (("h", 3600.0), ("min", 60.0)):
+        if duration_s >= 2 * size_s and duration_s % size_s == 0:
+            return f"{duration_s / size_s:,.6g} {unit}"
+    return f"{duration_s:,.6g} s"
 
 
 def figures_tables(found: Operation, counts: Mapping[str, int]) -> str:
     """Times, and what was done for them, by group; `counts` are of edges."""
-    rows = [(name, each, counts[name]) for name, each in found.groups.items()]
+    spent = found.energies
+    rows = [(name, each, counts[name], spent[name]) for name, each in found.groups.items()]
     strong = []
     if len(rows) > 1:
         strong = [len(rows)]
-        rows.append((ALL, found.total, sum(counts.values())))
-    times = [_times_row(name, each) for name, each, _ in rows]
-    conduct = [_conduct_row(name, each, edges) for name, each, edges in rows]
+        rows.append((ALL, found.total, sum(counts.values()), found.energy))
+    times = [_times_row(name, each) for name, each, *_ in rows]
+    conduct = [_conduct_row(*row) for row in rows]
     return tables.table(_TIMES, times, strong=strong) + tables.table(
         _CONDUCT, conduct, strong=strong
     )
@@ -57,7 +76,7 @@ def _times_row(name: str, each: Figures) -> list[str]:
     ]
 
 
-def _conduct_row(name: str, each: Figures, edges: int) -> list[str]:
+def _conduct_row(name: str, each: Figures, edges: int, energy: Energy) -> list[str]:
     count = max(1, each.requests)
     return [
         escape(name),
@@ -69,17 +88,18 @@ def _conduct_row(name: str, each: Figures, edges: int) -> list[str]:
         percent(each.hedged / count),
         f"{each.switches:,}",
         format_nbytes(each.uplink_nbytes),
-        joules(each.energy_j),
+        f"{energy.mean_w:.3g}",
+        joules(energy.request_j),
     ]
 
 
 def intervals_table(timeline: Sequence[Interval]) -> str:
     """A row an interval."""
-    heads = ("from", "requests", "p50, ms", "p95, ms", "p99, ms", "by the cloud", "busy",
-             "waiting", "replicas")  # fmt: skip
+    heads = (MOMENT.format("from"), "requests", "p50, ms", "p95, ms", "p99, ms",
+             "by the cloud", "busy", "waiting", "replicas")  # fmt: skip
     rows = [
         [
-            format_duration(each.at_s),
+            clock(each.at_s),
             f"{each.requests:,}",
             *map(milliseconds, (each.p50_s, each.p95_s, each.p99_s)),
             percent(each.cloud_share),
@@ -94,7 +114,7 @@ def intervals_table(timeline: Sequence[Interval]) -> str:
 
 def cloud_table(found: Operation) -> str:
     """What the replicas did, and what it cost."""
-    cloud, energy_j = found.cloud, found.energy_j
+    cloud = found.cloud
     each = cloud.by_replica
     said = {
         "utilisation": percent(cloud.utilisation),
@@ -105,7 +125,7 @@ def cloud_table(found: Operation) -> str:
         "to the cloud": format_nbytes(cloud.uplink_nbytes),
         "of these, probes": format_nbytes(found.probe_nbytes),
         "to the edges": format_nbytes(cloud.downlink_nbytes),
-        "energy of all edges": f"{energy_j / 1e3:,.4g} kJ",
+        "energy of all edges": f"{found.energy.edges_j / 1e3:,.4g} kJ, idling included",
         "cost": f"{cloud.cost:.4g}" if cloud.cost else "no prices given",
     }
     return tables.definitions(said)
@@ -130,6 +150,6 @@ def _setting_row(group: Group) -> list[str]:
         escape(policy_words(group.policy, labels)),
         rate,
         format_rate(network.payload_up.mean_bps),
-        format_duration(network.rtt_s),
+        f"{milliseconds(network.rtt_s)} ms",
         deadline,
     ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, MutableSequence
 from dataclasses import dataclass
 from typing import Protocol, final
 
@@ -18,8 +19,6 @@ class Work(Protocol):
     kind: int
     #: On a machine of speed 1, alone.
     service_s: float
-    #: Nobody waits for it from then on.
-    cancelled_s: float
     queued_s: float
     started_s: float
 
@@ -52,26 +51,29 @@ ALONE = Batching()
 class Station:
     """`workers` servers in parallel, first come first served.
 
-    `done(work)` is called when one is served, `lost(work)` instead for one that ran when the
-    replica crashed; `slowness` stretches all service times.
+    `done(work)` is called when one is served. What a crash or a cancellation ends computes no
+    longer from then on; `slowness` stretches all service times.
     """
 
     __slots__ = (
+        "_busy_s",
         "_core",
         "_done",
+        "_downs",
         "_free",
-        "_lost",
+        "_leaving",
         "_queue",
+        "_running",
+        "_serial",
         "_woken_s",
         "alive",
         "batches",
         "batching",
         "began_s",
-        "busy_s",
-        "epoch",
+        "gone_s",
+        "holds",
         "load",
         "most_queued",
-        "retired_s",
         "served",
         "slowness",
         "workers",
@@ -82,7 +84,6 @@ class Station:
         core: Core,
         done: Callable[[Work], object],
         *,
-        lost: Callable[[Work], object],
         workers: int = 1,
         batching: Batching = ALONE,
         slowness: float = 1.0,
@@ -90,20 +91,24 @@ class Station:
     ) -> None:
         self._core = core
         self._done = done
-        self._lost = lost
         self._free = workers
         self._queue: deque[Work] = deque()
+        #: What runs together, and since when, by the number of the event that ends it.
+        self._running: dict[int, tuple[float, list[Work]]] = {}
+        self._serial = 0
         self._woken_s = -1.0
+        self._busy_s = 0.0  # of all workers together, for what has ended
+        self._downs: list[tuple[float, float]] = []
+        self._leaving = False
         self.began_s = core.now_s
-        self.retired_s: float | None = None
+        self.gone_s = math.inf
         self.workers = workers
         self.batching = batching
         self.slowness = slowness
         self.most_queued = most_queued
         self.alive = True
-        self.epoch = 0  # a crash begins a new one; what ran before it is lost
+        self.holds = 0  # failures that keep it down
         self.load = 0  # waiting and running
-        self.busy_s = 0.0  # of all workers together
         self.served = 0
         self.batches = 0
 
@@ -111,53 +116,96 @@ class Station:
     def waiting(self) -> int:
         return len(self._queue)
 
+    @property
+    def busy_s(self) -> float:
+        """What its workers have computed up to now, together."""
+        now_s = self._core.now_s
+        return self._busy_s + sum(now_s - began_s for began_s, _ in self._running.values())
+
+    @property
+    def there_s(self) -> float:
+        """For how long it has been there, whether up or down."""
+        return min(self._core.now_s, self.gone_s) - self.began_s
+
+    @property
+    def up_s(self) -> float:
+        """For how long it could compute."""
+        return self.there_s - sum(until_s - from_s for from_s, until_s in self.downs)
+
+    @property
+    def downs(self) -> list[tuple[float, float]]:
+        """From when until when it was down, as far as that is over by now."""
+        end_s = min(self._core.now_s, self.gone_s)
+        return [(from_s, min(until_s, end_s)) for from_s, until_s in self._downs]
+
     def take(self, work: Work) -> bool:
         """Queue `work`; False where the queue is full or the replica is down."""
         if not self.alive or len(self._queue) >= self.most_queued:
             return False
-        now_s = self._core.now_s
-        work.queued_s = now_s
+        work.queued_s = self._core.now_s
         self.load += 1
         if self._free and not self._queue and self.batching.most == 1:
-            self._start_one(work)
+            self._start([work], work.service_s)
         else:
             self._queue.append(work)
             self._fill()
         return True
 
+    def cancel(self, work: Work) -> None:
+        """Nobody waits for `work`, which is here, any more: it leaves the queue, or its batch;
+        what runs for nobody else stops at once."""
+        self.load -= 1
+        if not _removed(work, self._queue):
+            self._leave_batch(work)
+        self._note_idle()
+
     def crash(self) -> list[Work]:
-        """Stop at once and forget everything; returns what waited."""
-        self.alive = False
-        self.epoch += 1
-        lost = list(self._queue)
+        """Stop at once and forget everything; returns what ran, and what waited."""
+        if not self.alive:
+            return []
+        lost = [work for number in tuple(self._running) for work in self._stop(number)]
+        lost += self._queue
         self._queue.clear()
-        self._free = self.workers
         self.load = 0
+        self.alive = False
+        self._downs.append((self._core.now_s, math.inf))
+        self._note_idle()
         return lost
 
     def restart(self) -> None:
+        """It is up again after a crash."""
         self.alive = True
+        self._downs[-1] = (self._downs[-1][0], self._core.now_s)
+
+    def retire(self) -> None:
+        """End what there is, and be gone; nothing more must come."""
+        self._leaving = True
+        self._note_idle()
+
+    def _note_idle(self) -> None:
+        if self._leaving and not self.load:
+            self.alive = False
+            self.gone_s = min(self.gone_s, self._core.now_s)
 
     def _fill(self) -> None:
         """Give free workers what waits, in batches as full as they may become in time."""
         batching = self.batching
         queue, now_s = self._queue, self._core.now_s
         while self._free and queue:
-            first = queue[0]
-            if first.cancelled_s <= now_s:
-                queue.popleft()
-                self.load -= 1
-                continue
             if batching.most == 1:
-                self._start_one(queue.popleft())
+                work = queue.popleft()
+                self._start([work], work.service_s)
                 continue
+            first = queue[0]
             due_s = first.queued_s + batching.wait_s
             if due_s > now_s and not self._is_full(first.kind):
                 if self._woken_s != due_s:
                     self._woken_s = due_s
                     self._core.at(due_s, self._wake)
                 return
-            self._start(self._batch(first.kind))
+            batch = self._batch(first.kind)
+            longest_s = max(work.service_s for work in batch)
+            self._start(batch, longest_s * (1 + batching.marginal * (len(batch) - 1)))
 
     def _wake(self, _: object) -> None:
         self._fill()
@@ -166,68 +214,63 @@ class Station:
         most = self.batching.most
         if len(self._queue) < most:
             return False
-        now_s = self._core.now_s
-        alike = (w for w in self._queue if w.kind == kind and w.cancelled_s > now_s)
+        alike = (work for work in self._queue if work.kind == kind)
         return sum(1 for _, _ in zip(range(most), alike, strict=False)) == most
 
     def _batch(self, kind: int) -> list[Work]:
         """The first of a kind, taken out of the queue; the others keep their order."""
         chosen: list[Work] = []
         kept: list[Work] = []
-        now_s = self._core.now_s
         while self._queue and len(chosen) < self.batching.most:
             work = self._queue.popleft()
-            if work.cancelled_s <= now_s:
-                self.load -= 1
-            elif work.kind == kind:
-                chosen.append(work)
-            else:
-                kept.append(work)
+            (chosen if work.kind == kind else kept).append(work)
         self._queue.extendleft(reversed(kept))
         return chosen
 
-    def _start_one(self, work: Work) -> None:
-        self._free -= 1
+    def _start(self, works: list[Work], service_s: float) -> None:
         core = self._core
         now_s = core.now_s
-        work.started_s = now_s
-        took_s = work.service_s * self.slowness
-        self.busy_s += took_s
-        core.at(now_s + took_s, self._end_one, (work, self.epoch))
-
-    def _start(self, batch: list[Work]) -> None:
-        self._free -= 1
-        now_s = self._core.now_s
-        for work in batch:
+        for work in works:
             work.started_s = now_s
-        longest_s = max(work.service_s for work in batch)
-        took_s = longest_s * (1 + self.batching.marginal * (len(batch) - 1)) * self.slowness
-        self.busy_s += took_s
-        self._core.at(now_s + took_s, self._end, (batch, self.epoch))
+        self._free -= 1
+        self._serial = number = self._serial + 1
+        self._running[number] = (now_s, works)
+        core.at(now_s + service_s * self.slowness, self._end, number)
 
-    def _end_one(self, ended: tuple[Work, int]) -> None:
-        work, epoch = ended
-        if epoch != self.epoch:
-            self._lost(work)
-            return
+    def _stop(self, number: int) -> list[Work]:
+        """What ran by that number, whose worker is free again."""
+        began_s, works = self._running.pop(number)
+        self._busy_s += self._core.now_s - began_s
         self._free += 1
-        self.load -= 1
-        self.served += 1
+        return works
+
+    def _end(self, number: int) -> None:
+        if number not in self._running:
+            return  # a crash or a cancellation came first
+        works = self._stop(number)
+        self.load -= len(works)
+        self.served += len(works)
         self.batches += 1
         if self._queue:
             self._fill()
-        self._done(work)
-
-    def _end(self, ended: tuple[list[Work], int]) -> None:
-        batch, epoch = ended
-        if epoch != self.epoch:
-            for work in batch:
-                self._lost(work)
-            return
-        self._free += 1
-        self.load -= len(batch)
-        self.served += len(batch)
-        self.batches += 1
-        self._fill()
-        for work in batch:
+        if self._leaving:
+            self._note_idle()
+        for work in works:
             self._done(work)
+
+    def _leave_batch(self, work: Work) -> None:
+        for number, (_, works) in self._running.items():
+            if _removed(work, works):
+                if not works:
+                    self._stop(number)
+                    self._fill()
+                return
+
+
+def _removed(work: Work, works: MutableSequence[Work]) -> bool:
+    """Take `work` itself out, not another that equals it; whether it was there."""
+    for at, each in enumerate(works):
+        if each is work:
+            del works[at]
+            return True
+    return False
