@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from midstream_wire.errors import UsageError
 
 _RATES = {"bit": 1.0, "kbit": 1e3, "Mbit": 1e6, "Gbit": 1e9}
-_DURATIONS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0}
+_DURATIONS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 _NBYTES = {
     "B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9,
     "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30,
@@ -45,16 +45,16 @@ def parse_rate(text: str) -> float:
         raise _unknown(text, "a rate", "bit, kbit, Mbit or Gbit (bits per second)", "8Mbit")
     if number == 0:
         raise UsageError(f"a rate must be above zero (not {text!r}): write one such as 8Mbit")
-    return number * factor
+    return _finite(number * factor, text, "a rate", "8Mbit")
 
 
 def parse_duration(text: str) -> float:
-    """Seconds from "40ms" (us, ms, s, min); raises `UsageError` for anything else."""
+    """Seconds from "40ms" (us, ms, s, min, h); raises `UsageError` for anything else."""
     number, unit = _split(text, "a duration", "40ms")
     factor = _DURATIONS.get("us" if unit == "µs" else unit)
     if factor is None:
-        raise _unknown(text, "a duration", "us, ms, s or min", "40ms")
-    return number * factor
+        raise _unknown(text, "a duration", "us, ms, s, min or h", "40ms")
+    return _finite(number * factor, text, "a duration", "40ms")
 
 
 def parse_nbytes(text: str) -> int:
@@ -65,16 +65,16 @@ def parse_nbytes(text: str) -> int:
     factor = spelled.get(unit.lower()) if unit.endswith("B") else None
     if factor is None:
         raise _unknown(text, "a size", "B, KB, MB, GB, KiB, MiB or GiB", "1MiB")
-    return round(number * factor)
+    return round(_finite(number * factor, text, "a size", "1MiB"))
 
 
 def parse_share(text: str) -> float:
     """A share from "99%" or "0.99", from 0 to 1; otherwise raises `UsageError`."""
     number, unit = _split(text, "a share", "99%")
-    factor = {"%": 0.01, "": 1.0}.get(unit)
-    if factor is None or number * factor > 1:
+    parts = {"%": 100, "": 1}.get(unit)
+    if parts is None or number > parts:
         raise UsageError(f"a share must be 0% to 100% (not {text!r}): write 99% or 0.99")
-    return number * factor
+    return number / parts  # 70 * 0.01 would be more than 0.7
 
 
 def parse_points(text: str) -> float:
@@ -105,11 +105,16 @@ def _split(text: str, what: str, example: str) -> tuple[float, str]:
     if match is None:
         raise UsageError(f"{what} must be a number and a unit (not {text!r}): write {example}")
     number, unit = float(match[1]), match[2]
-    if not math.isfinite(number) or number < 0:
+    return _finite(number, text, what, example), unit
+
+
+def _finite(value: float, text: str, what: str, example: str) -> float:
+    """`value`, which a unit may have taken beyond what a double holds."""
+    if not math.isfinite(value) or value < 0:
         raise UsageError(
             f"{what} must be finite and not negative (not {text!r}): write {example}"
         )
-    return number, unit
+    return value
 
 
 def _unknown(text: str, what: str, units: str, example: str) -> UsageError:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,7 +23,6 @@ from midstream_lab.simulation import (
 from midstream_lab.simulation.arrivals import Every, Poisson
 from midstream_lab.simulation.cloud import Replicas
 from midstream_lab.simulation.edge import Machine
-from midstream_lab.simulation.menus import Offered, read_menu
 from midstream_lab.simulation.records import ENDS, rows
 from midstream_lab.traces import Trace, generate
 from midstream_partitioner.device import Device
@@ -220,33 +218,6 @@ def test_rows_are_records_of_requests() -> None:
     assert (first["where"], first["cut"], first["codec"]) == ("cloud", "cloud-only", "jpeg:90")
     assert list(first["timings"]) == [*FIELDS, "total_s"]
     assert first["timings"]["total_s"] == pytest.approx(first["latency_s"])
-
-
-def test_a_menu_comes_back_from_its_file(tmp_path: Path) -> None:
-    path = tmp_path / "menu.json"
-    path.write_text(json.dumps(Offered("net", MENU, DEVICE).to_dict()))
-    again = read_menu(path)
-    assert (again.name, again.menu.options, again.device) == ("net", MENU.options, DEVICE)
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        ("[", "must be JSON"),
-        ("[]", "object with a list `menu`"),
-        ('{"menu": []}', "at least one option"),
-        ('{"menu": [{"cut": 1}]}', r"0\.\w+ is wrong"),
-        (json.dumps({"menu": [asdict(MENU.options[0]) | {"head_s": -1}]}), "not negative"),
-        (json.dumps({"menu": [asdict(MENU.options[0]) | {"tail_s": 1e300}]}), "finite"),
-    ],
-)
-def test_what_is_no_menu_is_said(tmp_path: Path, content: str, says: str) -> None:
-    path = tmp_path / "menu.json"
-    path.write_text(content)
-    with pytest.raises(UsageError, match=says):
-        read_menu(path)
-    with pytest.raises(UsageError, match="must be readable"):
-        read_menu(tmp_path / "absent.json")
 
 
 def test_a_setting_must_be_one_that_can_be() -> None:

@@ -13,6 +13,7 @@ from midstream_partitioner.units import (
     parse_duration,
     parse_nbytes,
     parse_rate,
+    parse_share,
 )
 from midstream_wire.errors import UsageError
 
@@ -43,6 +44,7 @@ def test_rates_are_decimal_bits_per_second(text: str, rate_bps: float) -> None:
         ("250 µs", 250e-6),
         ("2s", 2.0),
         ("1.5min", 90.0),
+        ("24h", 86400.0),
         ("0ms", 0),
     ],
 )
@@ -64,6 +66,17 @@ def test_sizes_are_bytes(text: str, nbytes: int) -> None:
     assert parse_nbytes(text) == nbytes
 
 
+@pytest.mark.parametrize(("text", "share"), [("70%", 0.7), ("0.7", 0.7), ("100 %", 1)])
+def test_shares_are_parts_of_one(text: str, share: float) -> None:
+    assert parse_share(text) == share
+
+
+@pytest.mark.parametrize("text", ["101%", "1.5", "50pt", "-1%"])
+def test_what_is_no_share_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"99%"):
+        parse_share(text)
+
+
 @pytest.mark.parametrize("parse", [parse_rate, parse_duration, parse_nbytes])
 @pytest.mark.parametrize("text", ["-1ms", "nan ms", "inf s", "", "fast", "-3Mbit", "1e999s"])
 def test_nonsense_is_refused_in_one_sentence(parse: object, text: str) -> None:
@@ -72,10 +85,20 @@ def test_nonsense_is_refused_in_one_sentence(parse: object, text: str) -> None:
         parse(text)
 
 
+@pytest.mark.parametrize(
+    ("parse", "text"),
+    [(parse_rate, "1e305Mbit"), (parse_duration, "1e306h"), (parse_nbytes, "1e302GB")],
+)
+def test_a_unit_does_not_make_a_figure_infinite(parse: object, text: str) -> None:
+    assert callable(parse)
+    with pytest.raises(UsageError, match=r"must be finite.*write"):
+        parse(text)
+
+
 def test_a_bare_number_is_told_which_unit_is_missing_and_how_to_write_it() -> None:
     with pytest.raises(UsageError, match=r"bit, kbit, Mbit or Gbit.*no unit.*write 8Mbit"):
         parse_rate("8")
-    with pytest.raises(UsageError, match=r"us, ms, s or min.*no unit.*write 40ms"):
+    with pytest.raises(UsageError, match=r"us, ms, s, min or h.*no unit.*write 40ms"):
         parse_duration("40")
     with pytest.raises(UsageError, match=r"KiB.*no unit.*write 1MiB"):
         parse_nbytes("1")
@@ -105,6 +128,7 @@ def test_formats_are_short() -> None:
     assert format_duration(0.00004) == "40 us"
     assert format_duration(0.0) == "0 us"
     assert format_duration(100.0) == "1.67 min"
+    assert format_duration(86400.0) == "24 h"
     assert format_nbytes(784 * 1024) == "784 KiB"
     assert format_nbytes(600) == "600 B"
     assert format_nbytes(1_500_000) == "1.43 MiB"

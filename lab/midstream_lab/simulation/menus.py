@@ -2,44 +2,84 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Annotated, Any, Literal, final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.values import Option
+from midstream_lab.experiment.fields import Words, first_wrong, within
 from midstream_partitioner.device import Device
 from midstream_wire.errors import UsageError
 
+#: What a menu's name ends in, by which commands know it for one.
+SUFFIX = ".json"
 #: A menu has some dozens of options; this is room for thousands.
 MOST_NBYTES = 4 << 20
-
-_OPTIONS = TypeAdapter(tuple[Option, ...])
-_DEVICE = TypeAdapter(Device)
+#: Of one option's stage: eleven days.
+MOST_S = 1_000_000
+#: Of one option's payload, 64 GiB: a hundred million of them still add up in an int64.
+MOST_SENT_NBYTES = 1 << 36
+#: Figures of an option, and what each is at most.
+_BOUNDS: dict[str, float] = {
+    **dict.fromkeys(("head_s", "encode_s", "decode_s", "tail_s", "rest_s"), MOST_S),
+    **dict.fromkeys(("payload_nbytes", "reply_nbytes"), MOST_SENT_NBYTES),
+    "k": 1_000_000,
+}
+#: Deviation of the logarithm of computing times; two times in three within a factor of seven.
+MOST_SCATTER = 2
+#: What computed the times of a menu that does not say so.
+_NO_DEVICE = Device("?", 1)
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """A menu and the edge's device it was measured on, whose power figures price energy."""
+    """A menu and the edge's device it was measured on, whose power figures price energy.
+
+    `scatter` is by how much that edge's times varied: the deviation of their logarithms.
+    """
 
     name: str
     menu: Menu
     device: Device
+    scatter: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """What `read_menu` reads."""
-        options = [asdict(option) for option in self.menu.options]
-        return {"model": self.name, "device": self.device.to_dict(), "menu": options}
+        return {
+            "model": self.name,
+            "device": self.device.to_dict(),
+            "objective": self.menu.objective,
+            "scatter": self.scatter,
+            "menu": [asdict(option) for option in self.menu.options],
+        }
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _File:
+    """The document; what older files do not have, and written by hand need not, is assumed."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+    menu: Annotated[tuple[Option, ...], Field(min_length=1)]
+    model: Annotated[str, Field(min_length=1)] | None = None
+    device: Device = _NO_DEVICE
+    objective: Literal["latency", "throughput", "energy"] = "latency"
+    scatter: Annotated[float, within(0, MOST_SCATTER)] = 0.0
+
+
+_FILE = TypeAdapter(_File)
+_WORDS = Words("the menu's file", str)
 
 
 def read_menu(path: Path) -> Offered:
-    """The menu in a JSON file: an object with `menu` (a list of options), `device`, `model`,
-    as `midstream simulate MODEL --menu-output` writes it. Raises `UsageError`.
+    """The menu in a JSON file: an object with `menu` (a list of options) and, if they are not
+    to be assumed, `device`, `model`, `objective` and `scatter`, as `midstream simulate MODEL
+    --menu-output` writes it. Raises `UsageError`.
     """
     try:
         with path.open("rb") as file:
@@ -49,32 +89,30 @@ def read_menu(path: Path) -> Offered:
     if len(content) > MOST_NBYTES:
         raise UsageError(f"a menu must have at most {MOST_NBYTES} bytes ({path} has more)")
     try:
-        document = json.loads(content)
-    except ValueError as error:
-        raise UsageError(f"a menu must be JSON ({path}: {error})") from None
-    if not isinstance(document, Mapping) or "menu" not in document:
-        raise UsageError(f"a menu's file must be an object with a list `menu` ({path})")
-    try:
-        options = _OPTIONS.validate_python(document["menu"])
-        device = _DEVICE.validate_python(document.get("device") or {"name": "?", "threads": 1})
+        found = _FILE.validate_json(content)
+        _check(found.menu)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "menu"
-        raise UsageError(f"{path}: {where} is wrong: {first['msg']}") from None
-    _check(options, path)
-    return Offered(str(document.get("model") or path.stem), Menu(options), device)
+        raise UsageError(f"{path}: {_told(error)}") from None
+    except UsageError as error:  # of a device, or an option's figures
+        raise UsageError(f"{path}: {error}") from None
+    menu = Menu(found.menu, found.objective)
+    return Offered(found.model or path.stem, menu, found.device, found.scatter)
 
 
-def _check(options: tuple[Option, ...], path: Path) -> None:
+def _told(error: ValidationError) -> str:
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return f"a menu must be JSON ({first['msg'].removeprefix('Invalid JSON: ')})"
+    return first_wrong(_File, error, _WORDS)
+
+
+def _check(options: tuple[Option, ...]) -> None:
     """Figures that can be: a simulation would never end with others."""
-    for at, option in enumerate(options):
-        times = (option.head_s, option.encode_s, option.decode_s, option.tail_s)
-        sizes = (option.payload_nbytes, option.reply_nbytes, option.k)
-        rest_s = 0.0 if option.rest_s is None else option.rest_s
-        if not all(0 <= each < 1e6 for each in (*times, rest_s)) or not all(
-            0 <= each < 1 << 40 for each in sizes
-        ):
-            raise UsageError(
-                f"{path}: times and sizes must be finite and not negative (menu.{at}, "
-                f"{option.label!r})"
-            )
+    for number, option in enumerate(options, 1):
+        for name, most in _BOUNDS.items():
+            value = getattr(option, name)
+            if value is not None and not 0 <= value <= most:
+                raise UsageError(
+                    f"menu[{number}].{name} of {option.label!r} must be from 0 to {most:,} "
+                    f"(not {value!r})"
+                )

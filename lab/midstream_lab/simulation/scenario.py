@@ -2,192 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, final
+from typing import Annotated, final
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from midstream_edge.pace import TIMEOUT_S
+from midstream_edge.policies.oracle import Curve
+from midstream_edge.policies.registry import POLICIES
+from midstream_edge.policies.registry import policy as policy_of
 from midstream_lab.conditions import condition
 from midstream_lab.experiment.fields import (
     CONFIG,
-    Duration,
     Name,
     Seed,
     Share,
     read_scenario,
     wrong,
 )
-from midstream_lab.simulation.arrivals import (
-    Arrivals,
-    Bursts,
-    Closed,
-    Diurnal,
-    Every,
-    Poisson,
-)
-from midstream_lab.simulation.cloud import Autoscaling, Balancing, Replicas
 from midstream_lab.simulation.edge import Machine
 from midstream_lab.simulation.fleet import (
+    ORACLE,
     PLAN,
     Fleet,
     Group,
     LinkFailure,
     ReplicaFailure,
 )
-from midstream_lab.simulation.menus import read_menu
+from midstream_lab.simulation.menus import Offered, read_menu
 from midstream_lab.simulation.network import Congestion, Network
 from midstream_lab.simulation.operating import Prices
-from midstream_lab.simulation.station import Batching
+from midstream_lab.simulation.scenario_tables import (
+    CloudTable,
+    Count,
+    Delay,
+    Deviation,
+    Factor,
+    RequestsTable,
+    Span,
+)
 from midstream_lab.traces import Trace, open_trace
 from midstream_lab.traces.generators import KINDS
 from midstream_wire.errors import UsageError
 
-Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
-Factor = Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False, strict=True)]
-Deviation = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False, strict=True)]
-Part = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
-Price = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False, strict=True)]
-Hertz = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False, strict=True)]
+#: Of the timeline; and how often autoscaling looks at the cloud.
+MOST_INTERVALS, MOST_LOOKS = 100_000, 1_000_000
+#: Of all groups; each takes some kilobytes.
+MOST_EDGES = 1_000_000
+#: Policies that a colon and more may follow.
+_WITH_DETAIL = ("fixed", "cloud-only", "periodic")
+#: What there is of it where a scenario does not say.
+_CLOUD = CloudTable()
+
+
+def _known_policy(name: str) -> str:
+    """Which option it names is looked at with the menu."""
+    heads = {PLAN: PLAN} | {each.partition(":")[0]: each for each in POLICIES}
+    head, colon, detail = name.partition(":")
+    whole = bool(detail) and head in _WITH_DETAIL if colon else head != "fixed"
+    if head in heads and whole:
+        return name
+    near = difflib.get_close_matches(head, heads, n=1)
+    hint = f": did you mean {heads[near[0]]!r}?" if near else ""
+    known = ", ".join(heads.values())
+    raise wrong(f"must be one of {known} (not {name!r}){hint}")
+
+
+def _not_all(loss: float) -> float:
+    if loss >= 1:
+        raise wrong("must be below 100%, or nothing would ever arrive (not 100%)")
+    return loss
+
+
+PolicyName = Annotated[Name, AfterValidator(_known_policy)]
+Loss = Annotated[Share, AfterValidator(_not_all)]
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class BatchTable:
-    """Requests of a kind that a worker runs together."""
+class _Place:
+    """A group in the file: its number, counted from 1, and its name."""
 
-    __pydantic_config__ = CONFIG
+    number: int
+    name: str
 
-    most: Count = 1
-    wait_s: Duration = 0.0
-    marginal: Part = 1.0
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class ScalingTable:
-    """When replicas are added and taken away."""
-
-    __pydantic_config__ = CONFIG
-
-    least: Count
-    most: Count
-    high: Part = 0.7
-    low: Part = 0.3
-    every_s: Duration = 30.0
-    start_s: Duration = 20.0
-
-    def __post_init__(self) -> None:
-        if self.least > self.most:
-            raise wrong(f"must have least up to most (not {self.least} and {self.most})")
-        if self.low >= self.high:
-            raise wrong(f"must have low below high (not {self.low} and {self.high})")
-        if self.every_s <= 0:
-            raise wrong('must look every so often, such as every = "30s" (not every 0s)')
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class CloudTable:
-    """The replicas, and what they cost."""
-
-    __pydantic_config__ = CONFIG
-
-    replicas: Count = 1
-    workers: Count = 1
-    slowdown: Factor = 1.0
-    queue: Count = 64
-    balancing: Balancing = "round-robin"
-    batch: BatchTable | None = None
-    autoscaling: ScalingTable | None = None
-    replica_hour: Price = 0.0
-    gigabyte: Price = 0.0
-
-    def build(self) -> Replicas:
-        batch, scaling = self.batch, self.autoscaling
-        return Replicas(
-            count=self.replicas,
-            workers=self.workers,
-            slowness=self.slowdown,
-            most_queued=self.queue,
-            batching=Batching(batch.most, batch.wait_s, batch.marginal)
-            if batch
-            else Batching(),
-            balancing=self.balancing,
-            autoscaling=None
-            if scaling is None
-            else Autoscaling(
-                scaling.least,
-                scaling.most,
-                high=scaling.high,
-                low=scaling.low,
-                every_s=scaling.every_s,
-                start_s=scaling.start_s,
-            ),
-        )
-
-
-#: What each process of arrivals needs besides its kind, and may have.
-_NEEDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "closed": ((), ("think",)),
-    "every": (("every",), ()),
-    "poisson": (("rate",), ()),
-    "bursts": (("rate", "on", "off"), ()),
-    "diurnal": (("rate",), ("swing", "period")),
-}
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class RequestsTable:
-    """When requests come; `rate` is of one edge, a second."""
-
-    __pydantic_config__ = CONFIG
-
-    kind: Literal["closed", "every", "poisson", "bursts", "diurnal"]
-    rate: Hertz | None = None
-    every_s: Duration | None = None
-    think_s: Duration | None = None
-    on_s: Duration | None = None
-    off_s: Duration | None = None
-    swing: Share | None = None
-    period_s: Duration | None = None
-
-    def __post_init__(self) -> None:
-        needs, may = _NEEDS[self.kind]
-        values = {
-            "rate": self.rate,
-            "every": self.every_s,
-            "think": self.think_s,
-            "on": self.on_s,
-            "off": self.off_s,
-            "swing": self.swing,
-            "period": self.period_s,
-        }
-        for name, value in values.items():
-            if value is None and name in needs:
-                raise wrong(f"of kind {self.kind!r} must have {', '.join(needs)}")
-            if value is not None and name not in (*needs, *may):
-                fields = ", ".join((*needs, *may)) or "nothing else"
-                raise wrong(f"of kind {self.kind!r} must have {fields} (not {name!r})")
-            if value is not None and value <= 0 and name not in ("think", "swing"):
-                raise wrong(f"must have {name} above zero (not {value!r})")
-
-    def build(self) -> Arrivals:
-        rate_hz = self.rate or 0.0
-        match self.kind:
-            case "closed":
-                return Closed(self.think_s or 0.0)
-            case "every":
-                return Every(self.every_s or 0.0)
-            case "poisson":
-                return Poisson(rate_hz)
-            case "bursts":
-                return Bursts(rate_hz, self.on_s or 0.0, self.off_s or 0.0)
-        given = {"swing": self.swing, "period_s": self.period_s}
-        return Diurnal(rate_hz, **{k: v for k, v in given.items() if v is not None})
+    @contextmanager
+    def field(self, name: str) -> Iterator[None]:
+        """What is raised inside is told of the group's field `name`."""
+        where = f"edges[{self.number}].{name} of {self.name!r}"
+        try:
+            yield
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from None
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise UsageError(
+                f"{where} must be readable ({error.filename}: {reason})"
+            ) from None
 
 
 @final
@@ -200,22 +115,26 @@ class LinkTable:
     network: Name = "lte"
     up: Name | None = None
     down: Name | None = None
-    rtt_s: Duration | None = None
-    jitter_s: Duration = 0.0
-    loss: Share = 0.0
+    rtt_s: Delay | None = None
+    jitter_s: Delay = 0.0
+    loss: Loss = 0.0
     congestion: Congestion = "cubic"
     spread: Deviation = 0.0
     scale: Factor = 1.0
 
-    def build(self, folder: Path) -> Network:
-        base = Network.of(
-            condition(self.network),
-            uplink=_trace(self.up, folder),
-            downlink=_trace(self.down, folder),
-        )
+    def build(self, folder: Path, place: _Place) -> Network:
+        with place.field("link.network"):
+            named = condition(self.network)
+        with place.field("link.up"):
+            uplink = _trace(self.up, folder)
+        with place.field("link.down"):
+            downlink = _trace(self.down, folder)
+        base = Network.of(named, uplink=uplink, downlink=downlink)
+        with place.field("link.scale"):
+            up, down = base.uplink.scaled(self.scale), base.downlink.scaled(self.scale)
         return Network(
-            base.uplink.scaled(self.scale),
-            base.downlink.scaled(self.scale),
+            up,
+            down,
             base.rtt_s if self.rtt_s is None else self.rtt_s,
             jitter_s=self.jitter_s,
             loss=self.loss,
@@ -235,24 +154,30 @@ class EdgesTable:
     menu: Name
     requests: RequestsTable
     count: Count = 1
-    policy: Name = PLAN
+    policy: PolicyName = PLAN
     slowdown: Factor = 1.0
-    scatter: Deviation = 0.0
-    deadline_s: Duration | None = None
-    timeout_s: Duration = TIMEOUT_S
+    scatter: Deviation | None = None
+    deadline_s: Span | None = None
+    timeout_s: Span = TIMEOUT_S
     link: LinkTable = LinkTable()
 
-    def build(self, folder: Path) -> Group:
-        offered = read_menu(folder / self.menu)
+    def build(self, folder: Path, number: int) -> Group:
+        place = _Place(number, self.name)
+        with place.field("menu"):
+            offered = read_menu(folder / self.menu)
+        network = self.link.build(folder, place)
+        with place.field("policy"):
+            _try_policy(self.policy, offered, network)
+        scatter = offered.scatter if self.scatter is None else self.scatter
         return Group(
             name=self.name,
             count=self.count,
             menu=offered.menu,
             device=offered.device,
-            network=self.link.build(folder),
+            network=network,
             arrivals=self.requests.build(),
             policy=self.policy,
-            machine=Machine(self.slowdown, self.scatter),
+            machine=Machine(self.slowdown, scatter),
             spread=self.link.spread,
             deadline_s=self.deadline_s,
             timeout_s=self.timeout_s,
@@ -266,17 +191,17 @@ class FailureTable:
 
     __pydantic_config__ = CONFIG
 
-    at_s: Duration
-    lasts_s: Duration
+    at_s: Delay
+    lasts_s: Span
     replica: Count | None = None
     edges: Name | None = None
-    share: Share = 1.0
+    share: Share | None = None
 
     def __post_init__(self) -> None:
         if (self.replica is None) == (self.edges is None):
             raise wrong("must have a replica's number or the edges of a group, one of the two")
-        if self.lasts_s <= 0:
-            raise wrong("must last for a while (not 0 s)")
+        if self.replica is not None and self.share is not None:
+            raise wrong("is of a group's edges: a replica fails as a whole", "share")
 
 
 @final
@@ -286,27 +211,53 @@ class FleetScenario:
 
     __pydantic_config__ = CONFIG
 
-    duration_s: Duration
+    duration_s: Span
     edges: Annotated[tuple[EdgesTable, ...], Field(min_length=1, max_length=1000)]
-    cloud: CloudTable = CloudTable()
+    cloud: CloudTable = _CLOUD
     failures: tuple[FailureTable, ...] = ()
     seed: Seed = 0
-    interval_s: Duration = 60.0
+    interval_s: Span = 60.0
 
     def __post_init__(self) -> None:
+        self._check_edges()
+        for at, failure in enumerate(self.failures):
+            self._check_failure(failure, at)
+        self._check_steps(self.interval_s, MOST_INTERVALS, "interval")
+        rule = self.cloud.autoscaling
+        if rule is not None:
+            self._check_steps(rule.every_s, MOST_LOOKS, "cloud", "autoscaling", "every")
+
+    def _check_edges(self) -> None:
         names = [group.name for group in self.edges]
         for at, name in enumerate(names):
             if name in names[:at]:
-                raise wrong(f"must have edges of different names ({name!r} comes twice)")
-        most = self.cloud.replicas
-        for failure in self.failures:
-            if failure.edges is not None and failure.edges not in names:
-                known = ", ".join(names)
-                raise wrong(f"must have failures of edges in {known} (not {failure.edges!r})")
-            if failure.replica is not None and failure.replica > most:
-                raise wrong(
-                    f"must have failures of replicas 1 to {most} (not {failure.replica})"
-                )
+                first = names.index(name) + 1
+                sentence = f"must be no other group's ({name!r} is that of edges[{first}])"
+                raise wrong(sentence, "edges", at, "name")
+        count = sum(group.count for group in self.edges)
+        if count > MOST_EDGES:
+            raise wrong(f"must be at most {MOST_EDGES:,} together (not {count:,})", "edges")
+
+    def _check_failure(self, failure: FailureTable, at: int) -> None:
+        names, most = [group.name for group in self.edges], self.cloud.replicas
+        where = ("failures", at)
+        if failure.edges is not None and failure.edges not in names:
+            known = ", ".join(names)
+            raise wrong(f"must be one of {known} (not {failure.edges!r})", *where, "edges")
+        if failure.replica is not None and failure.replica > most:
+            sentence = f"must be from 1 to cloud.replicas, {most} (not {failure.replica})"
+            raise wrong(sentence, *where, "replica")
+        if failure.at_s >= self.duration_s:
+            end, begin = f"{self.duration_s:g} s", f"{failure.at_s:g} s"
+            raise wrong(f"must be before the end at {end} (not {begin})", *where, "at")
+
+    def _check_steps(self, step_s: float, most: int, *where: str) -> None:
+        if self.duration_s / step_s > most:
+            raise wrong(
+                f"must divide the duration into at most {most:,} parts (not "
+                f"{self.duration_s:g} s into parts of {step_s:g} s): take a longer one",
+                *where,
+            )
 
     @property
     def prices(self) -> Prices:
@@ -315,7 +266,7 @@ class FleetScenario:
     def build(self, folder: Path) -> Fleet:
         """The fleet; menus and traces are looked for beside the file."""
         return Fleet(
-            groups=tuple(each.build(folder) for each in self.edges),
+            groups=tuple(each.build(folder, at) for at, each in enumerate(self.edges, 1)),
             replicas=self.cloud.build(),
             duration_s=self.duration_s,
             seed=self.seed,
@@ -346,7 +297,8 @@ def _replica_failures(tables: Iterable[FailureTable]) -> Iterable[ReplicaFailure
 def _link_failures(tables: Iterable[FailureTable]) -> Iterable[LinkFailure]:
     for each in tables:
         if each.edges is not None:
-            yield LinkFailure(each.edges, each.at_s, each.lasts_s, each.share)
+            share = 1.0 if each.share is None else each.share
+            yield LinkFailure(each.edges, each.at_s, each.lasts_s, share)
 
 
 def _trace(text: str | None, folder: Path) -> Trace | None:
@@ -354,3 +306,13 @@ def _trace(text: str | None, folder: Path) -> Trace | None:
         return None
     kind = text.partition(":")[0]
     return open_trace(text if kind in KINDS else str(folder / text))
+
+
+def _try_policy(name: str, offered: Offered, network: Network) -> None:
+    """Raises `UsageError` where the policy names what the menu does not have."""
+    if name == PLAN:
+        return
+    up = network.payload_up
+    curve = Curve(up.times_s, up.rates_bps, 0.0) if name == ORACLE else None
+    link = network.mean_link()
+    policy_of(name, offered.menu, link=link, device=offered.device, curve=curve)

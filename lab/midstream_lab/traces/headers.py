@@ -46,7 +46,7 @@ def find_columns(
     is none, more than one, or no unit.
     """
     found = (
-        _find(names, time, parse_duration, ("time", "s, ms, us or min", "time_s", where)),
+        _find(names, time, parse_duration, ("time", "s, ms, us, min or h", "time_s", where)),
         _find(names, rate, parse_rate, ("rate", "bit, kbit, Mbit or Gbit", "rate_bps", where)),
     )
     if found[0].index == found[1].index:
