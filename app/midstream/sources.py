@@ -133,13 +133,20 @@ def open_inputs(part: Partition, source: str | None, *, count: int, seed: int = 
     return tuple(read_inputs(part.feed, part.inputs, source, count=count, seed=seed))
 
 
-def open_samples(part: Partition, source: str | None, *, seed: int = 0) -> Inputs:
-    """What a profile is measured on: the first `SIZED` inputs of `source`, every one once, or
-    `TIMED` random ones, whose sizes hardly differ."""
+def open_samples(
+    part: Partition,
+    source: str | None,
+    *,
+    most: int = SIZED,
+    drawn: int = TIMED,
+    seed: int = 0,
+) -> Inputs:
+    """The first inputs of `source`, every one once and at most `most`; without a source
+    `drawn` random ones, whose sizes hardly differ. What profiles are measured on."""
     if source is None:
-        return open_inputs(part, None, count=TIMED, seed=seed)
+        return open_inputs(part, None, count=drawn, seed=seed)
     every = read_inputs(part.feed, part.inputs, source, count=None)
-    return tuple(itertools.islice(every, SIZED))
+    return tuple(itertools.islice(every, most))
 
 
 def merged_feed(file: Path | None, **fields: object) -> Feed | None:

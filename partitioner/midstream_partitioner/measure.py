@@ -128,7 +128,7 @@ def profile_segments(
     for k in range(min(last + 1, len(partition.segments))):
         costs += _codec_costs(chain, k, [walk[k] for walk in walks], codecs)
         progress(runs + 1 + k, steps)
-    costs = _resized(chain, costs, len(walks), samples[TIMED:])
+    costs = _resized(chain, costs, samples[TIMED:])
     progress(steps, steps)
     here = Profile(
         device=replace(device, slowdown=1.0),
@@ -266,33 +266,33 @@ def _codec_costs(
             for _ in range(max(1, 5 // len(states))):
                 time.sleep(PAUSE_S / 5)
                 made = exchange(chain, k, state, name)
-                sizes.append(made.payload_nbytes)
                 encodes.append(made.encode_s)
                 decodes.append(made.decode_s)
+            sizes.append(made.payload_nbytes)
         yield CodecCost(
             cut=chain.partition.cuts[k].id,
             codec=name,
             payload_nbytes=round(sum(sizes) / len(sizes)),
             encode_s=Stat.of(encodes).median_s,
             decode_s=Stat.of(decodes).median_s,
+            payloads_nbytes=tuple(sizes),
         )
 
 
 def _resized(
-    chain: Chain, costs: list[CodecCost], sized: int, further: Sequence[State]
+    chain: Chain, costs: list[CodecCost], further: Sequence[State]
 ) -> list[CodecCost]:
-    """`costs`, which know the payloads of `sized` samples, told of those of `further` ones."""
-    nbytes = [cost.payload_nbytes * sized for cost in costs]
+    """`costs`, told of the payloads of further samples."""
+    sizes = [list(cost.payloads_nbytes) for cost in costs]
     position = {cut.id: k for k, cut in enumerate(chain.partition.cuts)}
     for sample in further:
         states = _walk(chain, sample)  # one at a time: all states of a large network are large
         for index, cost in enumerate(costs):
             k = position[cost.cut]
-            nbytes[index] += encode_crossing(chain, k, cost.codec, states[k]).nbytes
-    count = sized + len(further)
+            sizes[index].append(encode_crossing(chain, k, cost.codec, states[k]).nbytes)
     return [
-        replace(cost, payload_nbytes=round(total / count))
-        for cost, total in zip(costs, nbytes, strict=True)
+        replace(cost, payload_nbytes=round(sum(each) / len(each)), payloads_nbytes=tuple(each))
+        for cost, each in zip(costs, sizes, strict=True)
     ]
 
 

@@ -28,7 +28,8 @@ class Offer:
     """Segments [0, k) on the edge, what crosses sent with `codec`; seconds and bytes.
 
     `edge_nbytes` are the weights that the edge must hold. `remote` is False for edge-only.
-    `fidelity` is what a calibration says of this cut and codec.
+    `fidelity` is what a calibration says of this cut and codec. `payload_nbytes` is the mean
+    of `payloads_nbytes`, the sizes of single samples, where these are known.
     """
 
     cut: Cut
@@ -44,6 +45,7 @@ class Offer:
     lossless: bool
     remote: bool
     fidelity: Fidelity | None = None
+    payloads_nbytes: tuple[int, ...] = ()
 
     @property
     def most_nbytes(self) -> int:
@@ -142,6 +144,7 @@ def offers_of(
                     lossless=is_lossless(cost.codec),
                     remote=True,
                     fidelity=row,
+                    payloads_nbytes=() if row else cost.payloads_nbytes,
                 )
             )
     if len(edge.segments) >= count:

@@ -49,13 +49,17 @@ class Stat:
 @final
 @checked_dataclass(frozen=True, slots=True, config=_CONFIG)
 class CodecCost:
-    """Sending what crosses `cut` with `codec`: bytes of payload, seconds on this device."""
+    """Sending what crosses `cut` with `codec`: bytes of payload, seconds on this device.
+
+    `payload_nbytes` is the mean of `payloads_nbytes`, sample by sample, where these are known.
+    """
 
     cut: str
     codec: str
     payload_nbytes: Count
     encode_s: Seconds
     decode_s: Seconds
+    payloads_nbytes: tuple[Count, ...] = ()
 
 
 @final

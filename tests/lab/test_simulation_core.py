@@ -271,6 +271,17 @@ def test_transfers_keep_their_order_and_wait_for_the_line() -> None:
     assert link.backlog_nbytes(0.2) == 0
 
 
+def test_no_more_waits_than_was_handed_over() -> None:
+    """Slow start leaves the line idle between windows."""
+    link = line(fast(100e6))
+    arrives_s = link.send(0.0, 602_112)
+    assert link.backlog_nbytes(0.01) == 602_112
+    seen_s = 0.1 + 0.5 * (arrives_s - 0.05)
+    assert link.backlog_nbytes(seen_s) == pytest.approx(301_056, rel=0.01)
+    assert link.passed_nbytes(0.0, seen_s) == pytest.approx(301_056, rel=0.01)
+    assert link.backlog_nbytes(arrives_s + 0.06) == 0
+
+
 def test_of_what_is_given_up_a_window_is_gone_and_the_rest_leaves_the_line_to_the_next() -> (
     None
 ):

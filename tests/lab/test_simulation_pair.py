@@ -22,12 +22,13 @@ from midstream_lab.simulation import (
 )
 from midstream_lab.simulation.arrivals import Every, Poisson
 from midstream_lab.simulation.cloud import Replicas
-from midstream_lab.simulation.edge import Machine
+from midstream_lab.simulation.edge import Machine, Steady
 from midstream_lab.simulation.records import ENDS, rows
 from midstream_lab.traces import Trace, generate
 from midstream_partitioner.device import Device
 from midstream_partitioner.timings import FIELDS
 from midstream_wire.errors import UsageError
+from midstream_wire.limits import MAX_IN_FLIGHT
 
 DEVICE = Device("edge", 1, active_w=6.0, idle_w=2.0, tx_w=4.0, rx_w=3.0)
 WHOLE_S = 0.25
@@ -80,7 +81,7 @@ def test_edge_only_knows_no_link() -> None:
     found = simulate_pair(MENU, "edge-only", lasting(even(1e4), 5.0))
     assert ends(found) == {"edge": 20}
     assert found.table.latency_s == pytest.approx(WHOLE_S)
-    assert (found.uplink_nbytes, found.switches) == (0, 0)
+    assert (found.table.payload_nbytes.sum(), found.switches) == (0, 0)
 
 
 def test_requests_that_come_too_fast_wait_and_it_shows() -> None:
@@ -90,6 +91,22 @@ def test_requests_that_come_too_fast_wait_and_it_shows() -> None:
     assert len(found.table) == 40
     assert found.table.latency_s[-1] == pytest.approx(WHOLE_S * (1 + 39 / 2), rel=0.02)
     assert found.table.stay_s[-1] == pytest.approx(WHOLE_S)
+
+
+def test_every_request_that_was_due_is_answered_however_late() -> None:
+    found = simulate_pair(MENU, "edge-only", lasting(even(1e6), 60.0, arrivals=Every(0.1)))
+    assert len(found.table) == 600
+    assert found.table.latency_s.max() == pytest.approx(600 * WHOLE_S - 59.9, rel=0.01)
+
+
+def test_a_session_takes_so_many_requests_at_a_time_and_the_others_wait() -> None:
+    """Otherwise one that begins late would not find the answers of those before it."""
+    setting = lasting(even(1e6, rtt_s=1.0), 10.0, arrivals=Every(0.1))
+    found = simulate_pair(MENU, "fixed:cloud-only:jpeg", setting).table
+    begun_s = found.due_s + found.latency_s - found.stay_s
+    ended_s = found.due_s + found.latency_s
+    most = max(int(((begun_s <= at_s) & (ended_s > at_s)).sum()) for at_s in begun_s + 1e-3)
+    assert most == MAX_IN_FLIGHT
 
 
 def test_heads_of_later_requests_run_while_earlier_ones_are_away() -> None:
@@ -114,6 +131,54 @@ def test_racing_answers_with_whoever_is_first() -> None:
     assert ends(slow).keys() == {"edge-before-cloud"}
     assert slow.table.latency_s == pytest.approx(WHOLE_S)
     assert slow.hedges == len(slow.table)
+
+
+def test_a_payload_that_lost_the_race_is_not_sent_to_its_end() -> None:
+    """600 KB take 4.8 s at 1 Mbit/s, and the edge has answered after 0.25 s."""
+    found = simulate_pair(MENU, Steady(0, 0.0), lasting(even(1e6)))
+    assert ends(found) == {"edge-before-cloud": 80}
+    assert 0.8 * 20 * 1e6 / 8 < found.uplink_nbytes < 22 * 1e6 / 8
+    assert found.table.payload_nbytes.sum() == found.uplink_nbytes
+
+
+def test_a_deadline_that_the_edge_would_miss_is_tried_on_both_sides() -> None:
+    """As sessions do: whoever can still make it."""
+    found = simulate_pair(MENU, "cloud-only:jpeg", lasting(even(50e6), deadline_s=0.2))
+    assert ends(found).keys() == {"cloud"}
+    assert found.hedges == len(found.table)
+    slow = simulate_pair(MENU, "cloud-only:jpeg", lasting(even(0.5e6), deadline_s=0.2))
+    assert ends(slow).keys() == {"edge-before-cloud"}
+
+
+def test_a_policy_hears_how_long_the_cloud_takes() -> None:
+    slow = Replicas(slowness=20.0)
+    found = simulate_pair(MENU, "adaptive-nohedge", lasting(even(50e6), replicas=slow)).table
+    assert (found.option[5:] == ALONE).mean() > 0.9
+
+
+def test_a_dead_downlink_is_suspect_like_a_dead_uplink() -> None:
+    dies = Trace("dies", (0.0, 5.0, 15.0, 40.0), (20e6, 0.0, 20e6))
+    lives = steady(20e6)
+    for up, down in ((dies, lives), (lives, dies)):
+        setting = lasting(Network(up, down, 0.05), arrivals=Every(0.3))
+        found = simulate_pair(MENU, "fixed:cloud-only:jpeg", setting).table
+        dead = (found.due_s > 6) & (found.due_s < 15)
+        assert np.median(found.latency_s[dead]) == pytest.approx(WHOLE_S)
+
+
+def test_a_link_is_back_when_the_last_of_its_cuts_has_ended() -> None:
+    setting = lasting(even(50e6), cuts=(Cut(2.0, 3.0), Cut(4.0, 10.0)))
+    found = simulate_pair(MENU, "fixed:cloud-only:jpeg", setting).table
+    by_cloud = found.due_s[found.how == ENDS.index("cloud")]
+    assert not ((by_cloud > 2) & (by_cloud < 14)).any()
+    assert (by_cloud > 14.5).sum() > 20
+
+
+def test_a_link_that_never_carries_anything_leaves_all_to_the_edge() -> None:
+    dead = Network(Trace("dead", (0.0, 1.0), (0.0,)), steady(5e6), 0.02)
+    for policy in ("oracle", "adaptive", "edge-only", "race", "ewma"):
+        found = simulate_pair(MENU, policy, lasting(dead))
+        assert "cloud" not in ends(found)
 
 
 def test_a_link_that_is_cut_loses_no_request() -> None:
@@ -182,6 +247,12 @@ def test_no_policy_beats_the_oracle_without_hedging() -> None:
     names = ("oracle", "adaptive-nohedge", "edge-only", "cloud-only:jpeg", "ewma", "harmonic")
     means = {n: simulate_pair(MENU, n, setting).table.latency_s.mean() for n in names}
     assert min(means, key=means.__getitem__) == "oracle"
+
+
+def test_an_edge_that_nobody_uses_does_not_probe() -> None:
+    setting = lasting(even(5e6), 300.0, arrivals=Every(100.0))
+    found = simulate_pair(MENU, "adaptive", setting)
+    assert 0 < found.probe_nbytes < 3 * 10 * 0.13e6 / 8 + 3 * 3 * 0.13e6 / 8
 
 
 def test_probes_keep_to_their_budget() -> None:

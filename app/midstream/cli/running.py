@@ -13,7 +13,7 @@ from midstream.cli import console
 from midstream.cli.options import Input, Runs, Seed, Slowdown, Threads, takes
 from midstream.cli.plan import read_profile
 from midstream.deployment import Deployment, deploy
-from midstream.sources import Inputs, open_inputs
+from midstream.sources import Inputs, open_inputs, open_samples
 from midstream_edge.channel import Dial
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.feed import Feed
@@ -31,9 +31,11 @@ class Workload:
     seed: Seed = 0
 
     def open(self, part: Partition, *, distinct: int | None = None) -> Inputs:
-        """An input for every request, or `distinct` of them that come in turn."""
-        count = self.requests if distinct is None else min(self.requests, distinct)
-        return open_inputs(part, self.input, count=count, seed=self.seed)
+        """An input for every request, or at most `distinct` of them that come in turn."""
+        if distinct is None:
+            return open_inputs(part, self.input, count=self.requests, seed=self.seed)
+        count = min(self.requests, distinct)
+        return open_samples(part, self.input, most=count, drawn=count, seed=self.seed)
 
 
 @final

@@ -188,6 +188,7 @@ def _option(offer: Offer, whole: Offer | None) -> Option:
         payload_nbytes=offer.payload_nbytes,
         reply_nbytes=offer.reply_nbytes,
         rest_s=rest_s,
+        payloads_nbytes=offer.payloads_nbytes,
     )
 
 

@@ -22,7 +22,8 @@ class Option:
 
     `k` segments run on the edge, and what crosses is sent with `codec`. `rest_s` is what the
     edge needs to run the segments from `k` on itself; None if it does not hold them.
-    `remote` is False for edge-only, which has its whole time in `head_s`.
+    `remote` is False for edge-only, which has its whole time in `head_s`. `payload_nbytes` is
+    the mean of `payloads_nbytes`, the sizes of single samples, where these are known.
     """
 
     cut: str
@@ -37,6 +38,7 @@ class Option:
     payload_nbytes: int
     reply_nbytes: int
     rest_s: float | None
+    payloads_nbytes: tuple[int, ...] = ()
 
 
 @final

@@ -11,13 +11,12 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol, final
 
 from midstream_edge.answers import AHEAD, CLOUD, EDGE, FALLBACK
 from midstream_edge.pace import TIMEOUT_S, give_up_at
 from midstream_edge.pilot import PATIENCE
-from midstream_edge.policies.baselines import Fixed
 from midstream_edge.policies.values import (
     Decision,
     Evidence,
@@ -31,7 +30,9 @@ from midstream_lab.simulation.draws import Draws
 from midstream_lab.simulation.job import DONE, HEAD, LOCAL, SENT, Job
 from midstream_lab.simulation.lookout import Lookout
 from midstream_lab.simulation.probes import Prober
+from midstream_lab.simulation.slowness import slowed
 from midstream_lab.simulation.way import Way
+from midstream_wire.limits import MAX_IN_FLIGHT
 
 #: How a request can end, by the numbers in records.
 WHERE = (CLOUD, EDGE, FALLBACK, AHEAD)
@@ -45,6 +46,9 @@ class Cloud(Protocol):
 
     def arrive(self, job: Job) -> object:
         """All of `job` has come in."""
+
+    def cancel(self, job: Job) -> object:
+        """Nobody waits for `job` any more."""
 
 
 @final
@@ -85,10 +89,12 @@ class Edge:
         "_heads",
         "_lookout",
         "_options",
+        "_outside",
         "_rests",
         "_sent",
         "_steady",
         "_watch_s",
+        "asked_s",
         "current",
         "deadline_s",
         "hedges",
@@ -120,7 +126,7 @@ class Edge:
         self._core = core
         self._cloud = cloud
         self.way = way
-        self._options = tuple(_slowed(option, machine.slowness) for option in options)
+        self._options = tuple(slowed(option, edge=machine.slowness) for option in options)
         self._steady = policy if isinstance(policy, Steady) else None
         self.policy = None if isinstance(policy, Steady) else policy
         self._draws = draws
@@ -129,6 +135,7 @@ class Edge:
         self.deadline_s = deadline_s
         self.timeout_s = timeout_s
         self.index = index
+        self._outside: deque[Job] = deque()  # a session takes no more at a time
         self._heads: deque[Job] = deque()
         self._rests: deque[Job] = deque()
         self._busy: Job | None = None  # whose head or rest runs
@@ -136,30 +143,33 @@ class Edge:
         self._watch_s = math.inf  # when the first of them is late
         self._encoder_s = 0.0  # when the sender has encoded what it has
         self.under_way = 0
+        self.asked_s = -math.inf
         self.current: int | None = None
         self.switches = self.hedges = 0
         self._lookout = Lookout(core, self)
-        watches = hasattr(self.policy, "belief") and not isinstance(self.policy, Fixed)
-        self.prober = Prober(core, self) if watches else None
+        self.prober = Prober(core, self) if hasattr(self.policy, "belief") else None
 
     def submit(self, number: int, due_s: float) -> Job:
         """A request that is due now, or was when the edge had no room for it."""
         job = Job(self, number, due_s)
-        self.under_way += 1
-        if self._busy is None and not self._rests:
+        if self.under_way < MAX_IN_FLIGHT:
+            self.under_way += 1
+            self._admit(job)
+        else:
+            self._outside.append(job)
+        return job
+
+    def _admit(self, job: Job) -> None:
+        if self._busy is None and not self._rests and not self._heads:
             self._begin(job)
         else:
             self._heads.append(job)
-        return job
 
     def learn(self, evidence: Evidence) -> None:
         """Tell the policy; a steady plan has no use for it."""
         if self.policy is None:
             return
         self.policy = self.policy.learn(evidence)
-        transfer = evidence.transfer
-        if self.prober is not None and transfer is not None and transfer.complete:
-            self.prober.heard(evidence.at_s, transfer.nbytes)
 
     def lose(self) -> None:
         """The connection has broken: what the cloud has not answered goes on here."""
@@ -177,7 +187,7 @@ class Edge:
             index, hedge_after_s = steady.option, steady.hedge_after_s
             job.timeout_s = self.timeout_s
         else:
-            decision = self._decide(now_s)
+            decision = self._decide(job, now_s)
             index, hedge_after_s = decision.option, decision.hedge_after_s
             job.estimate = decision.estimate
             patience_s = PATIENCE * decision.estimate.total_s if decision.estimate else 0.0
@@ -193,13 +203,15 @@ class Edge:
         self._busy = job
         self._core.at(now_s + job.head_s, self._end_head, job)
 
-    def _decide(self, now_s: float) -> Decision:
+    def _decide(self, job: Job, now_s: float) -> Decision:
+        self.asked_s = now_s
+        deadline_s = self.deadline_s
         situation = Situation(
             now_s,
             self._lookout.state(),
             self.current,
             self.under_way - 1,
-            self.deadline_s,
+            None if deadline_s is None else job.due_s + deadline_s - now_s,
             len(self._heads),
             self.way.up.backlog_nbytes(now_s),
         )
@@ -252,6 +264,10 @@ class Edge:
         now_s = core.now_s
         job.asked_s = now_s
         late_s = self._late_s(job, option, now_s)
+        if late_s <= now_s and self.deadline_s is not None:
+            # The edge alone would be late: whoever can still make it, both begin at once.
+            job.hedge_after_s = 0.0
+            late_s = min(job.due_s + self.deadline_s, now_s + job.timeout_s)
         if late_s <= now_s or self._lookout.state() != "connected":
             job.state = SENT
             self._fail(job)
@@ -261,14 +277,14 @@ class Edge:
         self._encoder_s = max(now_s, self._encoder_s) + option.encode_s
         job.encode_s = option.encode_s
         job.left_s = self._encoder_s
-        job.payload_nbytes = option.payload_nbytes
+        job.payload_nbytes = self._payload_nbytes(job, option)
         job.tail_s = option.tail_s * self._draws.factor(self.machine.sigma)
         job.service_s = option.decode_s + job.tail_s
         job.kind = option.k
         job.epoch = way.epoch
         if self.policy is not None:
             job.ahead_nbytes = way.up.backlog_nbytes(job.left_s)
-        job.sent_s = way.send_up(job.left_s, option.payload_nbytes)
+        job.sent_s = way.send_up(job.left_s, job.payload_nbytes)
         job.air_s = way.up.free_s - way.up.began_s
         core.at(job.sent_s, self._arrive, job)
         self._lookout.follow(job.sent_s)
@@ -279,12 +295,19 @@ class Edge:
         else:
             self._hedge(job)
 
+    def _payload_nbytes(self, job: Job, option: Option) -> int:
+        """Samples come in turn, as they do from a driver; every edge begins with another."""
+        sizes = option.payloads_nbytes
+        if not sizes:
+            return option.payload_nbytes
+        return sizes[(job.number - 1 + self.index) % len(sizes)]
+
     def _late_s(self, job: Job, option: Option, now_s: float) -> float:
         """When to stop waiting for the cloud, as a session decides it."""
         late_s = now_s + job.timeout_s
         if self.deadline_s is None:
             return late_s
-        deadline_s = job.began_s + self.deadline_s
+        deadline_s = job.due_s + self.deadline_s
         if option.rest_s is None:
             return min(late_s, deadline_s)
         busy_s = job.head_s if self.under_way > 1 else 0.0
@@ -301,7 +324,9 @@ class Edge:
         if job.epoch == self.way.epoch:
             way = self.way
             reply_nbytes = self._options[job.option].reply_nbytes
-            self._core.at(way.send_down(now_s, reply_nbytes), self._take, job)
+            arrives_s = way.send_down(now_s, reply_nbytes)
+            self._core.at(arrives_s, self._take, job)
+            self._lookout.follow(arrives_s)
             job.reply_air_s = way.down.free_s - way.down.began_s
 
     def refuse(self, job: Job) -> None:
@@ -323,9 +348,11 @@ class Edge:
             took_s = now_s - job.left_s - (job.served_s - job.sent_s)
             option = self._options[job.option]
             transfer = Transfer(
-                option.payload_nbytes, option.reply_nbytes, took_s, True, job.ahead_nbytes
+                job.payload_nbytes, option.reply_nbytes, took_s, True, job.ahead_nbytes
             )
             self.learn(_evidence(job, now_s, transfer))
+            if self.prober is not None:
+                self.prober.heard(now_s, job.payload_nbytes + option.reply_nbytes)
         if was_busy:
             self._next()
 
@@ -357,6 +384,7 @@ class Edge:
             if job.late_s <= now_s:
                 if job.state == SENT:
                     self._lookout.overdue()
+                    self._stop_sending(job)
                 self._fail(job)
             elif job.late_s < math.inf:
                 self._watch_for(job, job.late_s)
@@ -381,12 +409,16 @@ class Edge:
 
     def _withdraw(self, job: Job) -> None:
         """Stop sending, and tell the cloud that nobody waits any more."""
+        self._stop_sending(job)
+        if job.cancelled_s == math.inf:
+            job.cancelled_s = self._core.now_s + self.way.one_way_s
+            self._core.at(job.cancelled_s, self._cloud.cancel, job)
+
+    def _stop_sending(self, job: Job) -> None:
         now_s = self._core.now_s
-        if now_s < job.sent_s:
-            self.way.up.stop(now_s, job.sent_s)
+        if now_s < job.sent_s and job.cancelled_s == math.inf:
+            job.payload_nbytes -= self.way.take_back(now_s, job.sent_s)
             job.cancelled_s = now_s
-        else:
-            job.cancelled_s = now_s + self.way.one_way_s
 
     def _unfinished(self, job: Job, now_s: float) -> Transfer | None:
         """What a request tells that began to go out and was not answered by `now_s`."""
@@ -404,18 +436,9 @@ class Edge:
         self.under_way -= 1
         self._sent.pop(job.number, None)
         self._finished(job, how)
-
-
-def _slowed(option: Option, slowness: float) -> Option:
-    """`option` on an edge that takes `slowness` times as long as the one profiled."""
-    if slowness == 1.0:
-        return option
-    return replace(
-        option,
-        head_s=option.head_s * slowness,
-        encode_s=option.encode_s * slowness,
-        rest_s=None if option.rest_s is None else option.rest_s * slowness,
-    )
+        if self._outside:
+            self.under_way += 1
+            self._core.at(self._core.now_s, self._admit, self._outside.popleft())
 
 
 def _evidence(job: Job, now_s: float, transfer: Transfer | None) -> Evidence:
@@ -428,5 +451,5 @@ def _evidence(job: Job, now_s: float, transfer: Transfer | None) -> Evidence:
         job.hedged,
         job.head_s,
         job.started_s - job.queued_s if replied else None,
-        job.tail_s if replied else None,
+        (job.served_s - job.started_s) * job.tail_s / job.service_s if replied else None,
     )

@@ -75,11 +75,10 @@ class Lookout:
         """A fresh connection comes about once all that is under way has passed before it."""
         edge, now_s = self._edge, self._core.now_s
         self._until_s = now_s
-        back_s = edge.way.passed_s
         edge.way.give_up()
         edge.learn(Evidence(now_s, link="down"))
         edge.lose()
-        self._core.at(back_s, self._reconnect, edge.way.epoch)
+        self._core.at(edge.way.passed_s, self._reconnect, edge.way.epoch)
 
     def _reconnect(self, epoch: int) -> None:
         edge, now_s = self._edge, self._core.now_s

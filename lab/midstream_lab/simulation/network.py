@@ -158,6 +158,7 @@ class Line:
     __slots__ = (
         "_delay_s",
         "_first_nbytes",
+        "_handed_nbytes",
         "_offset_s",
         "_queue_nbytes",
         "_rate_bps",
@@ -188,12 +189,14 @@ class Line:
         #: When the last transfer began to leave, and when the line will be free again.
         self.began_s = 0.0
         self._since_s = 0.0  # busy without a pause from then on
+        self._handed_nbytes = 0.0  # what was handed over since, less what was taken back
         self.free_s = 0.0
 
     def send(self, at_s: float, nbytes: float) -> float:
         """When `nbytes` handed over at `at_s` have arrived at the other end."""
         free_s = self.free_s
         if free_s == math.inf:
+            self._handed_nbytes += nbytes
             return math.inf
         start_s = at_s if at_s > free_s else free_s
         idle_s = start_s - free_s
@@ -202,6 +205,9 @@ class Line:
         self.began_s = start_s
         if start_s > free_s:
             self._since_s = start_s
+            self._handed_nbytes = nbytes
+        else:
+            self._handed_nbytes += nbytes
         if nbytes > self._window_nbytes or nbytes > self._queue_nbytes:
             end_s = self._grow(start_s, nbytes)
         elif self._rate_bps:
@@ -217,38 +223,51 @@ class Line:
         seen_s = now_s - self._rtt_s
         if self.free_s <= seen_s:
             return 0
-        if self.free_s == math.inf:
-            return round(self._queue_nbytes)
-        return max(0, round(self._carried_nbytes(max(seen_s, self._since_s), self.free_s)))
+        return round(self._left_nbytes(max(seen_s, self._since_s)))
 
     def passed_nbytes(self, start_s: float, now_s: float) -> int:
         """What a transfer that began at `start_s` is known at `now_s` to have carried."""
-        seen_s = now_s - self._rtt_s
+        seen_s = min(now_s - self._rtt_s, self.free_s)
         if seen_s <= start_s:
             return 0
-        return int(self._carried_nbytes(start_s, seen_s))
+        return int(self._left_nbytes(max(start_s, self._since_s)) - self._left_nbytes(seen_s))
 
     def still_s(self, now_s: float) -> float:
         """For how long no packet has been acknowledged although some wait to be."""
         seen_s = now_s - self._rtt_s
         if self.free_s <= seen_s or seen_s <= self._since_s:
             return 0.0
-        carried_nbytes = self._carried_nbytes(self._since_s, seen_s)
-        whole_nbytes = carried_nbytes - carried_nbytes % SEGMENT_NBYTES
-        return seen_s - self._through_s(self._since_s, whole_nbytes)
+        rate_bps = self.rate_bps(seen_s)
+        if not rate_bps:
+            return self._silence_s(seen_s)
+        begun_nbytes = (self._handed_nbytes - self._left_nbytes(seen_s)) % SEGMENT_NBYTES
+        return begun_nbytes * 8 / rate_bps
 
-    def stop(self, at_s: float, arrives_s: float) -> None:
+    def stop(self, at_s: float, arrives_s: float) -> int:
         """Take back what of the last transfer, which would arrive at `arrives_s`, TCP has not
         sent by `at_s`: a window's worth is under way or in the queue. Of an earlier one
-        nothing is taken back: others have counted on it.
+        nothing is taken back: others have counted on it. Returns the bytes taken back.
         """
-        if arrives_s >= self.free_s + self._delay_s and self.free_s > at_s:
-            flown_s = self._through_s(at_s, self._window_nbytes)
-            self.free_s = min(self.free_s, max(flown_s, self.began_s))
+        if arrives_s < self.free_s + self._delay_s or self.free_s <= at_s:
+            return 0
+        flown_s = max(self._through_s(at_s, self._window_nbytes), self.began_s)
+        if flown_s >= self.free_s:
+            return 0
+        taken_nbytes = self._left_nbytes(flown_s)
+        self._handed_nbytes -= taken_nbytes
+        self.free_s = flown_s
+        return round(taken_nbytes)
+
+    def drop(self, now_s: float) -> int:
+        """Lose what has not passed by now; returns how many bytes that is."""
+        lost_nbytes = self._left_nbytes(now_s) if self.free_s > now_s else 0.0
+        self.free_s = min(self.free_s, now_s)
+        return round(lost_nbytes)
 
     def renew(self, now_s: float) -> None:
         """Forget what was under way, as a fresh connection does."""
         self.free_s = self.began_s = self._since_s = now_s
+        self._handed_nbytes = 0.0
         self._window_nbytes = self._first_nbytes
         self._threshold_nbytes = math.inf
 
@@ -258,20 +277,31 @@ class Line:
 
     def silent_s(self, now_s: float) -> float:
         """For how long nothing has passed although something was waiting to."""
-        at_s = now_s + self._offset_s
-        if self.free_s <= now_s or self.trace.rate_at(at_s) > 0:
+        if self.free_s <= now_s or self.rate_bps(now_s) > 0:
             return 0.0
-        since_s = self.trace.silent_since(at_s) - self._offset_s
-        return now_s - max(since_s, self.began_s)
+        return self._silence_s(now_s)
+
+    def _silence_s(self, now_s: float) -> float:
+        since_s = self.trace.silent_since(now_s + self._offset_s) - self._offset_s
+        return now_s - max(since_s, self._since_s)
 
     def _through_s(self, start_s: float, nbytes: float) -> float:
         offset_s = self._offset_s
         return self.trace.finish_s(start_s + offset_s, nbytes / self._scale) - offset_s
 
-    def _carried_nbytes(self, start_s: float, end_s: float) -> float:
+    def _left_nbytes(self, at_s: float) -> float:
+        """What is still to pass at a moment since which the line has been busy.
+
+        Windows may leave it idle in between: what was handed over is spread over the bits
+        that could have passed.
+        """
         trace, offset_s = self.trace, self._offset_s
-        bits = trace.nbits_by(end_s + offset_s) - trace.nbits_by(start_s + offset_s)
-        return bits * self._scale / 8
+        first_bits = trace.nbits_by(self._since_s + offset_s)
+        by_now_bits = trace.nbits_by(at_s + offset_s) - first_bits
+        if self.free_s == math.inf:
+            return max(0.0, self._handed_nbytes - by_now_bits * self._scale / 8)
+        bits = trace.nbits_by(self.free_s + offset_s) - first_bits
+        return self._handed_nbytes * (1 - by_now_bits / bits) if bits > 0 else 0.0
 
     def _rest(self, idle_s: float) -> None:
         """Halve the window for every timeout that went by."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from midstream_edge.drive import DRAIN_S
+import numpy as np
+
 from midstream_edge.pace import TIMEOUT_S
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.oracle import Curve
@@ -26,6 +27,8 @@ from midstream_wire.errors import UsageError
 
 #: With more, the queue never comes to rest.
 MOST_LOAD = 0.98
+#: What the oracle is told of an uplink that never carries anything.
+DEAD_BPS = 1.0
 #: One request at a time.
 BACK_TO_BACK = Closed()
 #: One replica with one worker, and nobody else's load.
@@ -116,7 +119,7 @@ def simulate_pair(menu: Menu, policy: str | Steady, setting: Setting) -> Outcome
     core.run(setting.duration_s)
     if edge.prober is not None:
         edge.prober.stop()
-    core.run(setting.duration_s + DRAIN_S)
+    core.run_while(lambda: edge.under_way > 0)
     name = policy if isinstance(policy, str) else menu.options[policy.option].label
     return _outcome(name, edge, recorder.table(), core.events)
 
@@ -124,7 +127,8 @@ def simulate_pair(menu: Menu, policy: str | Steady, setting: Setting) -> Outcome
 def _policy(name: str, menu: Menu, setting: Setting) -> Policy:
     network = setting.network
     up = network.payload_up
-    curve = Curve(up.times_s, up.rates_bps, 0.0) if up.mean_bps > 0 else None
+    rates_bps = up.rates_bps if up.mean_bps > 0 else np.full_like(up.rates_bps, DEAD_BPS)
+    curve = Curve(up.times_s, rates_bps, 0.0)
     link = network.first_look()
     return policy_of(name, menu, link=link, device=setting.device, curve=curve)
 

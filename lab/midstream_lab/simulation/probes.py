@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol, cast, final
 
 from midstream_edge.belief import LinkBelief
+from midstream_edge.pilot import USED_S
 from midstream_edge.policies.values import Evidence, Policy, Transfer
 from midstream_edge.probing import SILENT_S, ProbeBudget, probe_due
 from midstream_lab.simulation.core import Core
@@ -28,6 +29,8 @@ class Learner(Protocol):
 
     way: Way
     policy: Policy | None
+    #: When the policy was asked last.
+    asked_s: float
 
     def learn(self, evidence: Evidence) -> None: ...
 
@@ -39,17 +42,18 @@ class Prober:
     The edge's policy must be one that has a belief.
     """
 
-    __slots__ = ("_core", "_edge", "_stopped", "budget")
+    __slots__ = ("_core", "_edge", "_stopped", "_waits_in", "budget")
 
     def __init__(self, core: Core, edge: Learner) -> None:
         self._core = core
         self._edge = edge
         self._stopped = False
+        self._waits_in = -1  # the epoch of the probe that is not answered yet
         self.budget = ProbeBudget(core.now_s)
         core.at(core.now_s + SILENT_S, self._look)
 
     def heard(self, at_s: float, nbytes: int) -> None:
-        """A request that sent `nbytes` was answered."""
+        """A request was answered that moved `nbytes` both ways."""
         self.budget = self.budget.heard(at_s, nbytes)
 
     def stop(self) -> None:
@@ -63,7 +67,8 @@ class Prober:
         nbytes = probe_due(
             self.budget, now_s, uplink_bps=belief.uplink_bps, link=edge.way.link
         )
-        if nbytes:
+        used = now_s - edge.asked_s <= USED_S
+        if nbytes and used and self._waits_in != edge.way.epoch:
             self.budget = self.budget.probed(now_s, nbytes)
             self._send(nbytes, now_s)
         next_s = max(now_s + LOOK_S, self.budget.heard_at_s + SILENT_S)
@@ -71,6 +76,7 @@ class Prober:
 
     def _send(self, nbytes: int, now_s: float) -> None:
         way = self._edge.way
+        self._waits_in = way.epoch
         ahead_nbytes = way.up.backlog_nbytes(now_s)
         arrived_s = way.send_up(now_s, nbytes)
         self._core.at(arrived_s, self._answer, (nbytes, now_s, ahead_nbytes, way.epoch))
@@ -84,6 +90,7 @@ class Prober:
         nbytes, sent_s, ahead_nbytes, epoch = probe
         if epoch == self._edge.way.epoch:
             now_s = self._core.now_s
+            self._waits_in = -1
             took_s = now_s - sent_s
             transfer = Transfer(nbytes, PONG_NBYTES, took_s, True, ahead_nbytes)
             self._edge.learn(Evidence(now_s, transfer))

@@ -87,7 +87,7 @@ class Recorder:
         self._detailed = detailed
         self._due = array("d")
         self._floats = array("f")
-        self._wholes = array("i")
+        self._wholes = array("q")
         self._small = array("B")
         self._stages = array("d")
 
@@ -111,7 +111,7 @@ class Recorder:
 
     def table(self) -> Table:
         floats = np.frombuffer(self._floats, np.float32).reshape(-1, 6)
-        wholes = np.frombuffer(self._wholes, np.int32).reshape(-1, 3)
+        wholes = np.frombuffer(self._wholes, np.int64).reshape(-1, 3)
         small = np.frombuffer(self._small, np.uint8).reshape(-1, 3)
         return Table(
             edge=wholes[:, 0],

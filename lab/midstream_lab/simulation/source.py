@@ -75,11 +75,12 @@ class Source:
 def breaking(core: Core, edge: Edge, cut: Cut) -> Steps:
     """One cut of an edge's link, noticed after a while, and mended a while after its end."""
     yield cut.at_s
-    edge.way.cut()
+    edge.way.cut(core.now_s)
     yield NOTICE_S
     edge.way.drop()
     edge.learn(Evidence(core.now_s, link="down"))
     edge.lose()
     yield max(0.0, cut.lasts_s - NOTICE_S) + RECONNECT_S
-    edge.way.mend(core.now_s)
-    edge.learn(Evidence(core.now_s, link="connected"))
+    if edge.way.heal():
+        edge.way.mend(core.now_s)
+        edge.learn(Evidence(core.now_s, link="connected"))

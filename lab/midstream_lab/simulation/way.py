@@ -31,6 +31,7 @@ class Way:
     """
 
     __slots__ = (
+        "_cuts",
         "_doubted",
         "_draws",
         "_jitter_s",
@@ -59,6 +60,7 @@ class Way:
         self.suspect_since_s = math.inf
         self.link: LinkState = "connected"
         self.broken = False
+        self._cuts = 0  # that have begun and not ended
         self.epoch = 0
         self.uplink_nbytes = self.downlink_nbytes = 0
 
@@ -87,7 +89,8 @@ class Way:
         if self.link == "down":
             return False
         self._doubted = self._doubted and now_s < self.passed_s
-        stalled = self._doubted or self.up.silent_s(now_s) > self._suspect_s
+        silent_s = max(self.up.silent_s(now_s), self.down.silent_s(now_s))
+        stalled = self._doubted or silent_s > self._suspect_s
         before, self.link = self.link, "suspect" if stalled else "connected"
         if self.link == before:
             return False
@@ -103,12 +106,26 @@ class Way:
     @property
     def passed_s(self) -> float:
         """When all that was handed over will be known to have arrived."""
-        return self.up.free_s + 2 * self.one_way_s
+        return max(self.up.free_s, self.down.free_s) + 2 * self.one_way_s
 
-    def cut(self) -> None:
+    def take_back(self, now_s: float, arrives_s: float) -> int:
+        """Stop sending what would arrive at `arrives_s`; the bytes that never leave."""
+        nbytes = self.up.stop(now_s, arrives_s)
+        self.uplink_nbytes -= nbytes
+        return nbytes
+
+    def cut(self, now_s: float) -> None:
         """Everything under way is lost, and nothing gets through; nobody knows yet."""
         self.epoch += 1
         self.broken = True
+        self._cuts += 1
+        self.uplink_nbytes -= self.up.drop(now_s)
+        self.downlink_nbytes -= self.down.drop(now_s)
+
+    def heal(self) -> bool:
+        """One cut has ended; whether that was the last one."""
+        self._cuts -= 1
+        return self._cuts == 0
 
     def drop(self) -> None:
         """The break is noticed."""
