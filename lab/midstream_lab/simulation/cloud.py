@@ -147,7 +147,6 @@ class Cloud:
     __slots__ = (
         "_balancer",
         "_core",
-        "_places",
         "_replicas",
         "_serving",
         "_starting",
@@ -160,7 +159,6 @@ class Cloud:
         self._core = core
         self._replicas = replicas
         self._balancer = balancer(replicas.balancing, draws)
-        self._places: dict[Job, Station] = {}  # where every request waits or runs
         self._serving: list[Station] = []
         self._starting = 0
         self.refused = 0
@@ -196,7 +194,7 @@ class Cloud:
         if self._serving:
             station = self._balancer.choose(self._serving)
             if station.take(job):
-                self._places[job] = station
+                job.station = station
                 return
         self.refused += 1
         job.edge.refuse(job)
@@ -204,9 +202,8 @@ class Cloud:
     def cancel(self, job: Job) -> None:
         """Nobody waits for `job` any more: if it is still here it takes no more time, unless
         its batch goes on for others, and nothing is sent back."""
-        station = self._places.pop(job, None)
-        if station is not None:
-            station.cancel(job)
+        if job.station is not None:
+            job.station.cancel(job)
 
     def fail(self, index: int) -> None:
         """A replica crashes: what it had is lost, and its edges are told."""
@@ -216,7 +213,6 @@ class Cloud:
             self._serving.remove(station)
         for work in station.crash():
             if isinstance(work, Job):
-                del self._places[work]
                 self.refused += 1
                 work.edge.refuse(work)
 
@@ -242,7 +238,6 @@ class Cloud:
 
     def _done(self, work: Work) -> None:
         if isinstance(work, Job):
-            del self._places[work]
             work.edge.reply(work)
 
     def _add(self) -> None:

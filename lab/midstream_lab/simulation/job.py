@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Protocol, final
 
+from midstream_lab.simulation.station import Station
 from midstream_partitioner.timings import Estimate
 
 
@@ -57,6 +58,7 @@ class Job:
         "service_s",
         "started_s",
         "state",
+        "station",
         "switched",
         "tail_s",
         "timeout_s",
@@ -78,6 +80,7 @@ class Job:
         self.ahead_nbytes = 0
         self.air_s = self.reply_air_s = 0.0  # of the payload, of the reply
         self.payload_nbytes = 0
+        self.station: Station | None = None  # where it waits or runs, or did
         self.queued_s = -1.0
         self.started_s = -1.0
         self.served_s = -1.0

@@ -93,8 +93,8 @@ class Station:
         self._done = done
         self._free = workers
         self._queue: deque[Work] = deque()
-        #: What runs together, and since when, by the number of the event that ends it.
-        self._running: dict[int, tuple[float, list[Work]]] = {}
+        #: What runs together, never nothing, by the number of the event that ends it.
+        self._running: dict[int, list[Work]] = {}
         self._serial = 0
         self._woken_s = -1.0
         self._busy_s = 0.0  # of all workers together, for what has ended
@@ -120,7 +120,8 @@ class Station:
     def busy_s(self) -> float:
         """What its workers have computed up to now, together."""
         now_s = self._core.now_s
-        return self._busy_s + sum(now_s - began_s for began_s, _ in self._running.values())
+        running = self._running.values()
+        return self._busy_s + sum(now_s - works[0].started_s for works in running)
 
     @property
     def there_s(self) -> float:
@@ -152,11 +153,18 @@ class Station:
         return True
 
     def cancel(self, work: Work) -> None:
-        """Nobody waits for `work`, which is here, any more: it leaves the queue, or its batch;
-        what runs for nobody else stops at once."""
-        self.load -= 1
+        """Nobody waits for `work` any more: if it is still here, it leaves the queue, or its
+        batch; a worker that works for nobody else stops at once."""
         if not _removed(work, self._queue):
-            self._leave_batch(work)
+            number = self._number(work)
+            if number is None:
+                return
+            if len(self._running[number]) == 1:
+                self._stop(number)
+                self._fill()
+            else:
+                _removed(work, self._running[number])
+        self.load -= 1
         self._note_idle()
 
     def crash(self) -> list[Work]:
@@ -234,20 +242,23 @@ class Station:
             work.started_s = now_s
         self._free -= 1
         self._serial = number = self._serial + 1
-        self._running[number] = (now_s, works)
+        self._running[number] = works
         core.at(now_s + service_s * self.slowness, self._end, number)
 
     def _stop(self, number: int) -> list[Work]:
-        """What ran by that number, whose worker is free again."""
-        began_s, works = self._running.pop(number)
-        self._busy_s += self._core.now_s - began_s
+        """What ran by that number, whose worker is free again; nothing where a crash or a
+        cancellation came first."""
+        works = self._running.pop(number, None)
+        if works is None:
+            return []
+        self._busy_s += self._core.now_s - works[0].started_s
         self._free += 1
         return works
 
     def _end(self, number: int) -> None:
-        if number not in self._running:
-            return  # a crash or a cancellation came first
         works = self._stop(number)
+        if not works:
+            return
         self.load -= len(works)
         self.served += len(works)
         self.batches += 1
@@ -258,13 +269,11 @@ class Station:
         for work in works:
             self._done(work)
 
-    def _leave_batch(self, work: Work) -> None:
-        for number, (_, works) in self._running.items():
-            if _removed(work, works):
-                if not works:
-                    self._stop(number)
-                    self._fill()
-                return
+    def _number(self, work: Work) -> int | None:
+        for number, works in self._running.items():
+            if any(each is work for each in works):
+                return number
+        return None
 
 
 def _removed(work: Work, works: MutableSequence[Work]) -> bool:
