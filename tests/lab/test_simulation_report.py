@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from midstream_edge.policies.values import Option
 from midstream_lab.conditions import condition
 from midstream_lab.experiment.report import REPORT, SUMMARY
 from midstream_lab.experiment.results import load_runs
+from midstream_lab.simulation.arrivals import Poisson
 from midstream_lab.simulation.figures import missed_share
 from midstream_lab.simulation.menus import Offered
 from midstream_lab.simulation.network import Network
@@ -51,6 +54,90 @@ def test_a_report_holds_every_policy_and_says_that_it_is_simulated(tmp_path: Pat
     for outcome in outcomes:
         latency_s = runs[outcome.policy].rows["latency_s"]
         assert np.sort(latency_s) == pytest.approx(np.sort(outcome.table.latency_s))
+
+
+def reported(folder: Path, setting: Setting, *names: str, menu: Menu = MENU) -> str:
+    """The page, as people read it: without style, pictures and script."""
+    outcomes = [simulate_pair(menu, name, setting) for name in names]
+    write_report(outcomes, OFFERED, setting, folder=folder, command="midstream simulate")
+    page = (folder / REPORT).read_text().split("</style>")[1].split("<script")[0]
+    return re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
+
+
+def runs_of(folder: Path) -> list[dict[str, Any]]:
+    """What the page's script draws from."""
+    data = (folder / REPORT).read_text().split('id="data">')[1].split("</script>")[0]
+    found: list[dict[str, Any]] = json.loads(data)["runs"]
+    return found
+
+
+def test_a_page_claims_nothing_that_a_simulation_does_not_have(tmp_path: Path) -> None:
+    text = reported(tmp_path, SETTING, "adaptive", "oracle")
+    assert '<p class="kicker">Simulated · 2 runs' in text
+    for word in ("emulated link", "begun", "unknown", "backend", "deadline", "link cut"):
+        assert word not in text
+    assert "The command" in text
+    assert "net: what could be chosen, by the profiles" in text
+
+
+def test_a_page_has_what_the_policy_believed(tmp_path: Path) -> None:
+    assert "as the policy believed it to be" in reported(tmp_path, SETTING, "adaptive")
+    (run,) = runs_of(tmp_path)
+    assert len(run["b"]) == len(run["t"])
+    assert all(
+        low < believed < high
+        for low, believed, high in zip(run["lo"], run["b"], run["hi"], strict=True)
+    )
+    result = result_of(simulate_pair(MENU, "adaptive", SETTING), OFFERED, SETTING)
+    carries = result.rows["uplink_bps"] > 0
+    ratio = result.rows["belief_bps"][carries] / result.rows["uplink_bps"][carries]
+    assert 0.5 < np.median(ratio) < 2.0
+    assert result.rows["belief_rtt_s"] == pytest.approx(NETWORK.rtt_s, abs=0.05)
+
+
+def test_a_page_has_the_deadline_who_missed_it_and_the_cuts(tmp_path: Path) -> None:
+    setting = replace(SETTING, deadline_s=0.15, cuts=(Cut(3.0, 1.5), Cut(9.0, 0.5)))
+    text = reported(tmp_path, setting, "edge-only", "adaptive", "oracle")
+    assert "<dt>link cut</dt><dd>at 3 s for 1.5 s, at 9 s for 500 ms</dd>" in text
+    assert "<dt>deadline</dt><dd>150 ms</dd>" in text
+    assert "over the deadline of 150 ms</span>" in text
+    assert "Over the deadline of 150 ms, or without an answer: adaptive " in text
+    assert "Where the ground is red, the link was cut." in text
+    assert all(run["cuts"] == [[3.0, 4.5], [9.0, 9.5]] for run in runs_of(tmp_path))
+    summary = json.loads((tmp_path / SUMMARY).read_text())
+    assert summary["deadline_s"] == 0.15
+    assert summary["policies"]["edge-only"]["missed"] == 1.0
+    assert 0 < summary["policies"]["adaptive"]["missed"] < 1
+
+
+def test_connections_are_counted_when_they_come_about() -> None:
+    """Two cuts that overlap are mended once."""
+    cuts = (Cut(2.0, 2.0), Cut(3.0, 2.0), Cut(8.0, 0.5))
+    setting = replace(SETTING, cuts=cuts)
+    result = result_of(simulate_pair(MENU, "adaptive", setting), OFFERED, setting)
+    assert result.facts.reconnects == 2
+
+
+def test_a_run_without_requests_has_a_page_that_says_so(tmp_path: Path) -> None:
+    setting = replace(SETTING, arrivals=Poisson(1e-4), duration_s=1.0)
+    text = reported(tmp_path, setting, "adaptive", "oracle")
+    assert "No request came: there is nothing to compare." in text
+    assert 'id="setting"' in text
+    assert 'id="regret"' not in text
+
+
+def test_a_run_whose_requests_all_failed_has_a_page_that_says_so(tmp_path: Path) -> None:
+    parted = Menu((replace(MENU.options[0], rest_s=None),))
+    setting = replace(SETTING, duration_s=2.0, deadline_s=0.001)
+    text = reported(tmp_path, setting, "cloud-only:jpeg", menu=parted)
+    assert re.search(r"None of [\d,]+ requests was answered: there is nothing", text)
+
+
+def test_who_never_got_an_answer_is_not_left_out_of_what_was_lost(tmp_path: Path) -> None:
+    parted = Menu((replace(MENU.options[0], rest_s=None), MENU.options[1]))
+    setting = replace(SETTING, duration_s=5.0, deadline_s=0.001)
+    text = reported(tmp_path, setting, "cloud-only:jpeg", "edge-only", menu=parted)
+    assert re.search(r"Of [\d,]+ requests [\d,]+ got no answer", text)
 
 
 def test_rows_come_in_the_order_in_which_requests_were_due() -> None:

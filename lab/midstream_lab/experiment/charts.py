@@ -51,7 +51,7 @@ def regret_chart(policies: Sequence[Figures], names: Names, looks: Looks) -> str
         for value in (each.regret_mean_low, each.regret_mean_high, each.regret_worst)
         if value is not None
     ]
-    scale = Scale("root", min(0.0, *ends), max(5.0, *ends) * 1.05, left, width - right)
+    scale = Scale("root", min([0.0, *ends]), max([5.0, *ends]) * 1.05, left, width - right)
     ticks = [(value, f"{value:g} %".replace("-", "−")) for value in scale.ticks()]
     parts = [x_axis(scale, bottom, 18, ticks), line(scale(0), 18, scale(0), bottom,
                                                     class_="zero")]  # fmt: skip

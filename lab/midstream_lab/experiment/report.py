@@ -24,6 +24,7 @@ from midstream_lab.experiment.words import (
     span,
     verdict,
 )
+from midstream_partitioner.units import format_duration
 
 #: Every request of every run, beside the report.
 TABLE = "results.csv.gz"
@@ -70,7 +71,8 @@ def _kicker(story: Story) -> str:
         for each in story.results
         if "backend" in each.facts.link
     )
-    how = "Simulated" if story.summary.kind == "simulated" else "Measured on real processes"
+    simulated = story.summary.kind == "simulated"
+    how = "Simulated" if simulated else "Measured on real processes"
     over = f" over an emulated link ({', '.join(backends)})" if backends else ""
     runs = counted(story.summary.runs, "run")
     return f"{how}{over} · {runs}, {counted(story.summary.requests, 'request')}"
@@ -81,7 +83,9 @@ def _remarks(story: Story) -> list[str]:
     slowdown = max(slowed, default=1.0)
     if slowdown <= 1:
         return []
-    return [f"The edge is emulated, {slowdown:g} times slower than this machine."]
+    simulated = story.summary.kind == "simulated"
+    machine = "the machine that was measured" if simulated else "this machine"
+    return [f"The edge is emulated, {slowdown:g} times slower than {machine}."]
 
 
 def _warnings(story: Story) -> list[str]:
@@ -117,6 +121,9 @@ def _tiles(summary: Summary) -> list[tuple[str, str]]:
          f"lost or answered twice, of {counted(chief.requests, 'request')}"),
         (percent(chief.probe_share), "of what it sent were probes"),
     ]  # fmt: skip
+    if chief.missed is not None and summary.deadline_s is not None:
+        deadline = format_duration(summary.deadline_s)
+        tiles.insert(3, (percent(chief.missed), f"over the deadline of {deadline}"))
     best = summary.find(BEST_FIXED)
     if best is not None and best.regret_mean is not None:
         tiles.insert(2, (percent(best.regret_mean), "mean regret of the best fixed placement"))

@@ -165,7 +165,8 @@ class Facts:
     `validity` is the emulation's word on itself and `void` why the run does not count, None
     where it does. `settings` are all that the outcome depends on, as the scenario has it.
     `menu` are the placements that could be chosen, as the profiles have them, and `bandwidth`
-    is the true uplink over the run.
+    is the true uplink over the run. `cuts` are the moments on the run's clock at which the
+    link was cut, and for how long.
     """
 
     kind: Literal["measured", "simulated"]
@@ -193,6 +194,8 @@ class Facts:
     labels: dict[str, str] = Field(default_factory=dict)  # "cut codec" -> for people
     menu: tuple[dict[str, JsonValue], ...] = ()
     bandwidth: Curve = ()
+    deadline_s: float | None = None
+    cuts: tuple[tuple[float, float], ...] = ()
 
 
 @final

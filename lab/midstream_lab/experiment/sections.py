@@ -35,10 +35,12 @@ _THE_ORACLE = (
 )
 _NO_ORACLE = "the best policy of each trace, as no oracle ran"
 _TIMELINE = (
-    "The uplink as it was (over the shaded ground) and as the policy believed it to be (blue, "
-    "with its band), where each request was cut, and how long it took; the thin line is "
-    "another policy over the same trace. Drag to look closer, double-click to see all of it."
+    "The uplink as it was (over the shaded ground){}, where each request was cut, and how "
+    "long it took; the thin line is another policy over the same trace.{} Drag to look "
+    "closer, double-click to see all of it."
 )
+_BELIEVED = " and as the policy believed it to be (blue, with its band)"
+_CUT = " Where the ground is red, the link was cut."
 _ENERGY = (
     "Mean latency over the energy that the edge spends on a request (from the device's "
     "declared power, not measured). The dashed line is the least latency that mixtures of "
@@ -85,7 +87,7 @@ class Story:
 
     def sections(self) -> Iterator[Section]:
         """All of them, in the order of the page."""
-        if self.counted:
+        if self.summary.policies:
             yield Section("regret", "Regret", self._regret())
             yield Section("traces", "Trace by trace", self._heat())
             yield Section("latency", "Latencies", self._cdfs())
@@ -144,8 +146,11 @@ class Story:
         )
 
     def _timeline(self) -> str:
+        believed = any(np.isfinite(each.rows["belief_bps"]).any() for each in self.counted)
+        cut = any(each.facts.cuts for each in self.counted)
+        words = _TIMELINE.format(_BELIEVED if believed else "", _CUT if cut else "")
         return (
-            note(_TIMELINE) + '<div class="card"><div class="controls">'
+            note(words) + '<div class="card"><div class="controls">'
             '<label>run<select id="choose-cell"></select></label>'
             '<label>policy<select id="choose-policy"></select></label>'
             '<label>beside it<select id="choose-rival"></select></label>'
@@ -237,9 +242,10 @@ class Story:
             f'<div class="card">{tables.menu_table(menu)}</div>'
             for model, menu in sorted(menus.items())
         )
+        title = "The command" if self.summary.kind == "simulated" else "The scenario"
         return (
             f'<div class="card">{tables.definitions(self._settings())}</div>{profiles}'
-            f"<h3>The scenario</h3><pre>{escape(self.scenario)}</pre>"
+            f"<h3>{title}</h3><pre>{escape(self.scenario)}</pre>"
         )
 
     def _settings(self) -> Mapping[str, str]:
@@ -250,25 +256,39 @@ class Story:
             "edge": [_device(each.edge) for each in facts],
             "cloud": [_device(each.cloud) for each in facts],
             "link": [_link(each.link) for each in facts],
+            "link cut": [_cuts(each.cuts) for each in facts],
+            "deadline": [
+                "" if each.deadline_s is None else format_duration(each.deadline_s)
+                for each in facts
+            ],
             "run for": [format_duration(each.duration_s) for each in facts],
             "versions": [
                 ", ".join(f"{name} {version}" for name, version in each.versions.items())
                 for each in facts
             ],
         }
-        began = sorted(each.began for each in facts)
+        began = sorted(each.began for each in facts if each.began)
         told = {name: " · ".join(dict.fromkeys(each)) for name, each in wanted.items()}
         told["seeds"] = ", ".join(map(str, seeds))
-        told["begun"] = f"{began[0]} to {began[-1]}" if began else "never"
+        if self.summary.kind != "simulated":  # which is of no moment
+            told["begun"] = f"{began[0]} to {began[-1]}" if began else "never"
         return {name: words for name, words in told.items() if words}
 
 
 def _device(device: Mapping[str, Any]) -> str:
-    """As everywhere: an emulated device is called so."""
+    """As everywhere: an emulated device is called so; nothing of one that is not known."""
+    if not device:
+        return ""
     slowdown = float(device.get("slowdown", 1.0))
     emulated = f", emulated {slowdown:g}x slower" if slowdown > 1 else ""
     threads = int(device.get("threads", 1))
     return f"{device.get('name', 'unknown')}, {counted(threads, 'thread')}{emulated}"
+
+
+def _cuts(cuts: Sequence[tuple[float, float]]) -> str:
+    return ", ".join(
+        f"at {format_duration(at_s)} for {format_duration(lasts_s)}" for at_s, lasts_s in cuts
+    )
 
 
 def _link(link: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from midstream_lab.experiment.comparison import (
     BEST_FIXED,
@@ -49,8 +50,9 @@ class Figures:
     the edge finished because the cloud failed; `edge_share` is the share of all answers that
     came from the edge, `inside_share` of those that were cut inside the network.
     `behind_equal_energy` is how much longer the mean latency is than the best mixture of
-    fixed placements and race on no more edge energy, where any of them spends so little. What
-    has no number is None.
+    fixed placements and race on no more edge energy, where any of them spends so little.
+    `missed` is the share of requests over their deadline or never answered, where there is
+    one. What has no number is None.
     """
 
     policy: str
@@ -77,6 +79,7 @@ class Figures:
     p99_high_s: float | None
     lost: int
     duplicated: int
+    missed: float | None
     local: int
     hedges: int
     switches: int
@@ -115,13 +118,18 @@ class Summary:
     """All figures: per policy, per policy and model, per policy, model and trace.
 
     `kind` is measured or simulated, `reference` what regret is against: the oracle, or the
-    best policy of each cell where no oracle ran.
+    best policy of each cell where no oracle ran. A policy that never got an answer has no
+    figures; what it `lost` counts all the same. `deadline_s` is what all requests had, None
+    where they had none or several.
     """
 
     kind: str
     reference: str
     runs: int
     requests: int
+    lost: int
+    duplicated: int
+    deadline_s: float | None
     bootstrap_seed: int
     policies: tuple[Figures, ...]
     models: tuple[Figures, ...]
@@ -154,11 +162,15 @@ def summarise(
     compared = compare(counted, seed=seed, replicates=replicates)
     pool = _Pool(compared, references(compared))
     choices = (each for each in compared.seen if each.policy == BEST_FIXED)
+    deadlines = {each.facts.deadline_s for each in counted}
     return Summary(
         kind=listed[0].facts.kind if listed else "measured",
         reference=ORACLE if any(e.policy == ORACLE for e in compared.seen) else "best policy",
         runs=len(counted),
         requests=sum(each.facts.requests for each in counted),
+        lost=sum(each.facts.lost for each in counted),
+        duplicated=sum(each.facts.duplicated for each in counted),
+        deadline_s=deadlines.pop() if len(deadlines) == 1 else None,
         bootstrap_seed=seed,
         policies=pool.figures(lambda each: (None, None)),
         models=pool.figures(lambda each: (each.cell[0], None)),
@@ -209,6 +221,7 @@ class _Pool:
             **self._latencies(seen),
             lost=sum(each.lost for each in facts),
             duplicated=sum(each.duplicated for each in facts),
+            missed=_mean([_late(each.result) for each in seen]),
             local=sum(each.local for each in facts),
             hedges=sum(each.hedges for each in facts),
             switches=sum(each.switches for each in facts),
@@ -288,6 +301,15 @@ class _Pool:
         return {
             key: value for name, each in named.items() for key, value in _fields(name, each)
         }
+
+
+def _late(result: RunResult) -> NDArray[np.bool_]:
+    """Which requests were over their deadline or never answered; empty without a deadline."""
+    deadline_s = result.facts.deadline_s
+    if deadline_s is None:
+        return np.zeros(0, dtype=np.bool_)
+    # Simulations keep seven digits of a latency.
+    return np.asarray(~(result.rows["latency_s"] <= deadline_s * (1 + 1e-6)))
 
 
 def _fields(name: str, found: Interval) -> list[tuple[str, float | None]]:

@@ -41,6 +41,8 @@ _CONDUCT = (
     "policy", "requests", "on the edge", "hedged", "switches", "probes", "J a request",
     "at equal energy", "lost", "twice", "after failure",
 )  # fmt: skip
+#: Where there are deadlines.
+_MISSED = "over the deadline"
 
 
 def figures_tables(figures: Sequence[Figures], names: Names) -> str:
@@ -48,7 +50,12 @@ def figures_tables(figures: Sequence[Figures], names: Names) -> str:
     strong = [at for at, each in enumerate(figures) if each.policy == "adaptive"]
     latency = [_latency_row(each, names) for each in figures]
     conduct = [_conduct_row(each, names) for each in figures]
-    return table(_LATENCY, latency, strong=strong) + table(_CONDUCT, conduct, strong=strong)
+    heads = list(_CONDUCT)
+    if any(each.missed is not None for each in figures):
+        heads.append(_MISSED)
+        for row, each in zip(conduct, figures, strict=True):
+            row.append(percent(each.missed))
+    return table(_LATENCY, latency, strong=strong) + table(heads, conduct, strong=strong)
 
 
 def _latency_row(each: Figures, names: Names) -> list[str]:

@@ -41,7 +41,9 @@ def timelines(
 ) -> list[dict[str, Any]]:
     """One entry per run for the page's script, the first seeds first."""
     chosen = sorted(results, key=lambda each: (each.key.seed, each.key))[:MAX_RUNS]
-    return [_timeline(each, ordered[each.key.model]) for each in chosen if len(each.rows)]
+    return [
+        _timeline(each, ordered[each.key.model]) for each in chosen if each.rows.answered.any()
+    ]
 
 
 def _timeline(result: RunResult, ordered: Sequence[str]) -> dict[str, Any]:
@@ -49,12 +51,13 @@ def _timeline(result: RunResult, ordered: Sequence[str]) -> dict[str, Any]:
     index = {name: at for at, name in enumerate(ordered)}
     bandwidth = np.asarray(result.facts.bandwidth, dtype=np.float64).reshape(-1, 2)
     step = -(-len(bandwidth) // MAX_BANDWIDTHS) or 1
+    shift_s = float(np.median(kept["trace_s"] - kept["at_s"]))
     return {
         "model": result.key.model,
         "trace": result.key.trace,
         "policy": result.key.policy,
         "seed": result.key.seed,
-        "shift": _rounded([float(np.median(kept["trace_s"] - kept["at_s"]))], 3)[0],
+        "shift": _rounded([shift_s], 3)[0],
         "t": _rounded(kept["at_s"], 2),
         "ms": _rounded(kept["latency_s"] * 1e3, 1),
         "o": [index[name] for name in placement_of(kept).tolist()],
@@ -65,6 +68,10 @@ def _timeline(result: RunResult, ordered: Sequence[str]) -> dict[str, Any]:
         "hi": _rates(kept["belief_high_bps"]),
         "bt": _rounded(bandwidth[::step, 0], 2),
         "bw": _rates(bandwidth[::step, 1]),
+        "cuts": [
+            _rounded([at_s + shift_s, at_s + shift_s + lasts_s], 2)
+            for at_s, lasts_s in result.facts.cuts
+        ],
     }
 
 

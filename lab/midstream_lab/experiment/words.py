@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from midstream_lab.experiment.comparison import BEST_FIXED, ORACLE, RACE, is_fixed
 from midstream_lab.experiment.results import RunResult
 from midstream_lab.experiment.summary import Figures, Summary
+from midstream_partitioner.units import format_duration
 
 #: No number.
 NONE = "–"
@@ -104,11 +105,12 @@ def verdict(summary: Summary, labels: Mapping[str, str]) -> list[str]:
     """What came out, in sentences, the most important first."""
     chief = chief_of(summary)
     if chief is None:
-        return ["No run counts yet: there is nothing to say."]
+        return [_nothing(summary)]
     name = policy_words(chief.policy, labels)
     return [
         *_against_reference(summary, chief, name),
         *_against_rivals(summary, chief, labels),
+        *_in_time(summary, chief, name),
         _answers(summary),
         *_where_splitting_wins(summary),
     ]
@@ -160,9 +162,32 @@ def _against_rivals(
         )
 
 
+def _nothing(summary: Summary) -> str:
+    if not summary.runs:
+        return "No run counts yet: there is nothing to say."
+    if not summary.requests:
+        return "No request came: there is nothing to compare. Longer runs may have some."
+    return (
+        f"None of {counted(summary.requests, 'request')} was answered: there is nothing to "
+        "compare."
+    )
+
+
+def _in_time(summary: Summary, chief: Figures, name: str) -> Iterable[str]:
+    if chief.missed is None or summary.deadline_s is None:
+        return
+    beside = summary.find(ORACLE)
+    oracle = ""
+    if beside is not None and beside.missed is not None and beside is not chief:
+        oracle = f", {policy_words(ORACLE, {})} {percent(beside.missed)}"
+    yield (
+        f"Over the deadline of {format_duration(summary.deadline_s)}, or without an answer: "
+        f"{name} {percent(chief.missed)} of its requests{oracle}."
+    )
+
+
 def _answers(summary: Summary) -> str:
-    real = [each for each in summary.policies if each.policy != BEST_FIXED]
-    lost, doubled = sum(e.lost for e in real), sum(e.duplicated for e in real)
+    lost, doubled = summary.lost, summary.duplicated
     if not lost and not doubled:
         return f"All {counted(summary.requests, 'request')} were answered exactly once."
     return (

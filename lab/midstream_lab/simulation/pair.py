@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from array import array
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 
+from midstream_edge.belief import LinkBelief
 from midstream_edge.pace import TIMEOUT_S
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.oracle import Curve
@@ -19,7 +22,7 @@ from midstream_lab.simulation.draws import Draws
 from midstream_lab.simulation.edge import AS_PROFILED, Edge, Machine, Steady
 from midstream_lab.simulation.job import Job
 from midstream_lab.simulation.network import Network
-from midstream_lab.simulation.records import Recorder, Table
+from midstream_lab.simulation.records import Floats, Recorder, Table
 from midstream_lab.simulation.source import Cut, Source, breaking
 from midstream_lab.simulation.way import Way
 from midstream_partitioner.device import Device
@@ -67,12 +70,19 @@ class Setting:
 @final
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a simulated pair did: a row a request, and counts of the whole."""
+    """What a simulated pair did: a row a request, and counts of the whole.
+
+    `beliefs` [n, 3], row by row as in `table`, is what the policy believed as a request ended,
+    which is when sessions note it: the median of the uplink in bit/s, the deviation of its
+    logarithm for one transfer, the round trip in seconds. NaN where a policy believes nothing.
+    """
 
     policy: str
     table: Table
+    beliefs: Floats
     switches: int
     hedges: int
+    reconnects: int
     probe_nbytes: int
     probe_share: float
     uplink_nbytes: int
@@ -93,10 +103,12 @@ def simulate_pair(menu: Menu, policy: str | Steady, setting: Setting) -> Outcome
         cloud.load(setting.load, _service_s(menu), Draws(setting.seed, 5))
     way = Way(network, Draws(setting.seed, 2))
     recorder = Recorder(detailed=True)
+    beliefs = array("d")
     chosen = policy if isinstance(policy, Steady) else _policy(policy, menu, setting)
 
     def finished(job: Job, how: int) -> None:
         recorder.add(job, how, core.now_s)
+        beliefs.extend(_belief(edge.policy))
         source.answered(core.now_s)
 
     edge = Edge(
@@ -121,7 +133,7 @@ def simulate_pair(menu: Menu, policy: str | Steady, setting: Setting) -> Outcome
         edge.prober.stop()
     core.run_while(lambda: edge.under_way > 0)
     name = policy if isinstance(policy, str) else menu.options[policy.option].label
-    return _outcome(name, edge, recorder.table(), core.events)
+    return _outcome(name, edge, recorder.table(), beliefs, core.events)
 
 
 def _policy(name: str, menu: Menu, setting: Setting) -> Policy:
@@ -138,13 +150,24 @@ def _service_s(menu: Menu) -> float:
     return max(option.decode_s + option.tail_s for option in menu.options) or 1e-3
 
 
-def _outcome(policy: str, edge: Edge, table: Table, events: int) -> Outcome:
+def _belief(policy: Policy | None) -> tuple[float, float, float]:
+    belief: LinkBelief | None = getattr(policy, "belief", None)
+    if belief is None:
+        return math.nan, math.nan, math.nan
+    return belief.uplink_bps, belief.spread, belief.rtt_s
+
+
+def _outcome(
+    policy: str, edge: Edge, table: Table, beliefs: array[float], events: int
+) -> Outcome:
     budget = None if edge.prober is None else edge.prober.budget
     return Outcome(
         policy=policy,
         table=table,
+        beliefs=np.frombuffer(beliefs).reshape(-1, 3),
         switches=edge.switches,
         hedges=edge.hedges,
+        reconnects=edge.way.reconnects,
         probe_nbytes=0 if budget is None else budget.probed_nbytes,
         probe_share=0.0 if budget is None else budget.share,
         uplink_nbytes=edge.way.uplink_nbytes,

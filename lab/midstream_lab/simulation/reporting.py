@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 from midstream_edge.answers import FALLBACK
-from midstream_edge.policies.values import Option
 from midstream_lab.experiment.report import write_outcome
 from midstream_lab.experiment.results import (
     COLUMNS,
@@ -23,11 +23,17 @@ from midstream_lab.experiment.results import (
 )
 from midstream_lab.simulation.menus import Offered
 from midstream_lab.simulation.pair import Outcome, Setting
-from midstream_lab.simulation.records import ENDS, Table
+from midstream_lab.simulation.records import ENDS
 from midstream_lab.traces import Trace
-from midstream_partitioner.device import Device
 from midstream_partitioner.timings import FIELDS
 
+#: The tenth and the ninetieth percentile lie so many deviations off, as in a session's log.
+_BAND = NormalDist().inv_cdf(0.9)
+#: What a report shows of an option.
+_SHOWN = (
+    "cut", "codec", "k", "label", "remote", "head_s", "encode_s", "decode_s", "tail_s",
+    "payload_nbytes", "reply_nbytes", "rest_s",
+)  # fmt: skip
 #: A run's rates as a report shows them.
 MOST_STEPS, LEAST_STEP_S = 1200, 0.1
 
@@ -66,7 +72,7 @@ def result_of(outcome: Outcome, offered: Offered, setting: Setting) -> RunResult
         local=int(np.count_nonzero(table.how == ENDS.index(FALLBACK))),
         hedges=outcome.hedges,
         switches=outcome.switches,
-        reconnects=len(setting.cuts),
+        reconnects=outcome.reconnects,
         probe_nbytes=outcome.probe_nbytes,
         uplink_nbytes=outcome.uplink_nbytes,
         downlink_nbytes=outcome.downlink_nbytes,
@@ -74,7 +80,6 @@ def result_of(outcome: Outcome, offered: Offered, setting: Setting) -> RunResult
         edge=offered.device.to_dict(),
         cloud={},
         link={
-            "backend": "simulated",
             "rtt_s": network.rtt_s,
             "downlink_bps": network.downlink.mean_bps,
             "jitter_s": network.jitter_s,
@@ -85,10 +90,14 @@ def result_of(outcome: Outcome, offered: Offered, setting: Setting) -> RunResult
         versions={name: metadata.version(name) for name in ("midstream", "numpy")},
         settings={},
         labels={f"{each.cut} {each.codec}": each.label for each in offered.menu.options},
+        menu=tuple(
+            {name: getattr(option, name) for name in _SHOWN} for option in offered.menu.options
+        ),
         bandwidth=_bandwidth(network.uplink, setting.duration_s),
+        deadline_s=setting.deadline_s,
+        cuts=tuple((cut.at_s, cut.lasts_s) for cut in setting.cuts),
     )
-    rows = _rows(table, offered.menu.options, offered.device, network.uplink)
-    return RunResult(key, facts, rows)
+    return RunResult(key, facts, _rows(outcome, offered, network.uplink))
 
 
 def _bandwidth(uplink: Trace, duration_s: float) -> tuple[tuple[float, float], ...]:
@@ -97,8 +106,9 @@ def _bandwidth(uplink: Trace, duration_s: float) -> tuple[tuple[float, float], .
     return tuple(zip(steps.times_s[:-1].tolist(), steps.rates_bps.tolist(), strict=True))
 
 
-def _rows(table: Table, options: Sequence[Option], device: Device, uplink: Trace) -> Rows:
+def _rows(outcome: Outcome, offered: Offered, uplink: Trace) -> Rows:
     """In the order in which requests were due. What a simulation does not know is empty."""
+    table, options = outcome.table, offered.menu.options
     order = np.argsort(table.due_s, kind="stable")
     how, due_s = table.how[order], table.due_s[order]
     failed = how == ENDS.index("failed")
@@ -122,8 +132,15 @@ def _rows(table: Table, options: Sequence[Option], device: Device, uplink: Trace
         "reply_nbytes": np.where(how == 0, replies[option], 0),
         "uplink_bps": np.array([uplink.rate_at(at_s) for at_s in due_s.tolist()]),
         "edge_busy_s": table.busy_s[order].astype(np.float64),
-        "energy_j": table.energy_j(device)[order].astype(np.float64),
+        "energy_j": table.energy_j(offered.device)[order].astype(np.float64),
         "failed": np.where(failed, "nobody answered", ""),
     }
     found |= {name: table.stages_s[order, at] for at, name in enumerate(FIELDS)}
+    rate_bps, spread, rtt_s = outcome.beliefs[order].T
+    found |= {
+        "belief_bps": rate_bps,
+        "belief_low_bps": rate_bps * np.exp(-_BAND * spread),
+        "belief_high_bps": rate_bps * np.exp(_BAND * spread),
+        "belief_rtt_s": rtt_s,
+    }
     return Rows(found)

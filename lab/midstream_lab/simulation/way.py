@@ -35,13 +35,13 @@ class Way:
         "_doubted",
         "_draws",
         "_jitter_s",
-        "_suspect_s",
         "broken",
         "down",
         "downlink_nbytes",
         "epoch",
         "link",
         "one_way_s",
+        "reconnects",
         "suspect_since_s",
         "up",
         "uplink_nbytes",
@@ -53,7 +53,6 @@ class Way:
         self.up = Line(network, network.payload_up, offset_s=offset_s, scale=scale)
         self.down = Line(network, network.payload_down, offset_s=offset_s, scale=scale)
         self.one_way_s = (network.rtt_s + network.fixed_s) / 2
-        self._suspect_s = max(ACK_S, 1.5 * network.rtt_s)
         self._jitter_s = network.jitter_s
         self._draws = draws
         self._doubted = False  # an answer is overdue, and nothing has been heard since
@@ -61,7 +60,7 @@ class Way:
         self.link: LinkState = "connected"
         self.broken = False
         self._cuts = 0  # that have begun and not ended
-        self.epoch = 0
+        self.epoch = self.reconnects = 0
         self.uplink_nbytes = self.downlink_nbytes = 0
 
     def send_up(self, at_s: float, nbytes: int) -> float:
@@ -90,7 +89,7 @@ class Way:
             return False
         self._doubted = self._doubted and now_s < self.passed_s
         silent_s = max(self.up.silent_s(now_s), self.down.silent_s(now_s))
-        stalled = self._doubted or silent_s > self._suspect_s
+        stalled = self._doubted or silent_s > max(ACK_S, self.up.patience_s)
         before, self.link = self.link, "suspect" if stalled else "connected"
         if self.link == before:
             return False
@@ -140,6 +139,7 @@ class Way:
     def mend(self, now_s: float) -> None:
         """A fresh connection: nothing is under way, and TCP begins anew."""
         self.epoch += 1
+        self.reconnects += 1
         self.broken = False
         self.link = "connected"
         self._doubted = False

@@ -148,6 +148,9 @@
       const ends = [truth[0].split(",")[0], truth[truth.length - 1].split(",")[0]];
       out += `<polygon class="truth-area" points="${ends[0]},${floor} ${truth.join(" ")} ${ends[1]},${floor}"/>`;
     }
+    for (const [from, to] of run.cuts) {
+      out += `<rect class="cut" x="${n(x(from))}" y="${PANEL.bandwidth[0]}" width="${n(x(to) - x(from))}" height="${PANEL.latency[1] - PANEL.bandwidth[0]}"/>`;
+    }
     const high = steps(run.t, run.hi, run.shift, x, y, span);
     const low = steps(run.t, run.lo, run.shift, x, y, span);
     if (high.length && low.length) {
