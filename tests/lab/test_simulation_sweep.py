@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,10 +98,13 @@ def test_a_mean_does_not_depend_on_how_many_requests_are_left_out(
     assert stays_of(5_000_000).mean_s != pytest.approx(later.mean_s, rel=0.1)
 
 
-def test_there_are_quantiles_only_where_something_is_random() -> None:
+def test_there_are_quantiles_only_where_requests_differ() -> None:
     assert stays_of(50_000).p95_s is None
     assert (stays_of(50_000, sigma=0.1).p95_s or 0.0) > stays_of(50_000).mean_s
     assert (stays_of(50_000, load=0.5).p95_s or 0.0) > stays_of(50_000).mean_s
+    sizes = Menu((replace(MENU.options[0], payloads_nbytes=(50_000, 150_000)),))
+    found = evaluate(Task(Point(5e6, RTT_S, 1.0, 0.0), sizes, DEVICE, Machine(), 0))
+    assert (found.p95_s or 0.0) == pytest.approx(found.mean_s + 50_000 * 8 / 5e6, rel=0.02)
 
 
 def test_load_makes_the_cloud_wait() -> None:

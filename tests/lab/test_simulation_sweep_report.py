@@ -13,6 +13,7 @@ import pytest
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.values import Option
 from midstream_lab.experiment.pages import REPORT
+from midstream_lab.experiment.words import NONE
 from midstream_lab.simulation.edge import Machine
 from midstream_lab.simulation.maps import winner_colours
 from midstream_lab.simulation.menus import Offered
@@ -111,6 +112,15 @@ def test_where_no_cut_wins_the_headline_says_so() -> None:
     text = page(made_up(grid, cut="cloud-only", gain=0.0), grid)
     assert "A cut inside net wins nowhere among 1 point" in text
     assert 'class="cell-figure"' not in text.split("</style>")[1]
+
+
+def test_the_page_says_how_many_requests_count_and_has_no_quantile_of_equal_ones() -> None:
+    grid = Grid((5e6,), (0.01,), (1.0,), (0.0,))
+    task = tasks(grid, MENU, OFFERED.device, machine=Machine(), seed=0)[0]
+    text = page([evaluate(task)], grid)
+    assert "80 of each option behind 20 that do not count" in text
+    row = text.split("Point by point")[1].split("</tr>")[1]
+    assert re.findall(r"<td>(.*?)</td>", row)[6] == NONE
 
 
 def test_winners_without_ends_to_compare_with_have_no_gain() -> None:

@@ -16,7 +16,14 @@ from midstream_lab.experiment.svg import drawing, element, label, tooltip
 from midstream_lab.experiment.words import NONE, counted, milliseconds, percent
 from midstream_lab.simulation.maps import TABLE, panels_of, winner_colours
 from midstream_lab.simulation.menus import Offered
-from midstream_lab.simulation.sweep import DOWNLINK, Found, Grid
+from midstream_lab.simulation.sweep import (
+    DOWNLINK,
+    REQUESTS,
+    SKIPPED,
+    VARIED_REQUESTS,
+    Found,
+    Grid,
+)
 from midstream_partitioner.cuts import CLOUD_ONLY, EDGE_ONLY
 from midstream_partitioner.units import format_duration, format_rate
 
@@ -37,7 +44,7 @@ _MAP = (
 _WINNERS = "The gain's median and most are over the points that each wins."
 _POINTS = (
     "Mean latencies. “Gain”: how much longer the better of edge-only and the best cloud-only "
-    "takes."
+    "takes. A 95th percentile stands where requests differ: by load, scatter or payloads."
 )
 
 
@@ -224,6 +231,10 @@ class _Story:
             "round trips": ", ".join(map(format_duration, grid.rtt_s)),
             "edge slower than profiled": ", ".join(f"{each:g}x" for each in grid.slowdown),
             "cloud's time that others take": ", ".join(map(_whole_percent, grid.load)),
+            "requests": (
+                f"{REQUESTS} of each option behind {SKIPPED} that do not count; "
+                f"{VARIED_REQUESTS} where load, scatter or payloads vary"
+            ),
             "seed": str(self.seed),
         }
         menu = tables.menu_table([asdict(option) for option in self.offered.menu.options])
