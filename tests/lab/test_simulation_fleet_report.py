@@ -17,7 +17,7 @@ from midstream_edge.policies.values import Option
 from midstream_lab.conditions import condition
 from midstream_lab.experiment.pages import REPORT, SUMMARY
 from midstream_lab.simulation.arrivals import Closed, Poisson
-from midstream_lab.simulation.cloud import Replicas
+from midstream_lab.simulation.cloud import Autoscaling, Replicas
 from midstream_lab.simulation.fleet import (
     Fleet,
     FleetOutcome,
@@ -27,10 +27,17 @@ from midstream_lab.simulation.fleet import (
     simulate_fleet,
 )
 from midstream_lab.simulation.fleet_charts import MAX_STEPS, history_chart
-from midstream_lab.simulation.fleet_report import MAX_CDFS, fleet_page, write_fleet_report
+from midstream_lab.simulation.fleet_report import (
+    MAX_CDFS,
+    _failures,
+    fleet_page,
+    write_fleet_report,
+)
+from midstream_lab.simulation.fleet_tables import clock, lasting
 from midstream_lab.simulation.network import Network
 from midstream_lab.simulation.operating import Interval, Operation, Prices, operation
 from midstream_partitioner.device import Device
+from midstream_partitioner.units import format_nbytes
 
 MENU = Menu(
     (
@@ -127,6 +134,77 @@ def test_failures_are_shaded_numbered_and_told(text: str) -> None:
     assert text.count('class="failure-number"') == 2
     assert "1. replica 1 was down" in text
     assert "2. 50 % of the links of cameras &lt;north&gt; were cut" in text
+
+
+def test_what_had_nothing_to_break_is_told_and_not_shaded() -> None:
+    rule = Autoscaling(least=1, most=2, every_s=3.0)
+    fleet = replace(FLEET, groups=(DRONES,), replicas=Replicas(2, autoscaling=rule),
+                    replica_failures=(ReplicaFailure(1, 12.0, 6.0),),
+                    link_failures=(LinkFailure("drones", 40.0, 9.0),))  # fmt: skip
+    text = told(fleet)
+    assert "replica 2 was down" not in text
+    assert 'class="failure"' not in text
+    assert "1 failure of the scenario came to nothing" in text
+
+
+def test_a_failure_beyond_the_end_is_shaded_up_to_it() -> None:
+    cut = LinkFailure("drones", 20.0, 900.0)
+    failures = list(_failures(simulate_fleet(replace(FLEET, link_failures=(cut,)))))
+    assert failures[-1].at_s + failures[-1].lasts_s == FLEET.duration_s
+
+
+def test_a_placement_of_which_nothing_was_sent_is_called_so(text: str) -> None:
+    cut = LinkFailure(CAMERAS.name, at_s=0.0, lasts_s=60.0)
+    away = told(replace(FLEET, link_failures=(cut,)))
+    chart = away.split('aria-label="Placements chosen, by group"')[1].split("</svg>")[0]
+    assert re.search(
+        r"north&gt;: (9\d\.\d|100) % meant for the cloud, nothing was sent", chart
+    )
+    assert "drones: 100 % edge-only" in chart
+    alone = told(replace(FLEET, groups=(DRONES,), link_failures=()))
+    assert "nothing was sent" not in alone
+
+
+def test_bytes_of_probes_are_named_where_bytes_are() -> None:
+    adaptive = replace(CAMERAS, policy="adaptive", arrivals=Poisson(0.2))
+    outcome, found = ran(replace(FLEET, groups=(adaptive,), link_failures=()))
+    assert found.probe_nbytes > 0
+    text = fleet_page(outcome, found, title="t", scenario="").render()
+    assert f"{format_nbytes(found.probe_nbytes)} of it probes" in text
+
+
+def test_moments_are_told_by_the_clock_and_durations_in_whole_units() -> None:
+    text = told(replace(FLEET, duration_s=70.0, interval_s=35.0))
+    assert "times in 70 s" in text
+    for at in ("0:00:00", "0:00:35", "0:00:12", "0:00:18"):
+        assert f"<td>{at}</td>" in text
+    assert "1.17 min" not in text
+    assert ">0 us<" not in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "moment", "duration"),
+    [
+        (0.0, "0:00:00", "0 s"),
+        (0.5, "0:00:00.5", "0.5 s"),
+        (70.0, "0:01:10", "70 s"),
+        (119.9999, "0:02:00", "120 s"),
+        (3600.0, "1:00:00", "60 min"),
+        (86_405.25, "24:00:05.25", "86,405.2 s"),
+        (86_400.0, "24:00:00", "24 h"),
+    ],
+)
+def test_no_time_is_rounded_to_another(seconds: float, moment: str, duration: str) -> None:
+    assert (clock(seconds), lasting(seconds)) == (moment, duration)
+
+
+def test_power_and_energy_say_what_they_are(text: str) -> None:
+    _, found = ran()
+    rows = text.split("J a request</th>")[1].split("</table>")[0]
+    for each in (*found.energies.values(), found.energy):
+        assert f"<td>{each.mean_w:.3g}</td><td>{each.request_j:.3g}</td>" in rows
+    assert "what a request takes on top of idling" in text
+    assert "drawn by an edge in the mean, idling included" in text
 
 
 def test_the_figures_come_with_the_page_and_beside_it(tmp_path: Path) -> None:

@@ -307,7 +307,7 @@ class _Story:
         labels = _placements(self.fleet.groups, chosen)
         colours = placement_colours(labels)
         if any(_UNSENT in taken for taken in chosen.values()):
-            labels = {_UNSENT: "nothing was sent, the link was not there", **labels}
+            labels = {_UNSENT: "meant for the cloud, nothing was sent", **labels}
             colours = {_UNSENT: "var(--bad)", **colours}
         ends = {
             name: {end: count / found.requests for end, count in found.ends.items()}
@@ -399,7 +399,7 @@ class _Story:
 
 
 def _hours(hours: float) -> str:
-    return f"{hours:,.3g} h" if hours >= 1 else format_duration(hours * HOUR_S)
+    return f"{hours:,.3g} h" if hours >= 1 else lasting(round(hours * HOUR_S))
 
 
 def _failures(outcome: FleetOutcome) -> Iterator[Failure]:
