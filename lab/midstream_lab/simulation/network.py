@@ -28,6 +28,9 @@ SOFTWARE_S = 0.002
 KEPT = 0.7
 #: What Linux adds to the round trip before it retransmits, and takes for idle (tcp_rto_min).
 RTO_S = 0.2
+#: Its patience over its smoothed round trip, about: four deviations are half of it where own
+#: bytes queue. A queue longer than this is the link's silence, and no round trip.
+DEVIATIONS, MOST_QUEUED_S = 1.5, 2.0
 #: A first measurement of the link covers so much of it.
 FIRST_LOOK_S = 1.0
 
@@ -164,7 +167,9 @@ class Line:
         "_rate_bps",
         "_rtt_s",
         "_scale",
+        "_sent_nbytes",
         "_since_s",
+        "_srtt_s",
         "_threshold_nbytes",
         "_window_nbytes",
         "began_s",
@@ -180,7 +185,7 @@ class Line:
         self._scale = scale
         rates = payload.rates_bps
         self._rate_bps = float(rates[0]) * scale if len(rates) == 1 else 0.0
-        self._rtt_s = network.rtt_s
+        self._rtt_s = self._srtt_s = network.rtt_s
         self._delay_s = (network.rtt_s + network.fixed_s) / 2
         self._queue_nbytes = network.queue_nbytes * HEADER_SHARE  # of payload
         self._threshold_nbytes = math.inf  # where slow start ends: the window after a loss
@@ -188,6 +193,7 @@ class Line:
         self._window_nbytes = self._first_nbytes
         #: When the last transfer began to leave, and when the line will be free again.
         self.began_s = 0.0
+        self._sent_nbytes = 0.0  # by the last transfer
         self._since_s = 0.0  # busy without a pause from then on
         self._handed_nbytes = 0.0  # what was handed over since, less what was taken back
         self.free_s = 0.0
@@ -198,6 +204,8 @@ class Line:
         if free_s == math.inf:
             self._handed_nbytes += nbytes
             return math.inf
+        self._smooth(free_s - self.began_s)
+        self._sent_nbytes = nbytes
         start_s = at_s if at_s > free_s else free_s
         idle_s = start_s - free_s
         if idle_s > RTO_S and self._window_nbytes > self._first_nbytes:
@@ -280,6 +288,21 @@ class Line:
         if self.free_s <= now_s or self.rate_bps(now_s) > 0:
             return 0.0
         return self._silence_s(now_s)
+
+    @property
+    def patience_s(self) -> float:
+        """How long TCP finds it normal to wait for an acknowledgement: its smoothed round trip
+        and four deviations (RFC 6298), which own bytes in the queue make long."""
+        return DEVIATIONS * self._srtt_s
+
+    def _smooth(self, took_s: float) -> None:
+        """Book the last transfer's round trips: its last packet waited for all before it.
+
+        Every second packet is acknowledged, and weighs an eighth.
+        """
+        acks = self._sent_nbytes / (2 * SEGMENT_NBYTES)
+        rounds_s = self._rtt_s + min(took_s, MOST_QUEUED_S)
+        self._srtt_s += (1 - 0.875**acks) * (rounds_s - self._srtt_s)
 
     def _silence_s(self, now_s: float) -> float:
         since_s = self.trace.silent_since(now_s + self._offset_s) - self._offset_s
