@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
+from midstream_edge.drive import DRAIN_S
 from midstream_lab.emulation import GOODPUT_SHARE, LinkSpec, Loss, emulate
 from midstream_lab.experiment.comparison import ORACLE
 from midstream_lab.experiment.preparation import Prepared, digest_of
@@ -27,8 +28,6 @@ INPUTS = 16
 #: A run's rates as a report shows them.
 MOST_STEPS = 1200
 LEAST_STEP_S = 0.1
-#: After a run's last request is due, answers may still come.
-DRAIN_S = 5.0
 
 #: Figures that the edge's document and a run's facts call alike.
 _COUNTS = (
