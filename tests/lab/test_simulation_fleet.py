@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.values import Option
@@ -208,6 +210,49 @@ def test_a_replica_that_is_retired_ends_what_it_has_and_is_counted_until_then() 
     station = cloud.stations[0]
     assert told.replies == [(0, 1.0), (1, 2.0)]
     assert (station.gone_s, station.there_s, station.up_s, station.busy_s) == (2.0,) * 4
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("tttcfr"), st.floats(0.0, 2.0)), max_size=60),
+    st.integers(1, 3),
+    st.integers(1, 3),
+)
+def test_whatever_happens_work_ends_once_and_workers_compute_one_thing_at_a_time(
+    events: list[tuple[str, float]], workers: int, most: int
+) -> None:
+    """Requests come, are cancelled, replicas fail and come back, in any order."""
+    core = Core()
+    batching = Batching(most=most, wait_s=0.2, marginal=0.5)
+    cloud = Cloud(core, Replicas(2, workers, batching=batching, most_queued=3), Draws(1))
+    told, jobs = Told(core), list[Job]()
+    cancelled = set[int]()
+
+    def happen(kind: str) -> None:
+        ended = {number for number, _ in told.replies + told.refusals}
+        if kind == "t":
+            jobs.append(Job(told, len(jobs), core.now_s))
+            jobs[-1].service_s = 0.3 + 0.2 * (len(jobs) % 3)
+            jobs[-1].kind = len(jobs) % 2
+            cloud.arrive(jobs[-1])
+        elif kind == "c" and jobs:
+            job = jobs[len(jobs) // 2]
+            cloud.cancel(job)
+            cancelled.update({job.number} - ended)
+        elif kind == "f":
+            cloud.fail(len(jobs) % 2)
+        elif kind == "r" and cloud.stations[len(jobs) % 2].holds:
+            cloud.recover(len(jobs) % 2)
+        assert cloud.busy_s <= cloud.up_s * workers + 1e-9
+        for station in cloud.stations:
+            assert 0 <= station.load - station.waiting <= workers * most
+
+    for kind, at_s in events:
+        core.at(at_s, happen, kind)
+    core.run(100.0)
+    ended = [number for number, _ in told.replies + told.refusals] + list(cancelled)
+    assert sorted(ended) == [job.number for job in jobs]
+    assert [station.load for station in cloud.stations] == [0, 0]
+    assert cloud.busy_s <= cloud.up_s * workers + 1e-9
 
 
 def test_batches_serve_what_would_not_fit_one_by_one() -> None:
@@ -432,6 +477,13 @@ def test_policies_decide_for_each_edge() -> None:
     assert race.hedged + race.ends["edge-after-cloud-failed"] == race.requests
     assert race.hedged > 0.9 * race.requests
     assert found.probe_nbytes > 0
+
+
+def test_a_race_that_the_edge_has_won_frees_the_cloud() -> None:
+    slow = Replicas(slowness=20.0)  # a second each, and the edge needs less than half
+    outcome = run(group(Every(2.0), count=1, policy="race"), replicas=slow)
+    assert set(outcome.table.how.tolist()) == {ENDS.index("edge-before-cloud")}
+    assert sum(outcome.busy_s) == pytest.approx(30 * WHOLE_S, rel=0.1)
 
 
 def test_edges_alike_are_not_in_step() -> None:
