@@ -32,11 +32,6 @@ def test_a_sweep_names_the_page_it_wrote(command: Run, tmp_path: Path) -> None:
     assert "<h1>net: what wins where</h1>" in (tmp_path / "report.html").read_text()
 
 
-def test_a_sweep_has_one_folder(command: Run, tmp_path: Path) -> None:
-    complaint = command(f"{SWEEP} --report {tmp_path}").complaint
-    assert complaint == "a sweep's report is written to its --output: leave out --report"
-
-
 def test_an_engine_that_is_not_there_leaves_no_folder_behind(
     command: Run, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.values import Option
+from midstream_lab.conditions import condition
 from midstream_lab.simulation.menus import (
     MOST_NBYTES,
     MOST_S,
@@ -18,12 +19,14 @@ from midstream_lab.simulation.menus import (
     Offered,
     read_menu,
 )
+from midstream_lab.simulation.network import Network
+from midstream_lab.simulation.pair import Setting, simulate_pair
 from midstream_partitioner.device import Device
 from midstream_partitioner.plan import OBJECTIVES
 from midstream_wire.errors import UsageError
 
 REMOTE = Option("cloud-only", "raw", 0, "cloud-only raw", True,
-                0.0, 0.002, 0.001, 0.05, 20_000, 1000, 0.4)  # fmt: skip
+                0.0, 0.002, 0.001, 0.05, 20_000, 1000, 0.4, (15_000, 25_000))  # fmt: skip
 LOCAL = Option("edge-only", "raw", 1, "edge-only", False,
                0.4, 0.0, 0.0, 0.0, 0, 0, 0.0)  # fmt: skip
 OFFERED = Offered("net", Menu((REMOTE, LOCAL)), Device("pi", 4, slowdown=2.0), 0.07)
@@ -105,6 +108,8 @@ def test_what_is_wrong_in_a_file_is_named(
         ("k", 1.5, "menu[2].k must be a whole number (not 1.5)"),
         ("remote", 1, "menu[2].remote must be true or false (not 1)"),
         ("payload_nbytes", MOST_SENT_NBYTES + 1, "menu[2].payload_nbytes of 'edge-only' must"),
+        ("payloads_nbytes", [3, -1], "menu[2].payloads_nbytes of 'edge-only' must be from 0"),
+        ("payloads_nbytes", 3, "menu[2].payloads_nbytes must be a list (not 3)"),
         ("reply_nbytes", 10**30, "menu[2].reply_nbytes of 'edge-only' must be from 0 to"),
     ],
 )
@@ -137,6 +142,19 @@ def test_what_is_no_menu_is_told(tmp_path: Path, content: bytes, sentence: str) 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert_told(tmp_path / "gone.json", "a menu must be readable")
+
+
+def test_the_largest_payload_of_a_menu_can_be_simulated(tmp_path: Path) -> None:
+    document = OFFERED.to_dict()
+    most = dict.fromkeys(("payload_nbytes", "reply_nbytes"), MOST_SENT_NBYTES)
+    document["menu"][0]["payloads_nbytes"] = [MOST_SENT_NBYTES]
+    document["menu"] = [document["menu"][0] | most]
+    offered = read_menu(write(tmp_path / "menu.json", document))
+    network = Network.of(condition("900Gbit:1ms"))
+    setting = Setting(network, offered.device, duration_s=1.0)
+    outcome = simulate_pair(offered.menu, "cloud-only", setting)
+    assert outcome.table.payload_nbytes.tolist() == [MOST_SENT_NBYTES]
+    assert outcome.uplink_nbytes >= MOST_SENT_NBYTES
 
 
 def assert_told(path: Path, sentence: str) -> None:

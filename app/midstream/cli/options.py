@@ -52,7 +52,7 @@ Input = Annotated[
         help="A picture, a folder of pictures, an .npz or .npy file; else random.",
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of random inputs.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of random inputs.")]
 
 
 def _checked_objective(name: str) -> str:
@@ -234,7 +234,7 @@ def _planning(
             max_edge_nbytes=parse_nbytes(max_edge_memory) if max_edge_memory else None,
             min_depth=max(min_depth, int(private)),
             forbidden=frozenset(forbid or ()),
-            deadline_s=parse_duration(deadline) if deadline else None,
+            deadline_s=_deadline(deadline),
             codecs=tuple(codecs.split(",")) if codecs else None,
             lossless=lossless,
             max_payload_nbytes=parse_nbytes(target_payload) if target_payload else None,
@@ -243,6 +243,15 @@ def _planning(
             max_error=max_error,
         ),
     )
+
+
+def _deadline(text: str | None) -> float | None:
+    if text is None:
+        return None
+    deadline_s = parse_duration(text)
+    if deadline_s <= 0:
+        raise UsageError(f"--deadline must be above zero (not {text!r}): write 100ms")
+    return deadline_s
 
 
 @final

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as jsons
-import math
 import shlex
 import sys
 import time
@@ -14,7 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from midstream.cli import console
+from midstream.cli.flags import SCENARIO, check_flags
 from midstream.cli.fleets import run_scenario
+from midstream.cli.offered import check_output, measure_offer, write_offer
 from midstream.cli.options import (
     Devices,
     Json,
@@ -23,30 +24,20 @@ from midstream.cli.options import (
     takes_feed,
     takes_planning,
 )
-from midstream.cli.plan import open_profiles
 from midstream.cli.sweeps import run_sweep
 from midstream.cli.trials import Sweep, Trial, takes_sweep, takes_trial
-from midstream.serving import codecs_for
-from midstream.sources import open_calibration, open_partition
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.registry import POLICIES
 from midstream_lab.simulation.edge import Machine
 from midstream_lab.simulation.figures import Figures, figures
-from midstream_lab.simulation.menus import Offered, read_menu
+from midstream_lab.simulation.menus import SUFFIX, Offered, read_menu
 from midstream_lab.simulation.pair import Outcome, Setting, simulate_pair
 from midstream_lab.simulation.records import rows
 from midstream_lab.simulation.reporting import write_report
 from midstream_partitioner.feed import Feed
-from midstream_partitioner.plan import Planner
-from midstream_partitioner.profile import Profile
 from midstream_partitioner.units import format_nbytes, format_rate
-from midstream_wire.errors import UsageError
 
 ORACLE = "oracle"
-#: Between the 10th and the 90th percentile of a normal distribution lie so many deviations.
-_DECILES = 2 * 1.2816
-#: A profile that scatters more was disturbed while it was measured.
-MOST_SCATTER = 0.3
 
 
 @takes_feed
@@ -55,12 +46,13 @@ MOST_SCATTER = 0.3
 @takes_devices
 @takes_sweep
 def simulate(
+    context: typer.Context,
     model: Annotated[
         str,
         typer.Argument(
             metavar="MODEL",
             help="An ONNX file, a partition's folder, a built-in network, a menu (.json), or "
-            "the scenario of a fleet (.toml), which says all else itself.",
+            "the scenario of a fleet (.toml).",
         ),
     ],
     feed: Feed | None,
@@ -74,7 +66,8 @@ def simulate(
     devices: Devices,
     sweep: Sweep,
     menu_output: Annotated[
-        Path | None, typer.Option(help="Write what can be chosen to this .json, a MODEL.")
+        Path | None,
+        typer.Option(help="Write what can be chosen to this .json: a MODEL, measured."),
     ] = None,
     log: Annotated[
         Path | None, typer.Option(help="Write a JSON line a request to this file.")
@@ -91,22 +84,29 @@ def simulate(
     are modelled (docs/simulation.md). The same menu, seed and flags give the same figures. The
     oracle runs beside the policies asked for, and regret is the mean latency over its.
 
-    A scenario (.toml) describes many edges that share a cloud, and replaces all other flags.
+    A scenario (.toml) describes many edges that share a cloud; beside it only --log, --report
+    and --json can be given. A menu (.json) was made with its network's flags, which cannot be
+    given again.
     """
-    if Path(model).suffix == ".toml":
+    check_flags(model, context)
+    if Path(model).suffix == SCENARIO:
         run_scenario(Path(model), log=log, report=report, as_json=json)
         return
-    if sweep.axes and report is not None:
-        raise UsageError("a sweep's report is written to its --output: leave out --report")
-    offered, machine = _offered(model, feed, planning, devices, policies=policy or ())
+    check_output(menu_output)
+    offered = (
+        read_menu(Path(model))
+        if Path(model).suffix == SUFFIX
+        else measure_offer(model, feed, planning, devices, policies=policy or ())
+    )
+    if menu_output is not None:
+        write_offer(offered, menu_output)
+    machine = Machine(sigma=offered.scatter)
     if sweep.axes:
         run_sweep(
             offered, machine, sweep.axes, folder=sweep.folder, seed=trial.seed,
             jobs=sweep.jobs, engine=sweep.engine, address=sweep.address, as_json=json,
         )  # fmt: skip
         return
-    if menu_output is not None:
-        menu_output.write_text(jsons.dumps(offered.to_dict(), indent=2) + "\n")
     setting = trial.setting(
         offered.device, machine, deadline_s=planning.constraints.deadline_s
     )
@@ -128,43 +128,6 @@ def simulate(
     _print(offered, setting, ran, found, asked)
     speed = len(ran) * setting.duration_s / took_s
     console.say(f"{speed:.0f} times faster than real time", to=console.err)
-
-
-def _offered(
-    model: str,
-    feed: Feed | None,
-    planning: Planning,
-    devices: Devices,
-    *,
-    policies: Sequence[str],
-) -> tuple[Offered, Machine]:
-    """What can be chosen, and how much the edge's times scatter; a menu does not say that."""
-    if Path(model).suffix == ".json":
-        return read_menu(Path(model)), Machine()
-    part = open_partition(model, feed=feed)
-    calibration = open_calibration(model, part)
-    codecs = codecs_for(calibration, planning.constraints.codecs)
-    at_edge, in_cloud = open_profiles(part, devices, source=None, codecs=codecs)
-    planner = Planner(
-        part,
-        at_edge,
-        in_cloud,
-        objective=planning.objective,
-        constraints=planning.constraints,
-        calibration=calibration,
-    )
-    complete = len(at_edge.segments) >= len(part.segments)
-    menu = Menu.of(planner, complete=complete, policies=policies)
-    return Offered(part.name, menu, at_edge.device), Machine(sigma=_scatter(at_edge))
-
-
-def _scatter(profile: Profile) -> float:
-    """The deviation of the logarithm of the edge's times, by the 10th and 90th percentile of
-    its slowest segment."""
-    slowest = max(profile.segments, key=lambda segment: segment.median_s)
-    if not 0 < slowest.low_s < slowest.high_s:
-        return 0.0
-    return min(math.log(slowest.high_s / slowest.low_s) / _DECILES, MOST_SCATTER)
 
 
 def _figures(outcome: Outcome, offered: Offered, setting: Setting) -> Figures:

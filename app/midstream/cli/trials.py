@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, final
+from typing import Annotated, TypeVar, final
 
 import typer
 
@@ -19,6 +20,12 @@ from midstream_lab.traces import open_trace
 from midstream_partitioner.device import Device
 from midstream_partitioner.units import parse_duration, parse_share
 from midstream_wire.errors import UsageError
+
+#: Rows of a trial are kept with all their times: two gigabytes.
+MOST_REQUESTS = 10_000_000
+
+T = TypeVar("T")
+A = TypeVar("A")
 
 _TRACE = "A file, or a kind of network to make one up: lte, lte:7 with seed 7."
 
@@ -59,22 +66,32 @@ class Trial:
         self, device: Device, machine: Machine, *, deadline_s: float | None
     ) -> Setting:
         """All of it for one pair, whose edge is `device` and varies as `machine` says."""
+        duration_s = _read("--duration", parse_duration, self.duration)
+        cuts = tuple(_read("--cut-link", _cut, text) for text in self.cut_link or ())
+        arrivals = _arrivals(self.every, self.poisson)
+        _check_end(duration_s, cuts, arrivals)
         return Setting(
-            network=Network.of(
-                condition(self.network),
-                uplink=None if self.trace is None else open_trace(self.trace),
-                downlink=None if self.down_trace is None else open_trace(self.down_trace),
-                jitter_s=parse_duration(self.jitter),
-                loss=parse_share(self.loss),
-            ),
+            network=self._network(),
             device=device,
-            arrivals=_arrivals(self.every, self.poisson),
-            duration_s=parse_duration(self.duration),
+            arrivals=arrivals,
+            duration_s=duration_s,
             seed=self.seed,
             machine=machine,
             deadline_s=deadline_s,
-            cuts=tuple(_cut(text) for text in self.cut_link or ()),
-            load=parse_share(self.load),
+            cuts=cuts,
+            load=_read("--load", parse_share, self.load),
+        )
+
+    def _network(self) -> Network:
+        up, down, loss = self.trace, self.down_trace, _read("--loss", parse_share, self.loss)
+        if loss >= 1:
+            raise UsageError("--loss must be below 100%, or nothing would ever arrive")
+        return Network.of(
+            _read("--network", condition, self.network),
+            uplink=None if up is None else _read("--trace", open_trace, up),
+            downlink=None if down is None else _read("--down-trace", open_trace, down),
+            jitter_s=_read("--jitter", parse_duration, self.jitter),
+            loss=loss,
         )
 
 
@@ -105,14 +122,40 @@ class Sweep:
     ] = None
 
 
+def _read(flag: str, parse: Callable[[A], T], given: A) -> T:
+    """What `parse` makes of a flag's value; what it objects to is told of the flag."""
+    try:
+        return parse(given)
+    except UsageError as error:
+        raise UsageError(f"{flag}: {error}") from None
+
+
 def _arrivals(every: str | None, poisson: float | None) -> Arrivals:
     if every is not None and poisson is not None:
         raise UsageError(
             "requests come --every so often or --poisson, not both: leave one out"
         )
     if poisson is not None:
-        return Poisson(poisson)
-    return Closed() if every is None else Every(parse_duration(every))
+        return _read("--poisson", Poisson, poisson)
+    if every is None:
+        return Closed()
+    return _read("--every", lambda text: Every(parse_duration(text)), every)
+
+
+def _check_end(duration_s: float, cuts: Sequence[Cut], arrivals: Arrivals) -> None:
+    """That the trial is no longer than can be, and cuts come before its end."""
+    late = [cut.at_s for cut in cuts if cut.at_s >= duration_s]
+    if late:
+        raise UsageError(
+            f"--cut-link must begin before the end at {duration_s:g} s (not {late[0]:g} s): "
+            "take a longer --duration"
+        )
+    count = 0.0 if isinstance(arrivals, Closed) else arrivals.mean_hz * duration_s
+    if count > MOST_REQUESTS:
+        raise UsageError(
+            f"a trial must have at most {MOST_REQUESTS:,} requests (about {count:,.0f} would "
+            "come): take a shorter --duration, or fewer requests"
+        )
 
 
 def _cut(text: str) -> Cut:

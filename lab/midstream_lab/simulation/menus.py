@@ -25,7 +25,7 @@ MOST_SENT_NBYTES = 1 << 36
 #: Figures of an option, and what each is at most.
 _BOUNDS: dict[str, float] = {
     **dict.fromkeys(("head_s", "encode_s", "decode_s", "tail_s", "rest_s"), MOST_S),
-    **dict.fromkeys(("payload_nbytes", "reply_nbytes"), MOST_SENT_NBYTES),
+    **dict.fromkeys(("payload_nbytes", "payloads_nbytes", "reply_nbytes"), MOST_SENT_NBYTES),
     "k": 1_000_000,
 }
 #: Deviation of the logarithm of computing times; two times in three within a factor of seven.
@@ -110,9 +110,11 @@ def _check(options: tuple[Option, ...]) -> None:
     """Figures that can be: a simulation would never end with others."""
     for number, option in enumerate(options, 1):
         for name, most in _BOUNDS.items():
-            value = getattr(option, name)
-            if value is not None and not 0 <= value <= most:
+            given = getattr(option, name)
+            values = given if isinstance(given, tuple) else (given,)
+            wrong = [each for each in values if each is not None and not 0 <= each <= most]
+            if wrong:
                 raise UsageError(
                     f"menu[{number}].{name} of {option.label!r} must be from 0 to {most:,} "
-                    f"(not {value!r})"
+                    f"(not {wrong[0]!r})"
                 )

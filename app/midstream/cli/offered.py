@@ -1,0 +1,73 @@
+"""What `midstream simulate` chooses from: what a network's profiles allow, kept as a file."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from midstream.cli.options import Devices, Planning
+from midstream.cli.plan import open_profiles
+from midstream.serving import codecs_for
+from midstream.sources import open_calibration, open_partition
+from midstream_edge.policies.menu import Menu
+from midstream_lab.simulation.menus import SUFFIX, Offered
+from midstream_partitioner.feed import Feed
+from midstream_partitioner.plan import Planner
+from midstream_partitioner.profile import Profile
+from midstream_wire.errors import UsageError
+
+#: Between the 10th and the 90th percentile of a normal distribution lie so many deviations.
+_DECILES = 2 * 1.2816
+#: A profile that scatters more was disturbed while it was measured.
+MOST_SCATTER = 0.3
+
+
+def measure_offer(
+    model: str,
+    feed: Feed | None,
+    planning: Planning,
+    devices: Devices,
+    *,
+    policies: Sequence[str],
+) -> Offered:
+    """What a network offers by the profiles of both sides; what `policies` name stays."""
+    part = open_partition(model, feed=feed)
+    calibration = open_calibration(model, part)
+    codecs = codecs_for(calibration, planning.constraints.codecs)
+    at_edge, in_cloud = open_profiles(part, devices, source=None, codecs=codecs)
+    planner = Planner(
+        part,
+        at_edge,
+        in_cloud,
+        objective=planning.objective,
+        constraints=planning.constraints,
+        calibration=calibration,
+    )
+    complete = len(at_edge.segments) >= len(part.segments)
+    menu = Menu.of(planner, complete=complete, policies=policies)
+    return Offered(part.name, menu, at_edge.device, _scatter(at_edge))
+
+
+def check_output(path: Path | None) -> None:
+    """Before anything is measured for it."""
+    if path is not None and path.suffix != SUFFIX:
+        raise UsageError(
+            f"--menu-output must end in {SUFFIX}, by which a menu is known (not {path.name!r})"
+        )
+
+
+def write_offer(offered: Offered, path: Path) -> None:
+    """A menu's file, which is a MODEL."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(offered.to_dict(), indent=2) + "\n")
+
+
+def _scatter(profile: Profile) -> float:
+    """The deviation of the logarithm of the edge's times, by the 10th and 90th percentile of
+    its slowest segment."""
+    slowest = max(profile.segments, key=lambda segment: segment.median_s)
+    if not 0 < slowest.low_s < slowest.high_s:
+        return 0.0
+    return min(math.log(slowest.high_s / slowest.low_s) / _DECILES, MOST_SCATTER)
