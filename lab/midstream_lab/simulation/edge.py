@@ -28,7 +28,7 @@ from midstream_edge.policies.values import (
 from midstream_lab.simulation.core import Core
 from midstream_lab.simulation.draws import Draws
 from midstream_lab.simulation.job import DONE, HEAD, LOCAL, SENT, Job
-from midstream_lab.simulation.lookout import Lookout
+from midstream_lab.simulation.lookout import GIVE_UP_S, Lookout
 from midstream_lab.simulation.probes import Prober
 from midstream_lab.simulation.slowness import slowed
 from midstream_lab.simulation.way import Way
@@ -277,7 +277,10 @@ class Edge:
         self._encoder_s = max(now_s, self._encoder_s) + option.encode_s
         job.encode_s = option.encode_s
         job.left_s = self._encoder_s
-        job.payload_nbytes = self._payload_nbytes(job, option)
+        # Samples come in turn, as from a driver; every edge begins with another one.
+        sizes = option.payloads_nbytes
+        turn = (job.number - 1 + self.index) % len(sizes) if sizes else 0
+        job.payload_nbytes = sizes[turn] if sizes else option.payload_nbytes
         job.tail_s = option.tail_s * self._draws.factor(self.machine.sigma)
         job.service_s = option.decode_s + job.tail_s
         job.kind = option.k
@@ -285,22 +288,19 @@ class Edge:
         if self.policy is not None:
             job.ahead_nbytes = way.up.backlog_nbytes(job.left_s)
         job.sent_s = way.send_up(job.left_s, job.payload_nbytes)
-        job.air_s = way.up.free_s - way.up.began_s
+        if way.broken:
+            job.payload_nbytes = 0
+        else:
+            job.air_s = way.up.free_s - way.up.began_s
         core.at(job.sent_s, self._arrive, job)
-        self._lookout.follow(job.sent_s)
+        if job.sent_s - now_s >= GIVE_UP_S:
+            self._lookout.follow(job.sent_s)
         if job.hedge_after_s is None:
             self._watch_for(job, late_s)
         elif job.hedge_after_s > 0:
             core.at(min(late_s, now_s + job.hedge_after_s), self._hedge, job)
         else:
             self._hedge(job)
-
-    def _payload_nbytes(self, job: Job, option: Option) -> int:
-        """Samples come in turn, as they do from a driver; every edge begins with another."""
-        sizes = option.payloads_nbytes
-        if not sizes:
-            return option.payload_nbytes
-        return sizes[(job.number - 1 + self.index) % len(sizes)]
 
     def _late_s(self, job: Job, option: Option, now_s: float) -> float:
         """When to stop waiting for the cloud, as a session decides it."""
@@ -326,7 +326,8 @@ class Edge:
             reply_nbytes = self._options[job.option].reply_nbytes
             arrives_s = way.send_down(now_s, reply_nbytes)
             self._core.at(arrives_s, self._take, job)
-            self._lookout.follow(arrives_s)
+            if arrives_s - now_s >= GIVE_UP_S:
+                self._lookout.follow(arrives_s)
             job.reply_air_s = way.down.free_s - way.down.began_s
 
     def refuse(self, job: Job) -> None:
@@ -417,7 +418,10 @@ class Edge:
     def _stop_sending(self, job: Job) -> None:
         now_s = self._core.now_s
         if now_s < job.sent_s and job.cancelled_s == math.inf:
-            job.payload_nbytes -= self.way.take_back(now_s, job.sent_s)
+            nbytes = self.way.take_back(now_s, job.sent_s)
+            if nbytes:
+                job.payload_nbytes -= nbytes
+                job.air_s = self.way.up.free_s - self.way.up.began_s
             job.cancelled_s = now_s
 
     def _unfinished(self, job: Job, now_s: float) -> Transfer | None:

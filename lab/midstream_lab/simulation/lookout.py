@@ -50,10 +50,8 @@ class Lookout:
         self.follow(self._edge.way.passed_s)
 
     def follow(self, until_s: float) -> None:
-        """A transfer is under way until then."""
+        """A long transfer is under way until then."""
         now_s = self._core.now_s
-        if until_s - now_s < GIVE_UP_S:
-            return
         if self._until_s <= now_s:
             self._core.at(now_s + LOOK_S, self._look)
         self._until_s = max(self._until_s, until_s)

@@ -169,8 +169,8 @@ class Line:
         "_scale",
         "_sent_nbytes",
         "_since_s",
-        "_srtt_s",
         "_threshold_nbytes",
+        "_took_s",
         "_window_nbytes",
         "began_s",
         "free_s",
@@ -185,7 +185,7 @@ class Line:
         self._scale = scale
         rates = payload.rates_bps
         self._rate_bps = float(rates[0]) * scale if len(rates) == 1 else 0.0
-        self._rtt_s = self._srtt_s = network.rtt_s
+        self._rtt_s = network.rtt_s
         self._delay_s = (network.rtt_s + network.fixed_s) / 2
         self._queue_nbytes = network.queue_nbytes * HEADER_SHARE  # of payload
         self._threshold_nbytes = math.inf  # where slow start ends: the window after a loss
@@ -194,6 +194,7 @@ class Line:
         #: When the last transfer began to leave, and when the line will be free again.
         self.began_s = 0.0
         self._sent_nbytes = 0.0  # by the last transfer
+        self._took_s = 0.0  # the last long one
         self._since_s = 0.0  # busy without a pause from then on
         self._handed_nbytes = 0.0  # what was handed over since, less what was taken back
         self.free_s = 0.0
@@ -204,7 +205,8 @@ class Line:
         if free_s == math.inf:
             self._handed_nbytes += nbytes
             return math.inf
-        self._smooth(free_s - self.began_s)
+        if self._sent_nbytes > self._first_nbytes:
+            self._took_s = free_s - self.began_s
         self._sent_nbytes = nbytes
         start_s = at_s if at_s > free_s else free_s
         idle_s = start_s - free_s
@@ -292,17 +294,10 @@ class Line:
     @property
     def patience_s(self) -> float:
         """How long TCP finds it normal to wait for an acknowledgement: its smoothed round trip
-        and four deviations (RFC 6298), which own bytes in the queue make long."""
-        return DEVIATIONS * self._srtt_s
-
-    def _smooth(self, took_s: float) -> None:
-        """Book the last transfer's round trips: its last packet waited for all before it.
-
-        Every second packet is acknowledged, and weighs an eighth.
+        and four deviations (RFC 6298). The last packet of a long transfer has waited for all
+        before it, and some twenty acknowledgements leave little of what was before.
         """
-        acks = self._sent_nbytes / (2 * SEGMENT_NBYTES)
-        rounds_s = self._rtt_s + min(took_s, MOST_QUEUED_S)
-        self._srtt_s += (1 - 0.875**acks) * (rounds_s - self._srtt_s)
+        return DEVIATIONS * (self._rtt_s + min(self._took_s, MOST_QUEUED_S))
 
     def _silence_s(self, now_s: float) -> float:
         since_s = self.trace.silent_since(now_s + self._offset_s) - self._offset_s
