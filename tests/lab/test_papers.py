@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from math import inf
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from midstream_lab.papers.cases import (
     neurosurgeon,
     quoted_cut,
 )
+from midstream_lab.papers.statements import Statement, changeovers, statements
 from midstream_lab.papers.study import SPLIT, Case, Outcome, Reported, decide
 from midstream_partitioner.cuts import CLOUD_ONLY, EDGE_ONLY
 from midstream_partitioner.graph import Graph
@@ -21,6 +24,8 @@ from midstream_partitioner.link import Link
 from midstream_partitioner.mincut import CutSearch
 from midstream_partitioner.table import costs_of
 from midstream_wire.errors import UsageError
+
+PAGE = Path(__file__).parents[2].joinpath("docs", "papers.md").read_text("utf-8")
 
 
 def outcome_over(link: str) -> Outcome:
@@ -144,6 +149,15 @@ def test_a_slow_gpu_sends_the_picture() -> None:
     assert decide(quoted_cut(0.06)).choice == CLOUD_ONLY
 
 
+@pytest.mark.parametrize(("picture", "share"), [("uint8", 0.13), ("float32", 0.49)])
+def test_vgg_over_3g_gains_far_less_than_is_quoted_of_neurosurgeon(
+    picture: str, share: float
+) -> None:
+    [found] = (o for o in map(decide, neurosurgeon(picture)) if o.case.reported.over_cloud)
+    assert (found.case.graph.name, found.case.link) == ("VGG-16", "3G")
+    assert found.gain == pytest.approx(share, abs=0.005)
+
+
 def test_every_choice_is_at_least_as_fast_as_both_trivial_cuts() -> None:
     cases = (*dads_yolo(), *dads_classifiers(), *neurosurgeon(), *neurosurgeon("float32"))
     for found in map(decide, cases):
@@ -160,6 +174,35 @@ def test_listing_and_minimum_cuts_choose_alike() -> None:
         assert by_flow.latency_s == pytest.approx(decide(case).latency_s)
 
 
+# The page
+
+
+@pytest.mark.parametrize("each", statements(), ids=lambda each: str(each.says))
+def test_the_page_states_what_the_planner_finds(each: Statement) -> None:
+    assert each.words in " ".join(PAGE.split())
+
+
+def test_the_pages_table_has_the_scripts_speedups() -> None:
+    cases = (*dads_yolo(), *dads_classifiers(), *neurosurgeon())
+    for found in map(decide, cases):
+        for ours, theirs in (
+            (found.over_edge, found.case.reported.over_edge),
+            (found.over_cloud, found.case.reported.over_cloud),
+        ):
+            assert f"{ours:.2f}" + (f" ({theirs:g}" if theirs else "") in PAGE
+        if found.gain is not None and found.told.endswith("paper's"):
+            assert f", {found.gain * 100:.0f} % |" in PAGE
+
+
+def test_cuts_change_over_where_their_prices_meet() -> None:
+    case = dads_yolo()[0]
+    found = changeovers(case)
+    assert [cut for cut, _ in found] == [EDGE_ONLY, "max5", "max4", "max3", CLOUD_ONLY]
+    for (before, at_bps), (after, _) in pairwise(found):
+        for factor, cut in ((0.999, before), (1.001, after)):
+            assert decide(replace(case, uplink_bps=at_bps * factor)).choice == cut
+
+
 # Values
 
 
@@ -172,7 +215,22 @@ def test_a_cut_that_costs_as_little_is_level_and_one_that_costs_more_differs() -
     assert verdict("pool5", 1.0, 1.0) == "agrees"
     assert verdict("pool2", 1.0, 1.02) == "level"
     assert verdict("pool2", 1.0, 1.05) == "differs"
-    assert verdict("pool2", 1.0, None) == "nothing to compare"
+    assert verdict("pool2", 1.0, None) == "not known"
+
+
+def told(reported: Reported) -> str:
+    """Of a cut behind pool5 that is twice as fast as either trivial one."""
+    case = replace(quoted_cut(), reported=reported)
+    return Outcome(case, "pool5", 1.0, 2.0, 2.0, 1.0 if reported.cut else None).told
+
+
+def test_a_published_gain_is_held_against_ours_whether_or_not_the_cut_is_known() -> None:
+    assert told(Reported()) == "nothing to compare"
+    assert told(Reported("pool5")) == "agrees"
+    assert told(Reported("pool5", 2.0, 2.1)) == "cut agrees, gain agrees"
+    assert told(Reported("pool5", 2.0, 4.0)) == "cut agrees, gain 50% of the paper's"
+    assert told(Reported("pool5", 0.4, 4.0)) == "cut agrees, gain 500% of the paper's"
+    assert told(Reported(over_cloud=20)) == "cut not known, gain 10% of the paper's"
 
 
 def test_published_times_are_for_their_own_network_only() -> None:

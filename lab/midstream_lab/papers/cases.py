@@ -88,12 +88,17 @@ def neurosurgeon(picture: str = "uint8") -> tuple[Case, ...]:
     )
 
 
-def quoted_cut(conv_share: float, picture: str = "uint8") -> Case:
-    """The one cut of Neurosurgeon that is quoted, were convolutions slower or faster."""
+def quoted_cut(
+    conv_share: float = devices.CONV_SHARE,
+    picture: str = "uint8",
+    *,
+    memory_share: float = devices.MEMORY_SHARE,
+) -> Case:
+    """The one cut of Neurosurgeon that is quoted, were its GPU slower or faster."""
     return Case(
         paper=NEUROSURGEON,
         graph=caffe_alexnet(picture),
-        edge=devices.tk1_gpu(conv_share),
+        edge=devices.tk1_gpu(conv_share, memory_share),
         cloud=devices.k40(),
         link="Wi-Fi",
         uplink_bps=LINKS["Wi-Fi"],

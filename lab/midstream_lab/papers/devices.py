@@ -96,7 +96,7 @@ ALI_CLOUD = Rates("Ali cloud, 8 cores", conv_flops_per_s=2.3e10, memory_bytes_pe
 
 # Neurosurgeon's devices by their nominal peaks, single precision and memory: Tegra K1's GPU
 # (192 lanes, 852 MHz), its four Cortex-A15 (8 operations a cycle, 2.3 GHz), Tesla K40.
-_TK1_GPU_FLOPS_PER_S = 3.27e11
+TK1_GPU_FLOPS_PER_S = 3.27e11
 _TK1_CPU_FLOPS_PER_S = 7.36e10
 _TK1_BYTES_PER_S = 1.49e10
 _K40_FLOPS_PER_S = 4.29e12
@@ -108,9 +108,9 @@ CONV_SHARE = 0.25
 MEMORY_SHARE = 0.5
 
 
-def tk1_gpu(conv_share: float = CONV_SHARE) -> Rates:
+def tk1_gpu(conv_share: float = CONV_SHARE, memory_share: float = MEMORY_SHARE) -> Rates:
     """Jetson TK1 computing on its GPU."""
-    return _of_peak("TK1 GPU", _TK1_GPU_FLOPS_PER_S * conv_share, _TK1_BYTES_PER_S)
+    return Rates("TK1 GPU", TK1_GPU_FLOPS_PER_S * conv_share, _TK1_BYTES_PER_S * memory_share)
 
 
 def tk1_cpu(conv_share: float = CONV_SHARE) -> Rates:

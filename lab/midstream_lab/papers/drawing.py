@@ -58,6 +58,10 @@ class Drawing:
         """Local response normalisation."""
         return self._node("LRN", (x,), name, self._shape(x))
 
+    def add(self, x: str, y: str, *, name: str) -> str:
+        """The sum of two tensors of one shape."""
+        return self._node("Add", (x, y), name, self._shape(x))
+
     def dense(self, *xs: str, features: int, name: str) -> str:
         """Fully connected layer, with bias, on all of `xs` joined."""
         fan_in = sum(prod(self._shape(x)) for x in xs)

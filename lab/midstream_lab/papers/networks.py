@@ -48,6 +48,23 @@ def vgg16(dtype: str = "float32") -> Graph:
     return _classifier(b, x)
 
 
+def resnet18(dtype: str = "float32") -> Graph:
+    """He et al. 2015, projections as convolutions of 1x1, without normalisations."""
+    b = Drawing("ResNet-18", (3, 224, 224), dtype)
+    x = b.conv("input", 64, kernel=7, stride=2, name="conv1")
+    x = b.pool(x, 2, stride=2, name="pool1")
+    for stage, channels in enumerate((64, 128, 256, 512), start=1):
+        for block in (1, 2):
+            stride = 2 if stage > 1 and block == 1 else 1
+            name = f"layer{stage}_{block}"
+            y = b.conv(x, channels, kernel=3, stride=stride, name=f"{name}/conv1")
+            y = b.conv(y, channels, kernel=3, name=f"{name}/conv2")
+            if stride > 1:
+                x = b.conv(x, channels, kernel=1, stride=stride, name=f"{name}/projection")
+            x = b.add(y, x, name=name)
+    return b.graph(b.dense(b.pool(x, 7, stride=7, name="pool5"), features=1000, name="fc"))
+
+
 def tiny_yolov2(dtype: str = "float32") -> Graph:
     """Redmon and Farhadi 2016, the tiny variant for 20 classes, at 288x288.
 

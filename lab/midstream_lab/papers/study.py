@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
+from math import inf, log
 from typing import Literal, final
 
 import numpy as np
@@ -18,7 +18,7 @@ from midstream_partitioner.cuts import CLOUD_ONLY, EDGE_ONLY
 from midstream_partitioner.graph import Graph
 from midstream_partitioner.link import Link
 from midstream_partitioner.mincut import CutSearch
-from midstream_partitioner.table import Floats, costs_of
+from midstream_partitioner.table import Floats, Table, costs_of, position_table
 from midstream_wire.errors import UsageError
 
 #: What a paper reports when it names no layer, but an answer faster than both trivial cuts.
@@ -27,7 +27,10 @@ SPLIT = "a split"
 #: Figures read off a chart carry some 2 % each: cuts this close are as good as each other.
 LEVEL = 0.03
 
-Verdict = Literal["agrees", "level", "differs", "nothing to compare"]
+#: A speedup this close to the published one is the same: papers round, and charts are read.
+SAME_GAIN = 0.1
+
+Verdict = Literal["agrees", "level", "differs", "not known"]
 
 
 @final
@@ -89,12 +92,36 @@ class Outcome:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the planner would have chosen as the paper did, or hardly lost by it."""
+        """Whether the planner would have cut as the paper did, or hardly lost by it."""
         if self.reported_s is None:
-            return "nothing to compare"
+            return "not known"
         if self.choice == self.case.reported.cut or self.reported_s == self.latency_s:
             return "agrees"
         return "level" if self.reported_s <= self.latency_s * (1 + LEVEL) else "differs"
+
+    @property
+    def gain(self) -> float | None:
+        """The speedup over a trivial cut in parts of the published one, of two published ones
+        the one that is further off; None where none was published."""
+        reported = self.case.reported
+        shares = [
+            ours / theirs
+            for ours, theirs in (
+                (self.over_edge, reported.over_edge),
+                (self.over_cloud, reported.over_cloud),
+            )
+            if theirs is not None
+        ]
+        return max(shares, key=lambda share: abs(log(share)), default=None)
+
+    @property
+    def told(self) -> str:
+        """Both verdicts in words: that on the cut, and that on the speedups."""
+        if self.gain is None:
+            return "nothing to compare" if self.verdict == "not known" else self.verdict
+        same = abs(log(self.gain)) <= log(1 + SAME_GAIN)
+        gain = "gain agrees" if same else f"gain {self.gain:.0%} of the paper's"
+        return f"cut {self.verdict}, {gain}"
 
 
 def decide(case: Case) -> Outcome:
@@ -102,7 +129,7 @@ def decide(case: Case) -> Outcome:
     graph = case.graph
     edge_s, cloud_s = case.edge.seconds(graph), case.cloud.seconds(graph)
     search = CutSearch(graph, costs_of(graph, edge_s, cloud_s))
-    link = Link(case.uplink_bps, inf, rtt_s=0.0, fixed_s=0.0)
+    link = link_of(case)
     best = search.best(link)
     price_s = search.table.price_s(link)
     last = len(graph.nodes)
@@ -114,6 +141,18 @@ def decide(case: Case) -> Outcome:
         cloud_only_s=float(price_s[0]),
         reported_s=_reported_s(case, price_s),
     )
+
+
+def link_of(case: Case) -> Link:
+    """A link as the papers have it: bytes over rate, and an answer that costs nothing."""
+    return Link(case.uplink_bps, inf, rtt_s=0.0, fixed_s=0.0)
+
+
+def positions_of(case: Case) -> Table:
+    """What cutting behind the first n layers costs, a row for each n."""
+    graph = case.graph
+    costs = costs_of(graph, case.edge.seconds(graph), case.cloud.seconds(graph))
+    return position_table(graph, costs)
 
 
 def decide_all(cases: Sequence[Case]) -> tuple[Outcome, ...]:
