@@ -1,7 +1,7 @@
 """Who watches an edge's link in virtual time, by the rules of sessions.
 
 A session looks every 50 ms (`midstream_edge.connection`). What it sees matters when a request
-is about to be decided or to leave, and when a transfer has taken for so long that the link is
+is about to be decided or to leave, and when the link has been suspect for so long that it is
 given up; only then does this look.
 """
 
@@ -13,9 +13,6 @@ from midstream_edge.connection import SUSPECT_S as GIVE_UP_S
 from midstream_edge.policies.values import Evidence, LinkState
 from midstream_lab.simulation.core import Core
 from midstream_lab.simulation.way import Way
-
-#: How often a long transfer is looked at.
-LOOK_S = 0.05
 
 
 class Watched(Protocol):
@@ -53,7 +50,7 @@ class Lookout:
         """A long transfer is under way until then."""
         now_s = self._core.now_s
         if self._until_s <= now_s:
-            self._core.at(now_s + LOOK_S, self._look)
+            self._core.at(now_s + GIVE_UP_S, self._look)
         self._until_s = max(self._until_s, until_s)
 
     def _notice(self) -> None:
@@ -64,10 +61,12 @@ class Lookout:
     def _look(self, _: object) -> None:
         self._notice()
         way, now_s = self._edge.way, self._core.now_s
-        if now_s - way.suspect_since_s >= GIVE_UP_S:
+        # A link that is not suspect yet will not have been for long enough before that.
+        due_s = min(way.suspect_since_s, now_s) + GIVE_UP_S
+        if now_s >= due_s:
             self._give_up()
         elif now_s < self._until_s:
-            self._core.at(now_s + LOOK_S, self._look)
+            self._core.at(due_s, self._look)
 
     def _give_up(self) -> None:
         """A fresh connection comes about once all that is under way has passed before it."""

@@ -85,15 +85,19 @@ class Way:
 
     def notice(self, now_s: float) -> bool:
         """Look at the uplink; whether `link` has changed by it."""
-        if self.link == "down":
+        waits = self.up.free_s > now_s or self.down.free_s > now_s
+        if self.link == "down" or (self.link == "connected" and not waits):
             return False
         self._doubted = self._doubted and now_s < self.passed_s
         silent_s = max(self.up.silent_s(now_s), self.down.silent_s(now_s))
-        stalled = self._doubted or silent_s > max(ACK_S, self.up.patience_s)
+        patience_s = max(ACK_S, self.up.patience_s) if silent_s else ACK_S
+        stalled = self._doubted or silent_s > patience_s
         before, self.link = self.link, "suspect" if stalled else "connected"
         if self.link == before:
             return False
-        self.suspect_since_s = now_s if stalled else math.inf
+        self.suspect_since_s = math.inf
+        if stalled:
+            self.suspect_since_s = now_s if self._doubted else now_s - silent_s + patience_s
         return True
 
     def doubt(self, now_s: float) -> None:
