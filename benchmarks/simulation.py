@@ -2,6 +2,7 @@
 
     python benchmarks/simulation.py               # a pair under policies, and small fleets
     python benchmarks/simulation.py --hour        # 1,000 edges, an hour: 3.6 million requests
+    python benchmarks/simulation.py --curve --draw curve.png    # cost against requests
 
 Prints a table; times are the processor's, so that a busy machine matters less.
 """
@@ -11,10 +12,16 @@ from __future__ import annotations
 import argparse
 import resource
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
 
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.values import Option
 from midstream_lab.conditions import condition
+from midstream_lab.draw import check_picture
 from midstream_lab.simulation.arrivals import Closed, Every, Poisson
 from midstream_lab.simulation.cloud import Replicas
 from midstream_lab.simulation.fleet import Fleet, Group, simulate_fleet
@@ -25,6 +32,9 @@ from midstream_lab.traces import generate
 from midstream_partitioner.device import Device
 
 WHOLE_S = 0.25
+#: How long the curve's fleet runs: from ten thousand requests to three hundred thousand.
+DURATIONS_S = (10.0, 30.0, 100.0, 200.0, 300.0)
+HEADS = " edges policy     seconds  requests    cpu s   wall s  us each  events   MB most"
 DEVICE = Device("edge", 1)
 
 
@@ -61,8 +71,29 @@ def pairs() -> None:
             print(f"{name:18} {words:14} {count:8} {each_us:8.0f} {speed:12.0f}")
 
 
-def fleet(edges: int, duration_s: float, policy: str) -> None:
-    """One line: a request a second and edge, sixteen replicas of four workers."""
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a fleet's simulation took; `cpu_s` is the processor's time."""
+
+    edges: int
+    policy: str
+    duration_s: float
+    requests: int
+    events: int
+    cpu_s: float
+    wall_s: float
+
+    def row(self) -> str:
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return (
+            f"{self.edges:6} {self.policy:9} {self.duration_s:7.0f} {self.requests:9} "
+            f"{self.cpu_s:8.2f} {self.wall_s:8.2f} {self.cpu_s / self.requests * 1e6:8.1f} "
+            f"{self.events / self.requests:7.1f} {most:8.0f}"
+        )
+
+
+def fleet(edges: int, duration_s: float, policy: str) -> Cost:
+    """A request a second and edge, sixteen replicas of four workers; prints a line."""
     group = Group(
         "cameras", edges, MENU, DEVICE, NETWORK, Poisson(1.0), policy=policy, deadline_s=0.5
     )
@@ -70,26 +101,94 @@ def fleet(edges: int, duration_s: float, policy: str) -> None:
     began_s, wall_s = time.process_time(), time.perf_counter()
     outcome = simulate_fleet(Fleet((group,), replicas, duration_s))
     took_s, wall_s = time.process_time() - began_s, time.perf_counter() - wall_s
-    count = len(outcome.table)
     operation(outcome, Prices())
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"{edges:6} {policy:9} {duration_s:7.0f} {count:9} {took_s:8.1f} {wall_s:8.1f} "
-        f"{took_s / count * 1e6:8.1f} {outcome.events / count:7.1f} {most:8.0f}",
-        flush=True,
-    )
+    cost = Cost(edges, policy, duration_s, len(outcome.table), outcome.events, took_s, wall_s)
+    print(cost.row(), flush=True)
+    return cost
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Seconds of processor time over requests, by least squares; `r2` is the share of the
+    variance that the line explains."""
+
+    fixed_s: float
+    each_s: float
+    r2: float
+
+    @classmethod
+    def through(cls, costs: Sequence[Cost]) -> Line:
+        requests = np.array([cost.requests for cost in costs], dtype=np.float64)
+        cpu_s = np.array([cost.cpu_s for cost in costs])
+        each_s, fixed_s = np.polyfit(requests, cpu_s, 1)
+        left_s = cpu_s - (fixed_s + each_s * requests)
+        r2 = 1 - float(left_s @ left_s) / float(np.sum((cpu_s - cpu_s.mean()) ** 2))
+        return cls(float(fixed_s), float(each_s), r2)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.fixed_s:+.2f} s and {self.each_s * 1e6:.1f} us a request, "
+            f"R2 = {self.r2:.5f}"
+        )
+
+
+def curve(edges: int, durations_s: Sequence[float], picture: Path | None) -> None:
+    """How cost grows with requests: the same fleet for longer and longer."""
+    if picture is not None:
+        check_picture(picture)
+    print(HEADS)
+    costs = [fleet(edges, duration_s, "plan") for duration_s in durations_s]
+    line = Line.through(costs)
+    print(f"cost of {edges} edges: {line}")
+    if picture is not None:
+        draw(costs, line, picture)
+        print(picture)
+
+
+def draw(costs: Sequence[Cost], line: Line, path: Path) -> None:
+    """Points as measured, the line through them."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axes = figure.subplots()
+    requests = np.array([cost.requests for cost in costs])
+    ends = np.array([0, requests.max() * 1.04])
+    axes.plot(ends / 1e3, line.fixed_s + line.each_s * ends, color="#4477aa", label=str(line))
+    axes.plot(requests / 1e3, [cost.cpu_s for cost in costs], "o", color="black")
+    axes.set(xlabel="requests, thousands", ylabel="processor time, s", xlim=(0, None))
+    axes.set_ylim(0, None)
+    axes.set_title(f"A fleet of {costs[0].edges:,} edges under plans that stay", loc="left")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "--hour", action="store_true", help="The large fleet, and nothing else."
     )
-    hour = parser.parse_args().hour
-    if not hour:
+    parser.add_argument(
+        "--curve", action="store_true", help="Cost against requests, and nothing else."
+    )
+    parser.add_argument("--edges", type=int, default=1000, help="Of the curve.")
+    parser.add_argument(
+        "--durations", type=float, nargs="+", default=DURATIONS_S, help="Of the curve, in s."
+    )
+    parser.add_argument("--draw", type=Path, help="A picture of the curve.")
+    options = parser.parse_args()
+    if options.curve:
+        if len(set(options.durations)) < 3:
+            parser.error("a line needs three durations that differ, or more")
+        curve(options.edges, options.durations, options.draw)
+        return
+    if not options.hour:
         pairs()
-    print(" edges policy     seconds  requests    cpu s   wall s  us each  events   MB most")
-    if hour:
+    print(HEADS)
+    if options.hour:
         fleet(1000, 3600.0, "plan")
         return
     for edges, duration_s in ((100, 100.0), (300, 100.0), (1000, 100.0), (1000, 300.0)):
