@@ -180,6 +180,8 @@ def main() -> None:
     )
     parser.add_argument("--draw", type=Path, help="A picture of the curve.")
     options = parser.parse_args()
+    if options.draw is not None and not options.curve:
+        parser.error("--draw draws the --curve: give both")
     if options.curve:
         if len(set(options.durations)) < 3:
             parser.error("a line needs three durations that differ, or more")
