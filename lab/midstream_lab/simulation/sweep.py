@@ -31,9 +31,10 @@ Floats = NDArray[np.float64]
 #: Points of a grid; a hundred thousand take hours.
 MOST_POINTS = 100_000
 #: The first requests of each option do not count: TCP's window takes so many to come to what
-#: it goes on with, and the queue to fill. Then the mean over 80 is within 1 % of the mean over
-#: 200 later ones (1,080 cases: 20 KB to 12 MB, 5 Mbit/s to 10 Gbit/s, round trips of 2 to
-#: 100 ms); over the first four it was off by 15 % in the mean, and by 95 % at worst.
+#: it goes on with, and the queue to fill. Windows go on in cycles, so a mean needs several of
+#: them: over 40 requests or more it is within 3 % of the mean over 200 later ones, over these
+#: 80 within 1 % (1,080 cases: 20 KB to 12 MB, 5 Mbit/s to 10 Gbit/s, round trips of 2 to
+#: 100 ms). Over the first four it was 15 % off in the mean, 95 % at worst.
 SKIPPED = 20
 #: Requests that count: where all are alike, and where others' load, the edge's scatter or the
 #: payloads' sizes make them differ (their mean is then good to some 5 % at a load of 70 %).
