@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 from midstream.cli import console
+from midstream.cli.summing import ANSWERED, LEGEND, chosen_most, remarks, who_answered
 from midstream_lab.experiment.pages import REPORT, SUMMARY
+from midstream_lab.experiment.words import counted
 from midstream_lab.simulation.figures import Figures
 from midstream_lab.simulation.fleet import Fleet, FleetOutcome, simulate_fleet
 from midstream_lab.simulation.fleet_report import fleet_document, write_fleet_report
 from midstream_lab.simulation.operating import Energy, Operation, operation
-from midstream_lab.simulation.records import rows
+from midstream_lab.simulation.records import Table, rows
 from midstream_lab.simulation.scenario import read_fleet
 from midstream_partitioner.units import format_nbytes
 
@@ -33,39 +36,52 @@ def run_scenario(path: Path, *, log: Path | None, report: Path | None, as_json: 
         console.print_json(fleet_document(fleet, found))
         return
     _print(path, fleet, found)
+    for sentence in remarks(_tables(outcome)):
+        console.say(sentence)
     if report is not None:
         console.say(f"{report / REPORT}, {report / SUMMARY}")
 
 
 def _write_log(path: Path, outcome: FleetOutcome) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    starts = outcome.starts
+    tables = _tables(outcome)
     with path.open("w") as file:
-        for at, group in enumerate(outcome.fleet.groups):
-            edge = outcome.table.edge
-            mine = outcome.table.where((edge >= starts[at]) & (edge < starts[at + 1]))
-            for row in rows(mine, group.menu.options):
+        for group in outcome.fleet.groups:
+            for row in rows(tables[group.name], group.menu.options):
                 file.write(json.dumps({"group": group.name, **row}) + "\n")
+
+
+def _tables(outcome: FleetOutcome) -> dict[str, Table]:
+    """The rows of each group."""
+    edge, bounds = outcome.table.edge, pairwise(outcome.starts)
+    return {
+        group.name: outcome.table.where((edge >= first) & (edge < end))
+        for group, (first, end) in zip(outcome.fleet.groups, bounds, strict=True)
+    }
 
 
 def _print(path: Path, fleet: Fleet, found: Operation) -> None:
     edges = sum(group.count for group in fleet.groups)
     table = console.table(
         f"{path.name}: {edges} edges, simulated for {fleet.duration_s:g} s",
-        *("edges", "requests", "mean ms", "p50", "p95", "p99", "missed", "cloud", "failed"),
-        *("wait ms", "payloads", "W an edge", "J a request", "most often"),
-        left=("edges", "most often"),
+        *("edges", "requests", "mean ms", "p50", "p95", "p99", "missed"),
+        *(*ANSWERED, "wait ms", "payloads", "W an edge", "J a request", "chosen most"),
+        left=("edges", "chosen most"),
     )
     for name, each in found.groups.items():
         table.add_row(name, *_cells(each, found.energies[name]))
     if len(found.groups) > 1:
         table.add_row("all", *_cells(found.total, found.energy))
     console.show(table)
-    console.say("W an edge: in the mean, idling included; J a request: on top of idling")
+    console.say(
+        f"{LEGEND}; wait: in the cloud's queue; W an edge: in the mean, idling included; "
+        "J a request: on top of idling"
+    )
     cloud = found.cloud
     console.say(
-        f"cloud: {cloud.utilisation:.0%} busy, {cloud.most_replicas} replicas at most, "
-        f"{cloud.replica_hours:.3g} replica hours, {cloud.refused} refused, "
+        f"cloud: {cloud.utilisation:.0%} busy, "
+        f"{counted(cloud.most_replicas, 'replica')} at most, "
+        f"{cloud.replica_hours:.3g} replica hours, {cloud.refused:,} refused or lost, "
         f"{format_nbytes(cloud.uplink_nbytes)} up "
         f"({format_nbytes(found.probe_nbytes)} of it probes), "
         f"{format_nbytes(cloud.downlink_nbytes)} down, cost {cloud.cost:.4g}"
@@ -74,17 +90,14 @@ def _print(path: Path, fleet: Fleet, found: Operation) -> None:
 
 def _cells(found: Figures, energy: Energy) -> list[str]:
     times = (found.mean_s, found.p50_s, found.p95_s, found.p99_s)
-    first = found.options[0] if found.options else None
-    count = max(1, found.requests)
     return [
         str(found.requests),
         *("" if each is None else console.ms(each) for each in times),
         "" if found.missed is None else f"{found.missed:.1%}",
-        f"{found.ends['cloud'] / count:.0%}",
-        str(found.ends["failed"]),
+        *who_answered(found),
         "" if found.wait_mean_s is None else console.ms(found.wait_mean_s),
         format_nbytes(found.uplink_nbytes),
         f"{energy.mean_w:.3g}",
         "" if energy.request_j is None else f"{energy.request_j:.3g}",
-        "" if first is None else f"{first.label} ({first.share:.0%})",
+        chosen_most(found),
     ]

@@ -24,13 +24,14 @@ from midstream.cli.options import (
     takes_feed,
     takes_planning,
 )
+from midstream.cli.summing import ANSWERED, LEGEND, chosen_most, remarks, who_answered
 from midstream.cli.sweeps import run_sweep
 from midstream.cli.trials import Sweep, Trial, takes_sweep, takes_trial
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.registry import POLICIES
 from midstream_lab.simulation.edge import Machine
 from midstream_lab.simulation.figures import Figures, figures
-from midstream_lab.simulation.menus import SUFFIX, Offered, read_menu
+from midstream_lab.simulation.menus import SUFFIX, UNKNOWN, Offered, read_menu
 from midstream_lab.simulation.pair import Outcome, Setting, simulate_pair
 from midstream_lab.simulation.records import rows
 from midstream_lab.simulation.reporting import write_report
@@ -205,33 +206,39 @@ def _print(
     asked: Sequence[str],
 ) -> None:
     network = setting.network
+    edge = "" if offered.device == UNKNOWN else f", edge {offered.device.label()}"
+    title = f"{offered.name}{edge}, simulated for {setting.duration_s:g} s"
     table = console.table(
-        f"{offered.name}, edge {offered.device.label()}, simulated for "
-        f"{setting.duration_s:g} s: {network.uplink.name}, "
-        f"{format_rate(network.payload_up.mean_bps)} up, RTT {network.rtt_s * 1e3:g} ms",
+        f"{title}: {network.uplink.name}, {format_rate(network.payload_up.mean_bps)} up, "
+        f"RTT {network.rtt_s * 1e3:g} ms",
         *("policy", "requests", "mean ms", "p50", "p95", "p99", "regret", "missed"),
-        *("cloud", "hedges", "switches", "sent", "probes", "J", "most often"),
-        left=("policy", "most often"),
+        *(*ANSWERED, "hedges", "switches", "payloads", "probes", "J a request", "chosen most"),
+        left=("policy", "chosen most"),
     )
     for name in _listed(ran, asked):
         table.add_row(name, *_cells(found[name], ran[name], found[ORACLE]))
     console.show(table)
+    console.say(
+        f"{LEGEND}; regret: how much longer the mean is than that of the oracle, which knows "
+        "the uplink's future"
+    )
+    for sentence in remarks({name: ran[name].table for name in _listed(ran, asked)}):
+        console.say(sentence)
 
 
 def _cells(found: Figures, ran: Outcome, oracle: Figures) -> list[str]:
     times = (found.mean_s, found.p50_s, found.p95_s, found.p99_s)
     regret = _regret(found, oracle)
-    first = found.options[0] if found.options else None
     return [
         str(found.requests),
         *("" if each is None else console.ms(each) for each in times),
         "" if regret is None else f"{regret:.1%}",
         "" if found.missed is None else f"{found.missed:.1%}",
-        f"{found.ends['cloud'] / max(1, found.requests):.0%}",
+        *who_answered(found),
         str(ran.hedges),
         str(found.switches),
         format_nbytes(found.uplink_nbytes),
-        f"{ran.probe_share:.1%}",
+        format_nbytes(ran.probe_nbytes),
         "" if found.energy_j is None else f"{found.energy_j:.3g}",
-        "" if first is None else f"{first.label} ({first.share:.0%})",
+        chosen_most(found),
     ]

@@ -31,7 +31,7 @@ _BOUNDS: dict[str, float] = {
 #: Deviation of the logarithm of computing times; two times in three within a factor of seven.
 MOST_SCATTER = 2
 #: What computed the times of a menu that does not say so.
-_NO_DEVICE = Device("?", 1)
+UNKNOWN = Device("?", 1)
 
 
 @final
@@ -67,7 +67,7 @@ class _File:
 
     menu: Annotated[tuple[Option, ...], Field(min_length=1)]
     model: Annotated[str, Field(min_length=1)] | None = None
-    device: Device = _NO_DEVICE
+    device: Device = UNKNOWN
     objective: Literal["latency", "throughput", "energy"] = "latency"
     scatter: Annotated[float, within(0, MOST_SCATTER)] = 0.0
 

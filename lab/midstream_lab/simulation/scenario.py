@@ -12,7 +12,6 @@ from typing import Annotated, final
 from pydantic import AfterValidator, Field
 
 from midstream_edge.pace import TIMEOUT_S
-from midstream_edge.policies.oracle import Curve
 from midstream_edge.policies.registry import POLICIES
 from midstream_edge.policies.registry import policy as policy_of
 from midstream_lab.conditions import condition
@@ -310,9 +309,5 @@ def _trace(text: str | None, folder: Path) -> Trace | None:
 
 def _try_policy(name: str, offered: Offered, network: Network) -> None:
     """Raises `UsageError` where the policy names what the menu does not have."""
-    if name == PLAN:
-        return
-    up = network.payload_up
-    curve = Curve(up.times_s, up.rates_bps, 0.0) if name == ORACLE else None
-    link = network.mean_link()
-    policy_of(name, offered.menu, link=link, device=offered.device, curve=curve)
+    if name not in (PLAN, ORACLE):
+        policy_of(name, offered.menu, link=network.mean_link(), device=offered.device)
