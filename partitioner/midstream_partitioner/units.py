@@ -23,6 +23,8 @@ _NBYTES = {
 _QUANTITY = re.compile(
     r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?nan|[+-]?inf)\s*(.*)"
 )
+#: No quantity is written longer.
+_MOST_CHARS = 100
 #: A format chooses the next larger unit from here on, so that 999,700 bit/s is "1 Mbit/s" and
 #: not "1000 kbit/s".
 _NEARLY = 0.9995
@@ -101,6 +103,10 @@ def format_nbytes(size_nbytes: float) -> str:
 
 
 def _split(text: str, what: str, example: str) -> tuple[float, str]:
+    if len(text) > _MOST_CHARS:
+        raise UsageError(
+            f"{what} must be a number and a unit (not {len(text)} characters): write {example}"
+        )
     match = _QUANTITY.fullmatch(text.rstrip())
     if match is None:
         raise UsageError(f"{what} must be a number and a unit (not {text!r}): write {example}")

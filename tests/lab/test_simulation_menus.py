@@ -104,6 +104,16 @@ def test_what_is_wrong_in_a_file_is_named(
         ),
         ("rest_s", 2 * MOST_S, "menu[2].rest_s of 'edge-only' must be from 0 to"),
         ("tail_s", float("nan"), "menu[2].tail_s of 'edge-only' must be from 0 to"),
+        (
+            "remote",
+            True,
+            "menu[2].remote of 'edge-only' must be false for edge-only and true f",
+        ),
+        (
+            "cut",
+            "layer3",
+            "menu[2].remote of 'edge-only' must be false for edge-only and true",
+        ),
         ("k", -1, "menu[2].k of 'edge-only' must be from 0 to 1,000,000 (not -1)"),
         ("k", 1.5, "menu[2].k must be a whole number (not 1.5)"),
         ("remote", 1, "menu[2].remote must be true or false (not 1)"),
@@ -155,6 +165,16 @@ def test_the_largest_payload_of_a_menu_can_be_simulated(tmp_path: Path) -> None:
     outcome = simulate_pair(offered.menu, "cloud-only", setting)
     assert outcome.table.payload_nbytes.tolist() == [MOST_SENT_NBYTES]
     assert outcome.uplink_nbytes >= MOST_SENT_NBYTES
+
+
+def test_a_tail_that_takes_no_time_can_be_simulated(tmp_path: Path) -> None:
+    document = OFFERED.to_dict()
+    document["menu"][0] |= {"decode_s": 0.0, "tail_s": 0.0}
+    offered = read_menu(write(tmp_path / "menu.json", document))
+    setting = Setting(Network.of(condition("wifi")), offered.device, duration_s=1.0)
+    table = simulate_pair(offered.menu, "adaptive", setting).table
+    assert (table.option == 0).all()
+    assert (table.how == 0).all()
 
 
 def assert_told(path: Path, sentence: str) -> None:

@@ -95,6 +95,11 @@ def test_a_unit_does_not_make_a_figure_infinite(parse: object, text: str) -> Non
         parse(text)
 
 
+def test_a_page_of_text_is_not_repeated() -> None:
+    with pytest.raises(UsageError, match=r"not 5000 characters.: write 40ms"):
+        parse_duration("x" * 5000)
+
+
 def test_a_bare_number_is_told_which_unit_is_missing_and_how_to_write_it() -> None:
     with pytest.raises(UsageError, match=r"bit, kbit, Mbit or Gbit.*no unit.*write 8Mbit"):
         parse_rate("8")

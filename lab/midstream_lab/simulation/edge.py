@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol, final
 
 from midstream_edge.answers import AHEAD, CLOUD, EDGE, FALLBACK
+from midstream_edge.connection import SUSPECT_S as GIVE_UP_S
 from midstream_edge.pace import TIMEOUT_S, give_up_at
 from midstream_edge.pilot import PATIENCE
 from midstream_edge.policies.values import (
@@ -28,7 +29,7 @@ from midstream_edge.policies.values import (
 from midstream_lab.simulation.core import Core
 from midstream_lab.simulation.draws import Draws
 from midstream_lab.simulation.job import DONE, HEAD, LOCAL, SENT, Job
-from midstream_lab.simulation.lookout import GIVE_UP_S, Lookout
+from midstream_lab.simulation.lookout import Lookout
 from midstream_lab.simulation.probes import Prober
 from midstream_lab.simulation.slowness import slowed
 from midstream_lab.simulation.way import Way
@@ -455,5 +456,7 @@ def _evidence(job: Job, now_s: float, transfer: Transfer | None) -> Evidence:
         job.hedged,
         job.head_s,
         job.started_s - job.queued_s if replied else None,
-        (job.served_s - job.started_s) * job.tail_s / job.service_s if replied else None,
+        (job.served_s - job.started_s) * job.tail_s / (job.service_s or 1.0)
+        if replied
+        else None,
     )

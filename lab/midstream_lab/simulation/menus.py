@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.values import Option
 from midstream_lab.experiment.fields import Words, first_wrong, within
+from midstream_partitioner.cuts import EDGE_ONLY
 from midstream_partitioner.device import Device
 from midstream_wire.errors import UsageError
 
@@ -109,6 +110,11 @@ def _told(error: ValidationError) -> str:
 def _check(options: tuple[Option, ...]) -> None:
     """Figures that can be: a simulation would never end with others."""
     for number, option in enumerate(options, 1):
+        if option.remote == (option.cut == EDGE_ONLY):
+            raise UsageError(
+                f"menu[{number}].remote of {option.label!r} must be false for {EDGE_ONLY} and "
+                f"true for any other cut (not {option.remote} for {option.cut!r})"
+            )
         for name, most in _BOUNDS.items():
             given = getattr(option, name)
             values = given if isinstance(given, tuple) else (given,)

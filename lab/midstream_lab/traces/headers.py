@@ -12,6 +12,7 @@ from midstream_wire.errors import UsageError
 
 _BRACKETED = re.compile(r"^(.*?)[\s_]*[\[(]\s*([^\])]+?)\s*[\])]$")
 _DELIMITERS = ",;\t"
+_MOST_LISTED = 200
 
 
 @final
@@ -50,7 +51,7 @@ def find_columns(
         _find(names, rate, parse_rate, ("rate", "bit, kbit, Mbit or Gbit", "rate_bps", where)),
     )
     if found[0].index == found[1].index:
-        raise UsageError(f"time and rate must be two columns ({where}: {', '.join(names)})")
+        raise UsageError(f"time and rate must be two columns ({where}: {_listed(names)})")
     return found
 
 
@@ -69,14 +70,14 @@ def _find(
         count = "several" if with_unit else "none"
         raise UsageError(
             f"one column must be the {what}, with a unit in its name such as {example} "
-            f"({where} has {count}: {', '.join(names)}): name it with --{what}-column"
+            f"({where} has {count}: {_listed(names)}): name it with --{what}-column"
         )
     name, colon, unit = asked.partition(":")
     if asked in names:  # the whole of it may be a name
         name, colon, unit = asked, "", ""
     if name not in names:
         raise UsageError(
-            f"--{what}-column must be one of {', '.join(names)} (not {name!r}; {where})"
+            f"--{what}-column must be one of {_listed(names)} (not {name!r}; {where})"
         )
     at = list(names).index(name)
     factor = _factor(unit, parse) if colon else units_found[at]
@@ -86,6 +87,12 @@ def _find(
             f"--{what}-column '{name}:UNIT'"
         )
     return Column(at, factor)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """A header's names; of what is no table, a line's beginning."""
+    text = ", ".join(names)
+    return text if len(text) <= _MOST_LISTED else f"{text[: _MOST_LISTED - 3]}..."
 
 
 def _unit_factor(name: str, parse: Callable[[str], float]) -> float | None:
