@@ -266,3 +266,25 @@ def test_every_policy_that_the_menu_has_may_be_named(folder: Path, policy: str) 
     path = folder / "fleet.toml"
     path.write_text(SCENARIO.replace('"adaptive"', f'"{policy}"'))
     assert read_fleet(path)[1].groups[1].policy == policy
+
+
+def test_the_scenario_of_the_page_is_one(folder: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "simulation.md").read_text()
+    path = folder / "fleet.toml"
+    path.write_text(page.split("```toml\n")[1].split("```")[0])
+    scenario, fleet = read_fleet(path)
+    assert [group.count for group in fleet.groups] == [1000]
+    assert scenario.cloud.autoscaling is not None
+
+
+@pytest.mark.parametrize("policy", ["plan", "adaptive", "oracle", "edge-only"])
+def test_a_link_that_never_carries_anything_leaves_edges_to_themselves(
+    folder: Path, policy: str
+) -> None:
+    (folder / "dead.txt").write_text("0 0\n1 0\n")
+    path = folder / "fleet.toml"
+    dead = SCENARIO.replace('up = "lte:3"', 'up = "dead.txt"')
+    path.write_text(dead.replace("count = 5", f'count = 2\npolicy = "{policy}"'))
+    scenario, fleet = read_fleet(path)
+    cameras = operation(simulate_fleet(fleet), scenario.prices).groups["cameras"]
+    assert cameras.ends["cloud"] == cameras.ends["failed"] == 0 < cameras.requests

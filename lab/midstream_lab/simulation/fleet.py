@@ -14,7 +14,6 @@ from midstream_edge.pace import TIMEOUT_S
 from midstream_edge.pilot import PATIENCE
 from midstream_edge.policies.baselines import Fixed
 from midstream_edge.policies.menu import Menu
-from midstream_edge.policies.oracle import Curve
 from midstream_edge.policies.registry import policy as policy_of
 from midstream_edge.policies.values import Policy, Situation
 from midstream_lab.simulation.arrivals import Arrivals, Closed
@@ -22,6 +21,7 @@ from midstream_lab.simulation.cloud import Cloud, Replicas
 from midstream_lab.simulation.core import Core, Steps
 from midstream_lab.simulation.draws import Draws
 from midstream_lab.simulation.edge import AS_PROFILED, Edge, Machine, Steady
+from midstream_lab.simulation.foresight import foresight
 from midstream_lab.simulation.job import Job
 from midstream_lab.simulation.network import Network
 from midstream_lab.simulation.records import Recorder, Table
@@ -389,8 +389,7 @@ def _chosen(
         return Steady(option), PATIENCE * known.estimate(option, met).total_s
     curve = None
     if group.policy == ORACLE:
-        up = network.payload_up
-        curve = Curve(up.times_s, up.rates_bps * scale, -offset_s)
+        curve = foresight(network.payload_up, offset_s=offset_s, scale=scale)
     link = network.first_look(offset_s, scale)
     policy = policy_of(group.policy, menu, link=link, device=group.device, curve=curve)
     if not isinstance(policy, Fixed):

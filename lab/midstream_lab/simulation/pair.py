@@ -12,7 +12,6 @@ import numpy as np
 from midstream_edge.belief import LinkBelief
 from midstream_edge.pace import TIMEOUT_S
 from midstream_edge.policies.menu import Menu
-from midstream_edge.policies.oracle import Curve
 from midstream_edge.policies.registry import policy as policy_of
 from midstream_edge.policies.values import Policy
 from midstream_lab.simulation.arrivals import Arrivals, Closed
@@ -20,6 +19,7 @@ from midstream_lab.simulation.cloud import Cloud, Replicas
 from midstream_lab.simulation.core import Core
 from midstream_lab.simulation.draws import Draws
 from midstream_lab.simulation.edge import AS_PROFILED, Edge, Machine, Steady
+from midstream_lab.simulation.foresight import foresight
 from midstream_lab.simulation.job import Job
 from midstream_lab.simulation.network import Network
 from midstream_lab.simulation.records import Floats, Recorder, Table
@@ -30,8 +30,6 @@ from midstream_wire.errors import UsageError
 
 #: With more, the queue never comes to rest.
 MOST_LOAD = 0.98
-#: What the oracle is told of an uplink that never carries anything.
-DEAD_BPS = 1.0
 #: One request at a time.
 BACK_TO_BACK = Closed()
 #: One replica with one worker, and nobody else's load.
@@ -138,9 +136,7 @@ def simulate_pair(menu: Menu, policy: str | Steady, setting: Setting) -> Outcome
 
 def _policy(name: str, menu: Menu, setting: Setting) -> Policy:
     network = setting.network
-    up = network.payload_up
-    rates_bps = up.rates_bps if up.mean_bps > 0 else np.full_like(up.rates_bps, DEAD_BPS)
-    curve = Curve(up.times_s, rates_bps, 0.0)
+    curve = foresight(network.payload_up)
     link = network.first_look()
     return policy_of(name, menu, link=link, device=setting.device, curve=curve)
 
