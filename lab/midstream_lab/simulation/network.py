@@ -15,15 +15,18 @@ from midstream_wire.errors import UsageError
 
 #: Payload of a full segment, and its IP packet with headers and timestamps.
 SEGMENT_NBYTES, PACKET_NBYTES = 1448, 1500
-#: Share of a link's rate that TCP passes on: rates count IP packets, as the emulator does.
-HEADER_SHARE = SEGMENT_NBYTES / PACKET_NBYTES
+#: What HTTP/2's frames and packets that are not full add to a payload. This and the next were
+#: measured over an emulated link of 2 Mbit/s and 40 ms, with 88 and 205 KB.
+FRAMING = 0.004
+#: Share of a link's rate that is payload: rates count IP packets, as the emulator does.
+HEADER_SHARE = SEGMENT_NBYTES / PACKET_NBYTES / (1 + FRAMING)
+#: What a session's software adds to an exchange, both directions together: threads that wake,
+#: copies, decisions. Over loopback it is 2 ms (docs/benchmarks.md).
+SOFTWARE_S = 0.0023
 #: RFC 6928.
 FIRST_SEGMENTS = 10
 #: A queue that holds 100 ms at 20 Mbit/s: what home routers and base stations have and more.
 QUEUE_NBYTES = 256 * 1024
-#: What a session's software adds to an exchange on its way, both directions together: threads
-#: that wake, frames, copies. Measured over loopback with 200 KB (docs/benchmarks.md).
-SOFTWARE_S = 0.002
 #: What of its window Cubic keeps after a loss (RFC 9438).
 KEPT = 0.7
 #: What Linux adds to the round trip before it retransmits, and takes for idle (tcp_rto_min).
