@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -166,6 +167,24 @@ def test_an_engine_that_there_is_not_is_said(monkeypatch: pytest.MonkeyPatch) ->
         check_engine("ray")
     with pytest.raises(UsageError, match="needs Ray"):
         run_all(evaluate, asked(), engine="ray")
+
+
+@pytest.mark.parametrize("address", ["cluster", ":6379", "host:", "host:99999", "host:x"])
+def test_an_address_that_is_none_is_said(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    with pytest.raises(UsageError, match="must be given as HOST:PORT"):
+        check_engine("ray", address=address)
+
+
+def test_a_cluster_that_nobody_runs_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        check_engine("ray", address=f"ray://{address}")
+    with pytest.raises(UsageError, match=r"Ray must answer at .* take --engine local"):
+        check_engine("ray", address=address)
 
 
 def _dies(task: Task) -> None:

@@ -36,7 +36,7 @@ def run_sweep(
     grid = parse_grid([each for each in axes if each != "default"])
     asked = tasks(grid, offered.menu, offered.device, machine=machine, seed=seed)
     check_picture(folder / PICTURE)
-    check_engine(engine, jobs)
+    check_engine(engine, jobs, address)
     with locked(folder):
         store = Store(folder, asked)
         with console.progress(f"sweeping {len(asked)} points") as tick:

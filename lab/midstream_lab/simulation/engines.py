@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import multiprocessing
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -19,6 +20,8 @@ Engine = Literal["local", "ray"]
 ENGINES = ("local", "ray")
 #: Tasks that a Ray cluster is given ahead, for each of its processors.
 _AHEAD = 4
+#: A cluster that takes longer to answer a first knock is taken for none.
+ANSWER_S = 5.0
 
 
 def run_all(
@@ -37,14 +40,14 @@ def run_all(
     Raises `UsageError` for an engine that there is not (`check_engine`), and
     `MidstreamError` where one of its processes dies.
     """
-    check_engine(engine, jobs)
+    check_engine(engine, jobs, address)
     if engine == "ray":
         return _on_ray(call, given, jobs, address)
     count = min(jobs or os.cpu_count() or 1, len(given))
     return _here(call, given) if count <= 1 else _in_processes(call, given, count)
 
 
-def check_engine(engine: str, jobs: int | None = None) -> None:
+def check_engine(engine: str, jobs: int | None = None, address: str | None = None) -> None:
     """`UsageError` if nothing could run there; to be asked before anything is begun."""
     if engine not in ENGINES:
         raise UsageError(f"an engine must be {' or '.join(ENGINES)} (not {engine!r})")
@@ -52,6 +55,24 @@ def check_engine(engine: str, jobs: int | None = None) -> None:
         raise UsageError(f"there must be one process or more (not {jobs})")
     if engine == "ray" and importlib.util.find_spec("ray") is None:
         raise UsageError("--engine ray needs Ray: pip install 'midstream[ray]'")
+    if engine == "ray" and address is not None:
+        _check_address(address)
+
+
+def _check_address(address: str) -> None:
+    """Ray itself would knock for minutes where nobody listens."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and colon and port.isdigit() and int(port) < 1 << 16):
+        raise UsageError(f"a Ray cluster must be given as HOST:PORT (not {address!r})")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
+    except OSError as error:
+        raise _silent(f"at {address}", error) from None
+
+
+def _silent(where: str, error: Exception) -> UsageError:
+    first = (str(error) or type(error).__name__).partition("\n")[0]
+    return UsageError(f"Ray must answer {where} ({first}): start it, or take --engine local")
 
 
 def _here(call: Callable[[Given], Made], given: Sequence[Given]) -> Iterator[tuple[int, Made]]:
@@ -91,11 +112,7 @@ def _on_ray(
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error", **own)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        where = f"at {address}" if address else "on this machine"
-        first = (str(error) or type(error).__name__).partition("\n")[0]
-        raise UsageError(
-            f"Ray must answer {where} ({first}): start it, or take --engine local"
-        ) from None
+        raise _silent(f"at {address}" if address else "on this machine", error) from None
     try:
         remote = ray.remote(call)
         most = _AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
