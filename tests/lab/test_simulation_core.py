@@ -15,13 +15,8 @@ from midstream_lab.simulation.arrivals import Bursts, Closed, Diurnal, Every, Op
 from midstream_lab.simulation.cloud import Autoscaling, Replicas, balancer
 from midstream_lab.simulation.core import Core, Steps
 from midstream_lab.simulation.draws import Draws
-from midstream_lab.simulation.network import (
-    FIRST_SEGMENTS,
-    SEGMENT_NBYTES,
-    Line,
-    Network,
-    steady,
-)
+from midstream_lab.simulation.line import FIRST_SEGMENTS, Line
+from midstream_lab.simulation.network import SEGMENT_NBYTES, Network, steady
 from midstream_lab.simulation.station import Batching, Station
 from midstream_lab.traces import Trace
 from midstream_wire.errors import UsageError

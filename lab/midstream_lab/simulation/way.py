@@ -13,7 +13,8 @@ from typing import final
 from midstream_edge.policies.values import LinkState
 from midstream_edge.sentry import ACK_S
 from midstream_lab.simulation.draws import Draws
-from midstream_lab.simulation.network import Line, Network
+from midstream_lab.simulation.line import Line
+from midstream_lab.simulation.network import Network
 
 #: When an answer is overdue, the link still counts as moving if a packet was acknowledged so
 #: lately.
@@ -84,7 +85,7 @@ class Way:
         return arrived_s
 
     def notice(self, now_s: float) -> bool:
-        """Look at the uplink; whether `link` has changed by it."""
+        """Look at the link; whether `link` has changed by it."""
         waits = self.up.free_s > now_s or self.down.free_s > now_s
         if self.link == "down" or (self.link == "connected" and not waits):
             return False
