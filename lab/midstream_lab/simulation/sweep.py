@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 MOST_POINTS = 100_000
 #: The first requests of each option do not count: TCP's window takes so many to come to what
 #: it goes on with, and the queue to fill. Windows go on in cycles, so a mean needs several of
-#: them: over 40 requests or more it is within 3 % of the mean over 200 later ones, over these
+#: them: over 40 requests or more it is within 4 % of the mean over 200 later ones, over these
 #: 80 within 1 % (1,080 cases: 20 KB to 12 MB, 5 Mbit/s to 10 Gbit/s, round trips of 2 to
 #: 100 ms). Over the first four it was 15 % off in the mean, 95 % at worst.
 SKIPPED = 20
