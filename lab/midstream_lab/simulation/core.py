@@ -1,8 +1,8 @@
 """Virtual time: events on a heap, and processes in the manner of SimPy on top of them.
 
 Events at the same moment happen in the order in which they were scheduled, so a run depends on
-nothing but its inputs. What happens per request is plain calls, because a generator's switch
-costs several times as much; what happens now and then (failures, autoscaling) is a process.
+nothing but its inputs. What happens per request is plain calls, which are cheapest; what
+happens now and then (failures, autoscaling) is a process (docs/decisions/0017).
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ from midstream_lab.traces import Trace
 
 #: RFC 6928.
 FIRST_SEGMENTS = 10
-#: What of its window Cubic keeps after a loss (RFC 9438).
-KEPT = 0.7
+#: Cubic (RFC 9438): what it keeps of its window after a loss, segments a cubic second by which
+#: it then returns to where that was and goes beyond, and segments a round trip in any case.
+KEPT, CUBIC, LEAST_GROWTH = 0.7, 0.4, 3 * (1 - 0.7) / (1 + 0.7)
 #: What Linux adds to the round trip before it retransmits, and takes for idle (tcp_rto_min).
 RTO_S = 0.2
 #: Its patience over its smoothed round trip, about: four deviations are half of it where own
@@ -25,15 +26,17 @@ class Line:
 
     TCP's window starts at ten segments and doubles each round trip until the line is full;
     it halves with every timeout that the line lies idle (Linux's tcp_cwnd_restart). A window
-    that leaves at once and is more than the queue holds loses packets: it shrinks, and grows
-    by a segment a round trip from then on, so that a long payload goes out in rounds. The
-    trace of payload begins at `offset_s`, its rates are multiplied by `scale`.
+    that leaves at once and is more than the queue holds loses packets: it shrinks and grows
+    as Cubic's does from then on, so that a long payload goes out in rounds. The trace of
+    payload begins at `offset_s`, its rates are multiplied by `scale`.
     """
 
     __slots__ = (
         "_delay_s",
         "_first_nbytes",
+        "_growing_s",
         "_handed_nbytes",
+        "_most_nbytes",
         "_offset_s",
         "_queue_nbytes",
         "_rate_bps",
@@ -61,6 +64,8 @@ class Line:
         self._delay_s = (network.rtt_s + network.fixed_s) / 2
         self._queue_nbytes = network.queue_nbytes * HEADER_SHARE  # of payload
         self._threshold_nbytes = math.inf  # where slow start ends: the window after a loss
+        self._most_nbytes = 0.0  # where the window was when packets were lost, about
+        self._growing_s = 0.0  # how long it has grown since
         self._first_nbytes = float(FIRST_SEGMENTS * SEGMENT_NBYTES)
         self._window_nbytes = self._first_nbytes
         #: When the last transfer began to leave, and when the line will be free again.
@@ -152,6 +157,7 @@ class Line:
         self._handed_nbytes = 0.0
         self._window_nbytes = self._first_nbytes
         self._threshold_nbytes = math.inf
+        self._most_nbytes = 0.0
 
     def rate_bps(self, now_s: float) -> float:
         """What the line carries at that moment."""
@@ -206,7 +212,7 @@ class Line:
         window = burst = self._window_nbytes
         if min(window, nbytes) > self._queue_nbytes:
             burst = self._queue_nbytes
-            window = self._threshold_nbytes = max(KEPT * window, self._first_nbytes)
+            window = self._lose(window)
         while True:
             end_s = self._through_s(start_s, min(burst, left))
             left -= burst
@@ -217,11 +223,30 @@ class Line:
                 end_s = self._through_s(end_s, left)
                 break
             start_s = next_s
-            threshold = self._threshold_nbytes
-            slow = window < threshold
-            window = burst = min(2 * window, threshold) if slow else window + SEGMENT_NBYTES
+            if window < self._threshold_nbytes:
+                window = min(2 * window, self._threshold_nbytes)
+            else:
+                window = self._more(window)
+            burst = window
         self._window_nbytes = min(window, self._full_nbytes(end_s))
         return end_s
+
+    def _lose(self, window: float) -> float:
+        """The window after packets of `window` were lost. One that had not come back to where
+        it was before makes room for others (fast convergence)."""
+        regained = window >= self._most_nbytes
+        self._most_nbytes = window if regained else window * (1 + KEPT) / 2
+        self._growing_s = 0.0
+        self._threshold_nbytes = max(KEPT * window, self._first_nbytes)
+        return self._threshold_nbytes
+
+    def _more(self, window: float) -> float:
+        """The window a round trip later."""
+        self._growing_s += self._rtt_s
+        missing = max(self._most_nbytes - self._threshold_nbytes, 0.0) / SEGMENT_NBYTES
+        since_s = self._growing_s - (missing / CUBIC) ** (1 / 3)
+        cubic = self._most_nbytes + CUBIC * since_s**3 * SEGMENT_NBYTES
+        return max(window + LEAST_GROWTH * SEGMENT_NBYTES, cubic)
 
     def _full_nbytes(self, at_s: float) -> float:
         """Where a window must end: what is under way in a round trip, and a full queue."""
