@@ -244,7 +244,7 @@ class Line:
         """The window a round trip later."""
         self._growing_s += self._rtt_s
         missing = max(self._most_nbytes - self._threshold_nbytes, 0.0) / SEGMENT_NBYTES
-        since_s = self._growing_s - (missing / CUBIC) ** (1 / 3)
+        since_s = self._growing_s - math.cbrt(missing / CUBIC)
         cubic = self._most_nbytes + CUBIC * since_s**3 * SEGMENT_NBYTES
         return max(window + LEAST_GROWTH * SEGMENT_NBYTES, cubic)
 
