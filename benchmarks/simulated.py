@@ -3,6 +3,7 @@
     python benchmarks/simulated.py [--model resnet18] [--edge-slowdown 8] [--seconds 40]
         [--traces lte:1,3g:1] [--policies adaptive,race,edge-only] [-o FILE.json]
     python benchmarks/simulated.py --experiment out/private [--draw FILE.png]
+    python benchmarks/simulated.py --experiment out/private --lines
 
 The second form simulates the runs of an experiment that has been run for real. In the first,
 each cell runs `midstream pair` (real processes, the best backend there is) and then the
@@ -12,6 +13,9 @@ by a hundredth: where an outage falls decides much, and is chance. Targets: at m
 mean of all cells, 15 % in the worst, and policies ranked alike (Kendall's tau of their means,
 over the traces, at least 0.9). Runs that the emulator calls void are left out and counted.
 Wants an idle machine.
+
+The third form looks at the line alone: each payload leaves when it did for real, and what the
+simulated line makes of it is held against how long it took.
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ from midstream_edge.policies.values import Option
 from midstream_lab.draw import check_picture
 from midstream_lab.experiment.results import RunResult, load_runs
 from midstream_lab.simulation.edge import Machine
+from midstream_lab.simulation.line import Line
 from midstream_lab.simulation.network import HEADER_SHARE, Network, steady
 from midstream_lab.simulation.pair import Setting, simulate_pair
 from midstream_lab.traces import Trace, open_trace
@@ -108,16 +113,7 @@ def run_cell(given: argparse.Namespace, trace: str, policy: str) -> Cell:
 def stored_cell(runs: Sequence[RunResult]) -> Cell:
     """The runs of an experiment that differ in their seeds, and the same in virtual time."""
     first = runs[0]
-    facts, link = first.facts, first.facts.link
-    edges_s = [at_s for at_s, _ in facts.bandwidth]
-    rates_bps = [rate for _, rate in facts.bandwidth]
-    network = Network(
-        Trace(first.key.trace, [*edges_s, 2 * edges_s[-1] - edges_s[-2]], rates_bps),
-        steady(_NUMBER.validate_python(link["downlink_bps"])),
-        _NUMBER.validate_python(link["rtt_s"]),
-        share=HEADER_SHARE,
-        queue_nbytes=_WHOLE.validate_python(link["queue_nbytes"]),
-    )
+    facts, network = first.facts, network_of(first)
     measured = [run.rows["latency_s"][run.rows["at_s"] >= WARM_S] for run in runs]
     void = "; ".join(run.facts.void for run in runs if run.facts.void)
     return cell_of(
@@ -127,6 +123,43 @@ def stored_cell(runs: Sequence[RunResult]) -> Cell:
         _simulated(facts.menu, first.key.policy, network, facts.edge, facts.duration_s),
         void or None,
     )
+
+
+def network_of(run: RunResult) -> Network:
+    """The network that a run of an experiment met."""
+    facts, link = run.facts, run.facts.link
+    edges_s = [at_s for at_s, _ in facts.bandwidth]
+    rates_bps = [rate for _, rate in facts.bandwidth]
+    return Network(
+        Trace(run.key.trace, [*edges_s, 2 * edges_s[-1] - edges_s[-2]], rates_bps),
+        steady(_NUMBER.validate_python(link["downlink_bps"])),
+        _NUMBER.validate_python(link["rtt_s"]),
+        share=HEADER_SHARE,
+        queue_nbytes=_WHOLE.validate_python(link["queue_nbytes"]),
+    )
+
+
+def lines(runs: Sequence[RunResult]) -> None:
+    """Print, run by run, how long payloads took up the link, and what a line makes of them."""
+    print("trace                     policy               payloads  measured      line  apart")
+    for run in runs:
+        network, rows = network_of(run), run.rows
+        line = Line(network, network.payload_up)
+        by_cloud = (rows["where"] == "cloud") & np.isfinite(rows["uplink_s"])
+        rows = rows.where(by_cloud)
+        left_s = rows["trace_s"] + rows["head_s"] + rows["encode_s"]
+        sizes = rows["payload_nbytes"]
+        arrived_s = [line.send(*each) for each in zip(left_s, sizes, strict=True)]
+        kept = rows["at_s"] >= WARM_S
+        if kept.any():
+            measured_s = rows["uplink_s"][kept]
+            replayed_s = (np.array(arrived_s) - left_s)[kept]
+            apart_s = float(np.median(replayed_s - measured_s))
+            print(
+                f"{run.key.trace:25.25} {run.key.policy:20.20} {int(kept.sum()):8} "
+                f"{measured_s.mean() * 1e3:6.1f} ms {replayed_s.mean() * 1e3:6.1f} ms "
+                f"{apart_s * 1e3:+6.2f} ms in the median"
+            )
 
 
 def _simulated(
@@ -238,7 +271,13 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--draw", type=Path, help="a picture of all cells")
     parser.add_argument("--experiment", type=Path, help="folder of an experiment")
+    parser.add_argument("--lines", action="store_true", help="of the line alone")
     given = parser.parse_args()
+    if given.lines and given.experiment is None:
+        parser.error("--lines needs runs that were recorded: give --experiment")
+    if given.lines:
+        lines(sorted(load_runs(given.experiment / "runs"), key=_cell_key))
+        return
     if given.draw:
         check_picture(given.draw)
     cells = []
