@@ -225,6 +225,7 @@ def kendall_tau(cells: Sequence[Cell]) -> float:
 def draw(cells: Sequence[Cell], path: Path) -> None:
     """Simulated over measured, a point a cell, with what is asked as lines."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.subplots()
@@ -239,6 +240,9 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
     for error in (-15, 0, 15):
         axes.axhline(error, color="grey", linewidth=0.8, linestyle="-" if error == 0 else ":")
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("mean latency measured with real processes, ms")
     axes.set_ylabel("simulated latency off by, %")
     axes.legend(fontsize=7)
