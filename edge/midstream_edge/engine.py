@@ -249,11 +249,13 @@ class Engine:
         job.asked_s = time.monotonic()
         assert job.choice is not None
         job.late_s, job.learning = self._late_at(job)
+        job.useful_s = job.asked_s + job.choice.timeout_s
         hedge_after_s = 0.0 if job.learning else job.choice.hedge_after_s
-        if job.late_s <= job.asked_s and job.deadline_s is not None:
-            # The edge alone would be late: whoever can still make it, both begin at once.
-            hedge_after_s = 0.0
-            job.late_s = min(job.deadline_s, job.asked_s + job.choice.timeout_s)
+        if job.deadline_s is not None:
+            job.useful_s = min(job.useful_s, job.deadline_s)
+            if job.late_s <= job.asked_s:
+                # The edge alone would be late: whoever can still make it, both begin at once.
+                hedge_after_s, job.late_s = 0.0, job.useful_s
         if job.late_s <= job.asked_s:
             self._move(job, Event.FAILED, _late_error("the head has run too late for it"))
             return
@@ -361,8 +363,10 @@ class Engine:
             return
         assert self.connection is not None
         self.connection.doubt(job.asked_s)
-        job.unwanted = True
-        waited_s = time.monotonic() - job.asked_s
+        now_s = time.monotonic()
+        # What a deadline makes the edge begin with, the cloud may still end before it.
+        job.unwanted = now_s >= job.useful_s
+        waited_s = now_s - job.asked_s
         self._move(job, Event.FAILED, _late_error(f"nothing came in {waited_s:.3g} s"))
 
     def _fail_all(self, stream: Stream, error: PeerError) -> None:

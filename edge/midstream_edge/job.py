@@ -61,6 +61,7 @@ class Job:
         "stream",
         "travelling",
         "unwanted",
+        "useful_s",
     )
 
     def __init__(
@@ -80,7 +81,8 @@ class Job:
         self.travelling: Mapping[str, Array] | None = None
         self.stream: Stream | None = None
         self.asked_s = 0.0
-        self.late_s = 0.0
+        self.late_s = 0.0  # from then on nobody waits for the cloud alone
+        self.useful_s = 0.0  # until then its answer is welcome all the same
         self.hedged = False  # the edge has begun to run the rest beside
         self.rest_began_s: float | None = None
         self.stop = Stop()  # told when the answer is there, for a rest that still runs
@@ -114,7 +116,7 @@ class Job:
             self.id,
             self.k,
             payloads,
-            budget_s=max(1e-3, self.late_s - time.monotonic()),
+            budget_s=max(1e-3, self.useful_s - time.monotonic()),
             transform=transform,
             message_nbytes=self.message_nbytes,
         )

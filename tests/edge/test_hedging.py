@@ -195,6 +195,22 @@ def _tell_soon(stop: Stop, run: Callable[[], object]) -> None:
     run()
 
 
+def test_what_a_deadline_makes_the_edge_begin_the_cloud_may_end_first(
+    chain: Chain, serve: Serve, picture: Picture, expected: Expected
+) -> None:
+    """After half a second the cloud alone is waited for no longer; it needs a whole one."""
+    slow_edge = chain.at_speed(2.0)
+    slow_edge.keep_pace([3.0] * 4)
+    with (
+        serve(slowdown=30000.0) as slow_server,
+        EdgeSession(slow_edge, slow_server, plan=(0, "raw"), local_rest_s={0: 5.0}) as session,
+    ):
+        answer = session.infer(picture(0), deadline_s=6.0)
+    assert (answer.where, answer.hedged, answer.reason) == (CLOUD, False, None)
+    assert answer.timings.total_s > 0.5
+    assert_same(answer, expected(picture(0)))
+
+
 def test_a_deadline_that_the_edge_cannot_meet_is_tried_by_the_cloud_too(
     chain: Chain, server: str, picture: Picture, expected: Expected
 ) -> None:

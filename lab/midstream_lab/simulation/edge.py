@@ -268,7 +268,7 @@ class Edge:
         if late_s <= now_s and self.deadline_s is not None:
             # The edge alone would be late: whoever can still make it, both begin at once.
             job.hedge_after_s = 0.0
-            late_s = min(job.due_s + self.deadline_s, now_s + job.timeout_s)
+            late_s = self._useful_s(job)
         if late_s <= now_s or self._lookout.state() != "connected":
             job.state = SENT
             self._fail(job)
@@ -302,6 +302,13 @@ class Edge:
             core.at(min(late_s, now_s + job.hedge_after_s), self._hedge, job)
         else:
             self._hedge(job)
+
+    def _useful_s(self, job: Job) -> float:
+        """Until when the cloud's answer is welcome, even while the edge runs the rest."""
+        useful_s = job.asked_s + job.timeout_s
+        if self.deadline_s is None:
+            return useful_s
+        return min(useful_s, job.due_s + self.deadline_s)
 
     def _late_s(self, job: Job, option: Option, now_s: float) -> float:
         """When to stop waiting for the cloud, as a session decides it."""
@@ -386,7 +393,8 @@ class Edge:
             if job.late_s <= now_s:
                 if job.state == SENT:
                     self._lookout.overdue()
-                    self._stop_sending(job)
+                    if now_s >= self._useful_s(job):
+                        self._stop_sending(job)
                 self._fail(job)
             elif job.late_s < math.inf:
                 self._watch_for(job, job.late_s)
