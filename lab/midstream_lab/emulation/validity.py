@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from midstream_lab.emulation.children import Child
-from midstream_lab.emulation.reports import Calibration
+from midstream_lab.emulation.reports import Calibration, Capabilities
 from midstream_lab.emulation.spec import (
     GOODPUT_SHARE,
     TCP_HEADERS_NBYTES,
@@ -14,15 +14,27 @@ from midstream_lab.emulation.spec import (
     mean_bps,
 )
 
-if TYPE_CHECKING:
-    from midstream_lab.emulation.emulate import Emulation
-
 #: What measuring takes beside round trips: trains each way, and their queues.
 MEASURING_S: Final = 20.0
 #: On slow links, what is sent beside that, both ways and twice over.
 SLOW_BITS: Final = 480_000
 #: Sent to and fro for a round trip, with headers where there are any.
 EXCHANGE_NBYTES: Final = 16
+
+
+class Measurable(Protocol):
+    """A link that is up, as far as measuring it is concerned."""
+
+    spec: LinkSpec
+    capabilities: Capabilities
+
+    @property
+    def edge_namespace(self) -> str | None: ...
+    @property
+    def cloud_namespace(self) -> str | None: ...
+    @property
+    def cloud_address(self) -> str: ...
+    def reach(self, address: str) -> str: ...
 
 
 def calm(spec: LinkSpec) -> LinkSpec:
@@ -36,7 +48,7 @@ def calm(spec: LinkSpec) -> LinkSpec:
     )
 
 
-def calibrate(emulation: Emulation) -> Calibration:
+def calibrate(emulation: Measurable) -> Calibration:
     """Measure round trip and rates of the link, idle and as it is set now, in about 2 s.
 
     Its rates must be constants (see `calm`).
