@@ -248,14 +248,14 @@ class Engine:
         assert connection is not None
         job.asked_s = time.monotonic()
         assert job.choice is not None
-        job.late_s, job.learning = self._late_at(job)
         job.useful_s = job.asked_s + job.choice.timeout_s
-        hedge_after_s = 0.0 if job.learning else job.choice.hedge_after_s
         if job.deadline_s is not None:
             job.useful_s = min(job.useful_s, job.deadline_s)
-            if job.late_s <= job.asked_s:
-                # The edge alone would be late: whoever can still make it, both begin at once.
-                hedge_after_s, job.late_s = 0.0, job.useful_s
+        job.late_s, job.learning = self._late_at(job)
+        hedge_after_s = 0.0 if job.learning else job.choice.hedge_after_s
+        if job.late_s <= job.asked_s:
+            # The edge alone would be late: whoever can still make it, both begin at once.
+            hedge_after_s, job.late_s = 0.0, job.useful_s
         if job.late_s <= job.asked_s:
             self._move(job, Event.FAILED, _late_error("the head has run too late for it"))
             return
@@ -293,17 +293,14 @@ class Engine:
 
     def _late_at(self, job: Job) -> tuple[float, bool]:
         """When to stop waiting for the cloud, and whether the rest has to be measured."""
-        assert job.choice is not None
-        at_s = job.asked_s + job.choice.timeout_s
-        if job.deadline_s is None:
-            return at_s, False
-        if not self._complete:
-            return min(at_s, job.deadline_s), False
+        if job.deadline_s is None or not self._complete:
+            return job.useful_s, False
         rest_s = self._pace.rest_s(job.k)
         if rest_s is None:
-            return min(at_s, max(job.deadline_s, job.asked_s + 1e-3)), True
+            return max(job.useful_s, job.asked_s + 1e-3), True
         busy_s = job.head_s if len(self._jobs) > 1 else 0.0
-        return min(at_s, give_up_at(job.deadline_s, rest_s=rest_s, busy_s=busy_s)), False
+        last_s = give_up_at(job.deadline_s, rest_s=rest_s, busy_s=busy_s)
+        return min(job.useful_s, last_s), False
 
     def _run_rest(self, job: Job) -> None:
         job.rest_began_s = time.monotonic()

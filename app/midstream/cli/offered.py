@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from midstream.cli.options import Devices, Planning
-from midstream.cli.plan import open_profiles
-from midstream.serving import codecs_for
-from midstream.sources import open_calibration, open_partition
+from midstream.cli.plan import open_planner
+from midstream.sources import open_partition
 from midstream_edge.policies.menu import Menu
 from midstream_lab.simulation.menus import SUFFIX, Offered
 from midstream_partitioner.feed import Feed
-from midstream_partitioner.plan import Planner
 from midstream_partitioner.profile import Profile
 from midstream_wire.errors import UsageError
 
@@ -34,17 +32,7 @@ def measure_offer(
 ) -> Offered:
     """What a network offers by the profiles of both sides; what `policies` name stays."""
     part = open_partition(model, feed=feed)
-    calibration = open_calibration(model, part)
-    codecs = codecs_for(calibration, planning.constraints.codecs)
-    at_edge, in_cloud = open_profiles(part, devices, source=None, codecs=codecs)
-    planner = Planner(
-        part,
-        at_edge,
-        in_cloud,
-        objective=planning.objective,
-        constraints=planning.constraints,
-        calibration=calibration,
-    )
+    planner, at_edge, _ = open_planner(model, part, planning, devices, source=None)
     complete = len(at_edge.segments) >= len(part.segments)
     menu = Menu.of(planner, complete=complete, policies=policies)
     return Offered(part.name, menu, at_edge.device, _scatter(at_edge))

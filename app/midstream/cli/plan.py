@@ -84,18 +84,7 @@ def plan(
     if draw is not None:
         check_picture(draw)
     part = open_partition(model, feed=feed)
-    calibration = open_calibration(model, part)
-    codecs = codecs_for(calibration, planning.constraints.codecs)
-    planning.constraints.budget(calibration)  # raises before anything is measured
-    at_edge, in_cloud = open_profiles(part, devices, source=input, codecs=codecs)
-    planner = Planner(
-        part,
-        at_edge,
-        in_cloud,
-        objective=planning.objective,
-        constraints=planning.constraints,
-        calibration=calibration,
-    )
+    planner, at_edge, in_cloud = open_planner(model, part, planning, devices, source=input)
     made = planner.plan(link, queue_s=queue_s)
     rows = envelope_of(planner, link, queue_s=queue_s, from_bps=FROM_BPS, to_bps=TO_BPS)
     if draw is not None:
@@ -107,6 +96,25 @@ def plan(
     print_plan(made, rows, title=_title(part, at_edge.device, in_cloud.device, link))
     if draw is not None:
         console.say(f"drawn to {draw}", to=console.err)
+
+
+def open_planner(
+    model: str, part: Partition, planning: Planning, devices: Devices, *, source: str | None
+) -> tuple[Planner, Profile, Profile]:
+    """A planner of `part`, which stands at `model`, and the profiles of edge and cloud."""
+    calibration = open_calibration(model, part)
+    codecs = codecs_for(calibration, planning.constraints.codecs)
+    planning.constraints.budget(calibration)  # raises before anything is measured
+    at_edge, in_cloud = open_profiles(part, devices, source=source, codecs=codecs)
+    planner = Planner(
+        part,
+        at_edge,
+        in_cloud,
+        objective=planning.objective,
+        constraints=planning.constraints,
+        calibration=calibration,
+    )
+    return planner, at_edge, in_cloud
 
 
 def open_profiles(

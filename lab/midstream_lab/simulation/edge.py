@@ -264,8 +264,8 @@ class Edge:
         core, way = self._core, self.way
         now_s = core.now_s
         job.asked_s = now_s
-        late_s = self._late_s(job, option, now_s)
-        if late_s <= now_s and self.deadline_s is not None:
+        late_s = self._late_s(job, option)
+        if late_s <= now_s:
             # The edge alone would be late: whoever can still make it, both begin at once.
             job.hedge_after_s = 0.0
             late_s = self._useful_s(job)
@@ -310,16 +310,14 @@ class Edge:
             return useful_s
         return min(useful_s, job.due_s + self.deadline_s)
 
-    def _late_s(self, job: Job, option: Option, now_s: float) -> float:
-        """When to stop waiting for the cloud, as a session decides it."""
-        late_s = now_s + job.timeout_s
-        if self.deadline_s is None:
-            return late_s
+    def _late_s(self, job: Job, option: Option) -> float:
+        """When to stop waiting for the cloud alone, as a session decides it."""
+        useful_s = self._useful_s(job)
+        if self.deadline_s is None or option.rest_s is None:
+            return useful_s
         deadline_s = job.due_s + self.deadline_s
-        if option.rest_s is None:
-            return min(late_s, deadline_s)
         busy_s = job.head_s if self.under_way > 1 else 0.0
-        return min(late_s, give_up_at(deadline_s, rest_s=option.rest_s, busy_s=busy_s))
+        return min(useful_s, give_up_at(deadline_s, rest_s=option.rest_s, busy_s=busy_s))
 
     def _arrive(self, job: Job) -> None:
         if job.epoch == self.way.epoch and job.cancelled_s > self._core.now_s:
@@ -366,11 +364,11 @@ class Edge:
             self._next()
 
     def _hedge(self, job: Job) -> None:
-        """Run the rest here as well, where the edge can; else only the timeout is left."""
+        """Run the rest here as well, where the edge can; else it can only wait."""
         if job.state != SENT:
             return
         if self._options[job.option].rest_s is None:
-            self._watch_for(job, job.asked_s + job.timeout_s)
+            self._watch_for(job, self._useful_s(job))
             return
         job.hedged = True
         self.hedges += 1
