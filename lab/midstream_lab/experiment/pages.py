@@ -112,3 +112,11 @@ def _embedded(data: Mapping[str, Any]) -> str:
     """JSON that cannot end the element it stands in."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028")
+
+
+def footer(versions: str, elsewhere: str) -> str:
+    """Who made a page, that it stands alone, and what lies beside it."""
+    return (
+        f"{versions} · this file needs nothing else: data, pictures and script are inside. "
+        f"{elsewhere}"
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from midstream_lab.experiment.comparison import BEST_FIXED
-from midstream_lab.experiment.pages import REPORT, SUMMARY, Page, write_summary
+from midstream_lab.experiment.pages import REPORT, SUMMARY, Page, footer, write_summary
 from midstream_lab.experiment.results import RunResult, write_table
 from midstream_lab.experiment.sections import Story
 from midstream_lab.experiment.summary import Summary, summarise
@@ -134,9 +134,9 @@ def _footer(story: Story) -> str:
     versions = dict.fromkeys(
         f"midstream {each.facts.versions.get('midstream', '')}" for each in story.results
     )
-    return (
-        f"{', '.join(versions) or 'midstream'} · this file needs nothing else: data, pictures "
-        f"and script are inside. All requests are in {TABLE}, all figures in {SUMMARY}."
+    return footer(
+        ", ".join(versions) or "midstream",
+        f"All requests are in {TABLE}, all figures in {SUMMARY}.",
     )
 
 

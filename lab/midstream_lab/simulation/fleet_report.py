@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from midstream_edge.policies.menu import Menu
 from midstream_lab.experiment import charts, tables
 from midstream_lab.experiment.intervals import Floats
-from midstream_lab.experiment.pages import SUMMARY, Page, Section, card, note, write_summary
+from midstream_lab.experiment.pages import (
+    SUMMARY,
+    Page,
+    Section,
+    card,
+    footer,
+    note,
+    write_summary,
+)
 from midstream_lab.experiment.palette import looks, placement_colours
 from midstream_lab.experiment.words import (
     ANSWERS,
@@ -126,9 +134,9 @@ def fleet_page(outcome: FleetOutcome, found: Operation, *, title: str, scenario:
         verdict=list(story.verdict()),
         tiles=list(story.tiles()),
         sections=list(story.sections()),
-        footer=(
-            f"midstream {metadata.version('midstream')} · this file needs nothing else: data, "
-            f"pictures and script are inside. The figures stand in {SUMMARY} too."
+        footer=footer(
+            f"midstream {metadata.version('midstream')}",
+            f"The figures stand in {SUMMARY} too.",
         ),
         data=fleet_document(fleet, found),
         remarks=[f"Edges are emulated devices: {each}." for each in emulated],

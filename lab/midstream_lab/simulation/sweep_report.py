@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, final
 
 from midstream_lab.experiment import charts, tables
-from midstream_lab.experiment.pages import Page, Section, card, note
+from midstream_lab.experiment.pages import Page, Section, card, footer, note
 from midstream_lab.experiment.svg import drawing, element, label, tooltip
 from midstream_lab.experiment.words import NONE, counted, milliseconds, percent
 from midstream_lab.simulation.maps import TABLE, panels_of, winner_colours
@@ -78,9 +78,8 @@ def sweep_page(found: Sequence[Found], grid: Grid, offered: Offered, *, seed: in
         verdict=list(story.verdict()),
         tiles=list(story.tiles()),
         sections=list(story.sections()),
-        footer=(
-            f"midstream {metadata.version('midstream')} · this file needs nothing else: data, "
-            f"pictures and script are inside. All points stand in {TABLE} too."
+        footer=footer(
+            f"midstream {metadata.version('midstream')}", f"All points stand in {TABLE} too."
         ),
         data=sweep_document(offered, found[:MAX_CELLS], seed),
         remarks=[f"The edge is an emulated device: {device.label()}."]
