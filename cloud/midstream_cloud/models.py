@@ -62,7 +62,8 @@ class Model:
             pairs = zip(crossing, specs, strict=True)
             growth = max((expansion(*pair) for pair in pairs), default=1.0)
             max_nbytes = int(max_nbytes / max(1.0, growth))
-        return Incoming(names, specs, max_nbytes=max_nbytes)
+        # Segments only read what they are given, at any alignment.
+        return Incoming(names, specs, max_nbytes=max_nbytes, borrow=True)
 
     def returns(self, first_segment: int) -> tuple[TensorSpec, ...]:
         """What a reply to such a request carries."""

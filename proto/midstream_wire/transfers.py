@@ -94,14 +94,19 @@ class Incoming:
 
     `names` is what the peer announced, `specs` what the partition says must come; `max_nbytes`
     bounds the decoded size of all tensors together and is checked before anything of a tensor
-    is allocated. Raises `ProtocolError` when names or order are wrong, `CodecError` when a
-    payload is, and is of no use after that.
+    is allocated. With `borrow`, arrays may be views of the pieces. Raises `ProtocolError` when
+    names or order are wrong, `CodecError` when a payload is, and is of no use after that.
     """
 
-    __slots__ = ("_arrays", "_decoder", "_max_nbytes", "_names", "_specs")
+    __slots__ = ("_arrays", "_borrow", "_decoder", "_max_nbytes", "_names", "_specs")
 
     def __init__(
-        self, names: Sequence[str], specs: Iterable[TensorSpec], *, max_nbytes: int
+        self,
+        names: Sequence[str],
+        specs: Iterable[TensorSpec],
+        *,
+        max_nbytes: int,
+        borrow: bool = False,
     ) -> None:
         self._names = tuple(names)
         self._specs = {spec.name: spec for spec in specs}
@@ -111,6 +116,7 @@ class Incoming:
                 "cut the same partition at the same segment on both sides"
             )
         self._max_nbytes = max_nbytes
+        self._borrow = borrow
         self._arrays: dict[str, Array] = {}
         self._decoder: Decoder | None = None
 
@@ -141,7 +147,9 @@ class Incoming:
             )
         name = self._names[current]
         if self._decoder is None:
-            self._decoder = Decoder(self._specs[name], max_nbytes=self._max_nbytes)
+            self._decoder = Decoder(
+                self._specs[name], max_nbytes=self._max_nbytes, borrow=self._borrow
+            )
         self._decoder.feed(piece.data)
         if self._decoder.done:
             array = self._decoder.result()

@@ -194,3 +194,37 @@ def test_payloads_encoded_in_turns_on_one_thread_do_not_mix(relu: Relu) -> None:
             decoder.feed(next(stream))
     for array, decoder in zip(arrays, decoders, strict=True):
         assert np.abs(decoder.result() - array).max() < 0.02
+
+
+@pytest.mark.parametrize("offset", [0, 1, 3])
+def test_borrowed_raw_arrays_are_views_of_what_was_fed_at_any_alignment(offset: int) -> None:
+    array = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    payload = encode_bytes(codec("raw"), array)
+    fed = np.frombuffer(bytes(offset) + payload, np.uint8)[offset:]
+    decoder = Decoder(sent(array), max_nbytes=array.nbytes, borrow=True)
+    decoder.feed(fed.data)
+    result = decoder.result()
+    np.testing.assert_array_equal(result, array)
+    assert np.shares_memory(result, fed)
+    assert not result.flags.writeable
+
+
+@pytest.mark.parametrize("id", TENSOR_CODECS)
+def test_borrowing_changes_no_value(id: str) -> None:
+    array = np.random.default_rng(0).random((3, BLOCK_NBYTES // 8), np.float32)  # 2 blocks
+    for sample in (array, array[:, :100].copy(), array[:, :0].copy()):
+        payload = encode_bytes(codec(id), sample)
+        decoder = Decoder(sent(sample), max_nbytes=sample.nbytes, borrow=True)
+        for start in range(0, len(payload), 100_000):
+            decoder.feed(payload[start : start + 100_000])
+        np.testing.assert_array_equal(
+            decoder.result(), decode(payload, sent(sample), max_nbytes=sample.nbytes)
+        )
+
+
+def test_borrowed_booleans_are_checked() -> None:
+    array = np.array([2, 0], np.uint8)
+    payload = encode_bytes(codec("raw"), array.view(bool))
+    decoder = Decoder(sent(array.view(bool)), max_nbytes=2, borrow=True)
+    with pytest.raises(CodecError, match="booleans"):
+        decoder.feed(payload)

@@ -9,6 +9,7 @@ from typing import final
 import numpy as np
 
 from midstream_wire.codecs.base import Codec, DecodeBlock
+from midstream_wire.codecs.exact import Raw, view_block
 from midstream_wire.codecs.header import (
     FIXED_NBYTES,
     FRAME_NBYTES,
@@ -34,11 +35,15 @@ class Decoder:
 
     Takes only what `spec` admits, of at most `max_nbytes` decoded bytes, and allocates nothing
     for a payload before it has checked that. Memory: the array, plus at most one block.
+
+    With `borrow`, the array of a raw payload of one block is a view of the bytes that were
+    fed: it cannot be written to, may be unaligned, and keeps those bytes alive.
     """
 
-    def __init__(self, spec: TensorSpec, *, max_nbytes: int) -> None:
+    def __init__(self, spec: TensorSpec, *, max_nbytes: int, borrow: bool = False) -> None:
         self._spec = spec
         self._max_nbytes = max_nbytes
+        self._borrow = borrow
         self._codec: Codec | None = None
         self._fallback = False
         self._failure: str | None = None
@@ -183,7 +188,12 @@ class Decoder:
                 "and what is in front of it: it was damaged on the way, send it again"
             )
         self._checksum = self._frame.checksum
-        self._decode_block(part, self._block, self._start)
+        whole = self._block.size == self._flat.size
+        if self._borrow and whole and isinstance(self._codec, Raw):
+            self._array = view_block(part, self._array)
+            self._block = self._array.reshape(-1)
+        else:
+            self._decode_block(part, self._block, self._start)
         if self._block.dtype == bool and self._block.view(np.uint8).max() > 1:
             raise CodecError(f"tensor {self._spec.name!r} must hold booleans of 0 and 1 only")
         self._start += self._block.size

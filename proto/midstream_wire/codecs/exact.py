@@ -38,10 +38,15 @@ class Raw(Codec):
         return _copy_block
 
 
+def view_block(body: memoryview, like: Array) -> Array:
+    """Return a raw block's bytes as an array of the dtype and shape of `like`, not copied."""
+    if len(body) != like.nbytes:
+        raise CodecError(f"a raw block must be {like.nbytes} bytes (not {len(body)})")
+    return np.frombuffer(body, like.dtype).reshape(like.shape)
+
+
 def _copy_block(body: memoryview, out: Array, start: int) -> None:
-    if len(body) != out.nbytes:
-        raise CodecError(f"a raw block must be {out.nbytes} bytes (not {len(body)})")
-    np.copyto(out.view(np.uint8), np.frombuffer(body, np.uint8))
+    np.copyto(out.view(np.uint8), view_block(body, out.view(np.uint8)))
 
 
 @final
