@@ -34,6 +34,7 @@ from midstream_wire.errors import (
     PeerError,
     PlanError,
     ProtocolError,
+    ResourceError,
     TensorError,
     UsageError,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "PlanError",
     "Profile",
     "ProtocolError",
+    "ResourceError",
     "TensorError",
     "Timings",
     "UsageError",

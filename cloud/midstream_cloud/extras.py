@@ -23,7 +23,7 @@ from midstream_partitioner.partition import Partition
 from midstream_partitioner.recut import Runs, checked_heads
 from midstream_wire.allocator import release_freed_memory
 from midstream_wire.descriptions import Preparation, Readiness
-from midstream_wire.errors import CloudRefused, MidstreamError, ModelError
+from midstream_wire.errors import CloudRefused, MidstreamError, ModelError, ResourceError
 from midstream_wire.frames import Code
 
 _LOG = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class _Extra:
     used_s: float
     sessions: int = 0
     model: Model | None = None
-    error: MidstreamError | None = None
+    error: CloudRefused | None = None
 
     @property
     def making(self) -> bool:
@@ -91,12 +91,12 @@ class Extras:
             if found is None:
                 self._make_room(base)
                 found = _Extra(base, heads, self._clock())
-                self._extras.append(found)
                 self._begin(found)
+                self._extras.append(found)
             found.used_s = self._clock()
             if found.error is not None:
                 self._extras.remove(found)
-                raise _refusal(found.error)
+                raise found.error
             if found.model is None:
                 return Readiness(False)
             return Readiness(True, found.model.partition.digest)
@@ -177,10 +177,19 @@ class Extras:
 
     def _begin(self, extra: _Extra) -> None:
         if self._wanted is None:
-            self._wanted = SimpleQueue()
-            threading.Thread(
-                target=self._work, args=(self._wanted,), name="midstream-prepare", daemon=True
-            ).start()
+            wanted: SimpleQueue[_Extra | None] = SimpleQueue()
+            maker = threading.Thread(
+                target=self._work, args=(wanted,), name="midstream-prepare", daemon=True
+            )
+            try:
+                maker.start()
+            except (RuntimeError, MemoryError) as error:
+                raise CloudRefused(
+                    Code.RESOURCE_EXHAUSTED,
+                    f"a server makes a partition on a thread of its own, and has none to give "
+                    f"({error}): ask again later",
+                ) from None
+            self._wanted = wanted
         self._wanted.put(extra)
 
     def _count(self, model: Model, change: int) -> None:
@@ -210,10 +219,15 @@ class Extras:
         began_s = self._clock()
         try:
             model = compile_model(extra.base, self._cut(extra.base.partition, extra.heads))
-        except MidstreamError as error:
-            _LOG.warning("%s was not cut anew: %s", extra.base.name, error)
+        except (
+            Exception
+        ) as error:  # whatever it is: those who ask must know, and may ask again
+            unexpected = not isinstance(error, MidstreamError)
+            _LOG.warning(
+                "%s was not cut anew: %s", extra.base.name, error, exc_info=unexpected
+            )
             with self._lock:
-                extra.error = error
+                extra.error = _refusal(error)
                 self._changed.notify_all()
             return
         took_s = self._clock() - began_s
@@ -249,5 +263,17 @@ def compile_model(base: Model, prepared: Prepared) -> Model:
     return replace(base, partition=part, chain=chain, profile=None, scratch=prepared.scratch)
 
 
-def _refusal(error: MidstreamError) -> CloudRefused:
-    return CloudRefused(Code.INVALID_ARGUMENT, f"the partition asked for cannot be: {error}")
+def _refusal(error: Exception) -> CloudRefused:
+    """What an edge is told; only what the edge itself asked wrongly is final."""
+    if isinstance(error, ResourceError | OSError | MemoryError):
+        told = str(error) or type(error).__name__
+        return CloudRefused(
+            Code.RESOURCE_EXHAUSTED, f"the partition asked for cannot be made now: {told}"
+        )
+    if isinstance(error, MidstreamError):
+        return CloudRefused(
+            Code.INVALID_ARGUMENT, f"the partition asked for cannot be: {error}"
+        )
+    return CloudRefused(
+        Code.INTERNAL, "the cloud failed to make the partition asked for: see its log"
+    )

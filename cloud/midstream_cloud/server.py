@@ -26,7 +26,7 @@ from midstream_cloud.tails import Tails
 from midstream_wire.address import Address, parse_address
 from midstream_wire.allocator import keep_freed_memory
 from midstream_wire.credentials import require_safe
-from midstream_wire.errors import MidstreamError, UsageError
+from midstream_wire.errors import UsageError
 from midstream_wire.frames import Code, Status
 from midstream_wire.limits import MAX_MESSAGE_NBYTES, MIB
 
@@ -182,7 +182,9 @@ def serving(
         with contextlib.closing(loop):
             try:
                 loop.run_until_complete(serves)
-            except MidstreamError as error:
+            except BaseException as error:
+                if bound.done():
+                    raise
                 bound.set_exception(error)
 
     thread = threading.Thread(target=work, name="midstream-cloud")

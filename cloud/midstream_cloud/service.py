@@ -66,7 +66,7 @@ class Midstream:
     async def Infer(self, request: pb.InferRequest, context: Any) -> pb.InferReply:
         try:
             answer = await self._infer(request)
-        except MidstreamError as error:
+        except Exception as error:
             status = status_of(error)
             await context.abort(_STATUS_CODES[status.code], status.message)
         payloads = {name: b"".join(pieces) for name, pieces in answer.payloads.items()}
@@ -89,7 +89,7 @@ class Midstream:
             if self._draining is not None:
                 raise CloudRefused(self._draining.code, self._draining.message)
             readiness = self._service.repository.prepare(read_preparation(request))
-        except MidstreamError as error:
+        except Exception as error:
             status = status_of(error)
             await context.abort(_STATUS_CODES[status.code], status.message)
         return write_readiness(readiness)

@@ -157,7 +157,7 @@ class Session:
     async def _begin(self, request: Request, arrived_s: float) -> None:
         try:
             arriving = self._admit(request, arrived_s)
-        except MidstreamError as error:
+        except Exception as error:
             await self._send(Reply(request.id, status_of(error)))
             return
         self._arriving[request.id] = arriving
@@ -214,7 +214,7 @@ class Session:
                     )
                 else:
                     arriving.incoming.feed(piece)
-        except MidstreamError as error:
+        except Exception as error:
             await self._fail(id, status_of(error))
             return
         if arriving.incoming.done:
@@ -239,7 +239,7 @@ class Session:
         )
         try:
             future = self._service.tails.submit(job)
-        except MidstreamError as error:
+        except Exception as error:
             await self._fail(id, status_of(error))
             return
         self._waiting[id] = future, job
@@ -288,14 +288,10 @@ class Session:
 def _frames_of(id: int, future: Future[Answer]) -> Iterable[ServerFrame]:
     """What tells a peer how a tail ended."""
     error = future.exception()
-    if error is None:
-        answer = future.result()
-        return reply_frames(id, answer.payloads, answer.timings)
-    if isinstance(error, MidstreamError):
+    if error is not None:
         return (Reply(id, status_of(error)),)
-    _LOG.error("request %d failed", id, exc_info=error)
-    message = "the cloud failed to run this request: see its log"
-    return (Reply(id, Status(Code.INTERNAL, message)),)
+    answer = future.result()
+    return reply_frames(id, answer.payloads, answer.timings)
 
 
 def _tell(
@@ -310,13 +306,16 @@ def _tell(
             loop.call_soon_threadsafe(callback, id, future)
 
 
-def status_of(error: MidstreamError) -> Status:
-    """The status that tells a peer of `error`."""
+def status_of(error: BaseException) -> Status:
+    """The status that tells a peer of `error`; what nobody raised on purpose is logged."""
     if isinstance(error, CloudRefused):
         return Status(error.code, str(error))
     if isinstance(error, ProtocolError | CodecError | TensorError):
         return Status(Code.INVALID_ARGUMENT, str(error))
-    return Status(Code.INTERNAL, str(error))
+    if isinstance(error, MidstreamError):
+        return Status(Code.INTERNAL, str(error))
+    _LOG.error("a request failed", exc_info=error)
+    return Status(Code.INTERNAL, "the cloud failed to run this request: see its log")
 
 
 def _incompressible(nbytes: int) -> bytes:

@@ -110,7 +110,16 @@ class Tails:
             estimate_s = self._estimates_s.get(job.kind, 0.0)
             self._unfinished += 1
             self._work_s += estimate_s
-        future = self._pool.submit(self._run, job)
+        try:
+            future = self._pool.submit(self._run, job)
+        except (RuntimeError, MemoryError) as error:  # no thread to be had, or stopping
+            job.stop.tell()  # the pool may have queued it all the same
+            self._leave(estimate_s)
+            raise CloudRefused(
+                Code.RESOURCE_EXHAUSTED,
+                f"a tail needs a thread, and the server has none to give ({error}): run the "
+                "rest on the edge",
+            ) from None
         future.add_done_callback(lambda _: self._leave(estimate_s))
         return future
 

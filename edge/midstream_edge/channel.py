@@ -9,10 +9,12 @@ happens beside, and whoever wants to wait does so on a condition of its own.
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, final
 
 import grpc
@@ -31,6 +33,8 @@ from midstream_wire.messages import read_server, write_client
 from midstream_wire.unary import read_description, read_readiness, write_preparation
 from midstream_wire.v1 import midstream_pb2 as pb
 from midstream_wire.v1.midstream_pb2_grpc import MidstreamStub
+
+_LOG = logging.getLogger(__name__)
 
 #: How long one attempt to connect may take. gRPC names the option after its other use.
 CONNECT_S = 3.0
@@ -108,9 +112,23 @@ class Dial:
         return grpc.secure_channel(self.address.target, self.credentials, options)
 
 
+_unclosed: SimpleQueue[grpc.Channel] = SimpleQueue()
+
+
 def close_beside(channel: grpc.Channel) -> None:
-    """Close `channel` without waiting: on a cut link that takes until TCP gives up."""
-    threading.Thread(target=channel.close, name="midstream-close", daemon=True).start()
+    """Close `channel` without waiting: on a cut link that takes until TCP gives up.
+
+    Never raises: where no thread can be had, the next call's closes it, too.
+    """
+    _unclosed.put(channel)
+    with suppress(RuntimeError, MemoryError):
+        threading.Thread(target=_close_all, name="midstream-close", daemon=True).start()
+
+
+def _close_all() -> None:
+    with suppress(Empty):
+        while True:
+            _unclosed.get_nowait().close()
 
 
 @final
@@ -173,10 +191,15 @@ class Stream:
         self._tap_lock = threading.Lock()
         self._closed = False
         self.way = way if way is not None and way.share() else Way(dial)
-        # Without serializers: `messages` leaves payloads where they lie.
-        session = self.way.channel.stream_stream(_SESSION)
-        self._call = session(self._pull(), metadata=dial.metadata)
-        threading.Thread(target=self._read, name="midstream-read", daemon=True).start()
+        try:
+            # Without serializers: `messages` leaves payloads where they lie.
+            session = self.way.channel.stream_stream(_SESSION)
+            self._call = session(self._pull(), metadata=dial.metadata)
+            threading.Thread(target=self._read, name="midstream-read", daemon=True).start()
+        except BaseException:  # no thread to be had, here or in gRPC
+            self._outgoing.put(None)
+            self.way.release()
+            raise
 
     def send(self, frames: Iterable[ClientFrame]) -> None:
         """Queue `frames`. They must not raise; they are dropped if the stream ends first."""
@@ -251,6 +274,12 @@ class Stream:
             error = _verdict(server, broken)
         except PeerError as broken:
             error = broken
+        except Exception as broken:
+            _LOG.exception("the stream to %s ends here", server)
+            error = CloudUnavailable(
+                f"the stream to {server} must be read, but that failed here "
+                f"({type(broken).__name__}): it is opened again"
+            )
         finally:
             self._outgoing.put(None)
             self._on_end(self, error)

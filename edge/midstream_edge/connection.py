@@ -25,7 +25,7 @@ from midstream_edge.policies.values import LinkState
 from midstream_edge.sentry import Overdue, Sign, move
 from midstream_edge.strand import Strand
 from midstream_edge.verdicts import farewell, is_settled, silence
-from midstream_wire.errors import DeadlineExceeded, PeerError
+from midstream_wire.errors import CloudUnavailable, DeadlineExceeded, PeerError
 from midstream_wire.frames import GoAway, Hello, More, Pong, Reply, ServerFrame, Welcome
 
 _log = logging.getLogger(__name__)
@@ -39,6 +39,9 @@ SUSPECT_S = 3.0
 LEAVING_S = 30.0
 #: How often a stream is looked at, while it is used: a break is found so much later.
 LOOK_S = 0.05
+#: After a fault of its own the keeper goes on so much later: enough for a machine without
+#: memory or threads to recover, and no storm in the log.
+STUMBLE_S = 0.5
 #: A connection counts as used for so long after each request.
 USED_S = 5.0
 
@@ -80,20 +83,23 @@ class Connection:
         self._settled = threading.Event()  # the first attempt has ended, either way
         self._error: PeerError = silence(str(dial.address), CONNECT_S)
         self._clock = ClockEstimate()
+        self._logged = ""  # what was said last of working alone
         self.welcomes = 0
-        self._thread = threading.Thread(target=self._keep, name="midstream-link", daemon=True)
-        self._thread.start()
+        self._keeper: threading.Thread | None = None
+        self._ensure_kept()
 
     @property
     def state(self) -> LinkState:
         """How the link stands."""
         with self._lock:
+            self._ensure_kept()
             return self._state
 
     @property
     def stream(self) -> Stream | None:
         """The stream that new requests may use; None unless connected."""
         with self._lock:
+            self._ensure_kept()
             usable = self._state == "connected" and self._present and not self._closed
             return self._present.stream if usable and self._present else None
 
@@ -167,8 +173,9 @@ class Connection:
         with self._lock:
             self._closed = True
             self._stir()
-        if threading.current_thread() is not self._thread:
-            self._thread.join(timeout_s)
+            keeper = self._keeper
+        if keeper is not None and keeper is not threading.current_thread():
+            keeper.join(timeout_s)
 
     def _await(self, future: Future[Exchange], timeout_s: float) -> Exchange:
         try:
@@ -191,19 +198,49 @@ class Connection:
         self._stirred = True
         self._changed.notify_all()
 
+    def _ensure_kept(self) -> None:
+        """Start the keeper. Where no thread can be had, whoever asks next tries again."""
+        if self._keeper is not None or self._closed:
+            return
+        keeper = threading.Thread(target=self._keep, name="midstream-link", daemon=True)
+        try:
+            keeper.start()
+        except (RuntimeError, MemoryError) as error:
+            self._error = self._unopened(error)
+            self._settled.set()
+        else:
+            self._keeper = keeper
+
+    def _unopened(self, error: Exception) -> CloudUnavailable:
+        reason = str(error) or type(error).__name__
+        return CloudUnavailable(
+            f"a connection to {self._dial.address} must be opened, but that failed here "
+            f"({reason}): it is tried again"
+        )
+
     # The keeper's thread.
 
     def _keep(self) -> None:
-        logged = ""
         while not self._closed:
-            self._try_if_due()
-            for strand in self._sweep(time.monotonic()):
-                logged = self._bury(strand, logged)
-            with self._lock:
-                pause_s = self._pause_s(time.monotonic())
-                self._dozing = pause_s is None or pause_s > LOOK_S
-                self._changed.wait_for(lambda: self._stirred or self._closed, pause_s)
-                self._stirred = self._dozing = False
+            try:
+                self._look_after()
+            except Exception:  # without a keeper there would never be a connection again
+                _log.exception("the link to %s is looked after anew", self._dial.address)
+                with self._lock:
+                    self._changed.wait_for(lambda: self._closed, STUMBLE_S)
+        self._leave()
+
+    def _look_after(self) -> None:
+        """One round: try, look, bury, and wait until something is to be done."""
+        self._try_if_due()
+        self._bury_all(self._sweep(time.monotonic()))
+        with self._lock:
+            pause_s = self._pause_s(time.monotonic())
+            self._dozing = pause_s is None or pause_s > LOOK_S
+            self._changed.wait_for(lambda: self._stirred or self._closed, pause_s)
+            self._stirred = self._dozing = False
+
+    def _leave(self) -> None:
         with self._lock:
             if self._present is not None:
                 self._part(self._present, self._error)
@@ -212,7 +249,7 @@ class Connection:
             left, self._others = self._others, []
         for strand in left:
             strand.ended = strand.ended or self._error
-            self._bury(strand, str(strand.ended))
+        self._bury_all(left)
 
     def _try_if_due(self) -> None:
         with self._lock:
@@ -232,14 +269,17 @@ class Connection:
             self._receive(strand, frame)
 
         beside, self._beside = self._beside, None
-        strand.stream = Stream(
-            self._dial,
-            self._hello,
-            on_frame=receive,
-            on_end=lambda _, error: self._finish(strand, error),
-            on_send=self._use,
-            way=beside.way if beside else None,
-        )
+        try:
+            strand.stream = Stream(
+                self._dial,
+                self._hello,
+                on_frame=receive,
+                on_end=lambda _, error: self._finish(strand, error),
+                on_send=self._use,
+                way=beside.way if beside else None,
+            )
+        except Exception as error:
+            self._finish(strand, self._unopened(error))
 
     def _sweep(self, now_s: float) -> list[Strand]:
         """Look at the present stream; the strands that are over."""
@@ -257,25 +297,37 @@ class Connection:
             self._others = [strand for strand in self._others if not strand.ended]
             return over
 
-    def _bury(self, strand: Strand, logged: str) -> str:
-        """Close a strand that is over; what was logged last."""
+    def _bury_all(self, strands: list[Strand]) -> None:
+        for strand in strands:
+            try:
+                self._bury(strand)
+            except Exception:  # the others must be closed all the same
+                _log.exception("a stream to %s was not closed", self._dial.address)
+
+    def _bury(self, strand: Strand) -> None:
+        """Close a strand that is over, and tell those who relied on it."""
         stream, error = strand.stream, strand.ended
-        assert stream is not None
         assert error is not None
-        stream.close(abort=strand.lost)
-        strand.pings.fail(error)
+        try:
+            if stream is not None:  # else it could not be opened
+                stream.close(abort=strand.lost)
+            strand.pings.fail(error)
+            self._note_failure(strand, error)
+        finally:
+            if strand.served and stream is not None:
+                self._on_down(stream, error)
+
+    def _note_failure(self, strand: Strand, error: PeerError) -> None:
         with self._lock:
             if not strand.served and self._state == "down":
                 self._error = error
                 self._settled.set()
                 if is_settled(error):
                     self._attempts.hold_off(time.monotonic() + SETTLED_PAUSE_S)
-            telling = self._state == "down" and not self._closed and str(error) != logged
-        if telling:
+            telling = self._state == "down" and not self._closed
+        if telling and str(error) != self._logged:
+            self._logged = str(error)
             _log.warning("working on the edge alone: %s", error)
-        if strand.served:
-            self._on_down(stream, error)
-        return str(error) if telling else logged
 
     def _pause_s(self, now_s: float) -> float | None:
         """Until when there is nothing to do unless something happens; None: at no time."""

@@ -217,4 +217,7 @@ class Renewal:
 
     def _run(self) -> None:
         while not self._stop.wait(self._look_s):
-            self.look()
+            try:
+                self.look()
+            except Exception:  # requests go on without it, and the next look may succeed
+                _LOG.exception("staying with the present partition")

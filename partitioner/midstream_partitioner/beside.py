@@ -14,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 import weakref
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -23,7 +23,12 @@ from typing import Any, final
 from midstream_partitioner.artefact import load_partition, save_partition
 from midstream_partitioner.partition import Partition, fuse
 from midstream_partitioner.recut import Runs, checked_heads, recut
-from midstream_wire.errors import DeadlineExceeded, MidstreamError, ModelError
+from midstream_wire.errors import (
+    DeadlineExceeded,
+    MidstreamError,
+    ModelError,
+    ResourceError,
+)
 
 #: Cutting VGG-16 (0.5 GB) took 12 s on a busy machine, at the lowest priority.
 TIMEOUT_S = 300.0
@@ -75,14 +80,15 @@ def recut_beside(
 ) -> Prepared:
     """`recut.recut` in a child process, which takes little from others unless not `gently`.
 
-    Raises `ModelError`, `DeadlineExceeded`.
+    Raises `ModelError`, `DeadlineExceeded`, `ResourceError`.
     """
     wanted = checked_heads(part, heads)
     if wanted == tuple(cut.runs for cut in part.cuts[1:-1]):
         return Prepared(part)
-    scratch = Scratch("midstream-cut-")
-    _work(part, {"heads": wanted, "into": str(scratch.path)}, timeout_s, gently=gently)
-    return Prepared(load_partition(scratch.path), scratch)
+    with _lacking_is_told():
+        scratch = Scratch("midstream-cut-")
+        _work(part, {"heads": wanted, "into": str(scratch.path)}, timeout_s, gently=gently)
+        return Prepared(load_partition(scratch.path), scratch)
 
 
 def fuse_beside(
@@ -96,7 +102,21 @@ def fuse_beside(
 ) -> None:
     """`partition.fuse` in such a process, into a file. Raises as `recut_beside`."""
     job = {"first": first, "last": last, "into": str(into)}
-    _work(part, job, timeout_s, gently=gently)
+    with _lacking_is_told():
+        _work(part, job, timeout_s, gently=gently)
+
+
+@contextmanager
+def _lacking_is_told() -> Iterator[None]:
+    """Raise `ResourceError` where the system has no file, process or memory left to give."""
+    try:
+        yield
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise ResourceError(
+            "cutting a network anew takes a process, memory and room in the folder for "
+            f"temporary files, which this machine lacks ({reason}): free some, or set TMPDIR"
+        ) from error
 
 
 def _work(part: Partition, job: Mapping[str, Any], timeout_s: float, *, gently: bool) -> None:

@@ -52,10 +52,15 @@ class Fuser:
             if self._in_a_row < self._after or span == self._settled or self._thread:
                 return
             self._settled = span
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=self._work, args=(span, dict(state)), name="midstream-fuse", daemon=True
             )
-            self._thread.start()
+            try:
+                thread.start()
+            except (RuntimeError, MemoryError) as error:  # the run itself has gone well
+                _LOG.warning("segments %d to %d stay apart: %s", span[0], span[1] - 1, error)
+            else:
+                self._thread = thread
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until nothing is being fused; whether that came about in time."""
@@ -71,8 +76,15 @@ class Fuser:
                 self._fused = None
             self._fuse(span, state)
             self._fused = span
-        except MidstreamError as error:
-            _LOG.warning("segments %d to %d stay apart: %s", span[0], span[1] - 1, error)
+        except Exception as error:  # whatever it is, they go on running apart
+            unexpected = not isinstance(error, MidstreamError)
+            _LOG.warning(
+                "segments %d to %d stay apart: %s",
+                span[0],
+                span[1] - 1,
+                error,
+                exc_info=unexpected,
+            )
         finally:
             with self._lock:
                 self._thread = None

@@ -6,6 +6,7 @@
     ├── TensorError           a tensor does not fit what the network declares: mend the input
     ├── CodecError            a payload is malformed, corrupt or too large: drop it
     ├── PlanError             no candidate satisfies the constraints: loosen one
+    ├── ResourceError         this machine lacks disk, memory, threads or processes: free some
     ├── DeadlineExceeded      no answer in the time allowed: allow more, or let the edge finish
     └── PeerError             the other side: retry, fall back, or look at the peer
         ├── CloudUnavailable  nothing answers, or the connection broke
@@ -40,6 +41,10 @@ class CodecError(MidstreamError):
 
 class PlanError(MidstreamError):
     """No candidate satisfies the constraints."""
+
+
+class ResourceError(MidstreamError):
+    """This machine lacks what the work takes: disk, memory, threads or processes."""
 
 
 class DeadlineExceeded(MidstreamError):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import gc
+import os
+import tempfile
 import threading
 import time
 import weakref
@@ -22,7 +25,7 @@ from midstream_partitioner.partition import Partition
 from midstream_partitioner.recut import Runs, recut
 from midstream_wire.address import Address
 from midstream_wire.descriptions import Preparation, Readiness
-from midstream_wire.errors import CloudRefused
+from midstream_wire.errors import CloudRefused, ResourceError
 from midstream_wire.frames import Code
 from midstream_wire.tensors import Array
 from midstream_wire.unary import read_readiness, write_preparation
@@ -167,6 +170,62 @@ def test_what_cannot_be_cut_says_why_once_and_may_be_asked_for_again(
         ) as refused:
             extras.prepare(model, asked(model, (1, 2)))
         assert refused.value.code == Code.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (OSError(28, "No space left on device"), Code.RESOURCE_EXHAUSTED),
+        (MemoryError(), Code.RESOURCE_EXHAUSTED),
+        (RuntimeError("can't start new thread"), Code.INTERNAL),
+    ],
+    ids=["disk", "memory", "surprise"],
+)
+def test_what_fails_while_a_partition_is_made_is_told_and_the_next_one_is_made(
+    model: Model, fault: Exception, code: Code
+) -> None:
+    faults = [fault]
+
+    def cut(part: Partition, heads: Iterable[Runs]) -> Prepared:
+        if faults:
+            raise faults.pop()
+        return cut_here(part, heads)
+
+    extras = Extras(2, cut=cut)
+    assert not extras.prepare(model, asked(model, (0, 1))).ready
+    assert extras.wait(_PATIENCE_S)
+    with pytest.raises(CloudRefused) as refused:
+        extras.prepare(model, asked(model, (0, 1)))
+    assert refused.value.code == code
+    assert make(extras, model, (0, 1))
+    extras.close()
+
+
+def test_without_a_thread_to_make_it_a_partition_is_refused_and_made_later(
+    extras: Extras, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as starved:
+        starved.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(CloudRefused, match="none to give") as refused:
+            extras.prepare(model, asked(model, (0, 1)))
+    assert refused.value.code == Code.RESOURCE_EXHAUSTED
+    assert make(extras, model, (0, 1))
+
+
+def test_a_full_disk_is_no_fault_of_the_cuts_that_were_asked_for(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
+    with pytest.raises(ResourceError, match="No space left on device"):
+        recut_beside(model.partition, [(0, 1)])
+
+
+def no_thread(_: threading.Thread) -> None:
+    """What `threading.Thread.start` does at the limit of a process."""
+    raise RuntimeError("can't start new thread")
 
 
 @pytest.mark.parametrize("heads", [((0, 9),), ((2, 1),), ((0, 1 << 31),), ((1,),)])

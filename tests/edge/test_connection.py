@@ -7,16 +7,18 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
+from midstream_edge import connection as connection_module
 from midstream_edge.channel import Dial, Stream
 from midstream_edge.connection import Connection
 from midstream_lab.conditions import condition
 from midstream_lab.proxy import ProxyThread
 from midstream_partitioner.partition import Partition
 from midstream_wire.address import parse_address
-from midstream_wire.errors import DeadlineExceeded, PeerError
+from midstream_wire.errors import CloudUnavailable, DeadlineExceeded, PeerError
 from midstream_wire.frames import Hello, Ping
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells it")
@@ -243,6 +245,57 @@ def test_closing_while_attempts_are_under_way_is_quick(
         began_s = time.monotonic()
     assert time.monotonic() - began_s < 4.0
     assert downs.told == []
+
+
+def test_a_channel_that_cannot_be_opened_here_is_opened_again(
+    connect: Connection, proxy: ProxyThread, downs: Downs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = [RuntimeError("can't start new thread"), MemoryError(), OSError(24, "files")]
+
+    class Flaky(Stream):  # type: ignore[misc]  # it is final, but for a test
+        def __init__(self, *args: Any, **named: Any) -> None:
+            if faults:
+                raise faults.pop()
+            super().__init__(*args, **named)
+
+    monkeypatch.setattr(connection_module, "Stream", Flaky)
+    proxy.reset_all()
+    assert downs.wait_for(1)
+    assert connect.wait_up(PATIENCE_S)
+    assert not faults
+
+
+def test_a_fault_of_the_keepers_own_does_not_end_it(
+    connect: Connection, proxy: ProxyThread, downs: Downs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        monkeypatch.undo()
+        raise MemoryError
+
+    monkeypatch.setattr(connect, "_pause_s", fail)
+    proxy.reset_all()
+    assert downs.wait_for(1)
+    assert connect.wait_up(PATIENCE_S)
+
+
+def test_without_a_thread_to_keep_it_a_connection_is_down_until_there_is_one(
+    small: Partition, server: str, downs: Downs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as starved:
+        starved.setattr(threading.Thread, "start", no_thread)
+        connection = Connection(
+            Dial.of(server),
+            Hello("small", small.digest),
+            on_frame=lambda stream, frame: None,
+            on_down=downs,
+        )
+        assert isinstance(connection.wait(0), CloudUnavailable)
+        assert connection.state == "down"
+    assert connection.wait_up(PATIENCE_S)
+    connection.close(5)
 
 
 def test_nothing_is_said_on_a_connection_that_nobody_uses(
