@@ -17,21 +17,17 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from midstream_partitioner import external, shapes
+from midstream_partitioner.arithmetic import Arithmetic
 from midstream_partitioner.constants import Constants, captured_names, walk_tensors
 from midstream_partitioner.feed import Feed, guess_feed
 from midstream_partitioner.graph import CARRIABLE, Graph, Node, Tensor
+from midstream_partitioner.operators import WEIGHTS
 from midstream_partitioner.preprocess import prepend
 from midstream_partitioner.rewiring import fresh_name, rename_uses, value_names
 from midstream_partitioner.soundness import check_graph, check_weights
 from midstream_wire.errors import ModelError, UsageError
 
 OLDEST_OPSET = 7
-
-#: Operators that apply learned weights to an activation.
-_LAYERS = frozenset(
-    "Conv ConvTranspose Gemm MatMul ConvInteger MatMulInteger QLinearConv QLinearMatMul "
-    "LSTM GRU RNN Attention Einsum FusedConv FusedMatMul MatMulNBits".split()
-)
 
 
 @final
@@ -233,7 +229,7 @@ def _build(model: onnx.ModelProto, *, feed: Feed, name: str) -> Network:
     }
     graph = Graph(
         name=name,
-        nodes=tuple(_nodes(model.graph, constants, known)),
+        nodes=tuple(_nodes(model, constants, known)),
         tensors=tensors,
         inputs=tuple(value.name for value in model.graph.input),
         outputs=tuple(value.name for value in model.graph.output),
@@ -253,10 +249,11 @@ def _check_dense(what: str, name: str, dtype: str) -> None:
 
 
 def _nodes(
-    graph: onnx.GraphProto, constants: Constants, known: Mapping[str, shapes.Shaped]
+    model: onnx.ModelProto, constants: Constants, known: Mapping[str, shapes.Shaped]
 ) -> Iterable[Node]:
     counted: set[str] = set()
-    moving = [node for node in graph.node if node.name not in constants.nodes]
+    arithmetic = Arithmetic(model, known)
+    moving = [node for node in model.graph.node if node.name not in constants.nodes]
     for index, node in enumerate(moving):
         consumed = [name for name in (*node.input, *captured_names(node)) if name]
         weights = constants.weights(name for name in consumed if name in constants.names)
@@ -270,10 +267,16 @@ def _nodes(
             inputs=tuple(activations),
             outputs=tuple(name for name in node.output if name),
             weight_nbytes=sum(weights[name] for name in fresh),
-            flops=shapes.flops_of(node, known),
-            layer=node.op_type in _LAYERS and len(activations) < len(set(consumed)),
+            flops=arithmetic.operations(node),
+            layer=bool(activations) and _has_weights(node, constants),
             reveals=node.op_type not in ("Shape", "Size"),
         )
+
+
+def _has_weights(node: onnx.NodeProto, constants: Constants) -> bool:
+    """Return True if the node applies learned weights, which are constants, to its input."""
+    positions = WEIGHTS.get(node.op_type, ())
+    return any(node.input[at] in constants.names for at in positions if at < len(node.input))
 
 
 def _digest(model: onnx.ModelProto) -> str:

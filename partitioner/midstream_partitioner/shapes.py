@@ -1,4 +1,4 @@
-"""The dtype and shape of every tensor of a model, and how much arithmetic a node does.
+"""The dtype and shape of every tensor of a model.
 
 Shapes are inferred twice, with the symbolic dimensions kept (what a request may look like) and
 set to 1 (what sizes and times refer to). What inference cannot tell is seen in one run of the
@@ -7,7 +7,6 @@ network on random input, with every activation as an output.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
@@ -82,24 +81,6 @@ def _symbol(name: str | bytes) -> str:
     """
     named = isinstance(name, str) and name and not name.startswith("unk__")
     return str(name) if named else UNKNOWN
-
-
-def flops_of(node: onnx.NodeProto, known: Mapping[str, Shaped]) -> int:
-    """Floating-point operations of one node at nominal shapes, a multiply-add counting two.
-
-    Convolutions and products are exact; any other operator counts one per output element.
-    """
-    sizes = [known[name].nominal for name in node.input if name in known]
-    results = sum(math.prod(known[name].nominal) for name in node.output if name in known)
-    if len(sizes) >= 2 and node.op_type in ("Conv", "FusedConv", "ConvInteger"):
-        return 2 * results * math.prod(sizes[1][1:])
-    if len(sizes) >= 2 and node.op_type == "ConvTranspose":
-        return 2 * math.prod(sizes[0]) * math.prod(sizes[1][1:])
-    if len(sizes) >= 2 and node.op_type in ("MatMul", "Gemm", "MatMulInteger"):
-        transposed = any(a.name == "transA" and a.i for a in node.attribute)
-        inner = sizes[0][0 if transposed else -1] if sizes[0] else 1
-        return 2 * results * inner
-    return results
 
 
 def _activations(model: onnx.ModelProto) -> set[str]:
