@@ -26,7 +26,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from midstream_partitioner.cuts import MAX_NODES, Cut, check_runs, head_of, runs_of
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.partition import Partition, Segment
-from midstream_partitioner.profile import Profile
+from midstream_partitioner.profile import Profile, load_profile
 from midstream_partitioner.transforms import (
     MAX_TRANSFORMS,
     Transform,
@@ -35,6 +35,7 @@ from midstream_partitioner.transforms import (
 )
 from midstream_wire.errors import ModelError, UsageError
 from midstream_wire.tensors import DTYPES, TensorSpec
+from midstream_wire.text import read_text
 
 SUFFIX = ".midstream"
 
@@ -145,7 +146,7 @@ def save_profile(profile: Profile, folder: Path) -> Path:
 def load_profiles(folder: Path) -> tuple[Profile, ...]:
     """The profiles kept beside a partition, by file name."""
     paths = sorted((folder / "profiles").glob("*.json"))
-    return tuple(Profile.from_json(path.read_text(), source=str(path)) for path in paths)
+    return tuple(map(load_profile, paths))
 
 
 def is_partition(path: Path) -> bool:
@@ -165,7 +166,7 @@ def load_partition(folder: Path) -> Partition:
             "with `midstream partition`"
         )
     try:
-        entry = _MANIFEST.validate_json(manifest.read_bytes())
+        entry = _MANIFEST.validate_json(read_text(manifest, "a partition's manifest"))
         plain = _partition_of(entry, folder)
         partition = with_transforms(plain, _transforms_of(entry, folder))
     except ValidationError as error:

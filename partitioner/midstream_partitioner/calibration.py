@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from midstream_partitioner.profile import Count
 from midstream_wire.errors import ModelError, UsageError
+from midstream_wire.text import read_text
 
 FILE = "calibration.json"
 #: What an interrupted calibration leaves beside the partition, to go on from.
@@ -131,7 +132,7 @@ def load_calibration(folder: Path, *, partition_digest: str) -> Calibration | No
     path = folder / FILE
     if not path.is_file():
         return None
-    found = Calibration.from_json(path.read_bytes(), source=str(path))
+    found = Calibration.from_json(read_text(path, "a calibration"), source=str(path))
     if found.partition_digest != partition_digest:
         raise ModelError(
             f"{path} must be of the partition beside it, {partition_digest[:12]} (not "

@@ -18,6 +18,7 @@ from midstream_partitioner.feed import read_inputs
 from midstream_partitioner.partition import Partition
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import Array
+from midstream_wire.text import read_text
 
 #: Names a Python function where a file is expected: python:module:function.
 PYTHON = "python:"
@@ -112,7 +113,7 @@ def _read_labels(source: Path, named: str | None) -> Array | None:
         read = (
             np.load(path, allow_pickle=False)
             if path.suffix.lower() == ".npy"
-            else np.array([int(word) for word in path.read_text("utf-8").split()])
+            else np.array([int(word) for word in read_text(path, "labels").split()])
         )
     except (OSError, ValueError, EOFError) as error:
         raise UsageError(

@@ -36,6 +36,7 @@ import numpy as np
 from midstream_partitioner import samples
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import Array, TensorSpec
+from midstream_wire.text import read_text
 
 #: Field -> the values it may have.
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -100,14 +101,13 @@ class Feed:
         """Read a TOML file; raises `UsageError` that names the file and the field."""
         path = Path(path)
         try:
-            fields = tomllib.loads(path.read_text("utf-8"))
-        except FileNotFoundError:
-            raise UsageError(f"no such file: {path} (a feed is described in TOML)") from None
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            fields = tomllib.loads(read_text(path, "a feed"))
+        except (ValueError, RecursionError) as error:  # no TOML, a number that none can hold
             raise UsageError(f"{path} must be a readable TOML file ({error})") from None
         try:
             if isinstance(fields.get("labels"), str):
-                fields["labels"] = _read_labels(path.parent / fields["labels"])
+                named = path.parent / fields["labels"]
+                fields["labels"] = read_text(named, "a list of labels").splitlines()
             return Feed.from_dict(fields)
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from None
@@ -271,13 +271,6 @@ def _number(field: str, value: object) -> float:
         except (ValueError, ZeroDivisionError):
             pass
     raise UsageError(f'{field} must be a number or a fraction such as "1/255" (not {value!r})')
-
-
-def _read_labels(path: Path) -> list[str]:
-    try:
-        return path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"labels must name a text file, one label a line ({error})") from None
 
 
 def either(values: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Literal, TypeVar, final
 
 import numpy as np
@@ -15,6 +16,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from midstream_partitioner.device import Device
 from midstream_wire.errors import UsageError
+from midstream_wire.text import read_text
 
 _T = TypeVar("_T")
 
@@ -137,6 +139,11 @@ class LayerProfile:
     def from_json(cls, text: str | bytes, *, source: str = "the profile") -> LayerProfile:
         """Parse what `to_json` wrote; `UsageError` naming the first wrong field."""
         return _parse(_LAYERS, text, source)
+
+
+def load_profile(path: Path) -> Profile:
+    """Return the profile in the file at `path`; `UsageError` if there is none."""
+    return Profile.from_json(read_text(path, "a profile"), source=str(path))
 
 
 def _parse(adapter: TypeAdapter[_T], text: str | bytes, source: str) -> _T:

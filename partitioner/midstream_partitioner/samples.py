@@ -11,12 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from midstream_partitioner.picture import open_picture
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import DTYPES, Array, TensorSpec
 
-#: Largest picture that is decoded, checked from its header. 64 Mpixel decode to 192 MiB; what
-#: claims more is more likely a decompression bomb than a photo for a network.
-MAX_PIXELS = 64 * 2**20
 #: Suffixes taken from a folder; a file named directly may have any.
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 #: The grey that YOLO's letterboxing fills with; near the mean of photos.
@@ -44,23 +42,11 @@ def read_picture(
 ) -> NDArray[np.uint8]:
     """The picture as uint8 [height, width, 3] (RGB) or [height, width, 1] (`gray`).
 
-    Turned upright as its EXIF tells, and resized bilinearly to `size` (height, width):
-    "stretch" ignores its proportions, "crop" keeps the middle, "pad" adds grey borders.
-    Raises `UsageError` where it is no picture or has more than `MAX_PIXELS`.
+    Read as `open_picture` does, and resized bilinearly to `size` (height, width): "stretch"
+    ignores its proportions, "crop" keeps the middle, "pad" adds grey borders.
     """
     height, width = size
-    try:
-        with Image.open(path) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            upright = ImageOps.exif_transpose(opened).convert("L" if gray else "RGB")
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UsageError(
-            f"{path} must have at most {MAX_PIXELS} pixels: scale it down"
-        ) from None
-    # Pillow's decoders raise these for what is malformed (SyntaxError for broken PNG chunks).
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise UsageError(f"{path} must be a picture that Pillow reads ({error})") from None
+    upright = open_picture(path, gray=gray)
     bilinear = Image.Resampling.BILINEAR
     if resize == "crop":
         fitted = ImageOps.fit(upright, (width, height), bilinear)
@@ -183,6 +169,12 @@ def _converted(what: str, array: Array, spec: TensorSpec) -> Array:
     with np.errstate(over="ignore"):
         converted = array.astype(wanted, copy=False)
     whole = array.dtype.kind in "iu" and wanted.kind in "iu"
-    if whole and not np.array_equal(array, converted):
+    same = np.array_equal(array, converted) if whole else _finite_alike(array, converted)
+    if not same:
         raise UsageError(f"{what} must fit {spec.dtype}: some of its values are too large")
     return converted
+
+
+def _finite_alike(array: Array, converted: Array) -> bool:
+    """Return whether no value grew to infinity, as beyond float16's 65,504 it does."""
+    return np.array_equal(np.isfinite(array), np.isfinite(converted))

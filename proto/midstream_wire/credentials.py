@@ -16,6 +16,7 @@ import grpc
 
 from midstream_wire.address import Address
 from midstream_wire.errors import UsageError
+from midstream_wire.text import read_text
 
 #: The metadata key of the token (RFC 6750, section 2.1).
 AUTHORIZATION = "authorization"
@@ -60,12 +61,8 @@ def server_tls(
 
 def load_token(path: Path) -> str:
     """The bearer token in a file, without the white space around it."""
-    content = _read_file(path, "token")
-    try:
-        token = content.decode("ascii").strip()
-    except UnicodeDecodeError:
-        token = ""
-    if not token or not token.isprintable() or " " in token:
+    token = read_text(path, "the token").strip()
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise UsageError(
             f"the token file {path} must hold one word of ASCII letters, digits and signs: "
             "for example the output of 'openssl rand -hex 32'"
@@ -102,13 +99,13 @@ def _read(path: Path | None, what: str) -> bytes | None:
     """Content of a PEM file. Anything else would fail much later, without a reason."""
     if path is None:
         return None
-    content = _read_file(path, what)
-    if b"-----BEGIN " not in content:
+    content = read_text(path, f"the {what}")
+    if "-----BEGIN " not in content:
         raise UsageError(
             f"the {what} {path} must be a PEM file (lines '-----BEGIN ...-----'): convert "
             "it with openssl"
         )
-    return content
+    return content.encode()
 
 
 def _check_pair(certificate: Path, key: Path) -> None:
@@ -121,11 +118,3 @@ def _check_pair(certificate: Path, key: Path) -> None:
             f"{certificate} must be a certificate and {key} its key, without a password "
             f"({getattr(error, 'reason', None) or error}): give the two that belong together"
         ) from None
-
-
-def _read_file(path: Path, what: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UsageError(f"the {what} must be a readable file ({path}: {reason})") from None

@@ -54,7 +54,7 @@ INPUTS = {
     "profile tiny.onnx --input no-picture.jpg": (USAGE, "because the network takes arrays"),
     "edge run resnet18 --input no-picture.jpg": (USAGE, "must be a picture that Pillow reads"),
     "edge run resnet18 --input empty": (USAGE, "empty must hold pictures"),
-    "profile tiny.onnx --feed nosuch.toml": (USAGE, "no such file: nosuch.toml"),
+    "profile tiny.onnx --feed nosuch.toml": (USAGE, "a feed must be a readable file"),
     "profile tiny.onnx --feed broken.toml": (USAGE, "broken.toml must be a readable TOML"),
     "profile tiny.onnx --feed misspelt.toml": (USAGE, "did you mean 'kind'?"),
     "profile tiny.onnx --mean a,b": (USAGE, "--mean must be numbers"),

@@ -136,7 +136,7 @@ def test_what_is_wrong_in_an_option_is_named(
     [
         (b"", "a menu must be JSON (EOF"),
         (b"[]", "the menu's file must be a table of fields (not [])"),
-        (b"\xff", "a menu must be JSON"),
+        (b"\xff", "a menu must be text in UTF-8"),
         (b'{"menu": ' + b"[" * 100_000, "a menu must be JSON (recursion limit exceeded"),
         (b'{"menu": "\\ud800"}', "a menu must be JSON"),
         (b'{"scatter": ' + b"9" * 9999 + b"}", "a menu must be JSON (number out of range"),
@@ -151,7 +151,7 @@ def test_what_is_no_menu_is_told(tmp_path: Path, content: bytes, sentence: str) 
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    assert_told(tmp_path / "gone.json", "a menu must be readable")
+    assert_told(tmp_path / "gone.json", "a menu must be a readable file")
 
 
 def test_the_largest_payload_of_a_menu_can_be_simulated(tmp_path: Path) -> None:

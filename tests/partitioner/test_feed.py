@@ -111,7 +111,7 @@ class TestDescription:
             ("std = [1, 0, 1]", "must not be zero"),
             ("mean = [nan]", "finite"),
             ("labels = [1]", "labels must be a list of strings"),
-            ('labels = "none.txt"', "labels must name a text file"),
+            ('labels = "none.txt"', "a list of labels must be a readable file"),
             ("kind = ", "readable TOML"),
         ],
     )
@@ -450,13 +450,22 @@ class TestReading:
         with pytest.raises(UsageError, match="preprocessing in front"):
             read_inputs(image, [spec], tmp_path / "p.png", count=1)
 
-    def test_a_decompression_bomb_is_refused_from_its_header(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(samples, "MAX_PIXELS", 100)
-        Image.new("1", (11, 10)).save(tmp_path / "p.png")
-        with pytest.raises(UsageError, match="at most 100 pixels"):
-            next(read_inputs(Feed(kind="image"), [PICTURE], tmp_path / "p.png", count=1))
+    def test_a_byte_order_mark_is_read_over(self, tmp_path: Path) -> None:
+        (tmp_path / "l.txt").write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\n")
+        feed = tmp_path / "f.toml"
+        feed.write_bytes(b'\xef\xbb\xbfkind = "image"\r\nlabels = "l.txt"\r\n')
+        assert Feed.load(feed).labels == ("cat", "dog")
+        feed.write_text('kind = "image"', encoding="utf-16")
+        with pytest.raises(UsageError, match="is UTF-16"):
+            Feed.load(feed)
+
+    def test_a_number_too_large_for_the_input_is_refused(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "x.npy", np.array([[1.0], [1e6]]))
+        spec = TensorSpec("x", "float16", ("n", 1))
+        with pytest.raises(UsageError, match="must fit float16"):
+            read_inputs(Feed(), [spec], tmp_path / "x.npy", count=1)
+        np.save(tmp_path / "x.npy", np.array([[1.0], [np.inf], [np.nan]]))
+        assert len(list(read_inputs(Feed(), [spec], tmp_path / "x.npy", count=3))) == 3
 
     def test_an_open_size_without_a_described_one_is_refused(self) -> None:
         spec = TensorSpec("image", "uint8", (1, "h", "w", 3))

@@ -61,7 +61,7 @@ def test_files_that_are_missing_or_no_pem_are_named(tmp_path: Path) -> None:
     pem, text = tmp_path / "good.pem", tmp_path / "bad.pem"
     pem.write_text(_PEM)
     text.write_text("not a certificate")
-    with pytest.raises(UsageError, match=r"missing.pem: No such file"):
+    with pytest.raises(UsageError, match=r"missing.pem: no such file"):
         server_tls(certificate=tmp_path / "missing.pem", key=pem)
     with pytest.raises(UsageError, match=r"server key .*bad.pem must be a PEM file"):
         server_tls(certificate=pem, key=text)

@@ -17,6 +17,7 @@ from midstream_lab.simulation.operating import Energy, Operation, operation
 from midstream_lab.simulation.records import Table, rows
 from midstream_lab.simulation.scenario import read_fleet
 from midstream_partitioner.units import format_nbytes
+from midstream_wire.text import read_text
 
 
 def run_scenario(path: Path, *, log: Path | None, report: Path | None, as_json: bool) -> None:
@@ -30,7 +31,7 @@ def run_scenario(path: Path, *, log: Path | None, report: Path | None, as_json: 
     if report is not None:
         write_fleet_report(
             outcome, found, folder=report, title=f"{path.stem}, simulated",
-            scenario=path.read_text("utf-8"),
+            scenario=read_text(path, "a scenario"),
         )  # fmt: skip
     if as_json:
         console.print_json(fleet_document(fleet, found))

@@ -31,7 +31,7 @@ from midstream_partitioner.feed import Feed
 from midstream_partitioner.link import Link
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.plan import Candidate, Plan, Planner
-from midstream_partitioner.profile import Profile
+from midstream_partitioner.profile import Profile, load_profile
 from midstream_partitioner.timings import FIELDS
 from midstream_partitioner.units import (
     format_duration,
@@ -136,14 +136,7 @@ def open_profiles(
 
 
 def read_profile(path: Path | None) -> Profile | None:
-    if path is None:
-        return None
-    try:
-        return Profile.from_json(path.read_text(), source=str(path))
-    except OSError as error:
-        raise UsageError(
-            f"a profile must be a readable file; {path}: {error.strerror}"
-        ) from None
+    return None if path is None else load_profile(path)
 
 
 def _title(part: Partition, edge: Device, cloud: Device, link: Link) -> str:

@@ -33,6 +33,7 @@ from midstream_partitioner.units import (
     parse_share,
 )
 from midstream_wire.errors import UsageError
+from midstream_wire.text import read_text
 
 T = TypeVar("T")
 
@@ -140,12 +141,10 @@ Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
 def read_scenario(kind: type[T], path: Path) -> T:
     """The scenario in the TOML file at `path`; `UsageError` if it is not one."""
     try:
-        tables = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"no such file: {path} (a scenario is described in TOML)") from None
+        tables = tomllib.loads(read_text(path, "a scenario"))
     except RecursionError:
         raise UsageError(f"{path} must be a TOML file with fewer tables in tables") from None
-    except (OSError, ValueError) as error:  # no UTF-8, no TOML, a number that none can hold
+    except ValueError as error:  # no TOML, a number that none can hold
         raise UsageError(f"{path} must be a readable TOML file ({error})") from None
     return scenario_from(kind, tables, source=str(path))
 

@@ -22,7 +22,7 @@ from midstream_partitioner.cuts import EDGE_ONLY
 from midstream_partitioner.envelope import envelope_of
 from midstream_partitioner.link import Link
 from midstream_partitioner.plan import Planner
-from midstream_partitioner.profile import Profile
+from midstream_partitioner.profile import load_profile
 from midstream_wire.errors import MidstreamError, UsageError
 
 #: Fixed placements are those that are best at some uplink between these.
@@ -100,7 +100,7 @@ def _policies(scenario: Scenario, partition: Path, edge: Path, cloud: Path) -> t
     part = load_partition(partition)
     planner = Planner(
         part,
-        *(Profile.from_json(path.read_text(), source=str(path)) for path in (edge, cloud)),
+        *map(load_profile, (edge, cloud)),
         constraints=scenario.planning.constraints(),
         calibration=load_calibration(partition, partition_digest=part.digest),
     )

@@ -45,6 +45,7 @@ from midstream_lab.experiment.results import RunKey
 from midstream_partitioner.plan import Constraints
 from midstream_partitioner.units import parse_rate
 from midstream_wire.errors import UsageError
+from midstream_wire.text import read_text
 
 #: Stands for every placement that is best at some bandwidth, held for the whole run.
 EVERY_FIXED = "fixed"
@@ -296,7 +297,7 @@ def load_experiment(path: Path) -> Experiment:
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     found = replace(scenario, traces=traces, models=models)
-    return Experiment(found, path.read_text("utf-8"))
+    return Experiment(found, read_text(path, "a scenario"))
 
 
 def _spelled_out(table: TraceTable, folder: Path) -> Iterable[TraceTable]:

@@ -14,6 +14,7 @@ from midstream_lab.experiment.fields import Words, first_wrong, within
 from midstream_partitioner.cuts import EDGE_ONLY
 from midstream_partitioner.device import Device
 from midstream_wire.errors import UsageError
+from midstream_wire.text import read_text
 
 #: What a menu's name ends in, by which commands know it for one.
 SUFFIX = ".json"
@@ -82,13 +83,7 @@ def read_menu(path: Path) -> Offered:
     to be assumed, `device`, `model`, `objective` and `scatter`, as `midstream simulate MODEL
     --menu-output` writes it. Raises `UsageError`.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(MOST_NBYTES + 1)
-    except OSError as error:
-        raise UsageError(f"a menu must be readable ({path}: {error.strerror})") from None
-    if len(content) > MOST_NBYTES:
-        raise UsageError(f"a menu must have at most {MOST_NBYTES} bytes ({path} has more)")
+    content = read_text(path, "a menu", max_nbytes=MOST_NBYTES)
     try:
         found = _FILE.validate_json(content)
         _check(found.menu)

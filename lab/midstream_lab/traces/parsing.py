@@ -21,6 +21,7 @@ from midstream_lab.traces.headers import Column, find_columns, is_number, split_
 from midstream_lab.traces.trace import MOST_STEPS, Floats, Trace
 from midstream_partitioner.units import format_nbytes
 from midstream_wire.errors import UsageError
+from midstream_wire.text import decode_text
 
 #: What a file may unpack to. The largest public traces have a tenth of it.
 MOST_NBYTES = 64 << 20
@@ -100,10 +101,7 @@ def _from(
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines that are not blank and no comment."""
-    try:
-        text = _unpacked(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"a trace must be text ({path.name} is not UTF-8)") from error
+    text = decode_text(_unpacked(path), path.name, "a trace")
     if text.count("\n") > MOST_LINES:
         raise UsageError(
             f"a trace must have at most {MOST_LINES} lines ({path.name} has more)"
