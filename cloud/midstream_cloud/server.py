@@ -35,8 +35,8 @@ _STOPPING = Status(
 )
 
 #: bdp_probe=0 is ruinous without lookahead_bytes; with it, 1 MB at 20 Mbit/s and 200 ms RTT
-#: takes 623 instead of 840 ms. Edges ping every second to notice a dead link (a deadline does
-#: not), which the default settings punish by closing the connection.
+#: takes 623 instead of 840 ms. Clients of other makes may send HTTP/2 pings as often as they
+#: like, which the default settings punish by closing the connection.
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a taken port must be an error, not a share of its calls
     ("grpc.http2.bdp_probe", 0),

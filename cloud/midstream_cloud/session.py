@@ -41,7 +41,12 @@ from midstream_wire.frames import (
     Status,
     Welcome,
 )
-from midstream_wire.limits import MAX_IN_FLIGHT, MAX_PADDING_NBYTES, MAX_REQUEST_NBYTES
+from midstream_wire.limits import (
+    KEEPALIVE_S,
+    MAX_IN_FLIGHT,
+    MAX_PADDING_NBYTES,
+    MAX_REQUEST_NBYTES,
+)
 from midstream_wire.transfers import Incoming, reply_frames
 
 _LOG = logging.getLogger(__name__)
@@ -56,6 +61,7 @@ class Limits:
 
     max_request_nbytes: int = MAX_REQUEST_NBYTES
     max_in_flight: int = MAX_IN_FLIGHT
+    keepalive_s: float = KEEPALIVE_S
 
 
 @final
@@ -151,7 +157,12 @@ class Session:
         self._model = model
         limits = service.limits
         await self._send(
-            Welcome(service.name, limits.max_request_nbytes, limits.max_in_flight)
+            Welcome(
+                service.name,
+                limits.max_request_nbytes,
+                limits.max_in_flight,
+                limits.keepalive_s,
+            )
         )
 
     async def _begin(self, request: Request, arrived_s: float) -> None:

@@ -41,6 +41,12 @@ CONNECT_S = 3.0
 
 _SESSION = f"/{pb.DESCRIPTOR.services_by_name['Midstream'].full_name}/Session"
 
+#: gRPC's own keepalive, an HTTP/2 ping. Servers and proxies with gRPC's defaults close a
+#: connection on which these come more often than every five minutes without data, and only
+#: while a call is open. Frames are data to them, so a dead link is found by the pings of
+#: `strand`, in seconds, however many proxies there are; this one is for what nobody looks at.
+KEEPALIVE_MS = 330_000
+
 #: How long a keepalive may go unanswered. It is also the longest pause of TCP's
 #: acknowledgements (TCP_USER_TIMEOUT): with 1 s, a link of 0.5 Mbit/s behind 64 KiB of buffer
 #: broke in the middle of every larger request. Nothing waits for it: requests have deadlines
@@ -51,9 +57,7 @@ KEEPALIVE_TIMEOUT_MS = 10_000
 _marks = itertools.cycle(range(KEEPALIVE_TIMEOUT_MS + 1, KEEPALIVE_TIMEOUT_MS + 1000))
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
-    # A dead link is noticed after seconds instead of fifteen minutes.
-    ("grpc.keepalive_time_ms", 1000),
-    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.http2.max_pings_without_data", 0),
     # The first attempt must be given time for TCP and TLS over a satellite; later ones are
     # made on fresh channels, with our own pauses in between.

@@ -11,6 +11,7 @@ stream, or the first fresh one that is welcomed. The others are closed.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -335,11 +336,20 @@ class Connection:
         if self._state != "connected":
             next_s = self._attempts.next_look_s(now_s, self._trials)
             due_s.extend([] if next_s is None else [next_s])
-        if self._state == "suspect" or (self._present and now_s - self._used_s < USED_S):
-            due_s.append(now_s + LOOK_S)
-        return max(0.0, min(due_s) - now_s) if due_s else None
+        if self._present is not None:
+            due_s.append(self._next_look_s(self._present, now_s))
+        soonest_s = min(due_s, default=math.inf)
+        return None if soonest_s == math.inf else max(0.0, soonest_s - now_s)
 
     # Any thread, under the lock.
+
+    def _next_look_s(self, present: Strand, now_s: float) -> float:
+        """When to look at the present strand: often while something is expected of it."""
+        used = now_s - self._used_s < USED_S
+        if used or self._state == "suspect" or present.pings.under_way:
+            return now_s + LOOK_S
+        idle_s = present.keepalive_s
+        return math.inf if idle_s is None else max(now_s + LOOK_S, present.heard_s + idle_s)
 
     @property
     def _trials(self) -> list[Strand]:

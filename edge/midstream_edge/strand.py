@@ -10,8 +10,10 @@ from midstream_edge.pings import Pings
 from midstream_edge.sentry import Overdue, Signs, Watch
 from midstream_wire.errors import PeerError
 from midstream_wire.frames import Welcome
+from midstream_wire.limits import MIN_KEEPALIVE_S
 
-#: Nothing heard for this long makes a ping of our own due, while the connection is used.
+#: Nothing heard for this long makes a ping of our own due, while the connection is used. While
+#: it is not, the server says how long.
 PING_S = 0.5
 #: Pings that set the clock right at the start of a stream.
 CLOCK_PINGS = 4
@@ -65,6 +67,12 @@ class Strand:
         for _ in range(CLOCK_PINGS):
             self.pings.send(self.stream)
 
+    @property
+    def keepalive_s(self) -> float | None:
+        """The silence after which an idle stream is asked for a sign of life; None: never."""
+        allowed_s = 0.0 if self.welcome is None else self.welcome.keepalive_s
+        return max(MIN_KEEPALIVE_S, allowed_s) if allowed_s else None
+
     def look(self, now_s: float, *, used: bool) -> Overdue | None:
         """What is overdue, after one more look; asks for a sign of life where one is due."""
         assert self.stream is not None
@@ -72,8 +80,9 @@ class Strand:
             now_s, self.heard_s, self.pings.asked_s, self.min_rtt_s, self.stream.tcp_info()
         )
         self.watch = self.watch.look(signs)
-        silent = now_s - self.heard_s >= PING_S
-        if self.watch.overdue or (used and silent):
+        silence_s = PING_S if used else self.keepalive_s
+        silent = silence_s is not None and now_s - self.heard_s >= silence_s
+        if self.watch.overdue or silent:
             self.ask()
         return self.watch.overdue
 

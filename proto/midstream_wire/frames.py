@@ -61,11 +61,15 @@ class Hello:
 @final
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Accepts a session and says what it may ask for."""
+    """Accepts a session and says what it may ask for.
+
+    `keepalive_s` is the silence after which an idle session may ping; 0 = never.
+    """
 
     server: str
     max_request_nbytes: int
     max_in_flight: int
+    keepalive_s: float = 0.0
 
 
 @final

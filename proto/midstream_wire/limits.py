@@ -24,6 +24,14 @@ MAX_MESSAGE_NBYTES: Final = 4 * MIB
 #: 100 Mbit/s, and more would tell nothing new.
 MAX_PADDING_NBYTES: Final = MAX_MESSAGE_NBYTES - 64 * KIB
 
+#: Silence after which a server lets an idle session ping. A dead link is known within this and
+#: a second, before the next request needs it, and mappings of NATs live for 30 s and more. It
+#: costs 1 MB a day.
+KEEPALIVE_S: Final = 10.0
+
+#: The least that an edge makes of a server's word for it: a ping is answered in a second.
+MIN_KEEPALIVE_S: Final = 1.0
+
 #: Tensors that one request or reply may carry; the widest cut of the networks tried has 9.
 MAX_TENSORS: Final = 1024
 

@@ -84,8 +84,7 @@ def read_server(data: bytes) -> ServerFrame:
     message, large = _open(pb.ServerMessage, data, _SERVER_PIECES)
     match message.WhichOneof("kind"):
         case "welcome":
-            welcome = message.welcome
-            return Welcome(welcome.server, welcome.max_request_nbytes, welcome.max_in_flight)
+            return _read_welcome(message.welcome)
         case "reply":
             return _read_reply(message.reply, large)
         case "more":
@@ -135,6 +134,7 @@ def write_server(frame: ServerFrame) -> bytes:
                 server=frame.server,
                 max_request_nbytes=frame.max_request_nbytes,
                 max_in_flight=frame.max_in_flight,
+                keepalive_s=frame.keepalive_s,
             )
             return _join(kind.WELCOME_FIELD_NUMBER, welcome)
         case Reply():
@@ -157,6 +157,17 @@ def write_server(frame: ServerFrame) -> bytes:
             away = pb.GoAway()
             write_status(frame.reason, away.reason)
             return _join(kind.GO_AWAY_FIELD_NUMBER, away)
+
+
+def _read_welcome(message: pb.Welcome) -> Welcome:
+    keepalive_s = message.keepalive_s
+    if not (math.isfinite(keepalive_s) and keepalive_s >= 0):
+        raise ProtocolError(
+            f"a Welcome's keepalive_s must be finite and >= 0 (not {keepalive_s})"
+        )
+    return Welcome(
+        message.server, message.max_request_nbytes, message.max_in_flight, keepalive_s
+    )
 
 
 def read_hello(message: pb.Hello) -> Hello:

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import grpc
+import grpc.aio
 import pytest
 
+from midstream_cloud.server import Settings
+from midstream_cloud.service import SERVICE
+from midstream_cloud.session import Limits
 from midstream_edge import connection as connection_module
 from midstream_edge.channel import Dial, Stream
 from midstream_edge.connection import Connection
+from midstream_edge.strand import Strand
 from midstream_lab.conditions import condition
 from midstream_lab.proxy import ProxyThread
 from midstream_partitioner.partition import Partition
 from midstream_wire.address import parse_address
 from midstream_wire.errors import CloudUnavailable, DeadlineExceeded, PeerError
-from midstream_wire.frames import Hello, Ping
+from midstream_wire.frames import Hello, Ping, Pong, Welcome
+from midstream_wire.limits import MIN_KEEPALIVE_S
+from midstream_wire.messages import read_client, write_server
+
+if TYPE_CHECKING:
+    from tests.edge.conftest import Serve
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells it")
 
@@ -51,6 +64,10 @@ class Downs:
     def wait_for(self, count: int) -> bool:
         with self._changed:
             return self._changed.wait_for(lambda: len(self.told) >= count, PATIENCE_S)
+
+    def changed_within(self, timeout_s: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: bool(self.told), timeout_s)
 
 
 @pytest.fixture
@@ -315,3 +332,62 @@ def test_a_connection_in_use_is_kept_awake(connect: Connection) -> None:
     while not connect.take_exchanges():
         assert time.monotonic() < end_s
         threading.Event().wait(0.05)
+
+
+def test_an_idle_link_that_goes_dark_is_found_where_the_server_lets_idle_edges_ping(
+    small: Partition, serve: Serve, downs: Downs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "USED_S", 0.0)  # opening it was no use of it
+    settings = Settings(limits=Limits(keepalive_s=0.1))  # less than an edge makes of it
+    with serve(settings=settings) as server:
+        target = parse_address(server)
+        assert target.port is not None
+        with (
+            ProxyThread((target.host, target.port), condition("50Mbit:10ms")) as proxy,
+            connected("{}:{}".format(*proxy.address), small, downs) as connection,
+        ):
+            assert connection.wait(PATIENCE_S) is None
+            proxy.black_hole()
+            assert downs.wait_for(1)  # nobody has used it
+
+
+def test_a_server_that_says_nothing_of_it_is_not_pinged_while_idle() -> None:
+    strand = Strand(0.0, knocked=False)
+    for allowed_s, wanted_s in ((0.0, None), (1e-9, MIN_KEEPALIVE_S), (7.0, 7.0)):
+        strand.welcome = Welcome("s", 1, 1, allowed_s)
+        assert strand.keepalive_s == wanted_s
+
+
+def test_a_server_with_grpcs_own_settings_lets_an_idle_stream_stand(
+    small: Partition, downs: Downs
+) -> None:
+    """It closes a connection at the third HTTP/2 ping without data within five minutes."""
+
+    async def session(requests: Any, _: Any) -> Any:
+        async for message in requests:
+            frame = read_client(message)
+            pong = Pong(frame.id, b"", 0.0, 0.0) if isinstance(frame, Ping) else None
+            yield write_server(pong or Welcome("s", 1, 1))
+
+    async def serve(port: Future[int], stop: asyncio.Event) -> None:
+        server = grpc.aio.server()
+        method = grpc.stream_stream_rpc_method_handler(session)
+        handler = grpc.method_handlers_generic_handler(SERVICE, {"Session": method})
+        server.add_generic_rpc_handlers((handler,))
+        port.set_result(server.add_insecure_port("127.0.0.1:0"))
+        await server.start()
+        await stop.wait()
+        await server.stop(0)
+
+    port: Future[int] = Future()
+    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(port, stop),))
+    thread.start()
+    try:
+        with connected(f"127.0.0.1:{port.result()}", small, downs) as connection:
+            assert connection.wait(PATIENCE_S) is None
+            assert not downs.changed_within(4.5)  # a ping a second took 3 s
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()

@@ -55,7 +55,7 @@ _CLIENT: st.SearchStrategy[ClientFrame] = st.one_of(
     st.builds(Ping, _IDS, st.binary(max_size=40), st.integers(0, limits.MAX_PADDING_NBYTES)),
 )
 _SERVER: st.SearchStrategy[ServerFrame] = st.one_of(
-    st.builds(Welcome, _NAMES, _IDS, _SMALL),
+    st.builds(Welcome, _NAMES, _IDS, _SMALL, _SECONDS),
     st.builds(Reply, _IDS, _STATUSES, _TENSORS, _PIECES, _TIMINGS),
     st.builds(More, _IDS, _PIECES),
     st.builds(Pong, _IDS, st.binary(max_size=40), _SECONDS, _SECONDS),
@@ -154,6 +154,12 @@ def test_a_large_message_of_nothing_but_crumbs_is_refused_at_once() -> None:
     crumbs = pb.ClientMessage(more=pb.More(pieces=[pb.Piece()] * 100_000))
     with pytest.raises(ProtocolError, match="at most 4096 fields"):
         read_client(crumbs.SerializeToString())
+
+
+@pytest.mark.parametrize("keepalive_s", [-1.0, math.inf, math.nan])
+def test_a_welcome_that_says_no_time_is_refused(keepalive_s: float) -> None:
+    with pytest.raises(ProtocolError, match="keepalive_s"):
+        read_server(write_server(Welcome("s", 1, 1, keepalive_s)))
 
 
 def test_a_kind_of_message_from_the_future_is_refused() -> None:

@@ -46,14 +46,16 @@ class Hello(_message.Message):
     def __init__(self, model: _Optional[str] = ..., partition_digest: _Optional[str] = ..., client: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("server", "max_request_nbytes", "max_in_flight")
+    __slots__ = ("server", "max_request_nbytes", "max_in_flight", "keepalive_s")
     SERVER_FIELD_NUMBER: _ClassVar[int]
     MAX_REQUEST_NBYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    KEEPALIVE_S_FIELD_NUMBER: _ClassVar[int]
     server: str
     max_request_nbytes: int
     max_in_flight: int
-    def __init__(self, server: _Optional[str] = ..., max_request_nbytes: _Optional[int] = ..., max_in_flight: _Optional[int] = ...) -> None: ...
+    keepalive_s: float
+    def __init__(self, server: _Optional[str] = ..., max_request_nbytes: _Optional[int] = ..., max_in_flight: _Optional[int] = ..., keepalive_s: _Optional[float] = ...) -> None: ...
 
 class Request(_message.Message):
     __slots__ = ("id", "first_segment", "budget_s", "tensors", "pieces", "transform")
