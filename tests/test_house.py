@@ -147,6 +147,32 @@ def test_nothing_that_runs_code_from_data_is_used() -> None:
     assert found == []
 
 
+def test_every_text_file_is_read_and_written_as_utf_8() -> None:
+    """Otherwise a network's names would depend on the locale of whoever ran the command."""
+    bare = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and _takes_text(node)
+        if not re.search(r"utf-8|ascii", ast.unparse(node))
+    ]
+    assert bare == []
+
+
+def _takes_text(call: ast.Call) -> bool:
+    """Whether a call reads or writes text, as far as one sees from the call alone."""
+    is_method = isinstance(call.func, ast.Attribute)
+    name = ast.unparse(call.func).rpartition(".")[2]
+    modes = [
+        each.value
+        for each in [*call.args, *(keyword.value for keyword in call.keywords)]
+        if isinstance(each, ast.Constant) and re.fullmatch("[rwax]b?t?", str(each.value))
+    ]
+    return (is_method and name in ("read_text", "write_text")) or (
+        name in ("open", "fdopen") and any("b" not in str(mode) for mode in modes)
+    )
+
+
 def test_users_never_see_a_bare_exception() -> None:
     """What is raised on purpose has a class that says what to do about it."""
     bare = {"Exception", "BaseException", "RuntimeError"}

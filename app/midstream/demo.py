@@ -6,7 +6,6 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, final
 
 import numpy as np
@@ -28,6 +27,7 @@ from midstream_partitioner.link import Link
 from midstream_partitioner.measure import profile_segments
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.plan import Candidate, Constraints, Planner
+from midstream_partitioner.scratch import scratch_folder
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import Array
 
@@ -81,8 +81,8 @@ def photo(name: str = "china.jpg") -> str:
 def run_networks(*, requests: int, say: Say) -> list[dict[str, Any]]:
     """A trial of ResNet-18 on the photo under every network of the demo."""
     edge = EdgeSetting(slowdown=EDGE_SLOWDOWN, requests=requests, input=photo())
-    with TemporaryDirectory(prefix="midstream-demo-") as temporary:
-        folder = Path(temporary) / f"{NETWORK}.midstream"
+    with scratch_folder("midstream-demo-") as temporary:
+        folder = temporary / f"{NETWORK}.midstream"
         say(
             f"cutting {NETWORK} (random weights: times and exactness are real, labels are not)"
         )

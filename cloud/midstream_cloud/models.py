@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import final
 
-from midstream_partitioner.beside import Scratch
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import Profile
+from midstream_partitioner.scratch import Scratch
 from midstream_partitioner.transforms import expansion
 from midstream_wire.codecs import CODECS
 from midstream_wire.descriptions import (

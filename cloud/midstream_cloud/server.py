@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import importlib.metadata
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +22,7 @@ from midstream_cloud.repository import Repository
 from midstream_cloud.service import SERVICE, Midstream, RequireToken, handlers
 from midstream_cloud.session import Limits, Service
 from midstream_cloud.tails import Tails
+from midstream_partitioner.lifeline import heeded
 from midstream_wire.address import Address, parse_address
 from midstream_wire.allocator import keep_freed_memory
 from midstream_wire.credentials import require_safe
@@ -151,12 +151,12 @@ def run(
     settings: Settings | None = None,
     on_start: Callable[[Address], None] = lambda _: None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, drain, return. For a process of its own."""
+    """Serve until SIGTERM, SIGINT or SIGHUP, drain, return. For a process of its own."""
 
     async def main() -> None:
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in heeded():
             loop.add_signal_handler(number, stopping.set)
         await serve(
             repository, address, settings=settings, stopping=stopping, on_start=on_start

@@ -13,10 +13,11 @@ from functools import partial
 from typing import final
 
 from midstream_edge.channel import Dial, fetch_readiness
-from midstream_partitioner.beside import TIMEOUT_S, Scratch, recut_beside
+from midstream_partitioner.beside import TIMEOUT_S, recut_beside
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.recut import Runs, checked_heads
+from midstream_partitioner.scratch import Scratch
 from midstream_wire.descriptions import Preparation, Readiness
 from midstream_wire.errors import DeadlineExceeded, ModelError
 

@@ -16,7 +16,7 @@ LOCK = ".lock"
 def locked(folder: Path) -> Iterator[None]:
     """`folder` for this process alone; `UsageError` if another one writes there."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as lock:
+    with (folder / LOCK).open("w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

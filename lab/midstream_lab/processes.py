@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, final
 
+from midstream_partitioner.lifeline import heeded, tied
 from midstream_wire.errors import MidstreamError, UsageError
 
 #: The exit code of a command that was asked wrongly.
@@ -50,8 +51,8 @@ class Process:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                env=environment(),
                 start_new_session=True,
+                **tied(environment()),
             )
             self._readers = [
                 threading.Thread(target=read, name=f"{name}-reader", daemon=True)
@@ -158,14 +159,13 @@ def stop_all() -> None:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Hold SIGINT and SIGTERM back: in the middle of a start, nobody would know the child."""
+    """Hold back what asks to end: in the middle of a start, nobody would know the child."""
     if threading.current_thread() is not threading.main_thread():
         yield  # interrupts are the main thread's
         return
     came: list[int] = []
     usual = {
-        number: signal.signal(number, lambda told, _: came.append(told))
-        for number in (signal.SIGINT, signal.SIGTERM)
+        number: signal.signal(number, lambda told, _: came.append(told)) for number in heeded()
     }
     try:
         yield

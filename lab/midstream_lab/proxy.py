@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import json
 import selectors
-import signal
 import socket
 import sys
 import threading
@@ -25,6 +24,7 @@ from typing import TypeVar, final
 
 from midstream_lab.conditions import Condition, condition
 from midstream_lab.relay import Connection, Pipe, PipeStats, reset_on_close
+from midstream_partitioner.lifeline import follow_parent, heeded
 from midstream_wire.errors import MidstreamError, UsageError
 
 R = TypeVar("R")
@@ -264,7 +264,7 @@ def parse_address(text: str) -> Address:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT. The first line of standard output says where
+    """Serve until SIGTERM, SIGINT or SIGHUP. The first line of standard output says where
     (`{"listening": "127.0.0.1:PORT"}`), the last one what passed (`Stats`).
     """
     parser = argparse.ArgumentParser(
@@ -274,6 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--target", required=True, help="HOST:PORT to pass connections on to")
     parser.add_argument("--network", required=True, help='a name, or "8Mbit:40ms"')
     options = parser.parse_args(arguments)
+    follow_parent()
     try:
         proxy = Proxy(
             parse_address(options.listen),
@@ -291,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def _serve(proxy: Proxy) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in heeded():
         loop.add_signal_handler(number, stop.set)
     host, port = await proxy.start()
     # A reader that is gone is no reason to stop serving, nor to fail while stopping.

@@ -139,7 +139,7 @@ def save_profile(profile: Profile, folder: Path) -> Path:
     profiles.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"[^A-Za-z0-9.]+", "-", profile.device.label()).strip("-.")[:80] or "device"
     path = profiles / f"{name}.json"
-    path.write_text(profile.to_json() + "\n")
+    path.write_text(profile.to_json() + "\n", encoding="utf-8")
     return path
 
 

@@ -9,11 +9,9 @@ does without holding the interpreter where it reads a file.
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import subprocess
 import sys
-import tempfile
-import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,8 +19,10 @@ from pathlib import Path
 from typing import Any, final
 
 from midstream_partitioner.artefact import load_partition, save_partition
+from midstream_partitioner.lifeline import follow_parent, tied
 from midstream_partitioner.partition import Partition, fuse
 from midstream_partitioner.recut import Runs, checked_heads, recut
+from midstream_partitioner.scratch import Scratch, scratch_folder
 from midstream_wire.errors import (
     DeadlineExceeded,
     MidstreamError,
@@ -48,15 +48,6 @@ with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as file:
 from midstream_partitioner.beside import main
 raise SystemExit(main())
 """
-
-
-@final
-class Scratch:
-    """A new folder, which goes when nothing refers to this any more, or with the process."""
-
-    def __init__(self, prefix: str) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix=prefix))
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 @final
@@ -120,10 +111,10 @@ def _lacking_is_told() -> Iterator[None]:
 
 
 def _work(part: Partition, job: Mapping[str, Any], timeout_s: float, *, gently: bool) -> None:
-    with tempfile.TemporaryDirectory(prefix="midstream-base-") as temporary:
+    with scratch_folder("midstream-base-") as temporary:
         folder = _folder_of(part)
         if folder is None:
-            folder = Path(temporary)
+            folder = temporary
             save_partition(part, folder)
         _run({**job, "from": str(folder)}, timeout_s, nice=_NICE if gently else 0)
 
@@ -142,6 +133,7 @@ def _run(job: Mapping[str, Any], timeout_s: float, *, nice: int) -> None:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,  # Ctrl-C is this process's affair
+        **tied(os.environ),
     )
     try:
         answer, complaint = child.communicate(json.dumps(job), timeout_s)
@@ -167,6 +159,7 @@ def _last_line(complaint: str) -> str:
 
 def main() -> int:
     """The child: one job from standard input, its error on standard output."""
+    follow_parent()
     job = json.load(sys.stdin)
     try:
         part = load_partition(Path(job["from"]))

@@ -119,7 +119,7 @@ _CALIBRATION = TypeAdapter(Calibration)
 def save_calibration(calibration: Calibration, folder: Path) -> Path:
     """Write `calibration` beside the partition in `folder`; what was partial is done."""
     path = folder / FILE
-    path.write_text(calibration.to_json() + "\n")
+    path.write_text(calibration.to_json() + "\n", encoding="utf-8")
     (folder / PARTIAL_FILE).unlink(missing_ok=True)
     return path
 

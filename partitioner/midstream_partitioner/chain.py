@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import final
 
 from midstream_partitioner.adapter import Adapter, Compiled
-from midstream_partitioner.beside import Scratch, fuse_beside
+from midstream_partitioner.beside import fuse_beside
 from midstream_partitioner.fusing import Fuser, Span
 from midstream_partitioner.partition import Partition, fuse
 from midstream_partitioner.runtime import Executor, Stop
+from midstream_partitioner.scratch import Scratch
 from midstream_wire.errors import ModelError, TensorError
 from midstream_wire.tensors import Array
 

@@ -9,11 +9,11 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, final
 
 import onnxruntime as ort
 
+from midstream_partitioner.scratch import scratch_folder
 from midstream_wire.errors import ModelError, TensorError
 from midstream_wire.tensors import Array
 
@@ -100,16 +100,16 @@ def trace_kernels(
     model: bytes, feeds: Mapping[str, Array], *, threads: int, runs: int
 ) -> tuple[bytes, list[dict[str, float]]]:
     """The optimised model and, per run, seconds spent in each of its nodes, by node name."""
-    with TemporaryDirectory(prefix="midstream-trace-") as folder:
+    with scratch_folder("midstream-trace-") as folder:
         options = _options(threads)
         options.graph_optimization_level = _TRACE_LEVEL
-        options.optimized_model_filepath = os.path.join(folder, "optimised.onnx")
+        options.optimized_model_filepath = str(folder / "optimised.onnx")
         options.enable_profiling = True
-        options.profile_file_prefix = os.path.join(folder, "trace")
+        options.profile_file_prefix = str(folder / "trace")
         session = _open(model, options)
         for _ in range(runs):
             session.run(None, dict(feeds))
-        events = json.loads(Path(session.end_profiling()).read_text())
+        events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
         optimised = Path(options.optimized_model_filepath).read_bytes()
     return optimised, _split_runs(events)
 

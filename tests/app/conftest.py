@@ -81,6 +81,14 @@ def command_line(arguments: str | Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "midstream", *words]
 
 
+CommandLine = Callable[[str], list[str]]
+
+
+@pytest.fixture(name="command_line", scope="session")
+def _command_line() -> CommandLine:
+    return command_line
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Ran:

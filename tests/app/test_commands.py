@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,24 +145,6 @@ def test_a_pair_runs_every_strategy_and_leaves_nothing_behind(
         for times in (entry["predicted"], entry["measured"]):
             assert list(times) == [*FIELDS, "total_s"]
             assert times["total_s"] == pytest.approx(sum(times[name] for name in FIELDS))
-
-
-@pytest.mark.parametrize(
-    ("number", "count"),
-    [(signal.SIGINT, 2), (signal.SIGINT, 4), (signal.SIGTERM, 4)],
-    ids=["Ctrl-C while it starts", "Ctrl-C while it runs", "SIGTERM while it runs"],
-)
-def test_a_pair_that_is_interrupted_leaves_nothing_behind(
-    start: Start, number: signal.Signals, count: int
-) -> None:
-    pair = start("pair digits --network 1Mbit:50ms --requests 1000 --json")
-    pair.wait_for(count)  # itself, the cloud; then the link and the edge
-    pair.process.send_signal(number)
-    out, err = pair.process.communicate(timeout=PATIENCE_S)
-    assert pair.process.returncode == 130
-    assert (pair.everyone(), pair.leftovers()) == ([], [])
-    assert out == ""
-    assert "Traceback" not in err
 
 
 def test_the_demo_tells_its_lesson_and_draws_it(

@@ -27,6 +27,7 @@ from midstream_edge.channel import Dial
 from midstream_edge.drive import Record, drive
 from midstream_edge.pilot import Pilot
 from midstream_edge.session import EdgeSession
+from midstream_partitioner.lifeline import heeded
 from midstream_partitioner.link import Link
 from midstream_partitioner.plan import Constraints, Planner
 from midstream_partitioner.units import format_duration
@@ -181,15 +182,13 @@ def _opened(path: Path) -> Iterator[TextIO]:
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, so that what was counted is still told."""
+    """An event that SIGINT, SIGTERM and SIGHUP set, so that what was counted is still told."""
     stop = threading.Event()
 
     def set_stop(number: int, frame: FrameType | None) -> None:
         stop.set()
 
-    usual = {
-        number: signal.signal(number, set_stop) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    usual = {number: signal.signal(number, set_stop) for number in heeded()}
     try:
         yield stop
     finally:

@@ -46,7 +46,7 @@ def run_scenario(path: Path, *, log: Path | None, report: Path | None, as_json: 
 def _write_log(path: Path, outcome: FleetOutcome) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     tables = _tables(outcome)
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         for group in outcome.fleet.groups:
             for row in rows(tables[group.name], group.menu.options):
                 file.write(json.dumps({"group": group.name, **row}) + "\n")

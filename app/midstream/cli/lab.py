@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any, cast, final
 
 import typer
@@ -47,6 +46,7 @@ from midstream_lab.verify import Verification, verify_cuts, verify_partition
 from midstream_partitioner.artefact import SUFFIX, is_partition, save_partition
 from midstream_partitioner.cuts import position_cuts
 from midstream_partitioner.feed import Feed
+from midstream_partitioner.scratch import scratch_folder
 from midstream_partitioner.units import format_duration, format_nbytes, parse_duration
 from midstream_wire.errors import MidstreamError, UsageError
 
@@ -61,8 +61,8 @@ def partition_folder(model: str, feed: Feed | None) -> Iterator[Path]:
     if is_partition(Path(model)):
         yield Path(model)
         return
-    with TemporaryDirectory(prefix="midstream-") as folder:
-        path = Path(folder) / f"{model_name(model)}{SUFFIX}"
+    with scratch_folder("midstream-") as folder:
+        path = folder / f"{model_name(model)}{SUFFIX}"
         save_partition(open_partition(model, feed=feed), path)
         yield path
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from midstream.cli import (
     traces,
 )
 from midstream.cli.console import err, examples
+from midstream_partitioner.lifeline import follow_parent, heeded
 from midstream_wire.allocator import keep_freed_memory
 from midstream_wire.errors import MidstreamError, UsageError
 
@@ -107,7 +110,10 @@ _add("models", models.models, "midstream models --json")
 
 def main() -> None:
     """Run the command line. Exit code 0: done; 1: it failed; 2: it was asked wrongly."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    follow_parent()
+    _accept_any_name()
+    for number in heeded():
+        signal.signal(number, _interrupt)
     keep_freed_memory()
     try:
         code = app(standalone_mode=False)
@@ -129,8 +135,20 @@ def main() -> None:
     sys.exit(code)
 
 
+def _accept_any_name() -> None:
+    """Have names written that the output's encoding lacks, as escapes; a closed output drop
+    all. Names of layers are anything, and a terminal may be ASCII.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # `>&-`
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """Being told to end is like Ctrl-C: what was started is torn down on the way out."""
+    """End as Ctrl-C does: what was started is torn down on the way out."""
     raise KeyboardInterrupt
 
 

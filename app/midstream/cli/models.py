@@ -75,7 +75,7 @@ def profile(
 
 def _hand_out(measured: Profile | LayerProfile, output: Path | None, *, json: bool) -> None:
     if output is not None:
-        output.write_text(measured.to_json() + "\n")
+        output.write_text(measured.to_json() + "\n", encoding="utf-8")
         console.say(f"profile written to {output}", to=console.err)
     if json:
         console.out.file.write(measured.to_json() + "\n")

@@ -49,7 +49,7 @@ def check_output(path: Path | None) -> None:
 def write_offer(offered: Offered, path: Path) -> None:
     """A menu's file, which is a MODEL."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(offered.to_dict(), indent=2) + "\n")
+    path.write_text(json.dumps(offered.to_dict(), indent=2) + "\n", encoding="utf-8")
 
 
 def _scatter(profile: Profile) -> float:

@@ -192,7 +192,7 @@ def _listed(ran: Mapping[str, Outcome], asked: Sequence[str]) -> list[str]:
 
 def _write_log(path: Path, ran: Mapping[str, Outcome], menu: Menu) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         for name, outcome in ran.items():
             for row in rows(outcome.table, menu.options):
                 file.write(jsons.dumps({"policy": name, **row}) + "\n")

@@ -42,7 +42,7 @@ class KernelLink:
         _check(spec)
         self._router = Namespace()
         with self._router.entered():
-            Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+            Path("/proc/sys/net/ipv4/ip_forward").write_text("1", encoding="utf-8")
         self.edge, self.cloud = Side(self._router, 1), Side(self._router, 2)
         self._sides = self.edge, self.cloud
         # What goes up leaves the router towards the cloud.

@@ -158,7 +158,7 @@ def why_not(tools: Sequence[str], *, devices: Sequence[str] = ()) -> str | None:
 
 
 def _effective() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text("utf-8").splitlines():
         if line.startswith("CapEff:"):
             return int(line.split()[1], 16)
     return 0
@@ -175,11 +175,11 @@ def _call(name: str, *arguments: int) -> None:
 
 def _write(key: str, value: str, *, optional: bool = False) -> None:
     try:
-        Path("/proc/sys", key).write_text(value)
+        Path("/proc/sys", key).write_text(value, encoding="utf-8")
     except FileNotFoundError:
         if not optional:
             raise
 
 
 def _read(key: str) -> str:
-    return Path("/proc/sys", key).read_text().strip()
+    return Path("/proc/sys", key).read_text("utf-8").strip()

@@ -80,7 +80,7 @@ class End:
 
     def _dropped_packets(self) -> int:
         with self.namespace.entered():
-            for line in Path("/proc/thread-self/net/dev").read_text().splitlines():
+            for line in Path("/proc/thread-self/net/dev").read_text("utf-8").splitlines():
                 name, _, figures = line.partition(":")
                 if name.strip() == DEVICE:
                     return int(figures.split()[11])  # transmit: bytes packets errs drop

@@ -20,6 +20,7 @@ from midstream_partitioner.artefact import SUFFIX, is_partition, load_partition
 from midstream_partitioner.calibration import load_calibration
 from midstream_partitioner.cuts import EDGE_ONLY
 from midstream_partitioner.envelope import envelope_of
+from midstream_partitioner.lifeline import tied
 from midstream_partitioner.link import Link
 from midstream_partitioner.plan import Planner
 from midstream_partitioner.profile import load_profile
@@ -128,9 +129,9 @@ def _command(arguments: Sequence[str]) -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        env=environment(),
         # Ctrl-C reaches the parent alone, which ends this.
         start_new_session=True,
+        **tied(environment()),
     )
     if done.returncode:
         said = " ".join(done.stderr.split()).removeprefix("error: ") or "without a word"

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from pydantic import JsonValue
@@ -21,6 +19,7 @@ from midstream_lab.experiment.results import Curve, Facts, RunKey, RunResult, re
 from midstream_lab.experiment.scenario import Experiment, TraceTable
 from midstream_lab.pair import CloudSetting, Drive, EdgeSetting, Say, run_policy
 from midstream_lab.traces import Trace, generate, load_trace, write_trace
+from midstream_partitioner.scratch import scratch_folder
 from midstream_wire.errors import UsageError
 
 #: Different inputs, sent in turn.
@@ -118,8 +117,8 @@ def run_once(
     cloud = CloudSetting(
         scenario.cloud.threads, scenario.cloud.slowdown, prepared.cloud_profile
     )
-    with TemporaryDirectory(prefix="midstream-experiment-") as temporary:
-        log, trace = Path(temporary) / "log.jsonl", Path(temporary) / "uplink.csv"
+    with scratch_folder("midstream-experiment-") as temporary:
+        log, trace = temporary / "log.jsonl", temporary / "uplink.csv"
         # What the oracle knows is what a payload meets, headers taken off.
         write_trace(uplink.scaled(GOODPUT_SHARE), trace)
         drive = Drive(

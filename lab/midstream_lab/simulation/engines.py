@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Literal, TypeVar
 
+from midstream_partitioner.lifeline import follow_pool
 from midstream_wire.errors import MidstreamError, UsageError
 
 Given = TypeVar("Given")
@@ -85,7 +86,7 @@ def _in_processes(
 ) -> Iterator[tuple[int, Made]]:
     # Spawned, since a fork would copy the threads' locks of gRPC and onnxruntime.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, mp_context=context) as pool:
+    with ProcessPoolExecutor(count, mp_context=context, initializer=follow_pool) as pool:
         waiting = {pool.submit(call, each): at for at, each in enumerate(given)}
         try:
             for future in as_completed(waiting):
