@@ -15,13 +15,16 @@ from typing import final
 
 from midstream_cloud.models import Model
 from midstream_partitioner.runtime import Stop, Stopped
-from midstream_wire.codecs import codec, encode, encode_bytes
 from midstream_wire.errors import CloudRefused
 from midstream_wire.frames import Code, ServerTimings
-from midstream_wire.limits import KIB
+from midstream_wire.limits import MAX_REQUEST_NBYTES
 from midstream_wire.tensors import Array
+from midstream_wire.transfers import check_carried, encode_output
 
 Clock = Callable[[], float]
+
+#: A partition's digest, the first segment, the transform, the bits of the input's size.
+Kind = tuple[str, int, str, int]
 
 #: Weight of the newest run in the estimate of a tail's time: ten runs forget a cold start.
 _NEWEST = 0.2
@@ -29,16 +32,6 @@ _NEWEST = 0.2
 #: Kinds of tails whose times are remembered: more than all models of a server have, until many
 #: partitions made on request have come and gone.
 _MOST_KINDS = 4096
-
-#: Outputs below this leave raw: they fit one packet train of TCP's initial window or little
-#: more, and compressing them saves less than it costs.
-_SMALL_NBYTES = 64 * KIB
-
-#: An output is compressed when a probe of it shrinks to this share. Near 1, the time to
-#: compress (300-800 MB/s) outweighs the bytes saved on any link above 100 Mbit/s.
-_WORTH = 0.9
-
-_RAW, _LOSSLESS = codec("raw"), codec("lossless")
 
 
 @final
@@ -61,9 +54,11 @@ class Job:
     stop: Stop = field(default_factory=Stop)
 
     @property
-    def kind(self) -> tuple[str, int, str]:
-        """What decides how long it takes."""
-        return self.model.partition.digest, self.first_segment, self.transform
+    def kind(self) -> Kind:
+        """What decides how long it takes: the work, and the input's size in powers of two."""
+        nbytes = sum(array.nbytes for array in self.tensors.values())
+        digest = self.model.partition.digest
+        return digest, self.first_segment, self.transform, nbytes.bit_length()
 
     def restored(self) -> Mapping[str, Array]:
         """The tensors as they crossed the cut."""
@@ -96,7 +91,7 @@ class Tails:
         self._lock = threading.Lock()
         self._unfinished = 0
         self._work_s = 0.0  # estimated, of all that is unfinished
-        self._estimates_s: dict[tuple[str, int, str], float] = {}
+        self._estimates_s: dict[Kind, float] = {}
 
     def submit(self, job: Job) -> Future[Answer]:
         """Queue a job. Cancelling the future drops it unless it runs already; telling its
@@ -162,7 +157,9 @@ class Tails:
             ) from None
         ran_s = self._clock()
         names = [spec.name for spec in job.model.returns(job.first_segment)]
-        payloads = {name: _encode(made[name]) for name in names}
+        outputs = {name: made[name] for name in names}
+        check_carried(outputs, max_nbytes=MAX_REQUEST_NBYTES)
+        payloads = {name: encode_output(array) for name, array in outputs.items()}
         self._learn(job, ran_s - started_s)
         timings = ServerTimings(
             received_s=job.received_s,
@@ -187,15 +184,3 @@ def _too_late(wait_s: float) -> CloudRefused:
         f"the answer must be due later than the queue's wait of {wait_s:.3f} s: allow more "
         "time, or run the rest on the edge",
     )
-
-
-def _encode(array: Array) -> list[bytes | memoryview]:
-    """The payload of an output: without loss always, compressed where that is worth it."""
-    return list(encode(_LOSSLESS if _shrinks(array) else _RAW, array))
-
-
-def _shrinks(array: Array) -> bool:
-    if array.nbytes < _SMALL_NBYTES:
-        return False
-    probe = array.reshape(-1)[: _SMALL_NBYTES // array.itemsize]
-    return len(encode_bytes(_LOSSLESS, probe)) < _WORTH * probe.nbytes

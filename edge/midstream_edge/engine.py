@@ -40,7 +40,7 @@ from midstream_wire.errors import (
 from midstream_wire.frames import Cancel, ClientFrame, Code, Hello, More, Reply
 from midstream_wire.limits import MAX_REQUEST_NBYTES
 from midstream_wire.tensors import Array
-from midstream_wire.transfers import Incoming
+from midstream_wire.transfers import Incoming, check_carried
 
 #: The names in `Stats` under which answers are counted.
 _COUNTS: dict[Where, str] = {
@@ -180,6 +180,12 @@ class Engine:
         allowed = welcome.max_in_flight if welcome else 0
         return min(self._max_in_flight, allowed) if allowed else self._max_in_flight
 
+    def _most_nbytes(self) -> int:
+        """What the tensors of one request may take, as the server or the protocol says."""
+        welcome = None if self.connection is None else self.connection.welcome
+        allowed = welcome.max_request_nbytes if welcome else 0
+        return min(MAX_REQUEST_NBYTES, allowed) if allowed else MAX_REQUEST_NBYTES
+
     def _admit(self, inputs: Mapping[str, Array], deadline_s: float | None) -> Job:
         """A new request, once there is room for it. The caller holds the lock."""
         self._changed.wait_for(
@@ -289,6 +295,7 @@ class Engine:
         assert job.state is not None
         began_s = time.monotonic()
         job.codec, job.travelling = transform_crossing(self.chain, job.k, job.codec, job.state)
+        check_carried(job.travelling, max_nbytes=self._most_nbytes())
         job.encode_s = time.monotonic() - began_s
 
     def _late_at(self, job: Job) -> tuple[float, bool]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from statistics import mean
 from typing import Any, final
 
 import onnx
@@ -24,12 +25,14 @@ from midstream_partitioner.crossing import (
 from midstream_partitioner.device import Device
 from midstream_partitioner.graph import INPUT, Graph
 from midstream_partitioner.intake import Network
+from midstream_partitioner.offers import obstacle_at
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import CodecCost, Layer, LayerProfile, Profile, Stat
 from midstream_partitioner.runtime import Executor, trace_kernels
 from midstream_wire.codecs import codec as codec_called
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import Array
+from midstream_wire.transfers import encode_output
 
 #: Called with the number of steps done and the number of steps in all.
 Progress = Callable[[int, int], None]
@@ -124,6 +127,7 @@ def profile_segments(
     walks = [_walk(chain, sample) for sample in samples[:TIMED]]
     steps = runs + 1 + last
     segments = _time_segments(chain, walks, runs, lambda n: progress(n, steps))
+    crossed = _crossing_nbytes(partition, walks)
     costs: list[CodecCost] = []
     for k in range(min(last + 1, len(partition.segments))):
         costs += _codec_costs(chain, k, [walk[k] for walk in walks], codecs)
@@ -136,12 +140,43 @@ def profile_segments(
         partition_digest=partition.digest,
         segments=segments,
         codecs=tuple(costs),
-        replies_nbytes=tuple(
-            sum(spec.nominal_nbytes for spec in partition.outputs_from(k))
-            for k in range(len(partition.cuts))
-        ),
+        replies_nbytes=_replies_nbytes(partition, walks),
+        crossings_nbytes=crossed,
     )
     return here.slowed(device.slowdown)
+
+
+def _crossing_nbytes(
+    partition: Partition, walks: Sequence[list[dict[str, Array]]]
+) -> tuple[int, ...]:
+    """By cut, the most bytes that what crosses it takes before any codec."""
+    return tuple(
+        max(sum(state[name].nbytes for name in cut.tensors) for state in states)
+        for cut, states in zip(partition.cuts, zip(*walks, strict=True), strict=False)
+    )
+
+
+def _replies_nbytes(
+    partition: Partition, walks: Sequence[list[dict[str, Array]]]
+) -> tuple[int, ...]:
+    """By cut, the mean payload of the reply, as a server sends it.
+
+    A chain that lacks the last segments makes no answers: then it is their nominal size.
+    """
+    ends = [walk[-1] for walk in walks]
+    names = [spec.name for spec in partition.outputs]
+    if all(name in state for state in ends for name in names):
+        sent = [
+            {name: sum(map(len, encode_output(state[name]))) for name in names}
+            for state in ends
+        ]
+    else:
+        sent = [{spec.name: spec.nominal_nbytes for spec in partition.outputs}]
+    replies = (partition.outputs_from(k) for k in range(len(partition.cuts)))
+    return tuple(
+        round(mean(sum(each[spec.name] for spec in reply) for each in sent))
+        for reply in replies
+    )
 
 
 def profile_codecs(
@@ -301,8 +336,12 @@ def codecs_at(
 ) -> tuple[str, ...]:
     """The ids of those `codecs` that do something to what crosses cut `k`.
 
-    A codec must take at least one of the tensors; a transform must be one of this cut's.
+    A codec must take at least one of the tensors; a transform must be one of this cut's. None
+    does where the protocol cannot carry what crosses.
     """
+    nbytes = sum(state[name].nbytes for name in partition.cuts[k].tensors)
+    if obstacle_at(partition, k, crossing_nbytes=nbytes):
+        return ()
     found: dict[str, None] = {}
     for name in codecs:
         transform, kind = parse_codec(name)

@@ -17,6 +17,7 @@ from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import CodecCost, Profile
 from midstream_partitioner.timings import Estimate
 from midstream_wire.errors import UsageError
+from midstream_wire.transfers import obstacle
 
 #: The codec of edge-only, where nothing is encoded: one that every session takes.
 NO_CODEC = "raw"
@@ -29,7 +30,8 @@ class Offer:
 
     `edge_nbytes` are the weights that the edge must hold. `remote` is False for edge-only.
     `fidelity` is what a calibration says of this cut and codec. `payload_nbytes` is the mean
-    of `payloads_nbytes`, the sizes of single samples, where these are known.
+    of `payloads_nbytes`, the sizes of single samples, where these are known. `obstacle` says
+    why the protocol cannot carry it, if so.
     """
 
     cut: Cut
@@ -46,6 +48,7 @@ class Offer:
     remote: bool
     fidelity: Fidelity | None = None
     payloads_nbytes: tuple[int, ...] = ()
+    obstacle: str = ""
 
     @property
     def most_nbytes(self) -> int:
@@ -57,6 +60,8 @@ class Offer:
     @property
     def label(self) -> str:
         """For people: "edge-only", "cloud-only jpeg:90", "after layer2.1/relu with half"."""
+        if self.obstacle:
+            return "sending the input" if self.k == 0 else f"a cut {self.cut.label}"
         if not self.remote:
             return self.cut.id
         return (
@@ -117,10 +122,12 @@ def offers_of(
     The edge's profile may cover a prefix of the segments, the cloud's must cover all. Encoding
     is the edge's measurement, decoding the cloud's, as `_decoding` says. Payload sizes are the
     calibration's where it has them from data, else the edge's. Raises `UsageError` for
-    profiles or a calibration of another partition.
+    profiles or a calibration of another partition. Replies are the edge's measurement where
+    it has all segments, for it measures what is asked of it; else the cloud's.
     """
     count = len(partition.segments)
     _check(partition, edge, cloud, calibration)
+    replies = edge if len(edge.segments) == count else cloud
     decode_s = _decoding(edge, cloud)
     index_of = {cut.id: k for k, cut in enumerate(partition.cuts)}
     offers = []
@@ -139,7 +146,7 @@ def offers_of(
                     decode_s=decode_s(cost),
                     tail_s=cloud.segments_s(k, count),
                     payload_nbytes=row.payload_nbytes if row else cost.payload_nbytes,
-                    reply_nbytes=cloud.replies_nbytes[k],
+                    reply_nbytes=replies.replies_nbytes[k],
                     edge_nbytes=partition.weight_nbytes(0, k),
                     lossless=is_lossless(cost.codec),
                     remote=True,
@@ -149,7 +156,58 @@ def offers_of(
             )
     if len(edge.segments) >= count:
         offers.append(_edge_only(partition, edge))
+    for k in range(min(count, len(edge.segments) + 1)):
+        largest = edge.crossings_nbytes[k] if k < len(edge.crossings_nbytes) else 0
+        found = obstacle_at(
+            partition, k, crossing_nbytes=largest, reply_nbytes=replies.replies_nbytes[k]
+        )
+        if found:
+            offers = [offer for offer in offers if offer.k != k]
+            offers.append(_uncarried(partition, edge, cloud, k, found))
     return tuple(sorted(offers, key=lambda offer: offer.k))
+
+
+def obstacle_at(
+    partition: Partition, k: int, *, crossing_nbytes: int = 0, reply_nbytes: int = 0
+) -> str:
+    """Why the protocol cannot carry what crosses cut `k`, or the reply; "" if it can.
+
+    `crossing_nbytes` and `reply_nbytes` are what was seen, where open sizes are larger than
+    their nominal ones.
+    """
+    ways = (
+        ("would take", partition.crossing(k), crossing_nbytes),
+        ("would be answered with", partition.outputs_from(k), reply_nbytes),
+    )
+    for verb, specs, seen_nbytes in ways:
+        found = obstacle(
+            [spec.name for spec in specs],
+            ndim=max((len(spec.shape) for spec in specs), default=0),
+            nbytes=max(seen_nbytes, sum(spec.nominal_nbytes for spec in specs)),
+        )
+        if found is not None:
+            return f"{verb} {found} by the protocol"
+    return ""
+
+
+def _uncarried(partition: Partition, edge: Profile, cloud: Profile, k: int, why: str) -> Offer:
+    """The placement that nothing was measured for, to be named where plans say what is out."""
+    count = len(partition.segments)
+    return Offer(
+        cut=partition.cuts[k],
+        codec=NO_CODEC,
+        k=k,
+        head_s=edge.segments_s(0, k),
+        encode_s=0.0,
+        decode_s=0.0,
+        tail_s=cloud.segments_s(k, count),
+        payload_nbytes=partition.cuts[k].nbytes,
+        reply_nbytes=cloud.replies_nbytes[k],
+        edge_nbytes=partition.weight_nbytes(0, k),
+        lossless=True,
+        remote=True,
+        obstacle=why,
+    )
 
 
 def _check(

@@ -190,7 +190,10 @@ def estimated_profile(part: Partition, node_s: Sequence[float], like: Profile) -
     """What `like`, of another partition of the network, lets expect of `part`.
 
     Segments take the sum of their nodes; codecs are those known at cuts that both have.
+    Replies shrink on the wire as that of the whole network does.
     """
+    whole = sum(spec.nominal_nbytes for spec in part.outputs_from(0))
+    shrunk = like.replies_nbytes[0] / whole if whole else 1.0
     ids = {cut.id for cut in part.cuts}
     sums = [sum(node_s[node] for node in segment.nodes) for segment in part.segments]
     return replace(
@@ -198,8 +201,9 @@ def estimated_profile(part: Partition, node_s: Sequence[float], like: Profile) -
         partition_digest=part.digest,
         segments=tuple(Stat(seconds, seconds, seconds, 0) for seconds in sums),
         codecs=tuple(cost for cost in like.codecs if cost.cut in ids),
+        crossings_nbytes=(),
         replies_nbytes=tuple(
-            sum(spec.nominal_nbytes for spec in part.outputs_from(k))
+            round(shrunk * sum(spec.nominal_nbytes for spec in part.outputs_from(k)))
             for k in range(len(part.cuts))
         ),
     )

@@ -97,6 +97,8 @@ class Constraints:
         `budget` is what `self.budget` gave, `metric` what its points are of. The number tells
         how far the offer got: the higher, the nearer it was to being allowed.
         """
+        if offer.obstacle:
+            return 0, offer.obstacle
         if offer.remote:
             if self.codecs is not None and offer.codec not in self.codecs:
                 return 0, f"sends {offer.codec}, which is not among the codecs allowed"
@@ -394,7 +396,8 @@ def _accuracy(
 
 
 def _check_codecs(constraints: Constraints, offers: Sequence[Offer]) -> None:
-    measured = sorted({offer.codec for offer in offers if offer.remote})
+    sendable = [offer for offer in offers if offer.remote and not offer.obstacle]
+    measured = sorted({offer.codec for offer in sendable})
     if constraints.codecs and measured and not set(constraints.codecs) & set(measured):
         raise UsageError(
             f"the codecs of a plan must have been measured on both sides; "

@@ -69,7 +69,8 @@ class CodecCost:
 class Profile:
     """Segments [0, len(segments)) of a partition as they really run on `device`.
 
-    `replies_nbytes[k]` is the payload of the reply when the cloud runs segments [k, K).
+    `replies_nbytes[k]` is the payload of the reply when the cloud runs segments [k, K), and
+    `crossings_nbytes[k]` the most that what crosses cut k took before any codec, if known.
     """
 
     device: Device
@@ -78,6 +79,7 @@ class Profile:
     segments: tuple[Stat, ...]
     codecs: tuple[CodecCost, ...]
     replies_nbytes: tuple[Count, ...]
+    crossings_nbytes: tuple[Count, ...] = ()
     kind: Literal["segments"] = "segments"
 
     def segments_s(self, first: int, last: int) -> float:

@@ -35,6 +35,10 @@ MIN_KEEPALIVE_S: Final = 1.0
 #: Tensors that one request or reply may carry; the widest cut of the networks tried has 9.
 MAX_TENSORS: Final = 1024
 
+#: Names of one message's tensors, in bytes of UTF-8 together: they go in front of the first
+#: pieces, which may be one of 2 MiB and what fills a message, within `MAX_MESSAGE_NBYTES`.
+MAX_NAMES_NBYTES: Final = MIB
+
 #: Length of a transform's name; "klt:4096" has 8.
 MAX_TRANSFORM_CHARS: Final = 64
 

@@ -6,13 +6,22 @@ follow one another in the order of their names; each payload says itself where i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import final
 
-from midstream_wire.codecs import Decoder
-from midstream_wire.errors import ProtocolError
+from midstream_wire.codecs import Decoder, codec, encode, encode_bytes
+from midstream_wire.codecs.header import MAX_NDIM
+from midstream_wire.errors import ProtocolError, TensorError
 from midstream_wire.frames import More, Piece, Reply, Request, ServerTimings
-from midstream_wire.limits import KIB, MAX_PIECE_NBYTES, MESSAGE_NBYTES
+from midstream_wire.limits import (
+    KIB,
+    MAX_NAMES_NBYTES,
+    MAX_PIECE_NBYTES,
+    MAX_REQUEST_NBYTES,
+    MAX_TENSORS,
+    MESSAGE_NBYTES,
+    MIB,
+)
 from midstream_wire.tensors import Array, TensorSpec
 
 #: Codecs that decode a tensor as a whole, or slowly; "" is one whose header has not arrived.
@@ -86,6 +95,64 @@ def _split(data: bytes | memoryview, message_nbytes: int) -> Iterator[bytes | me
         return
     for start in range(0, view.nbytes, most):
         yield view[start : start + most]
+
+
+def obstacle(
+    names: Collection[str], *, ndim: int, nbytes: int, max_nbytes: int = MAX_REQUEST_NBYTES
+) -> str | None:
+    """Why no request and no reply can carry tensors of these names; None if one can.
+
+    `ndim` is the most dimensions that one has, `nbytes` what all take decoded, `max_nbytes`
+    what the receiver takes. The phrase says what came and what is allowed.
+    """
+    if len(names) > MAX_TENSORS:
+        return f"{len(names):,} tensors, {MAX_TENSORS:,} allowed"
+    names_nbytes = sum(len(name.encode()) for name in names)
+    if names_nbytes > MAX_NAMES_NBYTES:
+        return f"{names_nbytes:,} bytes of tensor names, {MAX_NAMES_NBYTES:,} allowed"
+    if ndim > MAX_NDIM:
+        return f"a tensor of {ndim} dimensions, {MAX_NDIM} allowed"
+    if nbytes > max_nbytes:
+        return f"{nbytes / MIB:,.1f} MiB of tensors, {max_nbytes / MIB:,g} MiB allowed"
+    return None
+
+
+def check_carried(arrays: Mapping[str, Array], *, max_nbytes: int) -> None:
+    """Raise `TensorError` unless one request or reply can carry `arrays`."""
+    found = obstacle(
+        arrays,
+        ndim=max((array.ndim for array in arrays.values()), default=0),
+        nbytes=sum(array.nbytes for array in arrays.values()),
+        max_nbytes=max_nbytes,
+    )
+    if found is not None:
+        raise TensorError(
+            f"a request and its reply must fit the protocol's limits (this one has {found}): "
+            "plan another cut, or send less at a time"
+        )
+
+
+#: Outputs below this leave raw: they fit one packet train of TCP's initial window or little
+#: more, and compressing them saves less than it costs.
+_SMALL_NBYTES = 64 * KIB
+
+#: An output is compressed when a probe of it shrinks to this share. Near 1, the time to
+#: compress (300-800 MB/s) outweighs the bytes saved on any link above 100 Mbit/s.
+_WORTH = 0.9
+
+_RAW, _LOSSLESS = codec("raw"), codec("lossless")
+
+
+def encode_output(array: Array) -> list[bytes | memoryview]:
+    """The payload of an output: without loss always, compressed where that is worth it."""
+    return list(encode(_LOSSLESS if _shrinks(array) else _RAW, array))
+
+
+def _shrinks(array: Array) -> bool:
+    if array.nbytes < _SMALL_NBYTES:
+        return False
+    probe = array.reshape(-1)[: _SMALL_NBYTES // array.itemsize]
+    return len(encode_bytes(_LOSSLESS, probe)) < _WORTH * probe.nbytes
 
 
 @final

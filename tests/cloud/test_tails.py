@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -195,3 +196,22 @@ def test_a_tail_that_runs_is_ended_when_nobody_wants_it(
     job.stop.tell()  # before it runs, or in its emulated slowness
     assert _refusal(future) == Code.CANCELLED
     tails.close()
+
+
+def test_the_time_of_large_inputs_is_not_held_against_small_ones(
+    tails: Tails, gated: Model, gate: Gate, clock: Clock
+) -> None:
+    def job(rows: int, budget_s: float | None = None) -> Job:
+        return replace(
+            _job(gated, clock, budget_s=budget_s), tensors={"x": np.zeros(rows, np.float32)}
+        )
+
+    for rows, took_s in ((64, 4.0), (1, 0.1)):
+        learning = tails.submit(job(rows))
+        assert gate.begun.acquire(timeout=_PATIENCE_S)
+        clock.now_s += took_s
+        _finish(gate, learning)
+    running = tails.submit(job(1))
+    waiting = tails.submit(job(1, budget_s=1.0))  # 0.1 s to wait, not 4
+    assert _finish(gate, running)
+    assert _finish(gate, waiting)

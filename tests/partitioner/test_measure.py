@@ -18,6 +18,7 @@ from midstream_partitioner.partition import Partition, partition
 from midstream_partitioner.profile import LayerProfile, Profile, Stat
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import Array
+from midstream_wire.transfers import encode_output
 
 MakeNetwork = Callable[..., Network]
 
@@ -155,7 +156,9 @@ def test_every_codec_is_costed_at_every_cut_it_takes(
     for cut in part.cuts[:-1]:
         assert cut.nbytes < sizes[cut.id, "raw"] < cut.nbytes + 500
         assert sizes[cut.id, "int8"] < 0.5 * sizes[cut.id, "raw"]
-    assert segments.replies_nbytes == (40, 40, 40, 0)
+    sent = sum(map(len, encode_output(np.zeros((1, 10), np.float32))))
+    assert segments.replies_nbytes == (sent, sent, sent, 0)
+    assert segments.crossings_nbytes == tuple(cut.nbytes for cut in part.cuts)
 
 
 def test_a_prefix_is_profiled_as_far_as_it_goes(

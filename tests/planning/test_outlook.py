@@ -173,7 +173,7 @@ def test_times_of_segments_are_shared_out_among_their_nodes_and_add_up_again(
     assert expected.segments_s(0, 3) == pytest.approx(0.8)
     assert expected.segments_s(0, 1) == pytest.approx(sum(seconds[:2]))
     assert [cost.cut for cost in expected.codecs] == ["cloud-only"]
-    assert expected.replies_nbytes == (1024, 1024, 1024, 0)
+    assert expected.replies_nbytes == (4000, 4000, 4000, 0)
 
 
 def test_an_edge_that_holds_and_measured_a_prefix_gives_times_for_the_rest_too(
