@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -21,4 +23,36 @@ def data_folder() -> Path:
     folder = Path(os.environ.get("MIDSTREAM_DATA") or ROOT.parent / "shared" / "data")
     if not folder.is_dir():
         pytest.skip(f"no data at {folder}: name another folder in MIDSTREAM_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An authority, and certificates signed by it: a server's, an edge's, one that has expired
+    and one of another host."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make certificates")
+    folder = tmp_path_factory.mktemp("certificates")
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(
+            ["openssl", *arguments], cwd=folder, check=True, capture_output=True, timeout=60
+        )
+
+    here = "DNS:localhost,IP:127.0.0.1"
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    openssl("req", "-x509", *key, "-subj", "/CN=authority", "-days", "2",
+            "-keyout", "authority.key", "-out", "authority.pem")  # fmt: skip
+    for name, days, hosts in (
+        ("server", "2", here),
+        ("edge", "2", here),
+        ("expired", "-1", here),
+        ("elsewhere", "2", "DNS:elsewhere.example"),
+    ):
+        (folder / "extension").write_text(f"subjectAltName={hosts}\n")
+        openssl("req", *key, "-subj", f"/CN={name}", "-keyout", f"{name}.key",
+                "-out", f"{name}.csr")  # fmt: skip
+        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "authority.pem", "-CAkey",
+                "authority.key", "-CAcreateserial", "-days", days, "-extfile", "extension",
+                "-out", f"{name}.pem")  # fmt: skip
     return folder

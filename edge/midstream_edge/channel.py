@@ -20,11 +20,12 @@ from typing import Any, final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from midstream_edge.diagnosis import examine
 from midstream_edge.knocks import Door
 from midstream_edge.tcpinfo import UNSENT_NBYTES, Tap, TcpInfo, find_tap
-from midstream_edge.verdicts import silence, verdict
+from midstream_edge.verdicts import UNCLEAR, UNDIAGNOSED, silence, verdict
 from midstream_wire.address import Address, parse_address
-from midstream_wire.credentials import bearer, require_safe
+from midstream_wire.credentials import ChannelTls, bearer, require_safe
 from midstream_wire.descriptions import Description, Preparation, Readiness
 from midstream_wire.errors import CloudUnavailable, PeerError
 from midstream_wire.frames import ClientFrame, Hello, ServerFrame
@@ -77,7 +78,7 @@ class Dial:
     """Where a server is and how to speak to it; what it takes to open a channel."""
 
     address: Address
-    credentials: grpc.ChannelCredentials | None = None
+    tls: ChannelTls | None = None
     token: str | None = None
 
     @classmethod
@@ -85,7 +86,7 @@ class Dial:
         cls,
         server: str,
         *,
-        credentials: grpc.ChannelCredentials | None = None,
+        tls: ChannelTls | None = None,
         token: str | None = None,
         insecure: bool = False,
     ) -> Dial:
@@ -95,10 +96,8 @@ class Dial:
         without `insecure`.
         """
         address = parse_address(server)
-        require_safe(
-            address, tls=credentials is not None, token=token is not None, insecure=insecure
-        )
-        return cls(address, credentials, token)
+        require_safe(address, tls=tls is not None, token=token is not None, insecure=insecure)
+        return cls(address, tls, token)
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -111,9 +110,9 @@ class Dial:
         if self.address.is_loopback:
             # A proxy named in the environment cannot know what is on this machine.
             options.append(("grpc.enable_http_proxy", 0))
-        if self.credentials is None:
+        if self.tls is None:
             return grpc.insecure_channel(self.address.target, options)
-        return grpc.secure_channel(self.address.target, self.credentials, options)
+        return grpc.secure_channel(self.address.target, self.tls.credentials, options)
 
 
 _unclosed: SimpleQueue[grpc.Channel] = SimpleQueue()
@@ -275,7 +274,8 @@ class Stream:
                     self._attach()
                 self._on_frame(self, read_server(message))
         except grpc.RpcError as broken:
-            error = _verdict(server, broken)
+            # One that has stood needs no examination: it broke.
+            error = _verdict(self._dial, broken, examined=attach)
         except PeerError as broken:
             error = broken
         except Exception as broken:
@@ -332,12 +332,15 @@ def _ask(dial: Dial, begin: Callable[[grpc.Channel], Any], timeout_s: float) -> 
     except grpc.FutureTimeoutError:
         raise silence(server, timeout_s) from None
     except grpc.RpcError as broken:
-        raise _verdict(server, broken) from None
+        raise _verdict(dial, broken, examined=True) from None
     finally:
         close_beside(channel)
 
 
-def _verdict(server: str, broken: grpc.RpcError) -> PeerError:
+def _verdict(dial: Dial, broken: grpc.RpcError, *, examined: bool) -> PeerError:
+    """What the end of a call means. `examined`: the server is looked at where that helps."""
     assert isinstance(broken, grpc.Call)
     code: int = broken.code().value[0]
-    return verdict(server, code, broken.details() or "")
+    look = examined and code in UNCLEAR
+    finding = examine(dial.address, dial.tls) if look else UNDIAGNOSED
+    return verdict(str(dial.address), code, broken.details() or "", finding)

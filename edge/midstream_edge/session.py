@@ -9,8 +9,6 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import final
 
-import grpc
-
 from midstream_edge.answers import Answer, Stats
 from midstream_edge.channel import CONNECT_S, Dial
 from midstream_edge.describe import describe
@@ -26,6 +24,7 @@ from midstream_edge.worker import Crew
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.crossing import full_id, parse_codec
 from midstream_partitioner.link import Link
+from midstream_wire.credentials import ChannelTls
 from midstream_wire.descriptions import ModelDescription
 from midstream_wire.errors import CloudRefused, UsageError
 from midstream_wire.frames import Code, Hello
@@ -69,7 +68,7 @@ class EdgeSession:
         *,
         plan: tuple[int, str],
         model: str | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
+        tls: ChannelTls | None = None,
         token: str | None = None,
         insecure: bool = False,
         timeout_s: float = TIMEOUT_S,
@@ -78,7 +77,7 @@ class EdgeSession:
     ) -> None:
         """`model` is the name under which the server holds the partition (None: its own).
 
-        `server` is an address, spoken to with `credentials` (None: plaintext, on loopback only
+        `server` is an address, spoken to with `tls` (None: plaintext, on loopback only
         unless `insecure`) and the bearer `token`; or a `Dial` that says all of that.
         """
         _check_setting(chain, alone=server is None)
@@ -88,7 +87,7 @@ class EdgeSession:
                 f"(not {timeout_s!r} and {max_in_flight!r})"
             )
         if isinstance(server, str):
-            server = Dial.of(server, credentials=credentials, token=token, insecure=insecure)
+            server = Dial.of(server, tls=tls, token=token, insecure=insecure)
         self._dial = server
         self._timeout_s = timeout_s
         self._model = model or chain.partition.name

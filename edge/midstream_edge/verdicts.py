@@ -1,10 +1,14 @@
 """What a failed connection or call means, in one sentence each.
 
-gRPC tells most failures apart only in the text of the status, so the text is read here, in one
-place, as far as it decides what a person has to do. Pure: codes and texts in, errors out.
+Judged by codes alone: gRPC's status, and what `diagnosis` found where that says too little.
+Words of messages are passed on, and decide nothing. Pure: values in, errors out.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import final
 
 from midstream_wire.errors import CloudRefused, CloudUnavailable, PeerError, ProtocolError
 
@@ -24,26 +28,39 @@ UNAUTHENTICATED = 16
 #: Refusals that come from how the two sides are set up: trying again cannot help.
 SETTLED = frozenset({3, NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION, UNAUTHENTICATED})
 
-_FOREIGN = (
-    "received http2 header with status",
-    "trying to connect an http1",
-    "http/1",
-    "failed parsing http/2",
-    "expected settings frame",
-    "invalid content-type",
-    "remote does not speak",
-    "first received frame",
-)
-_TLS = ("ssl", "tls", "handshake", "certificate")
+#: Statuses that gRPC makes up itself when there is no connection, or something else answers.
+UNCLEAR = frozenset({UNKNOWN, INTERNAL, UNAVAILABLE})
 
 
-def verdict(server: str, code: int, details: str) -> PeerError:
+@final
+class Kind(Enum):
+    """What can be said of a server that gRPC could not reach."""
+
+    ABSENT = auto()  # nothing there, or nothing that answers: it may come
+    MISTRUST = auto()  # the two sides do not agree on TLS: somebody must change a setting
+    FOREIGN = auto()  # something else answers there
+    PRESENT = auto()  # HTTP/2 stands, or nobody can know
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found, and the end of a sentence about it: "... but `what`"."""
+
+    kind: Kind
+    what: str
+
+
+UNDIAGNOSED = Finding(Kind.PRESENT, "the connection broke or never stood")
+
+
+def verdict(server: str, code: int, details: str, finding: Finding = UNDIAGNOSED) -> PeerError:
     """The error that a gRPC status stands for; `code` is a number of google.rpc.Code."""
-    text = details.lower()
-    if code == UNIMPLEMENTED or any(sign in text for sign in _FOREIGN):
+    if code == UNIMPLEMENTED or (code in UNCLEAR and finding.kind is Kind.FOREIGN):
+        why = _short(details) if code == UNIMPLEMENTED else finding.what
         return ProtocolError(
             f"the server at {server} must speak midstream.v1, but it does not know it "
-            f"({_short(details)}): check the address and port"
+            f"({why}): check the address and port"
         )
     if code in (UNAUTHENTICATED, PERMISSION_DENIED):
         return CloudRefused(
@@ -51,16 +68,16 @@ def verdict(server: str, code: int, details: str) -> PeerError:
             f"the server at {server} must be given credentials that it accepts "
             f"({_short(details)}): check the token and the certificates",
         )
-    if code == UNAVAILABLE and any(sign in text for sign in _TLS):
+    if code in UNCLEAR and finding.kind is Kind.MISTRUST:
         return ProtocolError(
-            f"both sides must agree on TLS, but the handshake with {server} failed "
-            f"({_short(details)}): check the certificates and whether the server uses TLS"
+            f"both sides must agree on TLS, but with {server} {finding.what}: check the "
+            "certificates, the name in the address, and whether the server uses TLS"
         )
-    if code in (UNAVAILABLE, CANCELLED, DEADLINE_EXCEEDED, INTERNAL, UNKNOWN):
+    if code in UNCLEAR or code in (CANCELLED, DEADLINE_EXCEEDED):
+        said = f" ({_short(details)})" if finding.kind is Kind.PRESENT else ""
         return CloudUnavailable(
-            f"a server must answer at {server}, but {_absence(text)}"
-            f" ({_short(details)}): check that it runs, can be reached, and "
-            "whether it uses TLS"
+            f"a server must answer at {server}, but {finding.what}{said}: check that it "
+            "runs and can be reached, and this device's network and clock"
         )
     return CloudRefused(code, f"the server at {server} refused: {_short(details)}")
 
@@ -68,7 +85,7 @@ def verdict(server: str, code: int, details: str) -> PeerError:
 def silence(server: str, timeout_s: float) -> CloudUnavailable:
     """The error for a server that says nothing at all."""
     return CloudUnavailable(
-        f"a server must answer at {server}, but nothing came within {timeout_s:g} s: "
+        f"a server must answer at {server}, but nothing came within {timeout_s:.3g} s: "
         "check the address, the port, and firewalls in between"
     )
 
@@ -85,16 +102,6 @@ def is_settled(error: Exception) -> bool:
     if isinstance(error, CloudRefused):
         return error.code in SETTLED
     return isinstance(error, ProtocolError)
-
-
-def _absence(text: str) -> str:
-    if "refused" in text:
-        return "the connection was refused"
-    if "dns" in text or "name resolution" in text:
-        return "the name cannot be resolved"
-    if "unreachable" in text:
-        return "the network is unreachable"
-    return "the connection broke or never stood"
 
 
 def _short(text: str) -> str:

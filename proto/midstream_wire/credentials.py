@@ -10,7 +10,9 @@ from __future__ import annotations
 import hmac
 import ssl
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import final
 
 import grpc
 
@@ -24,12 +26,33 @@ AUTHORIZATION = "authorization"
 _SCHEME = "Bearer "
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class ChannelTls:
+    """TLS for an edge: as gRPC takes it, and what it is made of."""
+
+    credentials: grpc.ChannelCredentials = field(repr=False, compare=False)
+    authority: bytes | None = field(repr=False)
+    pair: tuple[Path, Path] | None  # certificate and key
+
+    def context(self) -> ssl.SSLContext:
+        """The same for a connection of our own."""
+        context = ssl.create_default_context()
+        if self.authority is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.load_verify_locations(cadata=self.authority.decode("ascii", "replace"))
+        if self.pair is not None:
+            context.load_cert_chain(*self.pair)
+        context.set_alpn_protocols(["h2"])
+        return context
+
+
 def channel_tls(
     *,
     authority: Path | None = None,
     certificate: Path | None = None,
     key: Path | None = None,
-) -> grpc.ChannelCredentials:
+) -> ChannelTls:
     """TLS for an edge.
 
     `authority` holds the certificates that may sign the server's (None: those of the system).
@@ -37,13 +60,15 @@ def channel_tls(
     """
     if (certificate is None) != (key is None):
         raise UsageError("a client certificate must come with its key: give both or neither")
+    pair = None
     if certificate is not None and key is not None:
         _check_pair(certificate, key)
-    return grpc.ssl_channel_credentials(
-        _read(authority, "certificate authority"),
-        _read(key, "client key"),
-        _read(certificate, "client certificate"),
+        pair = certificate, key
+    signers = _read(authority, "certificate authority")
+    credentials = grpc.ssl_channel_credentials(
+        signers, _read(key, "client key"), _read(certificate, "client certificate")
     )
+    return ChannelTls(credentials, signers, pair)
 
 
 def server_tls(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,31 +22,6 @@ if TYPE_CHECKING:
 Connect = Callable[..., "Client"]
 
 _TOKEN = "correct-horse-battery-staple"
-
-
-@pytest.fixture(scope="session")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An authority, and a server's and an edge's certificate signed by it."""
-    if shutil.which("openssl") is None:
-        pytest.skip("needs openssl to make certificates")
-    folder = tmp_path_factory.mktemp("certificates")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(
-            ["openssl", *arguments], cwd=folder, check=True, capture_output=True, timeout=60
-        )
-
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl("req", "-x509", *key, "-subj", "/CN=authority", "-days", "2",
-            "-keyout", "authority.key", "-out", "authority.pem")  # fmt: skip
-    for name in ("server", "edge"):
-        (folder / "extension").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
-        openssl("req", *key, "-subj", f"/CN={name}", "-keyout", f"{name}.key",
-                "-out", f"{name}.csr")  # fmt: skip
-        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "authority.pem", "-CAkey",
-                "authority.key", "-CAcreateserial", "-days", "2", "-extfile", "extension",
-                "-out", f"{name}.pem")  # fmt: skip
-    return folder
 
 
 def test_only_the_bearer_of_the_token_is_served(
@@ -95,10 +68,10 @@ def test_tls_serves_who_trusts_the_authority(
     )
     settings = Settings(credentials=credentials, token=_TOKEN)
     with serving(repository, "localhost:0", settings=settings) as address:
-        trusting = channel_tls(authority=certificates / "authority.pem")
+        trusting = channel_tls(authority=certificates / "authority.pem").credentials
         client = connect(address, trusting)
         client.check(client.talk(bearer(_TOKEN)), id=1)
-        for stranger in (connect(address, channel_tls()), connect(address)):
+        for stranger in (connect(address, channel_tls().credentials), connect(address)):
             with pytest.raises(grpc.RpcError):
                 stranger.silent().hear()
         client.check(client.talk(bearer(_TOKEN)), id=1)
@@ -119,10 +92,10 @@ def test_mutual_tls_serves_only_edges_with_a_certificate(
             authority=authority,
             certificate=certificates / "edge.pem",
             key=certificates / "edge.key",
-        )
+        ).credentials
         connect(address, known).check_server()
         with pytest.raises(grpc.RpcError):
-            connect(address, channel_tls(authority=authority)).silent().hear()
+            connect(address, channel_tls(authority=authority).credentials).silent().hear()
         connect(address, known).check_server()
 
 

@@ -8,7 +8,15 @@ import time
 import pytest
 
 from midstream_edge.pace import LocalPace, give_up_at
-from midstream_edge.verdicts import farewell, is_settled, silence, verdict
+from midstream_edge.verdicts import (
+    UNDIAGNOSED,
+    Finding,
+    Kind,
+    farewell,
+    is_settled,
+    silence,
+    verdict,
+)
 from midstream_edge.worker import HEAD, REST, Alarms, Worker
 from midstream_wire.errors import CloudRefused, CloudUnavailable, PeerError, ProtocolError
 
@@ -37,35 +45,38 @@ def test_the_edge_gives_up_in_time_for_its_own_rest() -> None:
     assert give_up_at(10.0, rest_s=0.0) == pytest.approx(10.0, abs=0.01)
 
 
+_ABSENT = Finding(Kind.ABSENT, "the connection was refused")
+_MISTRUST = Finding(Kind.MISTRUST, "its certificate fails")
+_FOREIGN = Finding(Kind.FOREIGN, "no HTTP/2")
+
+
 @pytest.mark.parametrize(
-    ("code", "details", "kind", "said"),
+    ("code", "finding", "kind", "said"),
     [
-        (14, "connect: Connection refused (111)", CloudUnavailable, "connection was refused"),
-        (14, "DNS resolution failed for x", CloudUnavailable, "cannot be resolved"),
-        (14, "connect: Network is unreachable", CloudUnavailable, "network is unreachable"),
-        (14, "Socket closed", CloudUnavailable, "broke"),
-        (4, "Deadline Exceeded", CloudUnavailable, "broke"),
-        (14, "Ssl handshake failed: CERTIFICATE_VERIFY_FAILED", ProtocolError, "TLS"),
-        (12, "Method not found!", ProtocolError, "must speak midstream.v1"),
-        (
-            2,
-            "Received http2 header with status: 404",
-            ProtocolError,
-            "must speak midstream.v1",
-        ),
-        (16, "no token", CloudRefused, "credentials"),
-        (7, "not yours", CloudRefused, "credentials"),
-        (8, "too many", CloudRefused, "refused"),
+        (14, _ABSENT, CloudUnavailable, "connection was refused"),
+        (14, UNDIAGNOSED, CloudUnavailable, "broke or never stood (what gRPC says)"),
+        (4, UNDIAGNOSED, CloudUnavailable, "broke"),
+        (14, _MISTRUST, ProtocolError, "agree on TLS"),
+        (12, UNDIAGNOSED, ProtocolError, "must speak midstream.v1"),
+        (2, _FOREIGN, ProtocolError, "must speak midstream.v1"),
+        (16, UNDIAGNOSED, CloudRefused, "credentials that it accepts (what gRPC says)"),
+        (7, _MISTRUST, CloudRefused, "credentials"),
+        (8, UNDIAGNOSED, CloudRefused, "refused: what gRPC says"),
     ],
 )
-def test_a_status_becomes_one_clear_sentence(
-    code: int, details: str, kind: type[PeerError], said: str
+def test_a_status_and_a_finding_become_one_clear_sentence(
+    code: int, finding: Finding, kind: type[PeerError], said: str
 ) -> None:
-    error = verdict(SERVER, code, details)
+    error = verdict(SERVER, code, "what gRPC says", finding)
     assert type(error) is kind
     assert said in str(error)
     assert SERVER in str(error)
-    assert details in str(error)
+
+
+@pytest.mark.parametrize("words", ["tcp handshaker shutdown", "Ssl", "http/1", "refused"])
+def test_words_of_a_message_decide_nothing(words: str) -> None:
+    for code in range(1, 17):
+        assert type(verdict(SERVER, code, words)) is type(verdict(SERVER, code, ""))
 
 
 def test_long_and_broken_details_are_cut() -> None:

@@ -302,7 +302,7 @@ def test_a_web_server_is_no_midstream_server(chain: Chain) -> None:
 
 def test_tls_against_plaintext_is_told(chain: Chain, server: str) -> None:
     with pytest.raises(ProtocolError, match="TLS"):
-        EdgeSession(chain, server, plan=(1, "raw"), credentials=channel_tls())
+        EdgeSession(chain, server, plan=(1, "raw"), tls=channel_tls())
 
 
 @pytest.mark.parametrize("ask", [describe, check_health])

@@ -36,11 +36,11 @@ class Trust:
 
     def dial(self, server: str) -> Dial:
         """How to reach `server`: TLS if any file of it is given, plaintext otherwise."""
-        credentials = None
+        tls = None
         if self.ca is not None or self.cert is not None or self.key is not None:
-            credentials = channel_tls(authority=self.ca, certificate=self.cert, key=self.key)
+            tls = channel_tls(authority=self.ca, certificate=self.cert, key=self.key)
         token = load_token(self.token_file) if self.token_file is not None else None
-        return Dial.of(server, credentials=credentials, token=token, insecure=self.insecure)
+        return Dial.of(server, tls=tls, token=token, insecure=self.insecure)
 
 
 takes_trust = takes("trust", Trust)
