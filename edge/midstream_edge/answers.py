@@ -58,7 +58,8 @@ class Stats:
     """Counts since the session began. `uplink_nbytes` and `downlink_nbytes` are payload.
 
     `cloud`, `edge`, `fallback`, `ahead` and `failed` count outcomes, `hedges` how often the
-    edge ran the rest beside the cloud, whoever was first.
+    edge ran the rest beside the cloud, whoever was first. `policy_errors` counts how often a
+    policy raised, or answered what cannot be: its last decision stood, or edge-only did.
     """
 
     requests: int = 0
@@ -71,3 +72,4 @@ class Stats:
     reconnects: int = 0
     uplink_nbytes: int = 0
     downlink_nbytes: int = 0
+    policy_errors: int = 0

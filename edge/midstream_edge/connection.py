@@ -52,8 +52,8 @@ class Connection:
     """Keeps a Session stream to a server open, on threads of its own.
 
     `on_frame` gets what answers requests, `on_down` is told when no frame will come on a
-    stream any more, and why, once for each that ever was `stream`. Both are called on the
-    connection's threads and must be quick.
+    stream any more, and why, once for each that ever was `stream`, and `on_up` that new
+    requests may go out again. All are called on the connection's threads and must be quick.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Connection:
         *,
         on_frame: Callable[[Stream, Reply | More], None],
         on_down: Callable[[Stream, PeerError], None],
+        on_up: Callable[[], None] = lambda: None,
         beside: Stream | None = None,
     ) -> None:
         """The first attempt is made on the channel of `beside`, while that stands."""
@@ -71,8 +72,10 @@ class Connection:
         self._hello = hello
         self._on_frame = on_frame
         self._on_down = on_down
+        self._on_up = on_up
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
+        self._risen = False  # connected since the keeper looked last
         self._stirred = False  # the keeper has something to do
         self._dozing = False  # the keeper looks at nothing until it is stirred
         self._closed = False
@@ -236,6 +239,10 @@ class Connection:
         self._try_if_due()
         self._bury_all(self._sweep(time.monotonic()))
         with self._lock:
+            risen, self._risen = self._risen, False
+        if risen:
+            self._on_up()
+        with self._lock:
             pause_s = self._pause_s(time.monotonic())
             self._dozing = pause_s is None or pause_s > LOOK_S
             self._changed.wait_for(lambda: self._stirred or self._closed, pause_s)
@@ -369,6 +376,7 @@ class Connection:
 
     def _enter(self, sign: Sign) -> None:
         before, self._state = self._state, move(self._state, sign)
+        self._risen = self._risen or (self._state == "connected" != before)
         if before == "connected" and self._state != before:
             self._attempts.begin_outage(time.monotonic())
         self._stir()

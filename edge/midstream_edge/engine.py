@@ -6,41 +6,38 @@ Decisions are `requests.Request.advance`'s, made under one lock; this carries th
 from __future__ import annotations
 
 import functools
+import math
 import threading
 import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, InvalidStateError
-from contextlib import suppress
 from typing import ParamSpec, final
 
 from midstream_edge.answers import AHEAD, CLOUD, EDGE, FALLBACK, Answer, Stats, Where
 from midstream_edge.channel import Dial, Stream
 from midstream_edge.connection import Connection
+from midstream_edge.faults import is_interrupt
 from midstream_edge.job import Job
 from midstream_edge.ledger import Ledger
-from midstream_edge.pace import LocalPace, give_up_at
-from midstream_edge.pilot import Director
-from midstream_edge.policies.values import LinkState, Situation
+from midstream_edge.outcomes import late, no_room, no_turn, outcome_of, unaided
+from midstream_edge.pace import LocalPace, give_up_at, room_waits, smooth
+from midstream_edge.pilot import Choice, Director
+from midstream_edge.policies.values import LinkState, Situation, Transfer
 from midstream_edge.requests import Action, Event, Request, Stage
-from midstream_edge.worker import HEAD, REST, Crew
+from midstream_edge.transmission import Transmission
+from midstream_edge.worker import HEAD, LONGEST_WAIT_S, REST, Crew
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.crossing import transform_crossing
 from midstream_partitioner.runtime import Stopped
 from midstream_partitioner.timings import Timings
-from midstream_wire.errors import (
-    CloudRefused,
-    CloudUnavailable,
-    DeadlineExceeded,
-    MidstreamError,
-    PeerError,
-    UsageError,
-)
-from midstream_wire.frames import Cancel, ClientFrame, Code, Hello, More, Reply
+from midstream_wire.codecs import split_codec
+from midstream_wire.errors import MidstreamError, PeerError, UsageError
+from midstream_wire.frames import Cancel, ClientFrame, Hello, More, Reply
 from midstream_wire.limits import MAX_REQUEST_NBYTES
 from midstream_wire.tensors import Array
-from midstream_wire.transfers import Incoming, check_carried
+from midstream_wire.transfers import check_carried
 
 #: The names in `Stats` under which answers are counted.
 _COUNTS: dict[Where, str] = {
@@ -89,11 +86,15 @@ class Engine:
         self._max_in_flight = max_in_flight
         self._ids = crew.ids
         self._jobs: dict[int, Job] = {}
+        self._sent: dict[int, Job] = {}  # by the id of their latest transmission
+        self._heads_s: dict[int, float] = {}  # as measured, by k
+        self._cloud_s: dict[tuple[int, str], float] = {}  # from sending to the reply, by plan
         self._counts: Counter[str] = Counter()  # by the names in `Stats`
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._closed = False
         self._retired = False
+        self._faults = crew.faults
         self._worker = crew.worker
         self._alarms = crew.alarms
 
@@ -104,6 +105,7 @@ class Engine:
             hello,
             on_frame=_weakly(self._receive),
             on_down=_weakly(self._fail_all),
+            on_up=_weakly(self._send_again),
             beside=beside,
         )
         return self.connection
@@ -111,30 +113,17 @@ class Engine:
     def submit(
         self, inputs: Mapping[str, Array], *, deadline_s: float | None
     ) -> Future[Answer]:
-        """Queue a request once there is room; `deadline_s` is a moment."""
-        # Under the lock, so that heads run in the order of their ids, as the wire wants.
-        with self._lock:
-            job = self._admit(inputs, deadline_s)
-            self._worker.put(functools.partial(self._run_head, job), rank=HEAD, order=job.id)
-        return job.future
+        """Begin a request once there is room; `deadline_s` is a moment."""
+        return self._enter(inputs, deadline_s, here=False).future
 
     def infer(self, inputs: Mapping[str, Array], *, deadline_s: float | None) -> Answer:
         """A request and its answer; its head runs on this thread where nothing else does."""
-        with self._lock:  # as above
-            job = self._admit(inputs, deadline_s)
-            mine = self._worker.take_turn()
-            if not mine:
-                head = functools.partial(self._run_head, job)
-                self._worker.put(head, rank=HEAD, order=job.id)
-        if mine:
-            try:
-                self._run_head(job)
-            except BaseException:  # Ctrl-C: nobody will wait for the answer
-                self._move(job, Event.ABANDONED, CancelledError())
-                raise
-            finally:
-                self._worker.end_turn()
-        return job.future.result()
+        return self._enter(inputs, deadline_s, here=True).future.result()
+
+    @property
+    def whole(self) -> int | None:
+        """How many segments edge-only runs; None where this edge does not hold them all."""
+        return self._segment_count if self._complete else None
 
     @property
     def link_state(self) -> LinkState:
@@ -186,48 +175,165 @@ class Engine:
         allowed = welcome.max_request_nbytes if welcome else 0
         return min(MAX_REQUEST_NBYTES, allowed) if allowed else MAX_REQUEST_NBYTES
 
-    def _admit(self, inputs: Mapping[str, Array], deadline_s: float | None) -> Job:
-        """A new request, once there is room for it. The caller holds the lock."""
-        self._changed.wait_for(
-            lambda: self._closed or self._retired or len(self._jobs) < self._most_in_flight()
-        )
+    # A caller's thread.
+
+    def _enter(
+        self, inputs: Mapping[str, Array], deadline_s: float | None, *, here: bool
+    ) -> Job:
+        """Admit a request, and begin or queue its head; `here`: this thread may run it."""
+        asked_s = time.monotonic()
+        with self._lock:  # so that heads run in the order of their requests
+            late = self._wait_for_room(asked_s, deadline_s)
+            job = self._admit(inputs, deadline_s)
+            mine = late is None and here and self._worker.take_turn()
+            direct = late is None and not mine and self._is_headless()
+            if late is None and not mine and not direct:
+                self._queue_head(job)
+        if late is not None:
+            job.choice = Choice(0, "raw", 0.0)
+            job.began_s = time.monotonic()
+            job.future.set_running_or_notify_cancel()
+            self._move(job, late, no_room(job.began_s - asked_s))
+        elif direct:
+            self._guarded(self._run_headless, job)
+        elif mine:
+            try:
+                self._guarded(self._run_head, job)
+            finally:
+                self._worker.end_turn()
+        return job
+
+    def _wait_for_room(self, asked_s: float, deadline_s: float | None) -> Event | None:
+        """Wait until one more may be under way; else what a request is that waits no longer.
+
+        The caller holds the lock. Requests that go on alone may be as many again, no more.
+        """
+        if self._has_room():
+            return None
+        now_s = asked_s
+        alone_s, late_s = self._room_waits(asked_s, deadline_s)
+        while now_s < late_s:
+            most = self._most_in_flight() + self._max_in_flight
+            if now_s >= alone_s and len(self._jobs) < most:
+                return Event.FAILED
+            until_s = min(alone_s, late_s) if now_s < alone_s else late_s
+            self._changed.wait(min(until_s - now_s, LONGEST_WAIT_S))
+            if self._has_room():
+                return None
+            now_s = time.monotonic()
+        return Event.ABANDONED
+
+    def _has_room(self) -> bool:
         if self._closed:
             raise UsageError("a request needs an open session, but this one is closed")
         if self._retired:
             raise Retired
-        request = Request(next(self._ids), self._complete)
-        job = Job(request, dict(inputs), deadline_s=deadline_s)
+        return len(self._jobs) < self._most_in_flight()
+
+    def _room_waits(self, asked_s: float, deadline_s: float | None) -> tuple[float, float]:
+        whole_s = self._pace.rest_s(0)
+        if whole_s is None:
+            k = self.director.plan[0]
+            head_s, rest_s = self._heads_s.get(k), self._pace.rest_s(k)
+            whole_s = None if head_s is None or rest_s is None else head_s + rest_s
+        alone_s, late_s = room_waits(
+            asked_s,
+            timeout_s=self.director.timeout_s,
+            deadline_at_s=deadline_s,
+            whole_s=None if whole_s is None else whole_s + self._rests_s(asked_s),
+            complete=self._complete,
+        )
+        # Without a cloud nothing but the edge itself takes up the room.
+        return (math.inf if self.connection is None else alone_s), late_s
+
+    def _rests_s(self, now_s: float) -> float:
+        """For how long the edge has local rests to run, as far as it knows."""
+        return sum(self._rest_s(job, now_s) or 0.0 for job in self._at(Stage.LOCAL))
+
+    def _rest_s(self, job: Job, now_s: float) -> float | None:
+        rest_s = self._pace.rest_s(job.k)
+        ran_s = 0.0 if job.rest_began_s is None else now_s - job.rest_began_s
+        return None if rest_s is None else max(0.0, rest_s - ran_s)
+
+    def _at(self, stage: Stage) -> list[Job]:
+        """The requests that stand there, in the order in which they came."""
+        with self._lock:
+            jobs = [job for job in self._jobs.values() if job.request.stage is stage]
+        return sorted(jobs, key=lambda job: job.id)
+
+    def _admit(self, inputs: Mapping[str, Array], deadline_s: float | None) -> Job:
+        job = Job(
+            Request(next(self._ids), self._complete), dict(inputs), deadline_s=deadline_s
+        )
         self._jobs[job.id] = job
         self._counts["requests"] += 1
         return job
 
+    def _is_headless(self) -> bool:
+        """Whether the plan in force has nothing to compute before sending."""
+        return self.connection is not None and _needs_no_turn(*self.director.plan)
+
+    def _queue_head(self, job: Job) -> None:
+        head = functools.partial(self._guarded, self._run_head, job)
+        self._worker.put(head, rank=HEAD, order=job.id)
+        if job.deadline_s is not None:
+            self._set_alarm(job, job.deadline_s, self._expire)
+
+    def _run_headless(self, job: Job) -> None:
+        """Let a request cross that needs no turn, if its director thinks so too."""
+        self._choose(job)
+        assert job.choice is not None
+        if _needs_no_turn(job.choice.k, job.choice.codec):
+            self._run_head(job)
+        else:  # the plan has just changed
+            self._queue_head(job)
+
     # The compute thread, or a caller's in its turn.
+
+    def _guarded(
+        self, step: Callable[[Job], None], job: Job, event: Event = Event.ABANDONED
+    ) -> None:
+        """Take a step of a request's. What it raises is `event`; Ctrl-C goes on besides."""
+        try:
+            step(job)
+        except Stopped:  # the cloud was first
+            pass
+        except BaseException as error:
+            interrupt = is_interrupt(error)
+            self._move(job, Event.ABANDONED if interrupt else event, outcome_of(error))
+            if interrupt:
+                raise
+
+    def _choose(self, job: Job) -> None:
+        job.began_s = time.monotonic()
+        job.choice = self.director.choose(self._situation(job))
 
     def _run_head(self, job: Job) -> None:
         if not self._begin(job):
             return
+        if job.choice is None:
+            self._choose(job)
+        choice, state = job.choice, job.state
+        assert choice is not None
+        assert state is not None
         job.began_s = time.monotonic()
-        job.choice = choice = self.director.choose(self._situation(job))
         job.codec = choice.codec
         job.k = self._segment_count if self.connection is None else choice.k
-        try:
-            assert job.state is not None
-            job.state = state = self.chain.run(job.state, 0, job.k)
-        except Exception as error:  # whatever it is, whoever waits for the answer must know
-            self._move(job, Event.ABANDONED, error)
-            return
+        job.state = state = self.chain.run(state, 0, job.k)
         job.head_s = time.monotonic() - job.began_s
         if job.k < self._segment_count:
-            self._cross(job)
+            self._heads_s[job.k] = smooth(self._heads_s.get(job.k), job.head_s)
+            self._guarded(self._cross, job, Event.FAILED)
         elif self._move(job, Event.FINISHED) is Action.ANSWER:
-            self.director.learn(job.evidence(job.began_s + job.head_s, None))
-            self._deliver(job, state, EDGE, Timings(head_s=job.head_s))
+            ended_s = job.began_s + job.head_s
+            self._answer(job, state, EDGE, ended_s, lambda: (None, Timings(head_s=job.head_s)))
 
     def _situation(self, job: Job) -> Situation:
         """What a director is told before a request's head."""
         with self._lock:
             waiting = sum(
-                other.request.stage is Stage.WAITING for other in self._jobs.values()
+                other.request.stage is Stage.WAITING and other is not job
+                for other in self._jobs.values()
             )
             in_flight = len(self._jobs) - 1
         return Situation(
@@ -263,40 +369,58 @@ class Engine:
             # The edge alone would be late: whoever can still make it, both begin at once.
             hedge_after_s, job.late_s = 0.0, job.useful_s
         if job.late_s <= job.asked_s:
-            self._move(job, Event.FAILED, _late_error("the head has run too late for it"))
+            self._move(job, Event.FAILED, late("the head has run too late for it"))
             return
-        job.stream = stream = connection.stream
+        stream = connection.stream
         if stream is None:
             self._move(job, Event.FAILED, connection.error)
+            if connection.stream is not None:  # it has come back this very moment
+                self._send_again()
             return
-        try:
-            self._transform(job)
-        except MidstreamError as error:
-            self._move(job, Event.FAILED, error)
+        self._transform(job)
+        if not self._send(job, stream, Event.CROSSED):
             return
-        if self._move(job, Event.CROSSED) is not Action.SEND:
-            return
-        self._alarms.at(job.late_s, functools.partial(_weakly(self._give_up), job.id))
-        job.message_nbytes = self._ledger.open(stream)
-        stream.send(self._guard(job))
+        self._set_alarm(job, job.late_s, self._give_up)
         if connection.stream is not stream:
             # It may have broken before the request counted as sent, and nobody would know.
             self._move(job, Event.FAILED, connection.error)
-            return
-        if hedge_after_s is not None:
-            hedge = functools.partial(_weakly(self._hedge), job.id)
-            if hedge_after_s > 0:
-                self._alarms.at(job.asked_s + hedge_after_s, hedge)
-            else:
-                hedge()
+        elif hedge_after_s == 0:
+            self._hedge(job.id)
+        elif hedge_after_s is not None:
+            self._set_alarm(job, job.asked_s + hedge_after_s, self._hedge)
 
     def _transform(self, job: Job) -> None:
         """What travels of the activation, which itself is kept for the local rest."""
         assert job.state is not None
         began_s = time.monotonic()
-        job.codec, job.travelling = transform_crossing(self.chain, job.k, job.codec, job.state)
-        check_carried(job.travelling, max_nbytes=self._most_nbytes())
-        job.encode_s = time.monotonic() - began_s
+        codec, travelling = transform_crossing(self.chain, job.k, job.codec, job.state)
+        check_carried(travelling, max_nbytes=self._most_nbytes())
+        job.codec, job.travelling = codec, travelling
+        job.transform_s = time.monotonic() - began_s
+
+    def _send(self, job: Job, stream: Stream, event: Event) -> bool:
+        """Queue what travels on `stream`, if the request can still make use of it."""
+        # Under the lock, so that ids ascend on the stream, whoever sends.
+        with self._lock:
+            travelling, before = job.travelling, job.sending
+            if travelling is None or self._move(job, event) is not Action.SEND:
+                return False
+            if before is not None:
+                self._sent.pop(before.id, None)
+                before.unwanted = True
+                self._counts["uplink_nbytes"] += before.payload_nbytes
+            job.sending = sending = Transmission(
+                next(self._ids),
+                stream,
+                travelling,
+                k=job.k,
+                codec=job.codec,
+                useful_s=job.useful_s,
+                message_nbytes=self._ledger.open(stream),
+            )
+            self._sent[sending.id] = job
+            stream.send(self._frames(job, sending))
+            return True
 
     def _late_at(self, job: Job) -> tuple[float, bool]:
         """When to stop waiting for the cloud, and whether the rest has to be measured."""
@@ -310,120 +434,153 @@ class Engine:
         return min(job.useful_s, last_s), False
 
     def _run_rest(self, job: Job) -> None:
-        job.rest_began_s = time.monotonic()
+        job.rest_began_s = began_s = time.monotonic()
         state = job.state
         stop = None if job.learning else job.stop
-        try:
-            for segment in range(job.k, self._segment_count):
-                if state is None or (job.request.stage is Stage.DONE and not job.learning):
-                    return
-                started_s = time.monotonic()
-                state = self.chain.run(state, segment, segment + 1, stop=stop)
-                self._pace = self._pace.observe(segment, time.monotonic() - started_s)
-        except Stopped:  # the cloud was first
-            return
-        except Exception as error:  # as for the head
-            self._move(job, Event.ABANDONED, error)
-            return
+        for segment in range(job.k, self._segment_count):
+            if state is None or (job.request.stage is Stage.DONE and not job.learning):
+                return
+            started_s = time.monotonic()
+            state = self.chain.run(state, segment, segment + 1, stop=stop)
+            self._pace = self._pace.observe(segment, time.monotonic() - started_s)
         finished_s = time.monotonic()
-        if self._move(job, Event.FINISHED) is Action.ANSWER:
-            assert state is not None
+        if state is None or self._move(job, Event.FINISHED) is not Action.ANSWER:
+            return
+
+        def told() -> tuple[Transfer | None, Timings]:
             self._withdraw(job)
-            transfer = self._ledger.unfinished(job, finished_s)
-            self.director.learn(job.evidence(finished_s, transfer))
-            timings = job.edge_timings(finished_s - job.rest_began_s, finished_s)
-            self._deliver(
-                job, state, AHEAD if job.request.error is None else FALLBACK, timings
-            )
+            sending = job.sending
+            transfer = sending and self._ledger.unfinished(sending, finished_s)
+            return transfer, job.edge_timings(finished_s - began_s, finished_s)
+
+        where: Where = AHEAD if job.request.error is None else FALLBACK
+        self._answer(job, state, where, finished_s, told)
 
     # The sender's thread, the alarms' and the connection's.
 
-    def _guard(self, job: Job) -> Iterator[ClientFrame]:
+    def _frames(self, job: Job, sending: Transmission) -> Iterator[ClientFrame]:
         """The request's frames; what goes wrong in encoding fails the request alone."""
         try:
-            for frame in job.frames(self.chain.slowdown):
-                self._ledger.hand(job, frame)
+            for frame in sending.frames(self.chain.slowdown):
+                self._ledger.hand(sending, frame)
                 yield frame
-        except MidstreamError as error:
-            yield Cancel(job.id)
-            self._move(job, Event.FAILED, error)
+        except GeneratorExit:  # the stream has ended, and tells of it itself
+            raise
+        except BaseException as error:
+            yield Cancel(sending.id)
+            if job.sending is sending:
+                self._move(job, Event.FAILED, outcome_of(error))
+
+    def _set_alarm(self, job: Job, when_s: float, ring: Callable[[int], None]) -> None:
+        """Call `ring` with the request's id, unless it has its answer before."""
+        call = functools.partial(_weakly(ring), job.id)
+        with self._lock:
+            if job.request.stage is not Stage.DONE:
+                job.alarms.append(self._alarms.at(when_s, call))
+
+    def _expire(self, id: int) -> None:
+        """A request's deadline is here; if its head has not begun, there is no use in it."""
+        job = self._find(id, Stage.WAITING)
+        if job is not None and job.deadline_s is not None:
+            self._move(job, Event.ABANDONED, no_turn())
 
     def _hedge(self, id: int) -> None:
         """Run the rest here as well; the first result wins."""
-        job = self._sent(id)
-        if job is None:
-            return
-        self._move(job, Event.HEDGED)
+        job = self._find(id, Stage.SENT)
+        if job is not None:
+            self._move(job, Event.HEDGED)
 
-    def _sent(self, id: int) -> Job | None:
-        """The request of that id, if it still waits for the cloud alone."""
+    def _find(self, id: int, stage: Stage) -> Job | None:
         with self._lock:
             job = self._jobs.get(id)
-        return job if job is not None and job.request.stage is Stage.SENT else None
+        return job if job is not None and job.request.stage is stage else None
 
     def _give_up(self, id: int) -> None:
-        job = self._sent(id)
-        if job is None:
+        """The cloud has not answered in time."""
+        job = self._find(id, Stage.SENT)
+        if job is None or job.sending is None:
             return
         assert self.connection is not None
         self.connection.doubt(job.asked_s)
         now_s = time.monotonic()
         # What a deadline makes the edge begin with, the cloud may still end before it.
-        job.unwanted = now_s >= job.useful_s
+        job.sending.unwanted = now_s >= job.useful_s
         waited_s = now_s - job.asked_s
-        self._move(job, Event.FAILED, _late_error(f"nothing came in {waited_s:.3g} s"))
+        self._move(job, Event.FAILED, late(f"nothing came in {waited_s:.3g} s"))
 
     def _fail_all(self, stream: Stream, error: PeerError) -> None:
-        with self._lock:
-            jobs = [job for job in self._jobs.values() if job.stream is stream]
-        for job in sorted(jobs, key=lambda job: job.id):
-            self._move(job, Event.FAILED, error)
+        for job in self._at(Stage.SENT):
+            if job.sending is not None and job.sending.stream is stream:
+                self._move(job, Event.FAILED, error)
+
+    def _send_again(self) -> None:
+        """The link is back: what failed on it goes out again where that is sooner."""
+        connection = self.connection
+        stream = None if connection is None else connection.stream
+        if stream is None:
+            return
+        now_s, local_s, sent = time.monotonic(), 0.0, 0
+        for job in self._at(Stage.LOCAL):
+            before_s, rest_s = local_s, self._rest_s(job, now_s)
+            local_s += math.inf if rest_s is None else rest_s
+            cloud_s = (sent + 1) * self._cloud_s.get((job.k, job.codec), 0.0)
+            try:
+                ready = cloud_s < local_s and self._prepare_again(job, stream, now_s)
+            except MidstreamError:  # more than the server carries: it goes on here
+                ready = False
+            if ready and self._send(job, stream, Event.RESENT):
+                sent += 1
+                local_s = before_s
+
+    def _prepare_again(self, job: Job, stream: Stream, now_s: float) -> bool:
+        """Whether a request may go out on `stream`, where it was not before."""
+        sending, state = job.sending, job.state
+        if state is None or job.choice is None or (sending and sending.stream is stream):
+            return False
+        if job.travelling is None:
+            if not _needs_no_turn(0, job.codec):  # a transform would take the processor
+                return False
+            self._transform(job)
+        job.asked_s = now_s
+        job.useful_s = now_s + job.choice.timeout_s
+        if job.deadline_s is not None:
+            job.useful_s = min(job.useful_s, job.deadline_s)
+        return now_s < job.useful_s
 
     def _receive(self, stream: Stream, frame: Reply | More) -> None:
         with self._lock:
-            job = self._jobs.get(frame.id)
-        if job is None or job.stream is not stream:
+            job = self._sent.get(frame.id)
+            sending = None if job is None else job.sending
+        if job is None or sending is None or sending.stream is not stream:
             return  # answered already: on the edge, or cancelled
         try:
-            self._read_reply(job, frame)
-        except MidstreamError as error:
-            job.incoming = None
-            self._move(job, Event.FAILED, error)
+            outputs = sending.read(frame, self._outputs_from(sending.k))
+            if outputs is not None:
+                self._take_reply(job, sending, outputs)
+        except BaseException as error:
+            sending.give_up()
+            self._move(job, Event.FAILED, outcome_of(error))
 
-    def _read_reply(self, job: Job, frame: Reply | More) -> None:
-        if isinstance(frame, Reply):
-            status = frame.status
-            if status.code == Code.DEADLINE_EXCEEDED:
-                raise DeadlineExceeded(f"the server gave no answer: {status.message}")
-            if not status.ok:
-                raise CloudRefused(status.code, f"the server gave no answer: {status.message}")
-            job.served = frame.timings
-            specs = self._outputs_from(job.k)
-            job.incoming = Incoming(frame.tensors, specs, max_nbytes=MAX_REQUEST_NBYTES)
-        if job.incoming is None:
-            return
-        for piece in frame.pieces:
-            job.incoming.feed(piece)
-            job.reply_nbytes += len(piece.data)
-        if job.incoming.done:
-            self._take_reply(job, job.incoming.result())
-
-    def _take_reply(self, job: Job, outputs: dict[str, Array]) -> None:
+    def _take_reply(self, job: Job, sending: Transmission, outputs: dict[str, Array]) -> None:
         answered_s = time.monotonic()
         connection, state = self.connection, job.state
         assert connection is not None
-        exchange = job.exchange(answered_s)
-        if exchange is not None and job.stream is not None:
-            connection.observe(job.stream, exchange)
-        if self._move(job, Event.REPLIED) is Action.ANSWER:
-            job.stop.tell()
-            if exchange is not None:
-                best = connection.clock.best
-                delay_s = 0.0 if best is None else best.delay_s
-                transfer = self._ledger.close(job, exchange, delay_s)
-                self.director.learn(job.evidence(answered_s, transfer))
-            timings = job.cloud_timings(connection.clock, answered_s)
-            self._deliver(job, {**(state or {}), **outputs}, CLOUD, timings)
+        exchange = sending.exchange(answered_s)
+        if exchange is not None:
+            connection.observe(sending.stream, exchange)
+        if self._move(job, Event.REPLIED) is not Action.ANSWER:
+            return
+        job.stop.tell()
+
+        def told() -> tuple[Transfer | None, Timings]:
+            plan, took_s = (job.k, job.codec), answered_s - sending.asked_s
+            self._cloud_s[plan] = smooth(self._cloud_s.get(plan), took_s)
+            best = connection.clock.best
+            delay_s = 0.0 if best is None else best.delay_s
+            transfer = exchange and self._ledger.close(sending, exchange, delay_s)
+            return transfer, job.cloud_timings(connection.clock, answered_s)
+
+        self._answer(job, {**(state or {}), **outputs}, CLOUD, answered_s, told)
 
     # Any thread.
 
@@ -435,24 +592,56 @@ class Engine:
                 job.hedged = True
                 self._counts["hedges"] += 1
             if action in (Action.ANSWER, Action.RAISE):
-                self._jobs.pop(job.id, None)
-                self._changed.notify_all()
+                self._leave(job)
         if action is Action.RUN_REST:
-            self._worker.put(functools.partial(self._run_rest, job), rank=REST, order=job.id)
+            rest = functools.partial(self._guarded, self._run_rest, job)
+            self._worker.put(rest, rank=REST, order=job.id)
         elif action is Action.RAISE:
             self._raise(job)
         return action
 
-    def _deliver(
-        self, job: Job, state: Mapping[str, Array], where: Where, timings: Timings
+    def _leave(self, job: Job) -> None:
+        """A request is over: make room. The caller holds the lock."""
+        self._jobs.pop(job.id, None)
+        if job.sending is not None:
+            self._sent.pop(job.sending.id, None)
+        for alarm in job.alarms:
+            self._alarms.drop(alarm)
+        self._changed.notify_all()
+
+    def _answer(
+        self,
+        job: Job,
+        state: Mapping[str, Array],
+        where: Where,
+        ended_s: float,
+        told: Callable[[], tuple[Transfer | None, Timings]],
     ) -> None:
-        reason = str(job.request.error) if where == FALLBACK else None
+        """Resolve a request that this thread alone was told to; nothing may keep it from it.
+
+        `told` is asked what its transfer says of the link, and where its time went.
+        """
+        try:
+            transfer, timings = told()
+            self.director.learn(job.evidence(ended_s, transfer))
+            answer = self._make_answer(job, state, where, timings)
+        except BaseException as error:
+            outcome = outcome_of(error)
+            self._settle(job, "failed", lambda: job.future.set_exception(outcome))
+            if is_interrupt(error):
+                raise
+        else:
+            self._settle(job, _COUNTS[where], lambda: job.future.set_result(answer))
+
+    def _make_answer(
+        self, job: Job, state: Mapping[str, Array], where: Where, timings: Timings
+    ) -> Answer:
         assert job.choice is not None
-        answer = Answer(
+        return Answer(
             outputs={spec.name: state[spec.name] for spec in self._partition.outputs},
             timings=timings,
             where=where,
-            reason=reason,
+            reason=str(job.request.error) if where == FALLBACK else None,
             k=job.k,
             cut=self._partition.cuts[job.k].id,
             codec=job.codec,
@@ -462,43 +651,44 @@ class Engine:
             busy_s=job.busy_s(job.began_s + timings.total_s),
             estimate=job.choice.estimate,
         )
-        self._count(job, _COUNTS[where])
-        job.state = None
-        job.future.set_result(answer)
 
     def _raise(self, job: Job) -> None:
         self._withdraw(job)
-        self._count(job, "failed")
-        job.state = None
         error = job.request.error
-        if isinstance(error, PeerError | DeadlineExceeded) and not self._complete:
-            error = self._explain(error)
-        with suppress(InvalidStateError):  # whoever waited has cancelled it
-            job.future.set_exception(error)
+        assert error is not None
+        if not self._complete:
+            error = unaided(error, held=self.chain.last, segment_count=self._segment_count)
+        self._settle(job, "failed", lambda: job.future.set_exception(error))
 
-    def _explain(self, error: MidstreamError) -> MidstreamError:
-        text = (
-            f"{error}; this edge holds {self.chain.last} of {self._segment_count} segments "
-            "and cannot finish alone"
-        )
-        if isinstance(error, CloudRefused):
-            return CloudRefused(error.code, text)
-        return (
-            DeadlineExceeded(text)
-            if isinstance(error, DeadlineExceeded)
-            else (CloudUnavailable(text))
-        )
+    def _settle(self, job: Job, outcome: str, resolve: Callable[[], None]) -> None:
+        """Give a request its outcome; whatever its callbacks raise is their own affair."""
+        self._count(job, outcome)
+        job.forget()
+        try:
+            resolve()
+        except InvalidStateError:  # whoever waited has cancelled it
+            pass
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
+            self._faults.note("a callback of an answer", error)
 
     def _withdraw(self, job: Job) -> None:
         """Tell the cloud that nobody waits for its answer any more."""
-        if job.stream is not None and job.sent_s is not None:
-            job.stream.send([Cancel(job.id)])
+        sending = job.sending
+        if sending is not None and sending.sent_s is not None:
+            sending.stream.send([Cancel(sending.id)])
 
     def _count(self, job: Job, outcome: str) -> None:
         with self._lock:
             self._counts[outcome] += 1
             self._counts["uplink_nbytes"] += job.payload_nbytes
             self._counts["downlink_nbytes"] += job.reply_nbytes
+
+
+def _needs_no_turn(k: int, codec: str) -> bool:
+    """Whether a plan computes nothing before it sends: no head, no transform."""
+    return k == 0 and not split_codec(codec)[0]
 
 
 def _weakly(method: Callable[_P, None]) -> Callable[_P, None]:
@@ -511,10 +701,3 @@ def _weakly(method: Callable[_P, None]) -> Callable[_P, None]:
             found(*args, **kwargs)
 
     return call
-
-
-def _late_error(what: str) -> DeadlineExceeded:
-    return DeadlineExceeded(
-        f"the cloud must answer while the edge can still finish in time, but {what}: "
-        "allow more time, or plan another cut"
-    )

@@ -7,8 +7,8 @@ from typing import final
 
 from midstream_edge.channel import Stream
 from midstream_edge.clock import Exchange
-from midstream_edge.job import Job
 from midstream_edge.policies.values import Transfer
+from midstream_edge.transmission import Transmission
 from midstream_edge.uplink import Uplink
 from midstream_wire.frames import ClientFrame, More, Request
 
@@ -35,49 +35,50 @@ class Ledger:
                 self._stream = stream
             return self._line.message_nbytes
 
-    def hand(self, job: Job, frame: ClientFrame) -> None:
+    def hand(self, sending: Transmission, frame: ClientFrame) -> None:
         """Book what of a request is about to be given to the link."""
         if not isinstance(frame, Request | More):
             return
-        acked_nbytes = _acked_nbytes(job.stream)
+        acked_nbytes = _acked_nbytes(sending.stream)
         with self._lock:
-            if job.stream is not self._stream:
+            if sending.stream is not self._stream:
                 return
             if isinstance(frame, Request):
-                job.ahead_nbytes = self._line.backlog_nbytes(acked_nbytes)
+                sending.ahead_nbytes = self._line.backlog_nbytes(acked_nbytes)
             self._line = self._line.hand(sum(len(piece.data) for piece in frame.pieces))
-            job.mark_nbytes = self._line.handed_nbytes
+            sending.mark_nbytes = self._line.handed_nbytes
 
-    def close(self, job: Job, exchange: Exchange, delay_s: float) -> Transfer:
+    def close(self, sending: Transmission, exchange: Exchange, delay_s: float) -> Transfer:
         """Book the reply to a request; `delay_s` is that of an empty exchange."""
-        assert job.left_s is not None
+        assert sending.left_s is not None
         served_s = max(0.0, exchange.replied_s - exchange.received_s)
         transfer = Transfer(
-            job.payload_nbytes,
-            job.reply_nbytes,
-            max(0.0, exchange.answered_s - job.left_s - served_s),
-            ahead_nbytes=job.ahead_nbytes,
+            sending.payload_nbytes,
+            sending.reply_nbytes,
+            max(0.0, exchange.answered_s - sending.left_s - served_s),
+            ahead_nbytes=sending.ahead_nbytes,
         )
-        acked_nbytes = _acked_nbytes(job.stream)
+        acked_nbytes = _acked_nbytes(sending.stream)
         with self._lock:
-            if job.stream is self._stream:
-                line = self._line.arrive(job.mark_nbytes, acked_nbytes)
+            if sending.stream is self._stream:
+                line = self._line.arrive(sending.mark_nbytes, acked_nbytes)
                 self._line = line.learn(transfer, delay_s)
         return transfer
 
-    def unfinished(self, job: Job, now_s: float) -> Transfer | None:
+    def unfinished(self, sending: Transmission, now_s: float) -> Transfer | None:
         """What a request tells that has begun to go out and was not answered by `now_s`."""
-        if job.left_s is None:
+        if sending.left_s is None:
             return None
         missing_nbytes, line = 0, self._line
-        if job.stream is self._stream:
-            missing_nbytes = line.missing_nbytes(job.mark_nbytes, _acked_nbytes(job.stream))
-        gone_nbytes = max(0, job.ahead_nbytes + job.payload_nbytes - missing_nbytes)
-        ahead_nbytes = min(job.ahead_nbytes, gone_nbytes)
+        if sending.stream is self._stream:
+            acked_nbytes = _acked_nbytes(sending.stream)
+            missing_nbytes = line.missing_nbytes(sending.mark_nbytes, acked_nbytes)
+        gone_nbytes = max(0, sending.ahead_nbytes + sending.payload_nbytes - missing_nbytes)
+        ahead_nbytes = min(sending.ahead_nbytes, gone_nbytes)
         return Transfer(
             gone_nbytes - ahead_nbytes,
             0,
-            now_s - job.left_s,
+            now_s - sending.left_s,
             complete=False,
             ahead_nbytes=ahead_nbytes,
         )

@@ -1,10 +1,11 @@
-"""How long the rest of a network takes on the edge, and when to stop waiting for the cloud.
+"""How long edge and cloud take for the rest of a network, and how long to wait for either.
 
-Pure: durations come in as values, smoothed per segment by an exponential moving average.
+Pure: durations come in as values, smoothed by an exponential moving average.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import final
@@ -32,8 +33,7 @@ class LocalPace:
 
     def observe(self, segment: int, seconds: float) -> LocalPace:
         """The pace after `segment` took `seconds`."""
-        known_s = self.measured_s.get(segment, seconds)
-        smoothed_s = known_s + GAIN * (seconds - known_s)
+        smoothed_s = smooth(self.measured_s.get(segment), seconds)
         return replace(self, measured_s={**self.measured_s, segment: smoothed_s})
 
     def rest_s(self, first: int) -> float | None:
@@ -50,3 +50,32 @@ def give_up_at(deadline_at_s: float, *, rest_s: float, busy_s: float = 0.0) -> f
     `busy_s` is what the compute thread may be held up by: the head it is running.
     """
     return deadline_at_s - rest_s * (1 + MARGIN_SHARE) - busy_s - MARGIN_S
+
+
+def smooth(known_s: float | None, seconds: float) -> float:
+    """The moving average after one more measurement."""
+    return seconds if known_s is None else known_s + GAIN * (seconds - known_s)
+
+
+def room_waits(
+    asked_s: float,
+    *,
+    timeout_s: float,
+    deadline_at_s: float | None,
+    whole_s: float | None,
+    complete: bool,
+) -> tuple[float, float]:
+    """Until when a request asked for at `asked_s` waits for room, and until when for anything.
+
+    At the first moment the edge runs all of it alone: so short before the deadline that it
+    can just finish, or at once where nobody knows how long that takes (`whole_s`). At the
+    second there is no use in it. An edge that is not `complete` has no first moment.
+    """
+    if deadline_at_s is None:
+        late_s = asked_s + timeout_s
+        return (late_s, math.inf) if complete else (math.inf, late_s)
+    if not complete:
+        return math.inf, deadline_at_s
+    if whole_s is None:
+        return asked_s, deadline_at_s
+    return give_up_at(deadline_at_s, rest_s=whole_s), deadline_at_s

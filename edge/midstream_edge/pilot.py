@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import math
+import operator
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, final
+from typing import Any, Protocol, final
 
 from midstream_edge.belief import LinkBelief
-from midstream_edge.policies.values import Evidence, LinkState, Option, Policy, Situation
+from midstream_edge.faults import POLICY, Faults, is_interrupt
+from midstream_edge.policies.values import (
+    Decision,
+    Evidence,
+    LinkState,
+    Option,
+    Policy,
+    Situation,
+)
 from midstream_edge.probing import ProbeBudget, probe_due
 from midstream_partitioner.timings import Estimate
+from midstream_wire.errors import UsageError
 
 #: A link is probed for so long after the last request: it may be silent for good.
 USED_S = 10.0
+
+#: After so many failures of a policy in a row the edge answers alone, where it can.
+FAILURES = 3
 
 #: A reply counts as late after this many times its predicted latency: a plan for a slow link
 #: may rightly take longer than the session's usual timeout.
@@ -46,6 +59,10 @@ class Director(Protocol):
     def plan(self) -> tuple[int, str]:
         """What was chosen last, or will be chosen first: (k, codec)."""
 
+    @property
+    def timeout_s(self) -> float:
+        """How long the cloud may take at least, and a request wait for room."""
+
     def choose(self, situation: Situation) -> Choice:
         """What the request whose head begins now does."""
 
@@ -64,6 +81,10 @@ class Steady:
     def plan(self) -> tuple[int, str]:
         return self.choice.k, self.choice.codec
 
+    @property
+    def timeout_s(self) -> float:
+        return self.choice.timeout_s
+
     def choose(self, situation: Situation) -> Choice:
         return self.choice
 
@@ -73,14 +94,34 @@ class Steady:
 
 @final
 class Pilot:
-    """Asks a policy, tells it what was measured, and counts how often it changed its mind."""
+    """Asks a policy, tells it what was measured, and counts how often it changed its mind.
 
-    def __init__(self, policy: Policy, options: Sequence[Option], *, timeout_s: float) -> None:
+    A policy may be a user's own, and wrong: what it raises, and what it answers that cannot
+    be, is noted in `faults` and goes no further. Then its last decision stands, and after
+    `FAILURES` in a row edge-only does until it decides again: all segments run here (`whole`
+    is their number, None where the edge does not hold them: the last decision stands).
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        options: Sequence[Option],
+        *,
+        timeout_s: float,
+        whole: int | None = None,
+        faults: Faults | None = None,
+    ) -> None:
+        if not options:
+            raise UsageError("a policy needs at least one option to choose from, but got none")
         self._policy = policy
         self._options = tuple(options)
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
+        self._faults = faults or Faults()
         self._lock = threading.Lock()
         self._current: int | None = None
+        self._alone = None if whole is None else Choice(whole, "raw", timeout_s)
+        self._last: Choice | None = None
+        self._failures = 0  # in a row
         self._budget = ProbeBudget(-math.inf)
         self._asked_s = -math.inf
         self.switches = 0
@@ -93,40 +134,89 @@ class Pilot:
     @property
     def belief(self) -> LinkBelief | None:
         """What the policy believes of the link, if it holds a belief."""
-        belief = getattr(self._policy, "belief", None)
+        try:
+            belief = getattr(self._policy, "belief", None)
+        except BaseException as error:  # a property of the policy's own
+            self._fail(error)
+            return None
         return belief if isinstance(belief, LinkBelief) else None
 
     @property
     def plan(self) -> tuple[int, str]:
-        option = self._options[self._current or 0]
-        return option.k, option.codec
+        if self._last is not None:
+            return self._last.k, self._last.codec
+        return self._options[0].k, self._options[0].codec
 
     def choose(self, situation: Situation) -> Choice:
         with self._lock:
             if self._asked_s == -math.inf:  # the budget for probes is earned from now on
                 self._budget = ProbeBudget(situation.now_s)
             self._asked_s = situation.now_s
-            decision = self._policy.decide(replace(situation, current=self._current))
-            self.switches += self._current not in (None, decision.option)
-            self._current = decision.option
-        option, estimate = self._options[decision.option], decision.estimate
-        patience_s = PATIENCE * estimate.total_s if estimate is not None else 0.0
-        return Choice(
-            k=option.k,
-            codec=option.codec,
-            timeout_s=max(self._timeout_s, patience_s),
-            hedge_after_s=decision.hedge_after_s,
-            option=decision.option,
-            estimate=estimate,
-        )
+            try:
+                decision = self._policy.decide(replace(situation, current=self._current))
+                choice = self._choice(decision)
+            except BaseException as error:
+                self._fail(error)
+                choice = self._stand_in()
+            else:
+                self._failures = 0
+                self.switches += self._current not in (None, choice.option)
+                self._current = choice.option
+            self._last = choice
+            return choice
 
     def learn(self, evidence: Evidence) -> None:
         with self._lock:
-            self._policy = self._policy.learn(evidence)
+            try:
+                self._policy = _checked(self._policy.learn(evidence))
+            except BaseException as error:
+                self._fail(error)
             transfer = evidence.transfer
             if transfer is not None and transfer.complete and evidence.option is not None:
                 nbytes = transfer.nbytes + transfer.reply_nbytes
                 self._budget = self._budget.heard(evidence.at_s, nbytes)
+
+    def _choice(self, decision: Decision) -> Choice:
+        """What `decision` says, once it is known to say something that can be done."""
+        index, after_s, estimate = (
+            operator.index(decision.option),
+            decision.hedge_after_s,
+            decision.estimate,
+        )
+        if not 0 <= index < len(self._options):
+            raise UsageError(
+                f"a policy must choose one of its {len(self._options)} options (not {index})"
+            )
+        patience_s = PATIENCE * estimate.total_s if estimate is not None else 0.0
+        if (after_s is not None and not after_s >= 0) or not 0 <= patience_s < math.inf:
+            raise UsageError(
+                "a policy's hedge_after_s and estimate must be 0 seconds or more "
+                f"(not {after_s} and {patience_s / PATIENCE})"
+            )
+        option = self._options[index]
+        return Choice(
+            k=option.k,
+            codec=option.codec,
+            timeout_s=max(self.timeout_s, patience_s),
+            hedge_after_s=None if after_s is None else float(after_s),
+            option=index,
+            estimate=estimate,
+        )
+
+    def _stand_in(self) -> Choice:
+        """What a request does whose policy has failed."""
+        if self._alone is not None and (self._last is None or self._failures >= FAILURES):
+            return self._alone
+        if self._last is not None:
+            return self._last
+        option = self._options[0]
+        return Choice(option.k, option.codec, self.timeout_s, option=0)
+
+    def _fail(self, error: BaseException) -> None:
+        if is_interrupt(error):
+            raise error
+        self._failures += 1
+        self._faults.note(POLICY, error)
 
     @property
     def budget(self) -> ProbeBudget:
@@ -145,3 +235,13 @@ class Pilot:
         """Book a probe."""
         with self._lock:
             self._budget = self._budget.probed(now_s, nbytes)
+
+
+def _checked(policy: Any) -> Any:
+    """What a policy's `learn` gave, once it is known to be a policy."""
+    if not (callable(getattr(policy, "decide", None)) and callable(policy.learn)):
+        raise UsageError(
+            f"a policy's learn must give a policy (not {type(policy).__name__}): return self "
+            "where there is nothing to learn"
+        )
+    return policy

@@ -1,13 +1,15 @@
 """One request's life, as a value and a table: no threads, no clock, no sockets.
 
     WAITING --started--> HEAD --crossed--> SENT --replied--> DONE (the cloud's answer)
-                          |                 |
-                          |                 +--hedged--> LOCAL --finished--> DONE (the edge's)
-                          |                 +--failed------^  `--replied---> DONE (the cloud's)
-                          +--failed------------------------^
-                          +--finished--> DONE (edge-only by plan)
+      |                   |                 |
+      |                   |                 +--hedged--> LOCAL --finished--> DONE (the edge's)
+      |                   |                 +--failed------^  `--replied---> DONE (the cloud's)
+      |                   +--failed------------------------^
+      |                   +--finished--> DONE (edge-only by plan)
+      +--failed (no room among those under way)------------^
 
-A hedge is no failure: the edge runs the rest as well because the cloud may be late. A request
+A hedge is no failure: the edge runs the rest as well because the cloud may be late. In LOCAL
+a request may be sent once more (`RESENT`), beside the local rest, when the link is back. One
 that fails while the edge holds only a prefix of the segments goes to DONE with its
 error. Whatever arrives in DONE changes nothing, so there is exactly one answer per request:
 who advances it under the session's lock and is told ANSWER or RAISE delivers, nobody else. The
@@ -42,6 +44,7 @@ class Event(Enum):
     REPLIED = auto()  # the cloud's outputs are here, decoded
     HEDGED = auto()  # the cloud may be late: the edge goes on from the cut, too
     FAILED = auto()  # the cloud is away, refuses, or is late
+    RESENT = auto()  # the link is back, and faster than the local rest will be
     ABANDONED = auto()  # the session closes, or the edge itself cannot run it
 
 
@@ -59,12 +62,14 @@ class Action(Enum):
 
 _MOVES: dict[tuple[Stage, Event], tuple[Stage, Action]] = {
     (Stage.WAITING, Event.STARTED): (Stage.HEAD, Action.RUN_HEAD),
+    (Stage.WAITING, Event.FAILED): (Stage.LOCAL, Action.RUN_REST),
     (Stage.HEAD, Event.CROSSED): (Stage.SENT, Action.SEND),
     (Stage.HEAD, Event.FINISHED): (Stage.DONE, Action.ANSWER),
     (Stage.HEAD, Event.FAILED): (Stage.LOCAL, Action.RUN_REST),
     (Stage.SENT, Event.REPLIED): (Stage.DONE, Action.ANSWER),
     (Stage.SENT, Event.HEDGED): (Stage.LOCAL, Action.RUN_REST),
     (Stage.SENT, Event.FAILED): (Stage.LOCAL, Action.RUN_REST),
+    (Stage.LOCAL, Event.RESENT): (Stage.LOCAL, Action.SEND),
     (Stage.LOCAL, Event.FINISHED): (Stage.DONE, Action.ANSWER),
     (Stage.LOCAL, Event.REPLIED): (Stage.DONE, Action.ANSWER),
     (Stage.WAITING, Event.ABANDONED): (Stage.DONE, Action.RAISE),

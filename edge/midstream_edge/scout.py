@@ -38,6 +38,7 @@ class Scout:
         engine, now_s = self._engine(), time.monotonic()
         if engine.director is not self._pilot:
             return
+        self._alarms.at(now_s + TICK_S, self._look)  # first, whatever comes of this look
         connection = engine.connection
         if connection is not None:
             self._tell_state(connection.state, now_s)
@@ -45,7 +46,6 @@ class Scout:
                 self._tell_exchange(exchange, nbytes=0, ahead_nbytes=0)
             if self._probe is None:
                 self._maybe_probe(engine, now_s)
-        self._alarms.at(now_s + TICK_S, self._look)
 
     def _tell_state(self, state: LinkState, now_s: float) -> None:
         if self._state not in (None, state):

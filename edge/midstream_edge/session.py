@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from types import TracebackType
 from typing import final
 
@@ -13,6 +15,7 @@ from midstream_edge.answers import Answer, Stats
 from midstream_edge.channel import CONNECT_S, Dial
 from midstream_edge.describe import describe
 from midstream_edge.engine import Engine
+from midstream_edge.faults import POLICY
 from midstream_edge.generations import Generations
 from midstream_edge.pace import TIMEOUT_S, LocalPace
 from midstream_edge.pilot import Choice, Pilot, Steady
@@ -81,15 +84,12 @@ class EdgeSession:
         unless `insecure`) and the bearer `token`; or a `Dial` that says all of that.
         """
         _check_setting(chain, alone=server is None)
-        if not timeout_s > 0 or max_in_flight < 1:
-            raise UsageError(
-                f"timeout_s must be more than 0 and max_in_flight at least 1 "
-                f"(not {timeout_s!r} and {max_in_flight!r})"
-            )
+        if max_in_flight < 1:
+            raise UsageError(f"max_in_flight must be at least 1 (not {max_in_flight!r})")
         if isinstance(server, str):
             server = Dial.of(server, tls=tls, token=token, insecure=insecure)
         self._dial = server
-        self._timeout_s = timeout_s
+        self._timeout_s = _seconds("timeout_s", timeout_s)
         self._model = model or chain.partition.name
         self._max_in_flight = max_in_flight
         self._crew = Crew()
@@ -135,9 +135,7 @@ class EdgeSession:
         `timeout_s`, where given, is how long the cloud may take from now on.
         """
         if timeout_s is not None:
-            if not timeout_s > 0:
-                raise UsageError(f"timeout_s must be more than 0 (not {timeout_s!r})")
-            self._timeout_s = timeout_s
+            self._timeout_s = _seconds("timeout_s", timeout_s)
         engine = self._engine
         engine.director = self._steady(engine.chain, k, codec)
 
@@ -151,7 +149,13 @@ class EdgeSession:
         engine = self._engine
         for option in options:
             _check_plan(engine.chain, option.k, option.codec)
-        pilot = Pilot(policy, options, timeout_s=self._timeout_s)
+        pilot = Pilot(
+            policy,
+            options,
+            timeout_s=self._timeout_s,
+            whole=engine.whole,
+            faults=self._crew.faults,
+        )
         engine.director = pilot
         Scout(lambda: self._engine, pilot, self._crew.alarms)
         return pilot
@@ -222,7 +226,8 @@ class EdgeSession:
     @property
     def stats(self) -> Stats:
         """Counts up to now."""
-        return self._generations.stats
+        errors = self._crew.faults.count(POLICY)
+        return replace(self._generations.stats, policy_errors=errors)
 
     def measure_link(self) -> Link:
         """Measure the link to the server; best while no request is under way.
@@ -312,9 +317,18 @@ def _moment(deadline_s: float | None) -> float | None:
     """The moment that is `deadline_s` from now."""
     if deadline_s is None:
         return None
-    if not deadline_s > 0:
-        raise UsageError(f"deadline_s must be more than 0 seconds (not {deadline_s!r})")
-    return time.monotonic() + deadline_s
+    return time.monotonic() + _seconds("deadline_s", deadline_s)
+
+
+def _seconds(name: str, given: float) -> float:
+    """A time that a caller allows; infinity for any."""
+    try:
+        seconds = float(given)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not seconds > 0:
+        raise UsageError(f"{name} must be more than 0 seconds (not {given!r})")
+    return seconds
 
 
 def _check_setting(chain: Chain, *, alone: bool) -> None:

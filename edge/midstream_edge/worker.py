@@ -1,19 +1,30 @@
-"""The edge's compute thread, whose turn a waiting caller may take, and its timer thread."""
+"""The edge's compute thread, whose turn a waiting caller may take, and its timer thread.
+
+Neither ends before it is closed: a task that raises is noted in the session's `Faults`, and
+the next one runs.
+"""
 
 from __future__ import annotations
 
 import heapq
 import itertools
-import queue
+import math
 import threading
 import time
 from collections.abc import Callable
 from typing import final
 
+from midstream_edge.faults import Faults
+
 Task = Callable[[], None]
 
 #: Ranks of tasks: what others wait for already goes first.
 REST, HEAD = 0, 1
+
+#: Alarms that were dropped stay in the heap until they are half of it and more than this.
+DROPPED = 64
+#: A wait is begun anew after so long: the system knows no waits of centuries.
+LONGEST_WAIT_S = 3600.0
 
 
 @final
@@ -26,94 +37,171 @@ class Worker:
     saves two changes of threads, 0.1 ms.
     """
 
-    def __init__(self) -> None:
-        self._tasks: queue.PriorityQueue[tuple[int, int, int, Task | None]]
-        self._tasks = queue.PriorityQueue()
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+        self._tasks: list[tuple[int, int, int, Task]] = []
         self._serial = itertools.count()
-        self._turn = threading.Lock()  # held by the thread that runs a task
+        self._changed = threading.Condition()
+        self._busy = False  # a task runs, on the thread or in a caller's turn
+        self._closed = False
         self._thread = threading.Thread(
             target=self._run, name="midstream-compute", daemon=True
         )
         self._thread.start()
 
     def put(self, task: Task, *, rank: int, order: int) -> None:
-        """Queue `task`, which must not raise."""
-        self._tasks.put((rank, order, next(self._serial), task))
+        """Queue `task`."""
+        with self._changed:
+            heapq.heappush(self._tasks, (rank, order, next(self._serial), task))
+            if not self._busy:
+                self._changed.notify()
 
     def take_turn(self) -> bool:
         """Whether the caller may run a task itself now; if so, it must `end_turn` after it."""
-        return self._tasks.empty() and self._turn.acquire(blocking=False)
+        # One lock for queue and turn: no later task may come before one that was taken up.
+        with self._changed:
+            if self._busy or self._tasks:
+                return False
+            self._busy = True
+            return True
 
     def end_turn(self) -> None:
         """Let the next task run."""
-        self._turn.release()
-
-    def close(self, timeout_s: float) -> None:
-        """Drop what waits, and wait up to `timeout_s` for what runs."""
-        self._tasks.put((-1, 0, next(self._serial), None))
-        if threading.current_thread() is not self._thread:
-            self._thread.join(timeout_s)
-
-    def _run(self) -> None:
-        while (task := self._tasks.get()[-1]) is not None:
-            with self._turn:
-                task()
-            del task  # a waiting thread must not keep the last request's tensors alive
-
-
-@final
-class Alarms:
-    """A thread that makes calls at given times of the monotonic clock.
-
-    An alarm cannot be taken back; it must bring little with it (a request's id, not the
-    request) and find out itself whether it still matters.
-    """
-
-    def __init__(self) -> None:
-        self._due: list[tuple[float, int, Task]] = []
-        self._serial = itertools.count()
-        self._changed = threading.Condition()
-        self._closed = False
-        self._thread = threading.Thread(target=self._run, name="midstream-alarms", daemon=True)
-        self._thread.start()
-
-    def at(self, when_s: float, task: Task) -> None:
-        """Call `task`, which must be quick and must not raise, at `when_s` or soon after."""
         with self._changed:
-            heapq.heappush(self._due, (when_s, next(self._serial), task))
-            if self._due[0][0] == when_s:
+            self._busy = False
+            if self._tasks:
                 self._changed.notify()
 
     def close(self, timeout_s: float) -> None:
-        """Forget all alarms."""
+        """Drop what waits, and wait up to `timeout_s` for what runs."""
         with self._changed:
             self._closed = True
+            self._tasks.clear()
             self._changed.notify()
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
         while (task := self._next()) is not None:
-            task()
+            try:
+                task()
+            except BaseException as error:
+                self._faults.note("a task of the compute thread", error)
+            finally:
+                self.end_turn()
+            del task  # a waiting thread must not keep the last request's tensors alive
+
+    def _next(self) -> Task | None:
+        with self._changed:
+            while not self._closed:
+                if self._tasks and not self._busy:
+                    self._busy = True
+                    return heapq.heappop(self._tasks)[-1]
+                self._changed.wait()
+            return None
+
+
+@final
+class Alarm:
+    """A call to come; its `task` is None once it was made or dropped."""
+
+    __slots__ = ("task",)
+
+    def __init__(self, task: Task | None) -> None:
+        self.task = task
+
+
+@final
+class Alarms:
+    """A thread that makes calls at given times of the monotonic clock.
+
+    What matters no more is dropped; an alarm may go off all the same while it is being
+    dropped, and must find out itself whether it still matters.
+    """
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+        self._due: list[tuple[float, int, Alarm]] = []
+        self._dropped = 0  # alarms in the heap whose task is None
+        self._serial = itertools.count()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="midstream-alarms", daemon=True)
+        self._thread.start()
+
+    def __len__(self) -> int:
+        """Alarms held, those dropped a moment ago included."""
+        return len(self._due)
+
+    def at(self, when_s: float, task: Task) -> Alarm:
+        """Call `task`, which must be quick, at `when_s` or soon after; infinity: never."""
+        if when_s == math.inf:
+            return Alarm(None)
+        alarm = Alarm(task)
+        with self._changed:
+            heapq.heappush(self._due, (when_s, next(self._serial), alarm))
+            if self._due[0][-1] is alarm:
+                self._changed.notify()
+        return alarm
+
+    def drop(self, alarm: Alarm) -> None:
+        """Forget `alarm`, whatever became of it."""
+        with self._changed:
+            if alarm.task is None:
+                return
+            alarm.task = None
+            self._dropped += 1
+            if self._dropped > max(DROPPED, len(self._due) // 2):
+                self._due = [entry for entry in self._due if entry[-1].task is not None]
+                heapq.heapify(self._due)
+                self._dropped = 0
+
+    def close(self, timeout_s: float) -> None:
+        """Forget all alarms."""
+        with self._changed:
+            self._closed = True
+            self._due.clear()
+            self._changed.notify()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while (task := self._next()) is not None:
+            try:
+                task()
+            except BaseException as error:
+                self._faults.note("an alarm", error)
+            del task
 
     def _next(self) -> Task | None:
         with self._changed:
             while not self._closed:
                 now_s = time.monotonic()
                 if self._due and self._due[0][0] <= now_s:
-                    return heapq.heappop(self._due)[-1]
-                self._changed.wait(self._due[0][0] - now_s if self._due else None)
+                    alarm = heapq.heappop(self._due)[-1]
+                    task, alarm.task = alarm.task, None
+                    if task is not None:
+                        return task
+                    self._dropped -= 1
+                    continue
+                pause_s = self._due[0][0] - now_s if self._due else LONGEST_WAIT_S
+                self._changed.wait(min(pause_s, LONGEST_WAIT_S))
             return None
 
 
 @final
 class Crew:
-    """The threads of a session, and the numbers of its requests, which ascend for ever."""
+    """The threads of a session, and numbers for its requests, which ascend for ever."""
 
     def __init__(self) -> None:
-        self.worker = Worker()
-        self.alarms = Alarms()
+        self.faults = Faults()
         self.ids = itertools.count(1)
+        self.worker = Worker(self.faults)
+        try:
+            self.alarms = Alarms(self.faults)
+        except BaseException:  # the system may have no thread left
+            self.worker.close(0.0)
+            raise
 
     def close(self, timeout_s: float) -> None:
         """End both threads, waiting up to `timeout_s` for each."""

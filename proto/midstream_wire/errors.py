@@ -7,6 +7,7 @@
     ├── CodecError            a payload is malformed, corrupt or too large: drop it
     ├── PlanError             no candidate satisfies the constraints: loosen one
     ├── ResourceError         this machine lacks disk, memory, threads or processes: free some
+    ├── EdgeFailed            the edge itself broke down over a request: see the cause
     ├── DeadlineExceeded      no answer in the time allowed: allow more, or let the edge finish
     └── PeerError             the other side: retry, fall back, or look at the peer
         ├── CloudUnavailable  nothing answers, or the connection broke
@@ -45,6 +46,11 @@ class PlanError(MidstreamError):
 
 class ResourceError(MidstreamError):
     """This machine lacks what the work takes: disk, memory, threads or processes."""
+
+
+class EdgeFailed(MidstreamError):
+    """The edge itself broke down over a request (no memory, a fault in what a user plugged
+    in); `__cause__` is what was raised."""
 
 
 class DeadlineExceeded(MidstreamError):

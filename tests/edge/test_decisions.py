@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from midstream_edge.faults import Faults
 from midstream_edge.pace import LocalPace, give_up_at
 from midstream_edge.verdicts import (
     UNDIAGNOSED,
@@ -93,7 +94,7 @@ def test_weather_and_configuration_are_told_apart() -> None:
 
 
 def test_the_worker_runs_rests_before_heads_and_each_in_order() -> None:
-    worker, ran = Worker(), []
+    worker, ran = Worker(Faults()), []
     started, release, finished = threading.Event(), threading.Event(), threading.Event()
 
     def block() -> None:
@@ -113,7 +114,7 @@ def test_the_worker_runs_rests_before_heads_and_each_in_order() -> None:
 
 
 def test_a_caller_gets_a_turn_only_when_nothing_else_runs_or_waits() -> None:
-    worker = Worker()
+    worker = Worker(Faults())
     ran = threading.Event()
     assert worker.take_turn()
     assert not worker.take_turn()
@@ -125,7 +126,7 @@ def test_a_caller_gets_a_turn_only_when_nothing_else_runs_or_waits() -> None:
 
 
 def test_alarms_go_off_in_order_and_not_before_their_time() -> None:
-    alarms, rang, last = Alarms(), [], threading.Event()
+    alarms, rang, last = Alarms(Faults()), [], threading.Event()
     now_s = time.monotonic()
     alarms.at(now_s + 0.06, last.set)
     alarms.at(now_s + 0.05, lambda: rang.append(time.monotonic()))

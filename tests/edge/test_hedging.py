@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from midstream_cloud.repository import Repository
+from midstream_cloud.server import serving
 from midstream_edge.answers import AHEAD, CLOUD, EDGE
 from midstream_edge.pilot import Pilot
 from midstream_edge.policies.values import Decision, Evidence, Option, Situation
 from midstream_edge.session import Answer, EdgeSession
 from midstream_partitioner.chain import Chain
+from midstream_partitioner.partition import Partition
 from midstream_partitioner.runtime import Stop, Stopped
 from midstream_wire.tensors import Array
 
@@ -196,14 +199,19 @@ def _tell_soon(stop: Stop, run: Callable[[], object]) -> None:
 
 
 def test_what_a_deadline_makes_the_edge_begin_the_cloud_may_end_first(
-    chain: Chain, serve: Serve, picture: Picture, expected: Expected
+    small: Partition, chain: Chain, picture: Picture, expected: Expected
 ) -> None:
     """After half a second the cloud alone is waited for no longer; it needs a whole one."""
     slow_edge = chain.at_speed(2.0)
     slow_edge.keep_pace([3.0] * 4)
+    repository = Repository()
+    repository.add("small", small, slowdown=2.0)
+    repository.models["small"].chain.keep_pace([0.25] * 4)
     with (
-        serve(slowdown=30000.0) as slow_server,
-        EdgeSession(slow_edge, slow_server, plan=(0, "raw"), local_rest_s={0: 5.0}) as session,
+        serving(repository) as address,
+        EdgeSession(
+            slow_edge, str(address), plan=(0, "raw"), local_rest_s={0: 5.0}
+        ) as session,
     ):
         answer = session.infer(picture(0), deadline_s=6.0)
     assert (answer.where, answer.hedged, answer.reason) == (CLOUD, False, None)
