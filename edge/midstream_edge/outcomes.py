@@ -22,18 +22,15 @@ def outcome_of(error: BaseException) -> Exception:
     if isinstance(error, KeyboardInterrupt):
         return CancelledError("the program was interrupted")
     text = " ".join(str(error).split())[:200]
-    failed: MidstreamError
-    if isinstance(error, MemoryError):
-        failed = ResourceError(
-            f"a request must find memory on the edge, but there was none ({text or 'no more'}): "
-            "let fewer be under way, or hold fewer segments"
-        )
-        failed.__cause__ = error
-        return failed
-    failed = EdgeFailed(
+    failed: MidstreamError = EdgeFailed(
         "the edge must be able to run every part of a request, but one raised "
         f"{type(error).__name__}{f' ({text})' if text else ''}: see what that is the cause of"
     )
+    if isinstance(error, MemoryError):
+        failed = ResourceError(
+            "a request must find memory on the edge, but there was none: let fewer be under "
+            "way, or hold fewer segments"
+        )
     failed.__cause__ = error
     return failed
 
