@@ -18,7 +18,7 @@ from midstream_partitioner.feed import Feed, read_inputs
 from midstream_partitioner.intake import Network, load_network
 from midstream_partitioner.measure import SIZED, TIMED
 from midstream_partitioner.partition import Partition, partition
-from midstream_partitioner.pricing import choose_cuts, static_profile
+from midstream_partitioner.pricing import MOST_CUTS, choose_cuts, static_profile
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import Array
 
@@ -59,9 +59,9 @@ def open_partition(source: str, *, feed: Feed | None = None) -> Partition:
     return partition(network, default_cuts(network))
 
 
-def default_cuts(network: Network) -> tuple[Cut, ...]:
+def default_cuts(network: Network, *, max_cuts: int = MOST_CUTS) -> tuple[Cut, ...]:
     """The cuts that can ever win, by arithmetic alone: the same on every machine."""
-    return choose_cuts(network.graph, static_profile(network.graph))
+    return choose_cuts(network.graph, static_profile(network.graph), max_cuts=max_cuts)
 
 
 def cut_alike(network: Network, heads: Iterable[frozenset[int]]) -> Partition:

@@ -15,6 +15,9 @@ from midstream_lab.processes import Process
 #: Loading and profiling a large network takes seconds on a small machine.
 START_S = 120.0
 
+#: The policy that knows the uplink's future.
+ORACLE = "oracle"
+
 Say = Callable[[str], None]
 
 
@@ -46,8 +49,10 @@ class EdgeSetting:
 
     def flags(self) -> list[str]:
         flags = ["--threads", str(self.threads), "--slowdown", str(self.slowdown)]
-        flags += ["--requests", str(self.requests), "--seed", str(self.seed)]
-        flags += ["--input", self.input] if self.input is not None else []
+        flags += ["--requests", str(self.requests)]
+        # Only random inputs have a seed.
+        drawn = ["--seed", str(self.seed)]
+        flags += drawn if self.input is None else ["--input", self.input]
         return [*flags, *self.planning]
 
 
@@ -130,7 +135,7 @@ class Drive:
         flags = ["--adaptive", "--policy", self.policy, "--duration", f"{self.duration_s}s"]
         flags += ["--every", f"{self.every_s}s"] if self.every_s is not None else []
         flags += ["--log", str(self.log)] if self.log is not None else []
-        if self.trace is not None:
+        if self.trace is not None and self.policy == ORACLE:
             flags += ["--trace", self.trace]
         return [*flags, "--gate"]
 

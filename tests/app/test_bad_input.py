@@ -93,15 +93,20 @@ FLAGS = {
     "verify tiny.onnx --cuts some": (USAGE, "--cuts must be partition or all"),
     "verify tiny.onnx --codec zip": (USAGE, "a codec must be one of raw"),
     "cloud serve tiny.onnx digits --profile gone.json": (USAGE, "must be a readable file"),
-    "edge run tiny.onnx --adaptive": (USAGE, "need a server: give --server"),
-    "edge run tiny.onnx --server 127.0.0.1:1 --policy race": (USAGE, "give --adaptive too"),
+    "edge run tiny.onnx --adaptive": (USAGE, "--adaptive must be given with --server"),
+    "edge run tiny.onnx --server 127.0.0.1:1 --policy race": (
+        USAGE,
+        "given with --adaptive",
+    ),
     "edge run tiny.onnx --server 127.0.0.1:1 --adaptive --every 0s": (USAGE, "more than 0s"),
-    "edge run tiny.onnx --server 127.0.0.1:1 --adaptive --compare": (USAGE, "leave --compare"),
-    "edge run tiny.onnx --server 127.0.0.1:1 --adaptive --trace lte": (
+    "edge run tiny.onnx --server 127.0.0.1:1 --adaptive --compare": (
+        USAGE,
+        "--compare must not be given with --adaptive",
+    ),
+    "edge run tiny.onnx --server 127.0.0.1:1 --adaptive --policy oracle --trace lte": (
         USAGE,
         "needs --trace-origin",
     ),
-    "edge run tiny.onnx --compare": (USAGE, "need a server: give --server"),
 }
 PEERS = {
     "cloud serve tiny.onnx --listen nowhere": (USAGE, "an address must be host:port"),
@@ -183,7 +188,11 @@ def test_an_edge_does_not_hide_that_its_server_is_none(
         ("tiny.onnx --cut nosuch", USAGE, "--cut must be one of cloud-only"),
         ("tiny.onnx --cut cloud-only --codec png", USAGE, "png"),
         ("tiny.onnx --segments 99", USAGE, "--segments must be at most"),
-        ("tiny.onnx --compare --segments 1", USAGE, "leave --segments out"),
+        (
+            "tiny.onnx --compare --segments 1",
+            USAGE,
+            "not be given with --compare",
+        ),
     ],
 )
 def test_an_edge_that_does_not_fit_its_server_is_told(

@@ -95,7 +95,7 @@ IGNORED = {
     "menu.json --sweep default --log rows.jsonl --report out": f"--log and --report {SWEPT}",
     "menu.json -o out": "--output must be given with --sweep",
     "menu.json --jobs 2 --engine ray": "--jobs and --engine must be given with --sweep",
-    "net.onnx --edge pi.json --edge-slowdown 4": "--edge-slowdown must be given without",
+    "net.onnx --edge pi.json --edge-slowdown 4": "--edge-slowdown must not be given",
 }
 WRONG = {
     "menu.json --seed -1": "invalid value for '--seed'",
@@ -122,7 +122,7 @@ WRONG = {
     "menu.json --policy clever": "a policy must be one of adaptive",
     "menu.json --policy fixed:layer3": "a policy must name an option of the menu",
     "menu.json --menu-output menu.txt": "--menu-output must end in .json",
-    "gone.json": "a menu must be readable (gone.json",
+    "gone.json": "a menu must be a readable file (gone.json",
     "gone.toml": "no such file: gone.toml",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated, final
 import typer
 
 from midstream.cli import console
+from midstream.cli.flags import effective
 from midstream.cli.options import Json, Server, Slowdown, Threads, takes
 from midstream.cli.plan import read_profile
 from midstream.cli.security import Insecure, Token, Trust, takes_trust
@@ -118,6 +120,7 @@ def _settings(
         "midstream cloud serve models/ --listen 0.0.0.0:50051 --cert cert.pem --key key.pem",
     )
 )
+@functools.partial(effective, "cloud serve")
 @takes("settings", _settings)
 @takes("tails", Tails)
 def serve(
@@ -184,6 +187,7 @@ def _fuse_tails(repository: Repository, cuts: Sequence[str]) -> None:
 @app.command(
     "describe", epilog=console.examples("midstream cloud describe --server localhost:50051")
 )
+@functools.partial(effective, "cloud describe")
 @takes_trust
 def describe_server(
     server: Server = "localhost:50051",
@@ -234,6 +238,7 @@ def describe_server(
 
 
 @app.command(epilog=console.examples("midstream cloud health --server localhost:50051"))
+@functools.partial(effective, "cloud health")
 @takes_trust
 def health(
     server: Server = "localhost:50051",

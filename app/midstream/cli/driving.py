@@ -119,18 +119,6 @@ def _driving(
     gate: bool = False,
 ) -> Driving | None:
     if not adaptive:
-        given = {
-            "--policy": policy,
-            "--every": every,
-            "--duration": duration,
-            "--log": log,
-            "--metrics": metrics,
-            "--trace": trace,
-            "--repartition": repartition or None,
-        }
-        for flag, value in given.items():
-            if value is not None:
-                raise UsageError(f"{flag} is for requests under a policy: give --adaptive too")
         return None
     return Driving(
         policy=policy or "adaptive",
@@ -138,7 +126,7 @@ def _driving(
         duration_s=_seconds(duration, "--duration"),
         log=log,
         metrics=None if metrics is None else parse_address(metrics),
-        trace=_trace(trace, known=gate or trace_origin is not None),
+        trace=_trace(trace, policy, known=gate or trace_origin is not None),
         origin_s=trace_origin,
         repartition=repartition,
         gate=gate,
@@ -154,9 +142,14 @@ def _seconds(text: str | None, flag: str) -> float | None:
     return seconds
 
 
-def _trace(text: str | None, *, known: bool) -> Trace | None:
+def _trace(text: str | None, policy: str | None, *, known: bool) -> Trace | None:
     if text is None:
         return None
+    if policy != "oracle":
+        raise UsageError(
+            "--trace is the future that the policy oracle knows (not "
+            f"{policy or 'adaptive'}): leave it out"
+        )
     if not known:
         raise UsageError("--trace needs --trace-origin: when the emulated link began with it")
     return open_trace(text)

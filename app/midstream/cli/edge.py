@@ -13,6 +13,7 @@ from midstream.cli import console
 from midstream.cli.adaptive import run_adaptive
 from midstream.cli.answers import send_all
 from midstream.cli.driving import Driving, takes_driving
+from midstream.cli.flags import effective
 from midstream.cli.options import (
     Json,
     Model,
@@ -97,7 +98,6 @@ def run(
     The link is measured first unless it is given. Whatever happens to the server or the link,
     every request is answered: what the cloud does not finish is finished here, and said so.
     """
-    _check_flags(server, choice, holding, driving)
     quiet = json or json_line
     reached = None
     with ExitStack() as stack:
@@ -134,29 +134,9 @@ app.command(
         "midstream edge run net.midstream --server cloud:50051 --ca ca.pem --private",
         "midstream edge run resnet18 --server localhost:50051 --adaptive --duration 60s",
     )
-)(run)
+)(effective("edge run", run))
 # A group with a single command would otherwise swallow its name.
 app.callback()(lambda: None)
-
-
-def _check_flags(
-    server: str | None, choice: Choice, holding: Holding, driving: Driving | None
-) -> None:
-    replaced, partly = choice.cut is not None, holding.segments is not None
-    if server is None and (choice.compare or driving or replaced or partly):
-        raise UsageError(
-            "--compare, --adaptive, --cut and --segments need a server: give --server as well"
-        )
-    if driving is not None and (choice.compare or replaced):
-        raise UsageError(
-            "--adaptive chooses anew for every request: leave --compare and --cut out, or "
-            "name a policy such as fixed:CUT:CODEC"
-        )
-    if choice.compare and partly:
-        raise UsageError(
-            "--compare runs every placement, for which the edge must hold all segments: "
-            "leave --segments out"
-        )
 
 
 def _run_alone(

@@ -1,13 +1,17 @@
-"""Which flags mean something where: what `midstream simulate` would pass over, it refuses."""
+"""Which flags mean something where: a command refuses by name what it would pass over."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, final
 
 import typer
 
+from midstream.cli.options import Command
 from midstream.cli.trials import Sweep, Trial
 from midstream_lab.simulation.menus import SUFFIX
 from midstream_wire.errors import UsageError
@@ -15,7 +19,169 @@ from midstream_wire.errors import UsageError
 #: What a scenario's name ends in.
 SCENARIO = ".toml"
 
-# Flags by the names of their parameters.
+
+@final
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Flags that have no effect beside all of `beside`, or without one of `needs`.
+
+    Flags are called by the names of their parameters. `why` is told in brackets.
+    """
+
+    flags: tuple[str, ...]
+    beside: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    why: str = ""
+
+    def check(self, typed: Collection[str], spelled: Mapping[str, str]) -> None:
+        """Raise `UsageError` where some of the flags were typed for nothing."""
+        if self.beside and set(self.beside) <= set(typed):
+            others = " and ".join(spelled[each] for each in self.beside)
+            demand = f"must not be given with {others}"
+        elif self.needs and not set(self.needs) & set(typed):
+            others = " or ".join(spelled[each] for each in self.needs)
+            demand = f"must be given with {others}"
+        else:
+            return
+        reason = f" ({self.why})" if self.why else ""
+        _refuse([spelled[each] for each in self.flags if each in typed], demand + reason)
+
+
+_PLANNING = (
+    "objective", "private", "min_depth", "lossless", "codecs", "max_loss", "min_agreement",
+    "max_error", "target_payload", "forbid", "deadline", "max_edge_memory",
+)  # fmt: skip
+_LINK = ("network", "uplink", "downlink", "rtt")
+_TLS = ("ca", "cert", "key")
+_POLICY = (
+    "policy", "every", "duration", "log", "metrics", "trace", "trace_origin", "repartition",
+    "gate",
+)  # fmt: skip
+
+_SEED = Rule(("seed",), beside=("input",), why="only random inputs have a seed")
+_DATA = (
+    Rule(("seed",), beside=("data",), why="only generated inputs have a seed"),
+    Rule(("labels", "metric"), needs=("data",), why="generated inputs have no right answers"),
+)
+_PROFILES = (
+    Rule(("edge_slowdown",), beside=("edge",), why="the profile says how fast the edge is"),
+    Rule(("threads", "runs"), beside=("edge", "cloud"), why="then nothing is measured"),
+)
+_NETWORK = Rule(("network",), beside=("uplink", "downlink", "rtt"), why="they say all of it")
+_SHUT = tuple(Rule(("insecure",), beside=(each,), why="TLS is not plaintext") for each in _TLS)
+_MEASURED = Rule(("runs",), beside=("profile",), why="then nothing is measured")
+
+#: Command -> what has no effect there.
+RULES: dict[str, tuple[Rule, ...]] = {
+    "profile": (_SEED,),
+    "plan": (
+        *_PROFILES,
+        Rule(("input",), beside=("edge", "cloud"), why="then nothing is measured"),
+        _NETWORK,
+    ),
+    "partition": (
+        Rule(("max_cuts", "measure"), beside=("at",), why="it says where to cut"),
+    ),
+    "verify": (_SEED,),
+    "calibrate": _DATA,
+    "codecs": _DATA,
+    "cloud serve": (_MEASURED, Rule(("insecure",), beside=("cert",), why="TLS it is")),
+    "cloud describe": _SHUT,
+    "cloud health": _SHUT,
+    "edge run": (
+        Rule(
+            (
+                *_PLANNING, *_LINK, *_TLS, "token_file", "insecure", "name", "profile", "runs",
+                "segments", "fuse", "fuse_after", "adaptive", "cut", "codec", "timeout",
+                "compare",
+            ),
+            needs=("server",),
+            why="without one everything runs here, and nothing is planned",
+        ),
+        Rule(_POLICY, needs=("adaptive",), why="they are for requests under a policy"),
+        Rule(
+            ("cut", "compare", "timeout"),
+            beside=("adaptive",),
+            why="a policy chooses for every request; one may be fixed:CUT:CODEC",
+        ),
+        Rule(_PLANNING, beside=("cut",), why="it replaces the plan"),
+        Rule(("codec",), needs=("cut",), why="a plan chooses its codec, from --codecs"),
+        Rule(("timeout",), beside=("compare",), why="each strategy has its own"),
+        Rule(
+            ("segments",),
+            beside=("compare",),
+            why="to run every placement the edge must hold all segments",
+        ),
+        Rule(("trace_origin",), needs=("trace",)),
+        _MEASURED,
+        _NETWORK,
+        _SEED,
+        *_SHUT,
+    ),
+    "pair": (
+        Rule(
+            ("duration", "every", "backend", "log"),
+            needs=("policy", "trace"),
+            why="they are for requests under a policy",
+        ),
+        Rule(("requests",), beside=("policy",), why="--duration says how long they come"),
+        Rule(("requests",), beside=("trace",), why="--duration says how long they come"),
+        _SEED,
+    ),
+    "simulate": (
+        *_PROFILES,
+        Rule(("jobs",), beside=("address",), why="the cluster has its own processors"),
+        Rule(("address",), needs=("engine",), why="it is a Ray cluster's"),
+    ),
+    "experiment": (
+        Rule(("jobs", "fresh"), beside=("report_only",), why="then nothing is run"),
+    ),
+}  # fmt: skip
+
+
+def effective(name: str, command: Command) -> Command:
+    """Return `command`, called `name`, with the check that every flag typed has an effect."""
+    rules = RULES.get(name, ())
+    if not rules:
+        return command
+    signature = inspect.signature(command, eval_str=True)
+    own = any(each.annotation is typer.Context for each in signature.parameters.values())
+
+    @functools.wraps(command)
+    def wrapped(context: typer.Context, **arguments: Any) -> None:
+        flags, typed = spellings(context), typed_flags(context)
+        for rule in rules:
+            rule.check(typed, flags)
+        command(**({"context": context} if own else {}), **arguments)
+
+    others = [each for each in signature.parameters.values() if each.name != "context"]
+    context = inspect.Parameter(
+        "context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
+    )
+    parameters = [context, *others]
+    # typer reads both; functools.wraps would let it see the command's own.
+    wrapped.__dict__["__signature__"] = signature.replace(parameters=parameters)
+    wrapped.__annotations__ = {each.name: each.annotation for each in parameters}
+    del wrapped.__dict__["__wrapped__"]
+    return wrapped
+
+
+def spellings(context: typer.Context) -> dict[str, str]:
+    """How the flags of a command are spelled, by the names of their parameters."""
+    return {
+        each.name or "": max(each.opts, key=len)
+        for each in context.command.params
+        if any(opt.startswith("-") for opt in each.opts)
+    }
+
+
+def typed_flags(context: typer.Context) -> list[str]:
+    """Names of the parameters whose flags the command line gives."""
+    sources = {name: context.get_parameter_source(name) for name in spellings(context)}
+    return [name for name, each in sources.items() if each and each.name == "COMMANDLINE"]
+
+
+# What `midstream simulate` takes beside each kind of MODEL.
 _OF_A_SCENARIO = {"log", "report", "json"}
 _OF_A_SWEEP = {each.name for each in fields(Sweep)} - {"axes"}
 _OF_A_TRIAL = {each.name for each in fields(Trial)}
@@ -24,13 +190,14 @@ _OF_A_MENU |= _OF_A_SCENARIO | _OF_A_SWEEP | _OF_A_TRIAL
 _NOT_OF_A_SWEEP = (_OF_A_TRIAL - {"seed"}) | {"policy", "deadline", "log", "report"}
 
 
-def check_flags(model: str, context: typer.Context) -> None:
+def check_simulated(model: str, context: typer.Context) -> None:
     """That every flag typed means something where `model` is simulated.
 
     Raises `UsageError`, naming those that do not.
     """
     name, suffix = Path(model).name, Path(model).suffix
-    flags = _typed(context)
+    spelled = spellings(context)
+    flags = {each: spelled[each] for each in typed_flags(context)}
     if suffix == SCENARIO:
         _refuse(
             _spelled(flags, flags.keys() - _OF_A_SCENARIO),
@@ -52,19 +219,6 @@ def check_flags(model: str, context: typer.Context) -> None:
         )
     else:
         _refuse(_spelled(flags, _OF_A_SWEEP), "must be given with --sweep")
-    if {"edge", "edge_slowdown"} <= flags.keys():
-        _refuse(["--edge-slowdown"], "must be given without --edge, a profile")
-
-
-def _typed(context: typer.Context) -> dict[str, str]:
-    """Parameters that the command line gives, and how their flags are spelled."""
-    found = {}
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        source = context.get_parameter_source(name)
-        if name != "model" and source is not None and source.name == "COMMANDLINE":
-            found[name] = max(parameter.opts, key=len)
-    return found
 
 
 def _spelled(flags: Mapping[str, str], names: Collection[str]) -> list[str]:

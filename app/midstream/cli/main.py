@@ -25,6 +25,7 @@ from midstream.cli import (
     traces,
 )
 from midstream.cli.console import err, examples
+from midstream.cli.flags import effective
 from midstream_partitioner.lifeline import follow_parent, heeded
 from midstream_wire.allocator import keep_freed_memory
 from midstream_wire.errors import MidstreamError, UsageError
@@ -43,7 +44,7 @@ app = typer.Typer(
 
 
 def _add(name: str, command: Callable[..., None], *commands: str) -> None:
-    app.command(name, epilog=examples(*commands))(command)
+    app.command(name, epilog=examples(*commands))(effective(name, command))
 
 
 _add(

@@ -204,7 +204,7 @@ def cut(
             layers = profile_layers(network, sample, device, runs=runs, progress=tick)
         chosen = choose_cuts(network.graph, layers.seconds, max_cuts=max_cuts)
     else:
-        chosen = default_cuts(network)
+        chosen = default_cuts(network, max_cuts=max_cuts)
     part = partition(network, chosen)
     samples = open_samples(part, None)
     with console.progress(f"profiling the segments of {network.name}") as tick:

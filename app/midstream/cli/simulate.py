@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from midstream.cli import console
-from midstream.cli.flags import SCENARIO, check_flags
+from midstream.cli.flags import SCENARIO, check_simulated
 from midstream.cli.fleets import run_scenario
 from midstream.cli.offered import check_output, measure_offer, write_offer
 from midstream.cli.options import (
@@ -89,7 +89,7 @@ def simulate(
     and --json can be given. A menu (.json) was made with its network's flags, which cannot be
     given again.
     """
-    check_flags(model, context)
+    check_simulated(model, context)
     if Path(model).suffix == SCENARIO:
         run_scenario(Path(model), log=log, report=report, as_json=json)
         return

@@ -54,6 +54,10 @@ def check_engine(engine: str, jobs: int | None = None, address: str | None = Non
         raise UsageError(f"an engine must be {' or '.join(ENGINES)} (not {engine!r})")
     if jobs is not None and jobs < 1:
         raise UsageError(f"there must be one process or more (not {jobs})")
+    if engine != "ray" and address is not None:
+        raise UsageError(
+            "--ray-address is for --engine ray: leave it out, or take that engine"
+        )
     if engine == "ray" and importlib.util.find_spec("ray") is None:
         raise UsageError("--engine ray needs Ray: pip install 'midstream[ray]'")
     if engine == "ray" and address is not None:

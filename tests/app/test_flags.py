@@ -1,0 +1,87 @@
+"""A flag that would have no effect is refused by name, in every command."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer.main
+
+from midstream.cli.flags import RULES, Rule
+from midstream.cli.main import app
+from midstream_wire.errors import UsageError
+
+#: Values that pass for a flag's type; most flags take a text or a number.
+VALUES = {"objective": "latency", "min_depth": "2"}
+
+
+COMMAND: Any = typer.main.get_command(app)
+
+
+def parameters(name: str) -> dict[str, Any]:
+    found = COMMAND
+    for word in name.split():
+        found = found.commands[word]
+    return {each.name: each for each in found.params}
+
+
+def typed(command: str, *names: str) -> list[str]:
+    """The words that give the flags `names` to a command."""
+    known, words = parameters(command), []
+    for name in names:
+        words.append(max(known[name].opts, key=len))
+        if not known[name].is_flag:
+            words.append(VALUES.get(name, "3"))
+    return words
+
+
+def refusal(words: list[str]) -> str:
+    with pytest.raises(UsageError) as told:
+        COMMAND.main(words, standalone_mode=False)
+    return str(told.value)
+
+
+def useless() -> Iterator[tuple[str, str, Rule]]:
+    for command, rules in RULES.items():
+        for rule in rules:
+            yield from ((command, flag, rule) for flag in rule.flags)
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "rule"),
+    [pytest.param(*each, id=f"{each[0]} {each[1]} {n}") for n, each in enumerate(useless())],
+)
+def test_a_flag_without_effect_is_refused_by_name(command: str, flag: str, rule: Rule) -> None:
+    spelled = typed(command, flag)
+    model = ["net.onnx"] * bool({"model", "models", "scenario"} & parameters(command).keys())
+    others = [each for each in rule.beside if each != flag]
+    needed = () if rule.needs == ("server",) or command != "edge run" else ("server",)
+    said = refusal([*command.split(), *model, *spelled, *typed(command, *others, *needed)])
+    assert said.startswith(spelled[0]) or f" {spelled[0]}" in said.partition(" must ")[0]
+    for other in (*rule.beside, *rule.needs):
+        assert typed(command, other)[0] in said
+
+
+@pytest.mark.parametrize(
+    ("line", "flag"),
+    [
+        ("simulate net.onnx --sweep default --ray-address a:1", "--ray-address"),
+        ("simulate net.onnx --jobs 2", "--jobs"),
+        ("simulate fleet.toml --seed 1", "--seed"),
+        ("edge run net.onnx --server a:1 --adaptive --trace lte --trace-origin 1", "--trace"),
+        ("edge run net.onnx --server a:1 --private --cut k1", "--private"),
+        ("plan net.onnx --network lte --edge a --cloud b --runs 3 --threads 2", "--threads"),
+    ],
+)
+def test_more_of_them(line: str, flag: str) -> None:
+    assert flag in refusal(line.split())
+
+
+def test_what_two_rules_say_of_a_flag_is_no_contradiction() -> None:
+    """No flag is asked to stand beside another and away from it."""
+    for command, rules in RULES.items():
+        for one, other in itertools.permutations(rules, 2):
+            shared = set(one.flags) & set(other.flags)
+            assert not (shared and one.needs and other.beside == one.needs), command
