@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 
 from midstream import sources
-from midstream.serving import codecs_for, make_repository, measure_chain
+from midstream.serving import make_repository, measure_chain
 from midstream_cloud.server import Settings, serving
 from midstream_edge.session import EdgeSession
 from midstream_partitioner import calibrate as calibrating
@@ -102,10 +103,12 @@ def profile(
 ) -> Profile:
     """Measure the segments of `part` and the codecs at its cuts on this machine.
 
-    With a `calibration`, all codecs that it knows.
+    All codecs that `calibration` knows are among them: the partition's own, unless another is
+    given.
     """
-    chain = Chain(part, threads=threads, slowdown=slowdown)
-    return measure_chain(chain, runs=runs, codecs=codecs_for(calibration))
+    if calibration is not None:
+        part = replace(part, calibration=calibration)
+    return measure_chain(Chain(part, threads=threads, slowdown=slowdown), runs=runs)
 
 
 def link(uplink: str, *, downlink: str | None = None, rtt: str = "0ms") -> Link:
@@ -131,8 +134,7 @@ def serve(
     named: Mapping[str, Partition] = (
         {models.name: models} if isinstance(models, Partition) else models
     )
-    held = {name: sources.Held(part) for name, part in named.items()}
-    repository = make_repository(held, threads=threads, slowdown=slowdown, runs=0)
+    repository = make_repository(named, threads=threads, slowdown=slowdown, runs=0)
     with serving(repository, address, settings=settings) as bound:
         yield bound.target
 

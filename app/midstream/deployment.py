@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from midstream.serving import codecs_for, measure_chain
-from midstream.sources import cut_alike, open_calibration, open_network, open_partition
+from midstream.serving import measure_chain
+from midstream.sources import cut_alike, open_network, open_partition
 from midstream_edge.channel import Dial
 from midstream_edge.describe import describe
 from midstream_edge.session import EdgeSession
 from midstream_partitioner.artefact import is_partition
-from midstream_partitioner.calibration import Calibration
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.cuts import head_of
 from midstream_partitioner.feed import Feed
@@ -38,7 +37,6 @@ class Deployment:
     chain: Chain
     edge: Profile
     cloud: Profile
-    calibration: Calibration | None = None
 
 
 def agree(
@@ -126,18 +124,17 @@ def deploy(
             f"(not {segments})"
         )
     chain = Chain(part, last=segments, threads=threads, slowdown=slowdown)
-    calibration = open_calibration(source, part)
     edge = profile or measure_chain(
         chain,
         runs=runs,
         source=inputs,
-        codecs=codecs_for(calibration, codecs),
+        named=codecs or (),
         progress=progress,
     )
     if profile is not None:
         chain.keep_pace([segment.median_s for segment in profile.segments])
     cloud = Profile.from_json(remote.profile, source="the server's profile")
-    return Deployment(part, remote.name, chain, edge, cloud, calibration)
+    return Deployment(part, remote.name, chain, edge, cloud)
 
 
 @contextmanager

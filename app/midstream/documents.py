@@ -29,6 +29,8 @@ def candidate_document(candidate: Candidate) -> dict[str, Any]:
         "throughput_hz": candidate.throughput_hz,
         "lossless": candidate.lossless,
         "fidelity": asdict(candidate.fidelity) if candidate.fidelity else None,
+        "encode_scale": candidate.encode_scale,
+        "decode_scale": candidate.decode_scale,
     }
 
 
@@ -77,6 +79,7 @@ def plan_document(plan: Plan, envelope: Envelope) -> dict[str, Any]:
         "envelope": envelope_document(envelope),
         "explanation": plan.explain(),
         "accuracy": plan.accuracy,
+        "scaled": plan.scaled(),
         "budget": plan.budget.to_dict() if plan.budget is not None else None,
     }
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from midstream.sources import Held, open_models, open_samples
+from midstream.sources import open_models, open_samples
 from midstream_cloud.repository import Model, Repository
-from midstream_partitioner.calibration import Calibration
 from midstream_partitioner.chain import Chain
-from midstream_partitioner.crossing import full_id
 from midstream_partitioner.device import this_device
 from midstream_partitioner.measure import CODECS, Progress, no_progress, profile_segments
+from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import Profile
 from midstream_wire.errors import UsageError
 
@@ -41,7 +40,7 @@ def open_repository(
 
 
 def make_repository(
-    models: Mapping[str, Held],
+    models: Mapping[str, Partition],
     *,
     threads: int = 1,
     slowdown: float = 1.0,
@@ -61,15 +60,14 @@ def make_repository(
             "be measured"
         )
     repository = Repository(repartition=repartition)
-    for name, held in models.items():
-        chain = Chain(held.partition, threads=threads, slowdown=slowdown)
+    for name, part in models.items():
+        chain = Chain(part, threads=threads, slowdown=slowdown)
         measured = profile
         if profile is not None:
             chain.keep_pace([segment.median_s for segment in profile.segments])
         elif runs > 0:
-            codecs = codecs_for(held.calibration)
-            measured = measure_chain(chain, runs=runs, codecs=codecs, progress=progress)
-        repository.hold(Model(name, held.partition, chain, measured))
+            measured = measure_chain(chain, runs=runs, progress=progress)
+        repository.hold(Model(name, part, chain, measured))
     return repository
 
 
@@ -78,21 +76,15 @@ def measure_chain(
     *,
     runs: int = 10,
     source: str | None = None,
-    codecs: Sequence[str] = CODECS,
+    named: Sequence[str] = (),
     progress: Progress = no_progress,
 ) -> Profile:
-    """The profile of a compiled chain here, on inputs from `source` or random ones."""
+    """The profile of a compiled chain here, on inputs from `source` or random ones.
+
+    It has the usual codecs, those `named`, and those that the partition's calibration knows.
+    """
     device = this_device(threads=chain.threads, slowdown=chain.slowdown)
     samples = open_samples(chain.partition, source)
     return profile_segments(
-        chain, samples, device, runs=runs, codecs=codecs, progress=progress
+        chain, samples, device, runs=runs, codecs=(*CODECS, *named), progress=progress
     )
-
-
-def codecs_for(
-    calibration: Calibration | None, named: Sequence[str] | None = None
-) -> tuple[str, ...]:
-    """The codecs to measure for plans: the usual, those calibrated, and those named."""
-    calibrated = calibration.codecs if calibration and not calibration.generated else ()
-    ids = (full_id(name) for name in (*CODECS, *calibrated, *(named or ())))
-    return tuple(dict.fromkeys(ids))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import final
 
 from midstream_lab.networks import NETWORKS, build
 from midstream_partitioner.artefact import SUFFIX, is_partition, load_partition
 from midstream_partitioner.calibrate import Metric
-from midstream_partitioner.calibration import Calibration, load_calibration
 from midstream_partitioner.cuts import Cut, cut_of
 from midstream_partitioner.data import import_function
 from midstream_partitioner.feed import Feed, read_inputs
@@ -41,8 +39,12 @@ def open_network(source: str, *, feed: Feed | None = None) -> Network:
     return load_network(path, feed=feed)
 
 
-def open_partition(source: str, *, feed: Feed | None = None) -> Partition:
+def open_partition(
+    source: str, *, feed: Feed | None = None, calibrated: bool = True
+) -> Partition:
     """The partition in the folder `source`, or a network cut on the fly.
+
+    Unless `calibrated`, the calibration in the folder is not read: it is to be made anew.
 
     On the fly the cuts are chosen from arithmetic alone, not from measurements, so that every
     machine that holds the network cuts it at the same places.
@@ -54,7 +56,7 @@ def open_partition(source: str, *, feed: Feed | None = None) -> Partition:
                 f"what feeds {path} is part of the partition: leave the input flags out, or "
                 "write it again with `midstream partition`"
             )
-        return load_partition(path)
+        return load_partition(path, calibrated=calibrated)
     network = open_network(source, feed=feed)
     return partition(network, default_cuts(network))
 
@@ -69,31 +71,14 @@ def cut_alike(network: Network, heads: Iterable[frozenset[int]]) -> Partition:
     return partition(network, [cut_of(network.graph, head) for head in heads])
 
 
-def open_calibration(source: str, part: Partition) -> Calibration | None:
-    """The calibration in the partition's folder `source`, if it is one and has one."""
-    path = Path(source)
-    if not is_partition(path):
-        return None
-    return load_calibration(path, partition_digest=part.digest)
-
-
 def open_metric(name: str | None) -> Metric | None:
     """The metric that python:module:function names."""
     return None if name is None else Metric(name, import_function(name))
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What a server holds under one name."""
-
-    partition: Partition
-    calibration: Calibration | None = None
-
-
-def open_models(sources: Sequence[str]) -> dict[str, Held]:
+def open_models(sources: Sequence[str]) -> dict[str, Partition]:
     """What a server is asked to serve, by name: partitions, models, folders of either."""
-    found: dict[str, Held] = {}
+    found: dict[str, Partition] = {}
     for source in sources:
         for each in _models_at(source):
             name = model_name(each)
@@ -101,8 +86,7 @@ def open_models(sources: Sequence[str]) -> dict[str, Held]:
                 raise UsageError(
                     f"two models must not share a name; {name!r} comes twice: rename one"
                 )
-            part = open_partition(each)
-            found[name] = Held(part, open_calibration(each, part))
+            found[name] = open_partition(each)
     return found
 
 

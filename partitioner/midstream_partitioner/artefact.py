@@ -8,6 +8,7 @@
         transforms/1.enc.prior  or two priors
         transforms/1.dec.prior ...
         profiles/NAME.json      as measured on a device
+        calibration.json        what codecs do to the answers, if that was measured
 
 Nothing in a manifest is trusted: segments and transforms are checked against their digests
 when they are loaded, and names of files are never taken from it.
@@ -17,12 +18,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, final
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
+from midstream_partitioner.calibration import load_calibration, save_calibration
 from midstream_partitioner.cuts import MAX_NODES, Cut, check_runs, head_of, runs_of
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.partition import Partition, Segment
@@ -129,6 +132,8 @@ def save_partition(
             path.write_bytes(model)
     for profile in profiles:
         save_profile(profile, folder)
+    if partition.calibration is not None:
+        save_calibration(partition.calibration, folder)
     text = _MANIFEST.dump_json(_entry_of(partition), indent=1, exclude_defaults=True)
     manifest.write_bytes(text + b"\n")
 
@@ -154,10 +159,12 @@ def is_partition(path: Path) -> bool:
     return (path / "manifest.json").is_file()
 
 
-def load_partition(folder: Path) -> Partition:
-    """Read what `save_partition` wrote. Segments are read, and checked, when they are run.
+def load_partition(folder: Path, *, calibrated: bool = True) -> Partition:
+    """Read what `save_partition` wrote, with the calibration beside it if there is one.
 
-    Raises `UsageError` if there is no partition and `ModelError` if it is damaged.
+    Segments are read, and checked, when they are run. Unless `calibrated`, a calibration is
+    left alone. Raises `UsageError` if there is no partition or the calibration is malformed,
+    and `ModelError` if either is damaged.
     """
     manifest = folder / "manifest.json"
     if not manifest.is_file():
@@ -177,7 +184,12 @@ def load_partition(folder: Path) -> Partition:
         reason = str(error)
     else:
         if partition.digest == entry.digest:
-            return partition
+            found = (
+                load_calibration(folder, partition_digest=partition.digest)
+                if calibrated
+                else None
+            )
+            return replace(partition, calibration=found)
         reason = "its digest does not fit its content"
     raise ModelError(
         f"a partition's manifest must be as `midstream partition` wrote it; in {manifest} "

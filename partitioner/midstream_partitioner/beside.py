@@ -21,7 +21,7 @@ from typing import Any, final
 from midstream_partitioner.artefact import load_partition, save_partition
 from midstream_partitioner.lifeline import follow_parent, tied
 from midstream_partitioner.partition import Partition, fuse
-from midstream_partitioner.recut import Runs, checked_heads, recut
+from midstream_partitioner.recut import Runs, carry_calibration, checked_heads, recut
 from midstream_partitioner.scratch import Scratch, scratch_folder
 from midstream_wire.errors import (
     DeadlineExceeded,
@@ -79,7 +79,8 @@ def recut_beside(
     with _lacking_is_told():
         scratch = Scratch("midstream-cut-")
         _work(part, {"heads": wanted, "into": str(scratch.path)}, timeout_s, gently=gently)
-        return Prepared(load_partition(scratch.path), scratch)
+        made = load_partition(scratch.path, calibrated=False)
+    return Prepared(carry_calibration(part, made), scratch)
 
 
 def fuse_beside(
@@ -162,7 +163,7 @@ def main() -> int:
     follow_parent()
     job = json.load(sys.stdin)
     try:
-        part = load_partition(Path(job["from"]))
+        part = load_partition(Path(job["from"]), calibrated=False)
         into = Path(job["into"])
         if "heads" in job:
             save_partition(recut(part, job["heads"]), into)

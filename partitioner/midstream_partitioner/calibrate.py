@@ -58,8 +58,13 @@ SAVE_EVERY_S = 3.0
 #: How far a batch's answers may lie from single samples': other kernels, reordered sums.
 SAME = 1e-4
 
-_STATS = ("nbytes", "elements", "l2", "cosine", "agreement", "score", "top5")
-_NBYTES, _ELEMENTS, _L2, _COSINE, _AGREEMENT, _SCORE, _TOP5 = range(len(_STATS))
+_STATS = (
+    *("nbytes", "elements", "encode", "decode"),
+    *("l2", "cosine", "agreement", "score", "top5"),
+)
+(_NBYTES, _ELEMENTS, _ENCODE, _DECODE, _L2, _COSINE, _AGREEMENT, _SCORE, _TOP5) = range(
+    len(_STATS)
+)
 
 
 @final
@@ -184,6 +189,7 @@ class _Work:
             at = self.found[rows, index]
             at[:, _NBYTES] = [each.payload_nbytes for each in sent]
             at[:, _ELEMENTS] = [sum(a.size for a in single.values()) for single in singles]
+            at[:, _ENCODE : _DECODE + 1] = [(each.encode_s, each.decode_s) for each in sent]
             if self.data.generated:
                 continue
             delivered = [each.delivered for each in sent]
@@ -268,6 +274,9 @@ class _Work:
                 top1=score,
                 top1_loss=_points(whole, score),
                 top5_loss=_points(whole5, top5),
+                loss_square=_mean((self.whole[:, 0] - stats[:, _SCORE]) ** 2),
+                encode_s=float(np.median(stats[:, _ENCODE])),
+                decode_s=float(np.median(stats[:, _DECODE])),
             )
 
 

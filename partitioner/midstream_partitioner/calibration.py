@@ -1,20 +1,30 @@
 """What every codec at every cut costs in bits and in accuracy, measured on a user's samples.
 
 A calibration belongs to one partition and lies beside it as calibration.json. A budget says
-how much accuracy a plan may give away; the calibration says which codecs keep to it.
+how much accuracy a plan may give away; the calibration says which codecs keep to it. What was
+found in a sample is held against a budget with one-sided confidence bounds.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal, final
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from midstream_partitioner.profile import Count
+from midstream_partitioner.bounds import (
+    CONFIDENCE,
+    mean_at_most,
+    samples_for_mean,
+    samples_for_share,
+    share_at_least,
+)
+from midstream_partitioner.profile import CodecCost, Count, Seconds
 from midstream_wire.errors import ModelError, UsageError
 from midstream_wire.text import read_text
 
@@ -46,7 +56,11 @@ class Fidelity:
     largest entry along the last axis stays where it was. `top1` is the accuracy with this
     codec, or the mean of the user's metric, and the losses are in points (hundredths) of what
     the unsplit network reaches. Without data all of these are None; without labels or a
-    metric, the last three.
+    metric, `top1` and the losses.
+
+    `loss_square` is the mean square of a sample's loss, a share: of right answers gone wrong
+    and wrong ones gone right. `encode_s` and `decode_s` are medians on the calibrating
+    machine. Calibrations of earlier versions have none of these three.
     """
 
     cut: _Name
@@ -61,6 +75,10 @@ class Fidelity:
     top1: _Finite | None = None
     top1_loss: _Finite | None = None
     top5_loss: _Finite | None = None
+    loss_square: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    # No two runs take equal times, though all else is the same.
+    encode_s: Seconds | None = field(default=None, compare=False)
+    decode_s: Seconds | None = field(default=None, compare=False)
 
 
 @final
@@ -91,10 +109,51 @@ class Calibration:
         """What was measured of `codec` at the cut with the id `cut`, if anything was."""
         return self._index.get((cut, codec))
 
+    @cached_property
+    def cuts(self) -> frozenset[str]:
+        """The ids of the cuts of which anything is known."""
+        return frozenset(row.cut for row in self.rows)
+
     @property
     def codecs(self) -> tuple[str, ...]:
         """All codecs that were measured at any cut, in the order of measurement."""
         return tuple(dict.fromkeys(row.codec for row in self.rows))
+
+    @property
+    def costs(self) -> tuple[CodecCost, ...]:
+        """What the codecs took on the calibrating machine, where that was kept."""
+        return tuple(
+            CodecCost(row.cut, row.codec, row.payload_nbytes, row.encode_s, row.decode_s)
+            for row in self.rows
+            if row.encode_s is not None and row.decode_s is not None
+        )
+
+    def within(self, partition_digest: str, known: Collection[tuple[str, str]]) -> Calibration:
+        """What of this holds for another partition of the network, too: the rows of `known`
+        (cut, codec)."""
+        rows = tuple(row for row in self.rows if (row.cut, row.codec) in known)
+        return replace(self, partition_digest=partition_digest, rows=rows)
+
+    def agreement_at_least(self, row: Fidelity) -> float | None:
+        """The share of all answers that stay, at least, with confidence `CONFIDENCE`."""
+        if row.agreement is None:
+            return None
+        return share_at_least(row.agreement, self.samples)
+
+    def loss_at_most(self, row: Fidelity) -> float | None:
+        """Points that are lost of all answers, at most, with confidence `CONFIDENCE`.
+
+        `row` must tell a loss. Infinite where a calibration of an earlier version has a metric
+        of its user, whose spread it did not keep; top-1 changes only where an answer does.
+        """
+        if row.top1_loss is None:
+            return None
+        square = row.loss_square
+        if square is None and self.metric == TOP1 and row.agreement is not None:
+            square = max(1 - row.agreement, abs(row.top1_loss) / 100)
+        if square is None:
+            return inf
+        return 100 * mean_at_most(row.top1_loss / 100, square, self.samples)
 
     def to_json(self) -> str:
         return _CALIBRATION.dump_json(self, indent=1).decode()
@@ -180,35 +239,44 @@ class Budget:
                 "--labels or --metric, or bound min_agreement or max_error instead"
             )
 
-    def objection(self, row: Fidelity, metric: str | None) -> str | None:
-        """Why what `row` tells breaks the budget; None if it keeps to it."""
-        if (
-            self.max_loss is not None
-            and row.top1_loss is not None
-            and row.top1_loss > self.max_loss + ROUNDING
-        ):
+    def objection(
+        self, row: Fidelity, found: Calibration, *, proven: bool = True
+    ) -> str | None:
+        """Why what `found` tells in `row` breaks the budget; None if it keeps to it.
+
+        Agreement and loss must be `proven`, by their confidence bounds, or else hold in the
+        samples. The worst deviation is always that of the samples.
+        """
+        loss, agreement = row.top1_loss, row.agreement
+        if proven:
+            loss, agreement = found.loss_at_most(row), found.agreement_at_least(row)
+        sure = f"with {_percent(CONFIDENCE)} confidence on {found.samples} samples"
+        if self.max_loss is not None and loss is not None and loss > self.max_loss + ROUNDING:
+            if loss == inf:
+                return "has a loss whose spread was not kept: run `midstream calibrate` again"
+            bound = f", at most {loss:.3g} {sure}" if proven else ""
             return (
-                f"loses {row.top1_loss:.3g} points of {metric or 'top-1'}, "
+                f"loses {row.top1_loss:.3g} points of {found.metric or TOP1}{bound}, "
                 f"{self.max_loss:g} allowed"
             )
-        if (
-            self.min_agreement is not None
-            and row.agreement is not None
-            and row.agreement < self.min_agreement - ROUNDING
-        ):
-            return (
-                f"agrees in {row.agreement * 100:.4g} %, {self.min_agreement * 100:.4g} % "
-                "asked for"
-            )
-        if (
-            self.max_error is not None
-            and row.relative_l2_worst is not None
-            and row.relative_l2_worst > self.max_error + ROUNDING
-        ):
-            return (
-                f"deviates by {row.relative_l2_worst:.3g} at worst, {self.max_error:g} allowed"
-            )
+        least = self.min_agreement
+        if least is not None and agreement is not None and agreement < least - ROUNDING:
+            bound = f", at least {_percent(agreement)} {sure}" if proven else ""
+            return f"agrees in {_percent(row.agreement)}{bound}, {_percent(least)} asked for"
+        worst = row.relative_l2_worst
+        most = self.max_error
+        if most is not None and worst is not None and worst > most + ROUNDING:
+            return f"deviates by {worst:.3g} at worst, {most:g} allowed"
         return None
+
+    def samples_needed(self, found: Calibration) -> float:
+        """How many samples prove that a codec which changes no answer keeps to this."""
+        needed = 1.0
+        if self.max_loss is not None and found.metric is not None:
+            needed = samples_for_mean(self.max_loss / 100)
+        if self.min_agreement is not None:
+            needed = max(needed, samples_for_share(self.min_agreement))
+        return needed
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -225,7 +293,7 @@ class Budget:
         if self.max_loss is not None:
             said.append(f"at most {self.max_loss:g} points of {metric or 'top-1'} lost")
         if self.min_agreement is not None:
-            said.append(f"at least {self.min_agreement * 100:.4g} % agreement")
+            said.append(f"at least {_percent(self.min_agreement)} agreement")
         if self.max_error is not None:
             said.append(f"at most {self.max_error:g} relative L2 at worst")
         return ", ".join(said) or "nothing bounded"
@@ -235,11 +303,10 @@ class Budget:
 ROUNDING = 1e-9
 
 #: What is kept to when nothing was asked, by what the calibration knows (docs/codecs.md).
-#: A sample of labels is a noisy estimate of the loss; agreement, which bounds it from above,
-#: is not.
-LABELLED = Budget(max_loss=0.5, min_agreement=0.985, default=True)
-BY_METRIC = Budget(max_loss=0.5, default=True)
-UNLABELLED = Budget(min_agreement=0.99, max_error=0.1, default=True)
+#: Agreement bounds the loss from above, and a sample shows it far better.
+LABELLED = Budget(max_loss=1.0, min_agreement=0.97, default=True)
+BY_METRIC = Budget(max_loss=1.0, default=True)
+UNLABELLED = Budget(min_agreement=0.97, max_error=0.1, default=True)
 TOP1 = "top-1"
 
 
@@ -248,3 +315,7 @@ def default_budget(calibration: Calibration) -> Budget:
     if calibration.metric is None:
         return UNLABELLED
     return LABELLED if calibration.metric == TOP1 else BY_METRIC
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share * 100:.4g} %"

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import product
 from statistics import mean
 from typing import Any, final
 
@@ -48,18 +49,22 @@ TIMED, SIZED = 4, 16
 #: Codecs whose cost is measured at every cut that they accept, unless others are named.
 CODECS = ("raw", "lossless", "half", "int8", "int8c", "png", "jpeg", "webp")
 
+#: Seconds for timing codecs that a calibration knows beyond these, at all cuts together.
+FURTHER_S = 30.0
+
 #: All that is calibrated: for activations from lossless down to coarse steps of the
-#: entropy-coded quantizer, for pictures the range of qualities that people use.
+#: entropy-coded quantizer, for pictures the range of qualities that people use. `ctx` is left
+#: to those who name it: on three ImageNet networks `ec` was as good or better at 45 of 45
+#: steps, and ten times as fast (docs/codecs.md).
 LADDER = (
     *("raw", "lossless", "half", "int8", "int8c"),
     *("ec:0.125", "ec:0.25", "ec:0.5", "ec:1", "ec:2", "ecc:0.25", "ecc:0.5", "ecc:1"),
-    *("ctx:0.5", "ctx:1", "ctx:2"),
     *("png", "jpeg:95", "jpeg:90", "jpeg:75", "jpeg:50", "jpeg:25"),
     *("webp:95", "webp:80", "webp:50", "webp:25"),
 )
 
 #: What is tried behind a transform: the entropy-coded steps, and two plain ones beside.
-BEHIND_TRANSFORMS = ("half", "int8", "ec", "ecc", "ctx")
+BEHIND_TRANSFORMS = ("half", "int8", "ec", "ecc")
 #: What a prior has packed is bytes that nothing makes fewer.
 BEHIND_PRIOR = "raw"
 
@@ -113,6 +118,7 @@ def profile_segments(
     *,
     runs: int = 20,
     codecs: Sequence[str] = CODECS,
+    further_s: float = FURTHER_S,
     progress: Progress = no_progress,
 ) -> Profile:
     """Time the segments that `chain` holds, and every codec at every cut they reach.
@@ -120,6 +126,9 @@ def profile_segments(
     `samples` are inputs of the network: the first `TIMED` are timed, and payload sizes are
     means over all. The chain must start at the first segment. Times are taken at full speed
     and then multiplied by the device's slowdown.
+
+    What the partition's calibration knows beyond `codecs` is timed, too, within `further_s`
+    seconds; for what is left a plan scales the calibrating machine's times.
     """
     chain = chain.at_speed(1.0)
     partition = chain.partition
@@ -128,10 +137,7 @@ def profile_segments(
     steps = runs + 1 + last
     segments = _time_segments(chain, walks, runs, lambda n: progress(n, steps))
     crossed = _crossing_nbytes(partition, walks)
-    costs: list[CodecCost] = []
-    for k in range(min(last + 1, len(partition.segments))):
-        costs += _codec_costs(chain, k, [walk[k] for walk in walks], codecs)
-        progress(runs + 1 + k, steps)
+    costs = _profiled(chain, walks, codecs, further_s, lambda k: progress(runs + 1 + k, steps))
     costs = _resized(chain, costs, samples[TIMED:])
     progress(steps, steps)
     here = Profile(
@@ -177,6 +183,38 @@ def _replies_nbytes(
         round(mean(sum(each[spec.name] for spec in reply) for each in sent))
         for reply in replies
     )
+
+
+def _profiled(
+    chain: Chain,
+    walks: Sequence[Sequence[State]],
+    codecs: Sequence[str],
+    further_s: float,
+    progress: Callable[[int], None],
+) -> list[CodecCost]:
+    """The costs of `codecs`, and of as many calibrated ones as the time allows, by cut."""
+    part = chain.partition
+    usual = tuple(dict.fromkeys(map(full_id, codecs)))
+    states = [
+        [walk[k] for walk in walks] for k in range(min(chain.last + 1, len(part.segments)))
+    ]
+    costs: list[CodecCost] = []
+    for k, each in enumerate(states):
+        costs += _codec_costs(chain, k, each, usual)
+        progress(k)
+    further = [name for name in calibrated_codecs(part) if name not in usual]
+    until_s = time.monotonic() + further_s
+    for name, (k, each) in product(further, enumerate(states)):
+        if time.monotonic() < until_s:
+            costs += _codec_costs(chain, k, each, [name])
+    index_of = {cut.id: k for k, cut in enumerate(part.cuts)}
+    return sorted(costs, key=lambda cost: index_of[cost.cut])
+
+
+def calibrated_codecs(partition: Partition) -> tuple[str, ...]:
+    """What the partition's calibration tells the fidelity of, at any cut."""
+    found = partition.calibration
+    return () if found is None or found.generated else found.codecs
 
 
 def profile_codecs(
@@ -317,12 +355,15 @@ def _codec_costs(
 def _resized(
     chain: Chain, costs: list[CodecCost], further: Sequence[State]
 ) -> list[CodecCost]:
-    """`costs`, told of the payloads of further samples."""
+    """`costs`, told of the payloads of further samples; not where a calibration knows them."""
+    found = chain.partition.calibration
     sizes = [list(cost.payloads_nbytes) for cost in costs]
     position = {cut.id: k for k, cut in enumerate(chain.partition.cuts)}
     for sample in further:
         states = _walk(chain, sample)  # one at a time: all states of a large network are large
         for index, cost in enumerate(costs):
+            if found is not None and found.find(cost.cut, cost.codec):
+                continue
             k = position[cost.cut]
             sizes[index].append(encode_crossing(chain, k, cost.codec, states[k]).nbytes)
     return [

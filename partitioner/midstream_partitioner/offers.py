@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import final
@@ -31,7 +31,9 @@ class Offer:
     `edge_nbytes` are the weights that the edge must hold. `remote` is False for edge-only.
     `fidelity` is what a calibration says of this cut and codec. `payload_nbytes` is the mean
     of `payloads_nbytes`, the sizes of single samples, where these are known. `obstacle` says
-    why the protocol cannot carry it, if so.
+    why the protocol cannot carry it, if so. `encode_scale` is None where the edge measured
+    `encode_s`, else how many times another device's time it is: the calibrating machine's.
+    `decode_scale` likewise: the edge's, or the calibrating machine's.
     """
 
     cut: Cut
@@ -49,6 +51,8 @@ class Offer:
     fidelity: Fidelity | None = None
     payloads_nbytes: tuple[int, ...] = ()
     obstacle: str = ""
+    encode_scale: float | None = None
+    decode_scale: float | None = None
 
     @property
     def most_nbytes(self) -> int:
@@ -117,41 +121,47 @@ def offers_of(
     cloud: Profile,
     calibration: Calibration | None = None,
 ) -> tuple[Offer, ...]:
-    """All placements that the edge's profile knows, by k and then in the order of measurement.
+    """All placements of the segments that the edge's profile knows, by k.
 
-    The edge's profile may cover a prefix of the segments, the cloud's must cover all. Encoding
-    is the edge's measurement, decoding the cloud's, as `_decoding` says. Payload sizes are the
-    calibration's where it has them from data, else the edge's. Raises `UsageError` for
-    profiles or a calibration of another partition. Replies are the edge's measurement where
-    it has all segments, for it measures what is asked of it; else the cloud's.
+    The edge's profile may cover a prefix of the segments, the cloud's must cover all. Codecs
+    are those that the edge has measured and those that the calibration knows; what a device
+    has not timed takes the calibrating machine's time, scaled. Payload sizes are the
+    calibration's where it has them from data, else the edge's. Replies are the edge's
+    measurement where it has all segments, for it measures what is asked of it; else the
+    cloud's. Raises `UsageError` for profiles or a calibration of another partition.
     """
     count = len(partition.segments)
     _check(partition, edge, cloud, calibration)
     replies = edge if len(edge.segments) == count else cloud
-    decode_s = _decoding(edge, cloud)
+    known = None if calibration is None or calibration.generated else calibration
+    learnt = known.costs if known else ()
+    encoding = _Times("encode_s", edge.codecs, [learnt])
+    decoding = _Times("decode_s", cloud.codecs, [learnt, edge.codecs])
     index_of = {cut.id: k for k, cut in enumerate(partition.cuts)}
     offers = []
-    for cost in edge.codecs:
-        k = index_of.get(cost.cut, count)
-        if k < count and k <= len(edge.segments):
-            known = calibration is not None and not calibration.generated
-            row = calibration.find(cost.cut, cost.codec) if calibration and known else None
+    for (cut, codec), cost in _by_placement([*learnt, *edge.codecs]).items():
+        k, encode = index_of.get(cut, count), encoding.of(cut, codec)
+        if encode is not None and k < count and k <= len(edge.segments):
+            row = known.find(cut, codec) if known else None
+            decode = decoding.of(cut, codec) or (cost.decode_s, 1.0)
             offers.append(
                 Offer(
                     cut=partition.cuts[k],
-                    codec=cost.codec,
+                    codec=codec,
                     k=k,
                     head_s=edge.segments_s(0, k),
-                    encode_s=cost.encode_s,
-                    decode_s=decode_s(cost),
+                    encode_s=encode[0],
+                    decode_s=decode[0],
                     tail_s=cloud.segments_s(k, count),
                     payload_nbytes=row.payload_nbytes if row else cost.payload_nbytes,
                     reply_nbytes=replies.replies_nbytes[k],
                     edge_nbytes=partition.weight_nbytes(0, k),
-                    lossless=is_lossless(cost.codec),
+                    lossless=is_lossless(codec),
                     remote=True,
                     fidelity=row,
                     payloads_nbytes=() if row else cost.payloads_nbytes,
+                    encode_scale=encode[1],
+                    decode_scale=decode[1],
                 )
             )
     if len(edge.segments) >= count:
@@ -232,28 +242,45 @@ def _check(
         )
 
 
-def _decoding(edge: Profile, cloud: Profile) -> Callable[[CodecCost], float]:
-    """Seconds that the cloud needs for decoding, by the edge's cost.
+def _by_placement(costs: Iterable[CodecCost]) -> dict[tuple[str, str], CodecCost]:
+    """`costs` by cut and codec; the last one of a kind counts."""
+    return {(cost.cut, cost.codec): cost for cost in costs}
 
-    A cloud measures the usual codecs when it starts, not the whole ladder of every edge's
-    calibration. What it has not measured takes it as long as the edge, times what the cloud
-    is faster at decoding what both have measured at that cut (or at any).
+
+@final
+class _Times:
+    """Seconds of codecs on one device: as measured there, or else another device's, scaled.
+
+    The scale is how much longer this device takes than the other for what both have measured
+    at that cut (the median), or at any cut.
     """
-    measured = {(cost.cut, cost.codec): cost.decode_s for cost in cloud.codecs}
-    ratios: defaultdict[str, list[float]] = defaultdict(list)
-    for cost in edge.codecs:
-        found_s = measured.get((cost.cut, cost.codec))
-        if found_s is not None and cost.decode_s > 0:
-            ratios[cost.cut].append(found_s / cost.decode_s)
-    every = [ratio for each in ratios.values() for ratio in each] or [1.0]
 
-    def decode_s(cost: CodecCost) -> float:
-        found_s = measured.get((cost.cut, cost.codec))
-        if found_s is None:
-            return cost.decode_s * median(ratios[cost.cut] or every)
-        return found_s
+    def __init__(
+        self, field: str, measured: Sequence[CodecCost], others: Iterable[Sequence[CodecCost]]
+    ) -> None:
+        self._seconds = {
+            key: getattr(cost, field) for key, cost in _by_placement(measured).items()
+        }
+        self._others = [
+            {key: getattr(cost, field) for key, cost in _by_placement(each).items()}
+            for each in others
+        ]
 
-    return decode_s
+    def of(self, cut: str, codec: str) -> tuple[float, float | None] | None:
+        """Seconds, and the scale if they were not measured; None if nothing is known."""
+        if (cut, codec) in self._seconds:
+            return self._seconds[cut, codec], None
+        for other in self._others:
+            if (cut, codec) in other and (scale := self._scale(other, cut)) is not None:
+                return other[cut, codec] * scale, scale
+        return None
+
+    def _scale(self, other: Mapping[tuple[str, str], float], cut: str) -> float | None:
+        ratios: defaultdict[bool, list[float]] = defaultdict(list)
+        for key, seconds in self._seconds.items():
+            if other.get(key, 0.0) > 0:
+                ratios[key[0] == cut].append(seconds / other[key])
+        return median(ratios[True] or ratios[False]) if ratios else None
 
 
 def _edge_only(partition: Partition, edge: Profile) -> Offer:

@@ -24,6 +24,7 @@ from midstream_wire.errors import ModelError, UsageError
 from midstream_wire.tensors import DTYPES, TensorSpec
 
 if TYPE_CHECKING:
+    from midstream_partitioner.calibration import Calibration
     from midstream_partitioner.transforms import Transform
 
 #: protobuf cannot serialize a message of 2 GiB or more.
@@ -70,7 +71,8 @@ class Partition:
     """Segments 0..K-1 and the K+1 cuts around them: cloud-only first, edge-only last.
 
     `digest` is what the two sides compare: over the segments, the cuts, the tensor specs and
-    the transforms, where there are any.
+    the transforms, where there are any. `calibration` is what is known of the codecs at its
+    cuts; profiles measure and plans offer them.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Partition:
     feed: Feed
     digest: str = field(init=False)
     transforms: tuple[Transform, ...] = ()
+    calibration: Calibration | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         content: dict[str, Any] = {

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from math import inf
 from typing import final
 
+from midstream_partitioner.bounds import CONFIDENCE
 from midstream_partitioner.calibration import (
     Budget,
     Calibration,
@@ -90,12 +91,15 @@ class Constraints:
         return default_budget(calibration)
 
     def objection(
-        self, offer: Offer, budget: Budget | None = None, metric: str | None = None
+        self,
+        offer: Offer,
+        budget: Budget | None = None,
+        calibration: Calibration | None = None,
     ) -> tuple[int, str] | None:
         """Why `offer` may not be taken, whatever the link; None if it may.
 
-        `budget` is what `self.budget` gave, `metric` what its points are of. The number tells
-        how far the offer got: the higher, the nearer it was to being allowed.
+        `budget` is what `self.budget` gave for `calibration`. The number tells how far the
+        offer got: the higher, the nearer it was to being allowed.
         """
         if offer.obstacle:
             return 0, offer.obstacle
@@ -104,7 +108,7 @@ class Constraints:
                 return 0, f"sends {offer.codec}, which is not among the codecs allowed"
             if self.lossless and not offer.lossless:
                 return 0, f"sends {offer.codec}, which is lossy"
-            excess = self._excess(offer, budget, metric)
+            excess = self._excess(offer, budget, calibration)
             if excess is not None:
                 return excess
             pattern = self._forbidding(offer)
@@ -123,16 +127,19 @@ class Constraints:
         return None
 
     def _excess(
-        self, offer: Offer, budget: Budget | None, metric: str | None
+        self, offer: Offer, budget: Budget | None, calibration: Calibration | None
     ) -> tuple[int, str] | None:
         """What `offer` costs in accuracy beyond what is allowed, or beyond what is known."""
         if offer.lossless:
             return None
-        if budget is not None and offer.fidelity is not None:
-            broken = budget.objection(offer.fidelity, metric)
-            return None if broken is None else (1, broken)
-        if budget is not None and not budget.default:
-            return 0, f"sends {offer.codec}, which is lossy and was not calibrated"
+        if budget is not None and calibration is not None:
+            if offer.fidelity is not None:
+                # What is allowed without any sample must not be lost by a small one.
+                proven = not (budget.default and _default(offer))
+                broken = budget.objection(offer.fidelity, calibration, proven=proven)
+                return None if broken is None else (1, broken)
+            if not budget.default or offer.cut.id not in calibration.cuts:
+                return 0, f"sends {offer.codec}, which is lossy and was not calibrated"
         if self.codecs is None and not _default(offer):
             return 0, f"sends {offer.codec}, which is lossy and was not named"
         return None
@@ -160,7 +167,8 @@ def _default(offer: Offer) -> bool:
 class Candidate:
     """One placement with its prediction over one link. `k` segments run on the edge.
 
-    `fidelity` is what a calibration says of its cut and codec.
+    `fidelity` is what a calibration says of its cut and codec. `encode_scale` and
+    `decode_scale` are as in `Offer`.
     """
 
     cut: str
@@ -174,6 +182,8 @@ class Candidate:
     lossless: bool
     label: str
     fidelity: Fidelity | None = None
+    encode_scale: float | None = None
+    decode_scale: float | None = None
 
     @property
     def latency_s(self) -> float:
@@ -224,6 +234,20 @@ class Plan:
             text += ". No cut inside the network is better here"
         return text + "."
 
+    def scaled(self) -> str:
+        """Which codecs' times were not measured on a side, but scaled; "" if all were."""
+        said = []
+        for side, field in (("edge", "encode_scale"), ("cloud", "decode_scale")):
+            found = [(c.codec, getattr(c, field)) for c in self.candidates]
+            scales = {codec: scale for codec, scale in found if scale is not None}
+            if scales:
+                least, most = min(scales.values()), max(scales.values())
+                said.append(
+                    f"of {', '.join(scales)} on the {side}, {least:.2g} to {most:.2g} times "
+                    "those of the machine that measured them"
+                )
+        return "; ".join(said)
+
     def _rivals(self) -> list[Candidate]:
         """What the choice is compared with: the runner-up and the best trivial placements."""
         kinds: tuple[Callable[[Candidate], bool], ...] = (
@@ -263,8 +287,9 @@ _WORSE = {
 class Planner:
     """What one partition on two devices can do, made once; `plan` then only prices a link.
 
-    With a `calibration` on data, every codec that keeps to the budget is a candidate; without
-    one, only those of which it is known beforehand. Raises `UsageError` for an unknown
+    With a `calibration` on data, the partition's own unless another is given, every codec that
+    keeps to the budget is a candidate; without one, only those of which it is known
+    beforehand. Raises `UsageError` for an unknown
     objective, for profiles or a calibration of another partition, for a budget that nothing
     was calibrated for, and where no profile has measured any of the codecs named.
     """
@@ -286,13 +311,13 @@ class Planner:
         self.objective = objective
         self.device: Device = edge.device
         self.deadline_s = inf if constraints.deadline_s is None else constraints.deadline_s
+        calibration = calibration or partition.calibration
         offers = offers_of(partition, edge, cloud, calibration)
         _check_codecs(constraints, offers)
         self.budget = constraints.budget(calibration)
         self.accuracy = _accuracy(constraints, self.budget, calibration)
-        metric = calibration.metric if calibration is not None else None
         judged = [
-            (offer, constraints.objection(offer, self.budget, metric)) for offer in offers
+            (offer, constraints.objection(offer, self.budget, calibration)) for offer in offers
         ]
         self.allowed = tuple(offer for offer, objection in judged if objection is None)
         self._refused = tuple((offer, why) for offer, why in judged if why is not None)
@@ -343,6 +368,8 @@ class Planner:
             lossless=offer.lossless,
             label=offer.label,
             fidelity=offer.fidelity,
+            encode_scale=offer.encode_scale,
+            decode_scale=offer.decode_scale,
         )
 
     def _rank(self, candidate: Candidate) -> tuple[float, float]:
@@ -382,17 +409,27 @@ def _accuracy(
     if constraints.lossless:
         return "lossless: only codecs that change nothing"
     if budget is not None and calibration is not None:
-        whose = "by default" if budget.default else "as asked"
-        return (
-            f"{budget.describe(calibration.metric)} ({whose}), on {calibration.samples} "
-            f"samples of {calibration.data}"
-        )
+        return _budgeted(budget, calibration)
     if constraints.codecs is not None:
         return "codecs as named, whatever they lose"
     return (
         "not calibrated: lossless codecs and half precision; of a picture, JPEG and WebP as "
         "people send them"
     )
+
+
+def _budgeted(budget: Budget, calibration: Calibration) -> str:
+    whose = "by default" if budget.default else "as asked"
+    count, needed = calibration.samples, budget.samples_needed(calibration)
+    text = (
+        f"{budget.describe(calibration.metric)} ({whose}), with {CONFIDENCE * 100:g} % "
+        f"confidence on {count} samples of {calibration.data}"
+    )
+    if needed == inf:
+        return f"{text}; no number of samples proves that nothing at all changes"
+    if count < needed:
+        text += f"; {needed:.0f} or more are needed to show that: calibrate with more samples"
+    return text
 
 
 def _check_codecs(constraints: Constraints, offers: Sequence[Offer]) -> None:

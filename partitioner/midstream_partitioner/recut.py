@@ -10,6 +10,7 @@ arrive at the same digest when they cut at the same places.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import onnx
 
@@ -19,6 +20,7 @@ from midstream_partitioner.intake import Network, rebuild
 from midstream_partitioner.partition import Partition, Segment, partition
 from midstream_partitioner.soundness import check_weights
 from midstream_partitioner.transforms import with_transforms
+from midstream_wire.codecs import split_codec
 from midstream_wire.errors import ModelError
 from midstream_wire.tensors import DTYPES, TensorSpec
 
@@ -80,7 +82,22 @@ def recut(part: Partition, heads: Iterable[Runs]) -> Partition:
         for each in part.transforms
         if each.cut in ids and made.crossing(ids[each.cut]) == part.crossing(old[each.cut])
     ]
-    return with_transforms(made, kept)
+    return carry_calibration(part, with_transforms(made, kept))
+
+
+def carry_calibration(part: Partition, made: Partition) -> Partition:
+    """`made`, cut from the network of `part`, with what the calibration of `part` says of it:
+    what was found at cuts that both have, with transforms that both have."""
+    found = part.calibration
+    if found is None:
+        return made
+    kept = {cut.id: ("", *made.transforms_at(k)) for k, cut in enumerate(made.cuts)}
+    known = frozenset(
+        (row.cut, row.codec)
+        for row in found.rows
+        if split_codec(row.codec)[0] in kept.get(row.cut, ())
+    )
+    return replace(made, calibration=found.within(made.digest, known))
 
 
 def checked_heads(part: Partition, heads: Iterable[Runs]) -> tuple[tuple[int, ...], ...]:

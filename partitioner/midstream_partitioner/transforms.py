@@ -126,7 +126,8 @@ def make_packing(cut: str, dial: float, tensor: str, prior: Prior) -> Transform:
 def with_transforms(partition: Partition, transforms: Iterable[Transform]) -> Partition:
     """`partition` with these transforms and no others, in an order of its own.
 
-    The digest becomes another one, unless there are none. Raises `UsageError` for a transform
+    The digest becomes another one, unless there are none, and so the calibration is left out.
+    Raises `UsageError` for a transform
     of what does not cross, or cannot be transformed.
     """
     given = tuple(transforms)
@@ -143,7 +144,8 @@ def with_transforms(partition: Partition, transforms: Iterable[Transform]) -> Pa
     keyed = {(index_of[t.cut], t.name, t.tensor): t for t in given}
     if len(keyed) < len(given):
         raise UsageError("a tensor may have one transform of a name at a cut: leave one out")
-    return replace(partition, transforms=tuple(keyed[key] for key in sorted(keyed)))
+    ordered = tuple(keyed[key] for key in sorted(keyed))
+    return replace(partition, transforms=ordered, calibration=None)
 
 
 def is_packing(name: str) -> bool:

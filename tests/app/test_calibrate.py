@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from midstream.cli.main import app
-from midstream.sources import open_calibration, open_partition
+from midstream.sources import open_partition
 from midstream_lab.networks import digits_split
 from midstream_partitioner.calibrate import Metric, calibrate, deviation
 from midstream_partitioner.calibration import MOST_DEVIATION, PARTIAL_FILE
@@ -286,7 +286,7 @@ def test_a_calibrated_partition_is_planned_within_its_budget(
     folder = models / "budget.midstream"
     assert (folder / "calibration.json").is_file()
     assert not (folder / PARTIAL_FILE).exists()
-    kept = open_calibration(str(folder), open_partition(str(folder)))
+    kept = open_partition(str(folder)).calibration
     assert kept is not None
     assert json.loads(kept.to_json())["rows"] == made["rows"]
     plan = command(
@@ -296,6 +296,7 @@ def test_a_calibrated_partition_is_planned_within_its_budget(
     losses = [c["fidelity"]["top1_loss"] for c in plan["candidates"] if c["fidelity"]]
     assert losses
     assert max(losses) <= 1.0
+    assert "95 % confidence on 64 samples" in plan["accuracy"]
     assert any(each["reason"].startswith("loses") for each in plan["rejected"])
     rows = command("codecs budget.midstream --json").document["rows"]
     assert {(r["cut"], r["codec"]) for r in rows} == {
@@ -310,10 +311,23 @@ def test_an_edge_plans_with_the_calibration_of_its_partition(
     assert command(line).code == 0
     with start_cloud("edge.midstream --runs 3") as cloud:
         line = f"edge run edge.midstream --server {cloud.address} --requests 2 --runs 3 --json"
-        plan = command(f"{line} --min-agreement 97%").document["plan"]
-        assert plan["budget"]["min_agreement"] == 0.97
+        plan = command(f"{line} --min-agreement 90%").document["plan"]
+        assert plan["budget"]["min_agreement"] == 0.9
         assert any(c["codec"].startswith("ec") for c in plan["candidates"])
     shutil.rmtree(models / "edge.midstream")
+
+
+def test_the_profile_of_a_calibrated_partition_has_what_the_calibration_knows(
+    command: Run, models: Path, digits: Path
+) -> None:
+    line = "calibrate digits --data digits.npz -o own.midstream --codecs half,ec:0.25,ecc:1"
+    assert command(f"{line} --runs 3").code == 0
+    assert command("profile own.midstream --runs 3 -o own.json").code == 0
+    measured = {
+        each["codec"] for each in json.loads((models / "own.json").read_text())["codecs"]
+    }
+    assert measured >= {"raw", "half", "ec:0.25", "ecc:1"}
+    shutil.rmtree(models / "own.midstream")
 
 
 def test_codecs_are_drawn(command: Run, digits: Path, models: Path) -> None:

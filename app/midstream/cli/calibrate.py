@@ -34,7 +34,7 @@ from midstream_partitioner.data import read_data
 from midstream_partitioner.device import this_device
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.fitting import fit_transforms
-from midstream_partitioner.measure import SIZED, profile_segments
+from midstream_partitioner.measure import CODECS, SIZED, profile_segments
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.units import parse_share
 from midstream_wire.errors import UsageError
@@ -93,7 +93,7 @@ def calibrate(
     and --shaped codes fitted to what crosses each cut, for the smallest payloads. All are part
     of the partition, which then has another digest: give cloud and edge the same folder.
     """
-    part = open_partition(model, feed=feed)
+    part = open_partition(model, feed=feed, calibrated=False)
     score = open_metric(metric)
     names = ladder(only)
     source = read_data(part, data, labels=labels, count=samples, seed=seed)
@@ -121,7 +121,7 @@ def calibrate(
             source.inputs[:SIZED],
             this_device(threads=threads),
             runs=runs,
-            codecs=found.codecs,
+            codecs=(*CODECS, *found.codecs),
             progress=tick,
         )
     save_profile(profile, folder)
@@ -146,6 +146,8 @@ def _folder(model: str, part: Partition, output: Path | None) -> Path:
     """Where the partition lies, after writing it there if it does not yet."""
     at = Path(model)
     folder = output or (at if is_partition(at) else Path(f"{part.name}{SUFFIX}"))
-    if not (is_partition(folder) and load_partition(folder).digest == part.digest):
+    if not (
+        is_partition(folder) and load_partition(folder, calibrated=False).digest == part.digest
+    ):
         save_partition(part, folder)
     return folder

@@ -11,7 +11,7 @@ from rich.table import Table
 from midstream.cli import console
 from midstream.cli.options import Json, Model, Seed, Threads, takes_feed
 from midstream.documents import codecs_document
-from midstream.sources import open_calibration, open_metric, open_partition
+from midstream.sources import open_metric, open_partition
 from midstream_lab.draw import check_picture, draw_codecs
 from midstream_partitioner.calibrate import calibrate
 from midstream_partitioner.calibration import Calibration, Fidelity, default_budget
@@ -71,8 +71,9 @@ def codecs(
     """
     if draw is not None:
         check_picture(draw)
-    part = open_partition(model, feed=feed)
-    found = open_calibration(model, part) if data is None and only is None else None
+    fresh = data is not None or only is not None
+    part = open_partition(model, feed=feed, calibrated=not fresh)
+    found = part.calibration
     chain = Chain(part, threads=threads)
     score = open_metric(metric)
     source = read_data(part, data, labels=labels, count=samples, seed=seed)
@@ -157,4 +158,4 @@ def _accuracy_cells(row: Fidelity) -> list[str]:
 def _verdict(found: Calibration, row: Fidelity) -> str:
     if found.generated:
         return ""
-    return default_budget(found).objection(row, found.metric) or "ok"
+    return default_budget(found).objection(row, found) or "ok"

@@ -199,7 +199,6 @@ def _planner(deployment: Deployment, planning: Planning) -> Planner:
         deployment.cloud,
         objective=planning.objective,
         constraints=planning.constraints,
-        calibration=deployment.calibration,
     )
 
 

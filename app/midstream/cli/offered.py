@@ -32,7 +32,7 @@ def measure_offer(
 ) -> Offered:
     """What a network offers by the profiles of both sides; what `policies` name stays."""
     part = open_partition(model, feed=feed)
-    planner, at_edge, _ = open_planner(model, part, planning, devices, source=None)
+    planner, at_edge, _ = open_planner(part, planning, devices, source=None)
     complete = len(at_edge.segments) >= len(part.segments)
     menu = Menu.of(planner, complete=complete, policies=policies)
     return Offered(part.name, menu, at_edge.device, _scatter(at_edge))

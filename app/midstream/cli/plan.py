@@ -21,8 +21,8 @@ from midstream.cli.options import (
     takes_planning,
 )
 from midstream.documents import plan_document
-from midstream.serving import codecs_for, measure_chain
-from midstream.sources import open_calibration, open_partition
+from midstream.serving import measure_chain
+from midstream.sources import open_partition
 from midstream_lab.draw import check_picture, draw_plan
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.device import Device
@@ -84,7 +84,7 @@ def plan(
     if draw is not None:
         check_picture(draw)
     part = open_partition(model, feed=feed)
-    planner, at_edge, in_cloud = open_planner(model, part, planning, devices, source=input)
+    planner, at_edge, in_cloud = open_planner(part, planning, devices, source=input)
     made = planner.plan(link, queue_s=queue_s)
     rows = envelope_of(planner, link, queue_s=queue_s, from_bps=FROM_BPS, to_bps=TO_BPS)
     if draw is not None:
@@ -99,26 +99,24 @@ def plan(
 
 
 def open_planner(
-    model: str, part: Partition, planning: Planning, devices: Devices, *, source: str | None
+    part: Partition, planning: Planning, devices: Devices, *, source: str | None
 ) -> tuple[Planner, Profile, Profile]:
-    """A planner of `part`, which stands at `model`, and the profiles of edge and cloud."""
-    calibration = open_calibration(model, part)
-    codecs = codecs_for(calibration, planning.constraints.codecs)
-    planning.constraints.budget(calibration)  # raises before anything is measured
-    at_edge, in_cloud = open_profiles(part, devices, source=source, codecs=codecs)
+    """A planner of `part`, and the profiles of edge and cloud."""
+    named = planning.constraints.codecs or ()
+    planning.constraints.budget(part.calibration)  # raises before anything is measured
+    at_edge, in_cloud = open_profiles(part, devices, source=source, named=named)
     planner = Planner(
         part,
         at_edge,
         in_cloud,
         objective=planning.objective,
         constraints=planning.constraints,
-        calibration=calibration,
     )
     return planner, at_edge, in_cloud
 
 
 def open_profiles(
-    part: Partition, devices: Devices, *, source: str | None, codecs: Sequence[str]
+    part: Partition, devices: Devices, *, source: str | None, named: Sequence[str]
 ) -> tuple[Profile, Profile]:
     """The profiles in the files named; what is not named is measured here."""
     read = [read_profile(devices.edge), read_profile(devices.cloud)]
@@ -126,7 +124,7 @@ def open_profiles(
         with console.progress(f"profiling {part.name} on this machine") as tick:
             chain = Chain(part, threads=devices.threads)
             here = measure_chain(
-                chain, runs=devices.runs, source=source, codecs=codecs, progress=tick
+                chain, runs=devices.runs, source=source, named=named, progress=tick
             )
         return read[0] or here.slowed(devices.edge_slowdown), read[1] or here
     at_edge, in_cloud = read
@@ -167,6 +165,8 @@ def print_plan(made: Plan, rows: Envelope, *, title: str) -> None:
         )
     console.say(made.explain())
     console.say(f"accuracy: {made.accuracy}")
+    if made.scaled():
+        console.say(f"not measured but scaled are the times {made.scaled()}")
     console.say(f"over the uplink: {rows.sentence()}")
     if made.rejected:
         shown = {f"{candidate.label} {why}": None for candidate, why in made.rejected}

@@ -17,11 +17,11 @@ from typing import final
 from midstream_lab.experiment.scenario import EVERY_FIXED, ModelTable, Scenario, SideTable
 from midstream_lab.processes import environment
 from midstream_partitioner.artefact import SUFFIX, is_partition, load_partition
-from midstream_partitioner.calibration import load_calibration
 from midstream_partitioner.cuts import EDGE_ONLY
 from midstream_partitioner.envelope import envelope_of
 from midstream_partitioner.lifeline import tied
 from midstream_partitioner.link import Link
+from midstream_partitioner.measure import calibrated_codecs
 from midstream_partitioner.plan import Planner
 from midstream_partitioner.profile import load_profile
 from midstream_wire.errors import MidstreamError, UsageError
@@ -58,11 +58,16 @@ def prepare(scenario: Scenario, model: ModelTable, folder: Path) -> Prepared:
         partition,
         edge,
         cloud,
-        digest_of(
-            load_partition(partition).digest.encode(), edge.read_bytes(), cloud.read_bytes()
-        ),
+        digest_of(*_known(partition), edge.read_bytes(), cloud.read_bytes()),
         _policies(scenario, partition, edge, cloud),
     )
+
+
+def _known(partition: Path) -> list[bytes]:
+    """The partition's digest, and its calibration where there is one."""
+    part = load_partition(partition)
+    found = part.calibration
+    return [part.digest.encode(), *([found.to_json().encode()] if found else [])]
 
 
 def _partition(model: ModelTable, folder: Path) -> Path:
@@ -76,12 +81,11 @@ def _partition(model: ModelTable, folder: Path) -> Path:
 
 
 def _profile(model: ModelTable, side: SideTable, partition: Path, folder: Path) -> Path:
-    """The profile of one side; another speed or input has another file."""
+    """The profile of one side; another speed, input or calibration has another file."""
     flags = ["--threads", str(side.threads), "--slowdown", f"{side.slowdown:g}"]
     flags += ["--input", model.input] if model.input else []
-    path = (
-        folder / f"{model.name}.{digest_of(' '.join([*flags, str(partition)]).encode())}.json"
-    )
+    measured = [*flags, str(partition), *calibrated_codecs(load_partition(partition))]
+    path = folder / f"{model.name}.{digest_of(' '.join(measured).encode())}.json"
     if not path.exists():
         partial = path.with_suffix(".partial")
         runs = ["--runs", str(RUNS), "-o", str(partial)]
@@ -103,7 +107,6 @@ def _policies(scenario: Scenario, partition: Path, edge: Path, cloud: Path) -> t
         part,
         *map(load_profile, (edge, cloud)),
         constraints=scenario.planning.constraints(),
-        calibration=load_calibration(partition, partition_digest=part.digest),
     )
     downlink_bps = scenario.link.downlink_bps or DOWNLINK_BPS
     link = Link(FROM_BPS, downlink_bps, scenario.link.rtt_s)
