@@ -20,12 +20,12 @@ class Attempts:
     """The attempts of one outage after the other; used under its connection's lock.
 
     `trials` are the channels that are being tried. The first channel of an outage is due at
-    once. Later ones are when a knock at the server's last `door` was answered, and after a
+    once. Later ones are when a knock at one of the server's `doors` was answered, and after a
     while in any case: the server may have moved, or there may be no door to knock at.
     """
 
     def __init__(self, now_s: float) -> None:
-        self.door: Door | None = None
+        self.doors: tuple[Door, ...] = ()
         self._knocks = Knocks()
         self._next_knock_s = now_s
         self._tries = 0
@@ -56,8 +56,9 @@ class Attempts:
         answered = bool(self._knocks) and self._knocks.are_answered(now_s)
         if answered:
             self._knocks.close()
-        elif self.door is not None and self._tries and now_s >= self._next_knock_s:
-            self._knocks.begin(self.door, now_s)
+        elif self.doors and self._tries and now_s >= self._next_knock_s:
+            for door in self.doors:
+                self._knocks.begin(door, now_s)
             self._next_knock_s = now_s + knock_spacing_s(now_s - self._trouble_s)
         return answered or now_s >= self._in_any_case_s(trials), answered
 
@@ -65,7 +66,7 @@ class Attempts:
         """The moment at which to `look` again; None: when one of `trials` is over."""
         if len(trials) >= MOST_TRIALS:
             return None
-        if self.door is None or not self._tries:
+        if not self.doors or not self._tries:
             return self._in_any_case_s(trials)
         knocking_s = now_s + LISTEN_S if self._knocks else self._next_knock_s
         knocking_s = max(knocking_s, self._after_knock_s(trials))
@@ -81,7 +82,7 @@ class Attempts:
 
     def _in_any_case_s(self, trials: Sequence[Strand]) -> float:
         # Where there is a door, knocking finds out sooner, and costs less.
-        return self._spaced_s(pending=self.door is not None or bool(trials))
+        return self._spaced_s(pending=bool(self.doors or trials))
 
     def _spaced_s(self, *, pending: bool) -> float:
         if self._tries == 0:

@@ -22,11 +22,12 @@ from typing import final
 from midstream_edge.attempts import Attempts
 from midstream_edge.channel import CONNECT_S, Dial, Stream
 from midstream_edge.clock import ClockEstimate, Exchange
+from midstream_edge.knocks import Door, seek_doors
 from midstream_edge.policies.values import LinkState
 from midstream_edge.sentry import Overdue, Sign, move
 from midstream_edge.strand import Strand
-from midstream_edge.verdicts import farewell, is_settled, silence
-from midstream_wire.errors import CloudUnavailable, DeadlineExceeded, PeerError
+from midstream_edge.verdicts import farewell, is_settled, silence, unopened
+from midstream_wire.errors import DeadlineExceeded, PeerError
 from midstream_wire.frames import GoAway, Hello, More, Pong, Reply, ServerFrame, Welcome
 
 _log = logging.getLogger(__name__)
@@ -91,6 +92,8 @@ class Connection:
         self.welcomes = 0
         self._keeper: threading.Thread | None = None
         self._ensure_kept()
+        if beside is None:
+            seek_doors(dial.address, self._know)
 
     @property
     def state(self) -> LinkState:
@@ -210,17 +213,18 @@ class Connection:
         try:
             keeper.start()
         except (RuntimeError, MemoryError) as error:
-            self._error = self._unopened(error)
+            self._error = unopened(str(self._dial.address), error)
             self._settled.set()
         else:
             self._keeper = keeper
 
-    def _unopened(self, error: Exception) -> CloudUnavailable:
-        reason = str(error) or type(error).__name__
-        return CloudUnavailable(
-            f"a connection to {self._dial.address} must be opened, but that failed here "
-            f"({reason}): it is tried again"
-        )
+    def _know(self, doors: tuple[Door, ...]) -> bool:
+        """Knock at `doors` until a connection shows the right one; whether one is known."""
+        with self._lock:
+            if doors and not self._attempts.doors:
+                self._attempts.doors = doors
+                self._stir()
+            return self._closed or self.welcomes > 0 or bool(self._attempts.doors)
 
     # The keeper's thread.
 
@@ -287,7 +291,7 @@ class Connection:
                 way=beside.way if beside else None,
             )
         except Exception as error:
-            self._finish(strand, self._unopened(error))
+            self._finish(strand, unopened(str(self._dial.address), error))
 
     def _sweep(self, now_s: float) -> list[Strand]:
         """Look at the present stream; the strands that are over."""
@@ -424,7 +428,9 @@ class Connection:
             self._others.remove(strand)
             self._present = strand
             strand.serve(welcome, time.monotonic())
-            self._attempts.door = strand.stream.door if strand.stream else None
+            door = strand.stream.door if strand.stream else None
+            if door is not None:
+                self._attempts.doors = (door,)
             self.welcomes += 1
             self._settled.set()
             self._enter(Sign.WELCOMED)

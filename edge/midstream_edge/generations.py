@@ -42,6 +42,11 @@ class Generations:
         return self._present
 
     @property
+    def closed(self) -> bool:
+        """Whether no engine takes requests any more."""
+        return self._closed
+
+    @property
     def stats(self) -> Stats:
         """Counts since the session began."""
         with self._lock:

@@ -11,9 +11,20 @@ from __future__ import annotations
 import errno
 import select
 import socket
+import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, final
+
+from midstream_wire.address import Address
+
+#: Doors of one server: both families, and a second address of each.
+MOST_DOORS = 4
+
+#: From one look for the doors to the next, while a name does not resolve.
+SEEK_S = 0.5
 
 #: A knock that is not answered is forgotten; over a satellite it takes 0.6 s.
 KNOCK_LIFE_S = 1.5
@@ -26,6 +37,35 @@ class Door:
 
     family: int
     address: Any
+
+
+def find_doors(address: Address) -> tuple[Door, ...]:
+    """The doors of a TCP server, best first; none on a unix socket or for an unknown name.
+
+    A name may keep this waiting for as long as the resolver does.
+    """
+    if address.port is None:
+        return ()
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return ()
+    return tuple(Door(family, at) for family, _, _, _, at in found)[:MOST_DOORS]
+
+
+def seek_doors(address: Address, know: Callable[[tuple[Door, ...]], bool]) -> None:
+    """Tell `know` of the server's doors, on a thread of its own, until it says that it knows.
+
+    A device that has just been switched on may not be able to resolve names yet.
+    """
+
+    def seek() -> None:
+        while not know(find_doors(address)):
+            time.sleep(SEEK_S)
+
+    if address.port is not None:
+        with suppress(RuntimeError, MemoryError):  # channels are tried without knocking, too
+            threading.Thread(target=seek, name="midstream-seek", daemon=True).start()
 
 
 @final

@@ -29,7 +29,7 @@ from midstream_partitioner.crossing import full_id, parse_codec
 from midstream_partitioner.link import Link
 from midstream_wire.credentials import ChannelTls
 from midstream_wire.descriptions import ModelDescription
-from midstream_wire.errors import CloudRefused, UsageError
+from midstream_wire.errors import CloudRefused, PeerError, UsageError
 from midstream_wire.frames import Code, Hello
 from midstream_wire.limits import MAX_IN_FLIGHT
 from midstream_wire.tensors import Array
@@ -58,7 +58,7 @@ class EdgeSession:
     `local_rest_s` (seconds by k) before anything has been measured; where there is neither,
     the first request with a deadline runs on both sides, and the first result wins.
 
-    Opening waits for the server's first word, at most 3 s. Raises `UsageError`, and
+    Opening waits for the server's first word, at most `patience_s`. Raises `UsageError`, and
     `CloudRefused` or `ProtocolError` where the two sides' configuration does not fit (unknown
     model, another digest, bad credentials, not a midstream server). A server that is merely
     away is no error. Methods may be called from any thread.
@@ -77,6 +77,7 @@ class EdgeSession:
         timeout_s: float = TIMEOUT_S,
         max_in_flight: int = MAX_IN_FLIGHT,
         local_rest_s: Mapping[int, float] | None = None,
+        patience_s: float = CONNECT_S,
     ) -> None:
         """`model` is the name under which the server holds the partition (None: its own).
 
@@ -97,7 +98,7 @@ class EdgeSession:
             self._make_engine(chain, plan, local_rest_s or {}), self._crew
         )
         if server is not None:
-            self._connect(server)
+            self._connect(server, patience_s)
 
     @property
     def chain(self) -> Chain:
@@ -165,9 +166,12 @@ class EdgeSession:
         chain: Chain,
         *,
         plan: tuple[int, str],
+        model: str | None = None,
         local_rest_s: Mapping[int, float] | None = None,
     ) -> None:
         """Go over to another partition of the same network, between two requests.
+
+        `model` is the name under which the server holds it (None: as before).
 
         `chain` and `plan` are as for a new session. The server is asked first, and has to hold
         the partition already (`preparation`); where it refuses, nothing changes and
@@ -183,11 +187,13 @@ class EdgeSession:
                 f"{chain.partition.name}): open another session"
             )
         engine = self._make_engine(chain, plan, local_rest_s or {})
+        before, self._model = self._model, model or self._model
         try:
             if self._dial is not None:
                 self._greet(engine, self._dial)
             self._generations.swap(engine)
         except BaseException:
+            self._model = before
             engine.close()
             raise
 
@@ -206,16 +212,26 @@ class EdgeSession:
         return self.link_state == "connected"
 
     @property
+    def link_error(self) -> PeerError | None:
+        """Why there is no connection; None while there is one, or without a server."""
+        connection = self._engine.connection
+        if connection is None or connection.stream is not None:
+            return None
+        return connection.error
+
+    @property
+    def closed(self) -> bool:
+        """Whether the session takes no requests any more."""
+        return self._generations.closed
+
+    @property
     def stranded(self) -> bool:
         """Whether the server says that it does not hold the session's partition.
 
         One that was restarted holds the partitions again that it serves, and none that it was
         asked to make; everything runs here until it has made it again.
         """
-        connection = self._engine.connection
-        if connection is None or connection.stream is not None:
-            return False
-        error = connection.error
+        error = self.link_error
         return isinstance(error, CloudRefused) and error.code == Code.FAILED_PRECONDITION
 
     def wait_connected(self, timeout_s: float) -> bool:
@@ -273,10 +289,10 @@ class EdgeSession:
             crew=self._crew,
         )
 
-    def _connect(self, dial: Dial) -> None:
+    def _connect(self, dial: Dial, patience_s: float) -> None:
         try:
             connection = self._engine.connect(dial, self._hello(self.chain))
-            error = connection.wait(CONNECT_S)
+            error = connection.wait(patience_s) if patience_s > 0 else None
         except BaseException:  # Ctrl-C while waiting
             self.close()
             raise

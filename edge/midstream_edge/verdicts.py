@@ -90,6 +90,15 @@ def silence(server: str, timeout_s: float) -> CloudUnavailable:
     )
 
 
+def unopened(server: str, error: Exception) -> CloudUnavailable:
+    """The error for a connection that this side had no thread or memory for."""
+    reason = str(error) or type(error).__name__
+    return CloudUnavailable(
+        f"a connection to {server} must be opened, but that failed here ({reason}): it is "
+        "tried again"
+    )
+
+
 def farewell(server: str, code: int, message: str) -> PeerError:
     """The error for a GoAway: the server's own sentence, and whose it is."""
     if code in (OK, UNAVAILABLE):

@@ -178,4 +178,4 @@ def test_fresh_channels_come_quickly_in_short_outages_and_rarely_in_long_ones() 
 
 
 def test_a_server_is_knocked_at_often_at_first() -> None:
-    assert [knock_spacing_s(s) for s in (0.0, 3.0, 40.0, 1e6)] == [0.1, 0.1, 1.0, 2.0]
+    assert [knock_spacing_s(s) for s in (0.0, 3.0, 16.0, 1e6)] == [0.1, 0.1, 0.4, 0.5]
