@@ -14,27 +14,16 @@ from typing import final
 
 import onnx
 
+from midstream_partitioner.random_nodes import RandomNodes
+from midstream_partitioner.rewiring import bodies_of
 from midstream_wire.tensors import DTYPES
-
-#: Operators that give something new at each run; copying them would change the answer.
-_RANDOM = frozenset(
-    "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial "
-    "Bernoulli".split()
-)
-
-
-def _is_random(node: onnx.NodeProto) -> bool:
-    bodies = [body for a in node.attribute for body in (a.g, *a.graphs)]
-    return node.op_type in _RANDOM or any(_is_random(n) for body in bodies for n in body.node)
 
 
 def captured_names(node: onnx.NodeProto) -> tuple[str, ...]:
     """Names that the bodies of an If, Loop or Scan take from around it, in order of use."""
     names: dict[str, None] = {}
-    for attribute in node.attribute:
-        bodies = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
-        for body in bodies:
-            names.update(dict.fromkeys(_free_names(body)))
+    for body in bodies_of(node):
+        names.update(dict.fromkeys(_free_names(body)))
     return tuple(names)
 
 
@@ -72,10 +61,8 @@ def _node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-            if attribute.HasField("g"):
-                yield from _graph_tensors(attribute.g)
-            for body in attribute.graphs:
-                yield from _graph_tensors(body)
+        for body in bodies_of(node):
+            yield from _graph_tensors(body)
 
 
 @final
@@ -89,8 +76,9 @@ class Constants:
     stored: Mapping[str, int]  # initializer -> bytes
 
     @classmethod
-    def of(cls, graph: onnx.GraphProto) -> Constants:
-        """Find the constants of a normalised graph. A constant output is no constant here."""
+    def of(cls, model: onnx.ModelProto) -> Constants:
+        """Find the constants of a normalised model. A constant output is no constant here."""
+        graph, drawn = model.graph, RandomNodes.of(model)
         stored = {tensor.name: _nbytes(tensor) for tensor in graph.initializer}
         for sparse in graph.sparse_initializer:
             stored[sparse.values.name] = _nbytes(sparse.values) + _nbytes(sparse.indices)
@@ -98,7 +86,7 @@ class Constants:
         outputs = {value.name for value in graph.output}
         for node in graph.node:
             consumed = {name for name in (*node.input, *captured_names(node)) if name}
-            moving = _is_random(node) or not outputs.isdisjoint(node.output)
+            moving = node.name in drawn.names or not outputs.isdisjoint(node.output)
             if not moving and consumed <= names:
                 names.update(name for name in node.output if name)
                 makers.update((name, node) for name in node.output if name)

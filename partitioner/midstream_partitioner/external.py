@@ -1,4 +1,4 @@
-"""Weights that a model keeps in files of their own, read only from inside its folder."""
+"""Weights that a model keeps in files of their own, read only from folders that it may use."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from midstream_partitioner.soundness import stored_nbytes
 from midstream_wire.errors import ModelError
 
 
-def inline(model: onnx.ModelProto, folder: Path) -> None:
-    """Read every external tensor of `model` into it.
+def inline(model: onnx.ModelProto, path: Path) -> None:
+    """Read every external tensor of the `model` in the file `path` into it.
 
     onnx and onnxruntime follow a location wherever it points; here it must be a regular file
-    that resolves, links included, to a place inside `folder`. Raises `ModelError`.
+    that resolves, links included, to a place inside the model's folder: the one it is named
+    in, or the one where its own link leads, as in caches that keep each file once and link to
+    it. Raises `ModelError`.
     """
+    folders = tuple(dict.fromkeys((path.absolute().parent, path.resolve().parent)))
     for tensor in walk_tensors(model):
         if uses_external_data(tensor):
             entries = {entry.key: entry.value for entry in tensor.external_data}
-            tensor.raw_data = _read(entries, folder, tensor)
+            tensor.raw_data = _read(entries, folders, tensor)
             tensor.ClearField("external_data")
             tensor.ClearField("data_location")
 
 
-def _read(entries: dict[str, str], folder: Path, tensor: onnx.TensorProto) -> bytes:
+def _read(
+    entries: dict[str, str], folders: tuple[Path, ...], tensor: onnx.TensorProto
+) -> bytes:
     name = tensor.name
     location = entries.get("location", "")
-    path = _inside(folder.resolve(), location)
-    if path is None:
-        raise ModelError(
-            f"external data must be a file inside the model's folder; the weight {name!r} "
-            f"points to {location!r}: move the file beside the model"
-        )
+    path = _found(folders, location, name)
     size = path.stat().st_size
     try:
         offset = int(entries.get("offset", "0"))
@@ -56,10 +56,29 @@ def _read(entries: dict[str, str], folder: Path, tensor: onnx.TensorProto) -> by
         return file.read(length)
 
 
-def _inside(root: Path, location: str) -> Path | None:
-    """The regular file at `location`, links resolved, if it lies in `root`."""
-    try:
-        path = (root / location).resolve()
-        return path if path.is_relative_to(root) and path.is_file() else None
-    except (OSError, ValueError, RuntimeError):  # too long, a null byte, links in a circle
-        return None
+def _found(folders: tuple[Path, ...], location: str, name: str) -> Path:
+    """The regular file at `location` in one of `folders`, which must hold it, links resolved.
+
+    Raises `ModelError` about the weight `name`.
+    """
+    roots = [folder.resolve() for folder in folders]
+    outside = None
+    for folder in folders:
+        try:
+            path = (folder / location).resolve()
+            exists = path.is_file()
+        except (OSError, ValueError, RuntimeError):  # too long, a null byte, links in a circle
+            continue
+        if exists and any(path.is_relative_to(root) for root in roots):
+            return path
+        outside = outside or (path if exists else None)
+    must = (
+        f"external data must be a file inside the model's folder, {folders[0]}; the weight "
+        f"{name!r} points to {location!r}"
+    )
+    if outside is not None:
+        raise ModelError(
+            f"{must}, which leads out of it to {outside}: copy that file beside the model, "
+            "and not a link to it"
+        )
+    raise ModelError(f"{must}, and no such file is there: put it there")

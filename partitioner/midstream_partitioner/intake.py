@@ -16,7 +16,7 @@ from typing import Any, final
 import onnx
 from google.protobuf.message import DecodeError
 
-from midstream_partitioner import external, shapes
+from midstream_partitioner import declared, external, shapes
 from midstream_partitioner.arithmetic import Arithmetic
 from midstream_partitioner.constants import Constants, captured_names, walk_tensors
 from midstream_partitioner.feed import Feed, guess_feed
@@ -92,7 +92,7 @@ def _read(path: Path) -> onnx.ModelProto:
             f"name; {path} cannot be read ({_reason(error)}): check the path"
         ) from None
     model = _parse(data)
-    external.inline(model, path.resolve().parent)
+    external.inline(model, path)
     return model
 
 
@@ -147,6 +147,7 @@ def _normalise(model: onnx.ModelProto) -> onnx.ModelProto:
     _keep(graph.input, lambda value: value.name not in weights)
     for value in (*graph.input, *graph.output):
         value.ClearField("doc_string")
+    declared.normalise(result)
     _drop_dead(graph)
     _free_outputs(graph)
     _name_nodes(graph.node)
@@ -176,7 +177,6 @@ def _drop_dead(graph: onnx.GraphProto) -> None:
         else:
             needed.update(node.input, captured_names(node))
     _keep(graph.initializer, lambda tensor: tensor.name in needed)
-    graph.ClearField("value_info")
 
 
 def _free_outputs(graph: onnx.GraphProto) -> None:
@@ -218,7 +218,7 @@ def _pack(tensor: onnx.TensorProto) -> None:
 
 
 def _build(model: onnx.ModelProto, *, feed: Feed, name: str) -> Network:
-    constants = Constants.of(model.graph)
+    constants = Constants.of(model)
     for value in model.graph.input:
         _check_dense("inputs", value.name, shapes.spec_of(value).dtype)
     known = shapes.infer(model, feed)

@@ -196,7 +196,7 @@ def partition(network: Network, cuts: Iterable[Cut]) -> Partition:
     """
     graph = network.graph
     chain = _chain_of(graph, cuts)
-    constants = Constants.of(network.model.graph)
+    constants = Constants.of(network.model)
     cutter = _Cutter(network, constants)
     segments = tuple(
         cutter.segment(index, sorted(after.head - before.head))

@@ -43,7 +43,7 @@ def network_of(part: Partition) -> Network:
     helpers: dict[str, onnx.NodeProto] = {}
     for segment, model in zip(part.segments, models, strict=True):
         check_weights(model)
-        constants = Constants.of(model.graph).nodes
+        constants = Constants.of(model).nodes
         helpers.update(constants)
         moving.update(_indexed(segment, model.graph, constants))
     whole = onnx.ModelProto()

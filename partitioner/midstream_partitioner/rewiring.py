@@ -14,7 +14,7 @@ def value_names(graph: onnx.GraphProto) -> set[str]:
     names |= {tensor.values.name for tensor in graph.sparse_initializer}
     for node in graph.node:
         names.update(node.output)
-        for body in _bodies(node):
+        for body in bodies_of(node):
             names |= value_names(body)
     return names
 
@@ -33,7 +33,7 @@ def rename_uses(graph: onnx.GraphProto, old: str, new: str) -> None:
         for position, name in enumerate(node.input):
             if name == old:
                 node.input[position] = new
-        for body in _bodies(node):
+        for body in bodies_of(node):
             if old not in _bound(body):
                 rename_uses(body, old, new)
                 # A body may give a value back that it took from around it.
@@ -42,7 +42,8 @@ def rename_uses(graph: onnx.GraphProto, old: str, new: str) -> None:
                         value.name = new
 
 
-def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+def bodies_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The bodies of an If, Loop or Scan; none for any other node."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g

@@ -41,11 +41,11 @@ class Shaped:
 def infer(model: onnx.ModelProto, feed: Feed) -> dict[str, Shaped]:
     """Every tensor of `model` by name; `ModelError` if the model contradicts itself."""
     skeleton = _skeleton(model)
+    for value in skeleton.graph.output:  # what was declared of them is a hint
+        value.type.ClearField("tensor_type")
     symbolic = _inferred(skeleton)
     for value in skeleton.graph.input:
         _pin(value)
-    for value in skeleton.graph.output:
-        value.type.ClearField("tensor_type")
     pinned = _inferred(skeleton)
     wanted = _activations(model)
     known = {}
