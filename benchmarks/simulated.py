@@ -39,10 +39,12 @@ from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.values import Option
 from midstream_lab.draw import check_picture
 from midstream_lab.experiment.results import RunResult, load_runs
+from midstream_lab.simulation.arrivals import Arrivals, Every
+from midstream_lab.simulation.draws import Draws
 from midstream_lab.simulation.edge import Machine
-from midstream_lab.simulation.line import Line
 from midstream_lab.simulation.network import HEADER_SHARE, Network, steady
-from midstream_lab.simulation.pair import Setting, simulate_pair
+from midstream_lab.simulation.pair import BACK_TO_BACK, Setting, simulate_pair
+from midstream_lab.simulation.way import Way
 from midstream_lab.traces import Trace, open_trace
 from midstream_partitioner.device import Device
 
@@ -54,6 +56,9 @@ SEEDS, SCATTER = 20, 0.01
 
 _OPTION, _DEVICE, _NUMBER = TypeAdapter(Option), TypeAdapter(Device), TypeAdapter(float)
 _WHOLE = TypeAdapter(int)
+
+#: What passes between a payload's leaving and its reply's.
+_UNTIL_REPLY = ("uplink_s", "queue_s", "decode_s", "tail_s")
 
 Floats = NDArray[np.float64]
 
@@ -120,9 +125,22 @@ def stored_cell(runs: Sequence[RunResult]) -> Cell:
         first.key.trace,
         first.key.policy,
         measured,
-        _simulated(facts.menu, first.key.policy, network, facts.edge, facts.duration_s),
+        _simulated(
+            facts.menu,
+            first.key.policy,
+            network,
+            facts.edge,
+            facts.duration_s,
+            arrivals_of(first),
+        ),
         void or None,
     )
+
+
+def arrivals_of(run: RunResult) -> Arrivals:
+    """When the requests of an experiment's run came."""
+    every_s = run.facts.settings.get("load.every")
+    return BACK_TO_BACK if every_s is None else Every(_NUMBER.validate_python(every_s))
 
 
 def network_of(run: RunResult) -> Network:
@@ -144,12 +162,18 @@ def lines(runs: Sequence[RunResult]) -> None:
     print("trace                     policy               payloads  measured      line  apart")
     for run in runs:
         network, rows = network_of(run), run.rows
-        line = Line(network, network.payload_up)
+        way = Way(network, Draws(0))
         by_cloud = (rows["where"] == "cloud") & np.isfinite(rows["uplink_s"])
         rows = rows.where(by_cloud)
         left_s = rows["trace_s"] + rows["head_s"] + rows["encode_s"]
         sizes = rows["payload_nbytes"]
-        arrived_s = [line.send(*each) for each in zip(left_s, sizes, strict=True)]
+        replied_s = left_s + sum(rows[name] for name in _UNTIL_REPLY)
+        arrived_s = []
+        for at_s, nbytes, reply_s, reply_nbytes in zip(
+            left_s, sizes, replied_s, rows["reply_nbytes"], strict=True
+        ):
+            arrived_s.append(way.send_up(at_s, nbytes))
+            way.send_down(reply_s, reply_nbytes)
         kept = rows["at_s"] >= WARM_S
         if kept.any():
             measured_s = rows["uplink_s"][kept]
@@ -163,7 +187,12 @@ def lines(runs: Sequence[RunResult]) -> None:
 
 
 def _simulated(
-    menu: Sequence[object], policy: str, network: Network, device: object, duration_s: float
+    menu: Sequence[object],
+    policy: str,
+    network: Network,
+    device: object,
+    duration_s: float,
+    arrivals: Arrivals = BACK_TO_BACK,
 ) -> list[Floats]:
     """Latencies after the first seconds, an array a seed."""
     options = Menu(tuple(_OPTION.validate_python(each) for each in menu))
@@ -172,6 +201,7 @@ def _simulated(
         setting = Setting(
             network,
             _DEVICE.validate_python(device),
+            arrivals=arrivals,
             duration_s=duration_s,
             seed=seed,
             machine=Machine(sigma=SCATTER),

@@ -15,9 +15,10 @@ from midstream_lab.simulation.arrivals import Bursts, Closed, Diurnal, Every, Op
 from midstream_lab.simulation.cloud import Autoscaling, Replicas, balancer
 from midstream_lab.simulation.core import Core, Steps
 from midstream_lab.simulation.draws import Draws
-from midstream_lab.simulation.line import FIRST_SEGMENTS, Line
-from midstream_lab.simulation.network import SEGMENT_NBYTES, Network, steady
+from midstream_lab.simulation.line import SEGMENT_PAYLOAD_NBYTES, Line
+from midstream_lab.simulation.network import Network, steady
 from midstream_lab.simulation.station import Batching, Station
+from midstream_lab.simulation.window import FIRST_SEGMENTS
 from midstream_lab.traces import Trace
 from midstream_wire.errors import UsageError
 
@@ -234,11 +235,11 @@ def test_a_small_transfer_takes_its_bits_and_half_a_round_trip() -> None:
 
 
 def test_a_large_transfer_starts_slowly_and_then_fills_the_line() -> None:
-    first = FIRST_SEGMENTS * SEGMENT_NBYTES
+    first = FIRST_SEGMENTS * SEGMENT_PAYLOAD_NBYTES
     link = line(fast(1e9))
     # Ten segments, then twenty, then the rest: two round trips more than a full line takes.
     arrived_s = link.send(0.0, 5 * first)
-    assert arrived_s == pytest.approx(0.05 + 0.2 + 2 * first * 8 / 1e9)
+    assert arrived_s == pytest.approx(0.05 + 0.2 + 2 * first * 8 / 1e9, abs=1e-4)
     # The window has grown, so the same again takes no round trip more...
     again_s = link.send(1.0e-9 + arrived_s, first * 4)
     assert again_s - arrived_s == pytest.approx(0.05 + first * 32 / 1e9, rel=1e-3)
@@ -252,7 +253,7 @@ def test_slow_start_costs_no_more_than_its_round_trips(
     rate_bps: float, rtt_s: float, nbytes: int
 ) -> None:
     took_s = line(fast(rate_bps, rtt_s)).send(0.0, nbytes) - rtt_s / 2
-    rounds = math.ceil(math.log2(nbytes / (FIRST_SEGMENTS * SEGMENT_NBYTES) + 1))
+    rounds = math.ceil(math.log2(nbytes / (FIRST_SEGMENTS * SEGMENT_PAYLOAD_NBYTES) + 1))
     assert nbytes * 8 / rate_bps * (1 - 1e-9) <= took_s
     assert took_s <= nbytes * 8 / rate_bps + rounds * rtt_s + 1e-9
 
@@ -281,9 +282,9 @@ def test_of_what_is_given_up_a_window_is_gone_and_the_rest_leaves_the_line_to_th
     None
 ):
     link = line(fast(8e6))
-    arrives_s = link.send(0.0, 3 * FIRST_SEGMENTS * SEGMENT_NBYTES)
+    arrives_s = link.send(0.0, 3 * FIRST_SEGMENTS * SEGMENT_PAYLOAD_NBYTES)
     link.stop(0.004, arrives_s)
-    window_s = 2 * FIRST_SEGMENTS * SEGMENT_NBYTES * 8 / 8e6  # it has doubled
+    window_s = FIRST_SEGMENTS * SEGMENT_PAYLOAD_NBYTES * 8 / 8e6
     assert link.send(0.004, 1000) == pytest.approx(0.004 + window_s + 0.001 + 0.05)
 
 
@@ -297,9 +298,10 @@ def test_a_burst_beyond_the_queue_loses_packets_and_comes_in_rounds_from_then_on
         return link.send(at_s, nbytes) - at_s
 
     assert took_s(0.5, 205_000) == pytest.approx(0.02 + 205_000 * 8 / 300e6)
-    for number in range(6):
-        assert 0.06 < took_s(0.6 + number / 10, 265_000) < 0.065
-        assert took_s(0.65 + number / 10, 205_000) < 0.03
+    took = [took_s(0.6 + number / 4, 265_000) for number in range(9)]
+    assert max(took[:2]) > 0.15  # the end of a burst was lost, and nothing followed to tell
+    assert all(0.06 < each < 0.07 for each in took[3:])
+    assert took_s(2.75, 180_000) < 0.03
 
 
 def test_a_long_transfer_over_a_small_queue_takes_as_many_rounds_as_windows() -> None:

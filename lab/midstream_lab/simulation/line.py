@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from typing import final
 
-from midstream_lab.simulation.network import HEADER_SHARE, SEGMENT_NBYTES, Network
+from midstream_lab.simulation.network import (
+    FRAMING,
+    HEADER_SHARE,
+    SEGMENT_NBYTES,
+    Network,
+)
+from midstream_lab.simulation.window import FIRST_SEGMENTS, Window
 from midstream_lab.traces import Trace
 
-#: RFC 6928.
-FIRST_SEGMENTS = 10
-#: Cubic (RFC 9438): what it keeps of its window after a loss, segments a cubic second by which
-#: it then returns to where that was and goes beyond, and segments a round trip in any case.
-KEPT, CUBIC, LEAST_GROWTH = 0.7, 0.4, 3 * (1 - 0.7) / (1 + 0.7)
-#: What Linux adds to the round trip before it retransmits, and takes for idle (tcp_rto_min).
-RTO_S = 0.2
-#: Its patience over its smoothed round trip, about: four deviations are half of it where own
+#: What a full segment carries of a payload, the rest being HTTP/2's frames.
+SEGMENT_PAYLOAD_NBYTES = SEGMENT_NBYTES / (1 + FRAMING)
+
+#: TCP's patience over its smoothed round trip, about: four deviations are half of it where own
 #: bytes queue. A queue longer than this is the link's silence, and no round trip.
 DEVIATIONS, MOST_QUEUED_S = 1.5, 2.0
 
@@ -24,32 +26,30 @@ DEVIATIONS, MOST_QUEUED_S = 1.5, 2.0
 class Line:
     """One direction while a simulation runs: bytes in order, one transfer after the other.
 
-    TCP's window starts at ten segments and doubles each round trip until the line is full;
-    it halves with every timeout that the line lies idle (Linux's tcp_cwnd_restart). A window
-    that leaves at once and is more than the queue holds loses packets: it shrinks and grows
-    as Cubic's does from then on, so that a long payload goes out in rounds. The trace of
-    payload begins at `offset_s`, its rates are multiplied by `scale`.
+    A transfer goes out in rounds, a window each, until acknowledgements come back while the
+    line is still busy. What of a window the queue cannot hold is lost, and costs the round
+    trips that it takes to notice. The trace of payload begins at `offset_s`, its rates are
+    multiplied by `scale`.
     """
 
     __slots__ = (
+        "_began_nbytes",
+        "_congestion",
         "_delay_s",
         "_first_nbytes",
-        "_growing_s",
         "_handed_nbytes",
-        "_most_nbytes",
         "_offset_s",
-        "_queue_nbytes",
+        "_queue_segments",
         "_rate_bps",
         "_rtt_s",
         "_scale",
         "_sent_nbytes",
         "_since_s",
-        "_threshold_nbytes",
         "_took_s",
-        "_window_nbytes",
         "began_s",
         "free_s",
         "trace",
+        "window",
     )
 
     def __init__(
@@ -61,15 +61,17 @@ class Line:
         rates = payload.rates_bps
         self._rate_bps = float(rates[0]) * scale if len(rates) == 1 else 0.0
         self._rtt_s = network.rtt_s
+        self._congestion = network.congestion
         self._delay_s = (network.rtt_s + network.fixed_s) / 2
-        self._queue_nbytes = network.queue_nbytes * HEADER_SHARE  # of payload
-        self._threshold_nbytes = math.inf  # where slow start ends: the window after a loss
-        self._most_nbytes = 0.0  # where the window was when packets were lost, about
-        self._growing_s = 0.0  # how long it has grown since
-        self._first_nbytes = float(FIRST_SEGMENTS * SEGMENT_NBYTES)
-        self._window_nbytes = self._first_nbytes
+        # One more than the queue holds passes: the one on the line.
+        self._queue_segments = 1 + int(
+            network.queue_nbytes * HEADER_SHARE / SEGMENT_PAYLOAD_NBYTES
+        )
+        self._first_nbytes = FIRST_SEGMENTS * SEGMENT_PAYLOAD_NBYTES
+        self.window = Window(network.rtt_s, network.congestion)
         #: When the last transfer began to leave, and when the line will be free again.
         self.began_s = 0.0
+        self._began_nbytes = 0.0  # TCP's window then
         self._sent_nbytes = 0.0  # by the last transfer
         self._took_s = 0.0  # the last long one
         self._since_s = 0.0  # busy without a pause from then on
@@ -86,23 +88,23 @@ class Line:
             self._took_s = free_s - self.began_s
         self._sent_nbytes = nbytes
         start_s = at_s if at_s > free_s else free_s
-        idle_s = start_s - free_s
-        if idle_s > RTO_S and self._window_nbytes > self._first_nbytes:
-            self._rest(idle_s)
+        if start_s >= free_s + self._rtt_s:
+            self.window.rest(start_s)
         self.began_s = start_s
         if start_s > free_s:
             self._since_s = start_s
             self._handed_nbytes = nbytes
         else:
             self._handed_nbytes += nbytes
-        if nbytes > self._window_nbytes or nbytes > self._queue_nbytes:
-            end_s = self._grow(start_s, nbytes)
-        elif self._rate_bps:
-            end_s = start_s + nbytes * 8 / self._rate_bps
-        else:
-            end_s = self._through_s(start_s, nbytes)
+        self._began_nbytes = self.window.segments * SEGMENT_PAYLOAD_NBYTES
+        end_s = self._carry(start_s, nbytes)
         self.free_s = end_s
         return end_s + self._delay_s
+
+    def ping(self, at_s: float) -> None:
+        """A packet of the session's own passes, so small that nothing waits for it."""
+        if at_s >= self.free_s + self._rtt_s:
+            self.window.ping(at_s)
 
     def backlog_nbytes(self, now_s: float) -> int:
         """What was handed over and is not known to have arrived: acknowledgements take a
@@ -137,7 +139,12 @@ class Line:
         """
         if arrives_s < self.free_s + self._delay_s or self.free_s <= at_s:
             return 0
-        flown_s = max(self._through_s(at_s, self._window_nbytes), self.began_s)
+        known_nbytes = self.passed_nbytes(self.began_s, at_s)
+        window_nbytes = min(
+            self.window.segments * SEGMENT_PAYLOAD_NBYTES,
+            self._began_nbytes + known_nbytes,  # it grows as acknowledgements come
+        )
+        flown_s = max(self._through_s(at_s, window_nbytes), self.began_s)
         if flown_s >= self.free_s:
             return 0
         taken_nbytes = self._left_nbytes(flown_s)
@@ -155,9 +162,8 @@ class Line:
         """Forget what was under way, as a fresh connection does."""
         self.free_s = self.began_s = self._since_s = now_s
         self._handed_nbytes = 0.0
-        self._window_nbytes = self._first_nbytes
-        self._threshold_nbytes = math.inf
-        self._most_nbytes = 0.0
+        self.window = Window(self._rtt_s, self._congestion)
+        self.window.sent_s = now_s
 
     def rate_bps(self, now_s: float) -> float:
         """What the line carries at that moment."""
@@ -199,56 +205,71 @@ class Line:
         bits = trace.nbits_by(self.free_s + offset_s) - first_bits
         return self._handed_nbytes * (1 - by_now_bits / bits) if bits > 0 else 0.0
 
-    def _rest(self, idle_s: float) -> None:
-        """Halve the window for every timeout that went by."""
-        timeouts = int(idle_s / (self._rtt_s + RTO_S))
-        halved = self._window_nbytes / 2 ** min(timeouts, 60)
-        self._window_nbytes = max(halved, self._first_nbytes)
-
-    def _grow(self, start_s: float, nbytes: float) -> float:
-        """The end of a transfer that is longer than the window: round after round, until
-        acknowledgements come back while the line is still busy."""
-        left = nbytes
-        window = burst = self._window_nbytes
-        if min(window, nbytes) > self._queue_nbytes:
-            burst = self._queue_nbytes
-            window = self._lose(window)
+    def _carry(self, start_s: float, nbytes: float) -> float:
+        """The end of a transfer, round by round."""
+        window = self.window
+        left = math.ceil(nbytes / SEGMENT_PAYLOAD_NBYTES)
+        clocked = 0  # leave one by one on acknowledgements, while the line drains
         while True:
-            end_s = self._through_s(start_s, min(burst, left))
+            burst = min(window.segments, left)
+            if burst - clocked > self._queue_segments:
+                return self._overflow(start_s, nbytes, burst, left)
             left -= burst
-            if left <= 0:
-                break
-            next_s = start_s + self._rtt_s
-            if end_s >= next_s:
-                end_s = self._through_s(end_s, left)
-                break
-            start_s = next_s
-            if window < self._threshold_nbytes:
-                window = min(2 * window, self._threshold_nbytes)
-            else:
-                window = self._more(window)
-            burst = window
-        self._window_nbytes = min(window, self._full_nbytes(end_s))
+            passing_nbytes = burst * SEGMENT_PAYLOAD_NBYTES if left else nbytes
+            end_s = self._through_s(start_s, passing_nbytes)
+            spacing_s = (end_s - start_s) / burst if burst else 0.0
+            window.burst(start_s, burst, spacing_s, more=left > 0, first=not clocked)
+            clocked = burst
+            if not left or end_s == math.inf:
+                return end_s
+            nbytes -= passing_nbytes
+            start_s += self._rtt_s + spacing_s
+            if end_s >= start_s:
+                return self._stream(end_s, nbytes, left)
+
+    def _stream(self, start_s: float, nbytes: float, left: int) -> float:
+        """The end of `left` segments that leave on acknowledgements, the line being busy."""
+        window = self.window
+        end_s = self._through_s(start_s, nbytes)
+        if end_s == math.inf:
+            return end_s
+        spacing_s = (end_s - start_s) / left
+        full = self._queue_segments + self._rtt_s / max(spacing_s, 1e-12)
+        while left > 0:
+            passing = min(window.segments, left)
+            window.stream(passing, spacing_s)
+            if window.segments > full:
+                window.lose()
+            left -= passing
+        queued_s = max(0.0, window.segments * spacing_s - self._rtt_s)
+        window.sent_s = max(window.sent_s, end_s - queued_s)
         return end_s
 
-    def _lose(self, window: float) -> float:
-        """The window after packets of `window` were lost. One that had not come back to where
-        it was before makes room for others (fast convergence)."""
-        regained = window >= self._most_nbytes
-        self._most_nbytes = window if regained else window * (1 + KEPT) / 2
-        self._growing_s = 0.0
-        self._threshold_nbytes = max(KEPT * window, self._first_nbytes)
-        return self._threshold_nbytes
+    def _overflow(self, start_s: float, nbytes: float, burst: int, left: int) -> float:
+        """The end of a transfer whose next burst is more than the queue holds: its last
+        segments are lost.
 
-    def _more(self, window: float) -> float:
-        """The window a round trip later."""
-        self._growing_s += self._rtt_s
-        missing = max(self._most_nbytes - self._threshold_nbytes, 0.0) / SEGMENT_NBYTES
-        since_s = self._growing_s - math.cbrt(missing / CUBIC)
-        cubic = self._most_nbytes + CUBIC * since_s**3 * SEGMENT_NBYTES
-        return max(window + LEAST_GROWTH * SEGMENT_NBYTES, cubic)
-
-    def _full_nbytes(self, at_s: float) -> float:
-        """Where a window must end: what is under way in a round trip, and a full queue."""
-        pipe_nbytes = self.rate_bps(at_s) * self._rtt_s / 8 if at_s < math.inf else 0.0
-        return max(pipe_nbytes + self._queue_nbytes, self._first_nbytes)
+        Where other data follows them, its acknowledgements tell of the loss a round trip after
+        the last one that got through. Where none does, a probe has to, after two smoothed
+        round trips (`tcp_schedule_loss_probe`, RFC 8985), and its answer lets all go again.
+        """
+        window, rtt_s = self.window, self._rtt_s
+        passed = self._queue_segments
+        passing_nbytes = passed * SEGMENT_PAYLOAD_NBYTES
+        end_s = self._through_s(start_s, passing_nbytes)
+        if end_s == math.inf:
+            return end_s
+        window.burst(start_s, passed, (end_s - start_s) / passed, more=True)
+        window.lose()
+        again_s = end_s + rtt_s
+        following = min(left - burst, passed)  # they leave on the acknowledgements of the rest
+        if following:
+            following_nbytes = following * SEGMENT_PAYLOAD_NBYTES
+            end_s = self._through_s(max(end_s, start_s + rtt_s), following_nbytes)
+        else:
+            following_nbytes = 0.0
+            again_s += 2 * window.srtt_s + rtt_s
+        left -= passed + following
+        nbytes = max(0.0, nbytes - passing_nbytes - following_nbytes)
+        window.sent_s = max(window.sent_s, again_s)
+        return self._stream(max(end_s, again_s), nbytes, left)

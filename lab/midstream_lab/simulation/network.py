@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal, final
+from typing import final
 
 import numpy as np
 
 from midstream_lab.conditions import Condition
+from midstream_lab.simulation.window import Congestion
 from midstream_lab.traces import Trace
 from midstream_partitioner.link import Link
 from midstream_wire.errors import UsageError
@@ -27,8 +28,6 @@ SOFTWARE_S = 0.0023
 QUEUE_NBYTES = 256 * 1024
 #: A first measurement of the link covers so much of it.
 FIRST_LOOK_S = 1.0
-
-Congestion = Literal["cubic", "reno", "bbr"]
 
 
 @final

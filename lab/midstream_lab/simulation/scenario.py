@@ -33,7 +33,7 @@ from midstream_lab.simulation.fleet import (
     ReplicaFailure,
 )
 from midstream_lab.simulation.menus import Offered, read_menu
-from midstream_lab.simulation.network import Congestion, Network
+from midstream_lab.simulation.network import Network
 from midstream_lab.simulation.operating import Prices
 from midstream_lab.simulation.scenario_tables import (
     CloudTable,
@@ -44,6 +44,7 @@ from midstream_lab.simulation.scenario_tables import (
     RequestsTable,
     Span,
 )
+from midstream_lab.simulation.window import Congestion
 from midstream_lab.traces import Trace, open_trace
 from midstream_lab.traces.generators import KINDS
 from midstream_wire.errors import UsageError

@@ -10,15 +10,22 @@ from __future__ import annotations
 import math
 from typing import final
 
+from midstream_edge.clock import Exchange
+from midstream_edge.connection import LOOK_S, USED_S
 from midstream_edge.policies.values import LinkState
+from midstream_edge.probe import measure_link
 from midstream_edge.sentry import ACK_S
+from midstream_edge.strand import PING_S
 from midstream_lab.simulation.draws import Draws
 from midstream_lab.simulation.line import Line
-from midstream_lab.simulation.network import Network
+from midstream_lab.simulation.network import Network, steady
+from midstream_lab.simulation.window import Window
 
 #: When an answer is overdue, the link still counts as moving if a packet was acknowledged so
 #: lately.
 MOVING_S = ACK_S / 2
+#: What a ping or its answer takes of the link besides padding.
+PING_NBYTES = 64
 #: A break is noticed, and mended once the link is back, in so long: what keepalives of a
 #: second's fraction and fresh channels take.
 NOTICE_S, RECONNECT_S = 0.3, 0.35
@@ -35,7 +42,9 @@ class Way:
         "_cuts",
         "_doubted",
         "_draws",
+        "_heard_s",
         "_jitter_s",
+        "_used_s",
         "broken",
         "down",
         "downlink_nbytes",
@@ -53,6 +62,7 @@ class Way:
     ) -> None:
         self.up = Line(network, network.payload_up, offset_s=offset_s, scale=scale)
         self.down = Line(network, network.payload_down, offset_s=offset_s, scale=scale)
+        self.up.window, self.down.window = measured_windows(network, scale)
         self.one_way_s = (network.rtt_s + network.fixed_s) / 2
         self._jitter_s = network.jitter_s
         self._draws = draws
@@ -63,11 +73,14 @@ class Way:
         self._cuts = 0  # that have begun and not ended
         self.epoch = self.reconnects = 0
         self.uplink_nbytes = self.downlink_nbytes = 0
+        self._heard_s = self._used_s = 0.0  # when something came last, and a request went out
 
     def send_up(self, at_s: float, nbytes: int) -> float:
         """When `nbytes` that leave at `at_s` are in the cloud."""
         if self.broken:
             return math.inf
+        self._ping_until(at_s)
+        self._used_s = at_s
         self.uplink_nbytes += nbytes
         arrived_s = self.up.send(at_s, nbytes)
         if self._jitter_s:
@@ -78,11 +91,24 @@ class Way:
         """When `nbytes` that leave the cloud at `at_s` are here."""
         if self.broken:
             return math.inf
+        self._ping_until(at_s)
         self.downlink_nbytes += nbytes
         arrived_s = self.down.send(at_s, nbytes)
         if self._jitter_s:
             arrived_s += self._draws.exponential(self._jitter_s)
+        self._heard_s = arrived_s
         return arrived_s
+
+    def _ping_until(self, now_s: float) -> None:
+        """Let the pings pass that a session sends while it hears nothing: an idle connection
+        is not quite idle, and keeps more of its window than one that is."""
+        until_s = min(now_s, self._used_s + USED_S)
+        at_s = self._heard_s + PING_S + LOOK_S / 2
+        while at_s < until_s:
+            self.up.ping(at_s)
+            self.down.ping(at_s + self.one_way_s)
+            self._heard_s = at_s + 2 * self.one_way_s
+            at_s = self._heard_s + PING_S + LOOK_S / 2
 
     def notice(self, now_s: float) -> bool:
         """Look at the link; whether `link` has changed by it."""
@@ -151,3 +177,26 @@ class Way:
         self.suspect_since_s = math.inf
         self.up.renew(now_s)
         self.down.renew(now_s)
+        self._heard_s = now_s
+
+
+def measured_windows(network: Network, scale: float = 1.0) -> tuple[Window, Window]:
+    """Return TCP's windows, up and down, as a session has them at its beginning.
+
+    It measures its link first; where HyStart ends slow start then, it ends from then on.
+    """
+    link = network.mean_link(scale)
+    up, down = Line(network, steady(link.uplink_bps)), Line(network, steady(link.downlink_bps))
+    now_s = 0.0
+
+    def ping(up_nbytes: int, down_nbytes: int, timeout_s: float) -> Exchange:
+        nonlocal now_s
+        sent_s = now_s
+        arrived_s = up.send(sent_s, up_nbytes + PING_NBYTES)
+        now_s = down.send(arrived_s, down_nbytes + PING_NBYTES)
+        return Exchange(sent_s, arrived_s, arrived_s, now_s)
+
+    measure_link(ping)
+    for line in (up, down):
+        line.window.sent_s -= now_s
+    return up.window, down.window
