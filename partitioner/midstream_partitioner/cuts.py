@@ -66,6 +66,12 @@ def cut_of(graph: Graph, head: Iterable[int]) -> Cut:
         )
     tensors = graph.crossing(nodes)
     for name in tensors:
+        if name in graph.fused:
+            raise ModelError(
+                f"a quantized operator must stay whole; {name!r} of {graph.name} lies between "
+                "it and its 8-bit tensors: cut behind the QuantizeLinear or before the "
+                "DequantizeLinear"
+            )
         if not graph.tensors[name].carriable:
             raise ModelError(
                 f"only dense tensors can cross a cut; {name!r} of {graph.name} is a "
@@ -77,7 +83,8 @@ def cut_of(graph: Graph, head: Iterable[int]) -> Cut:
 def position_cuts(graph: Graph) -> tuple[Cut, ...]:
     """The cut at every position of the execution order, cloud-only first, edge-only last.
 
-    Positions that a string, sequence or optional would cross are left out.
+    Positions that a string, sequence or optional would cross are left out, and those inside
+    a quantized operator.
     """
     crossing: list[list[str]] = [[] for _ in range(len(graph.nodes) + 1)]
     for name, made_by in graph.producer.items():
@@ -86,7 +93,7 @@ def position_cuts(graph: Graph) -> tuple[Cut, ...]:
     return tuple(
         _make(graph, (0, position) if position else (), tuple(tensors))
         for position, tensors in enumerate(crossing)
-        if all(graph.tensors[name].carriable for name in tensors)
+        if all(map(graph.may_cross, tensors))
     )
 
 

@@ -23,6 +23,13 @@ SEALED = 1_000_000
 #: arrays, which leaves out bfloat16. Strings, sequences and optionals never may.
 CARRIABLE = frozenset(DTYPES) - {"bfloat16"}
 
+#: Operators that onnxruntime moves to the 8-bit side of a DequantizeLinear before them or a
+#: QuantizeLinear behind them; and those besides that it lets the latter's range do.
+_MOVERS = frozenset(
+    "Flatten Identity MaxPool Reshape Slice Squeeze Transpose Unsqueeze".split()
+)
+_CLAMPS = frozenset({"Clip", "Relu"})
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,10 @@ class Node:
 @final
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Nodes in execution order, tensors by name, a digest over the content (sha256, hex)."""
+    """Nodes in execution order, tensors by name, a digest over the content (sha256, hex).
+
+    `fused` names the floats that stay inside an 8-bit kernel (`_fused`).
+    """
 
     name: str
     nodes: tuple[Node, ...]
@@ -85,6 +95,7 @@ class Graph:
     producer: Mapping[str, int] = field(init=False, repr=False, compare=False)
     consumers: Mapping[str, tuple[int, ...]] = field(init=False, repr=False, compare=False)
     depths: Mapping[str, int] = field(init=False, repr=False, compare=False)
+    fused: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         producer = dict.fromkeys(self.inputs, INPUT)
@@ -99,6 +110,7 @@ class Graph:
         object.__setattr__(self, "producer", producer)
         object.__setattr__(self, "consumers", frozen)
         object.__setattr__(self, "depths", _depths(self.inputs, self.nodes))
+        object.__setattr__(self, "fused", _fused(self))
 
     @property
     def weight_nbytes(self) -> int:
@@ -114,6 +126,10 @@ class Graph:
             if (made_by == INPUT or made_by in inside)
             and any(user not in inside for user in self.consumers[name])
         )
+
+    def may_cross(self, name: str) -> bool:
+        """Return True unless a tensor cannot be carried, or the answer would change by it."""
+        return self.tensors[name].carriable and name not in self.fused
 
     def is_closed(self, head: Iterable[int]) -> bool:
         """Whether every producer of what `head` consumes is in `head` too (a down-set)."""
@@ -133,3 +149,44 @@ def _depths(inputs: Iterable[str], nodes: Iterable[Node]) -> dict[str, int]:
         after = min(before + node.layer, SEALED) if node.reveals else SEALED
         depths.update(dict.fromkeys(node.outputs, after))
     return depths
+
+
+def _fused(graph: Graph) -> frozenset[str]:
+    """Names of the tensors that exist only where a quantized operator is cut apart.
+
+    onnxruntime computes DequantizeLinear, an operator and QuantizeLinear in integers, and only
+    where it sees all three: cut between them, the answer is off by a step of the quantizer.
+    The 8-bit tensors around them cross instead, in a quarter of the bytes.
+    """
+    held = _dequantized(graph)
+    closing = _quantized_next(graph)
+    for node in graph.nodes:
+        if not held.isdisjoint(node.inputs):
+            held |= closing.intersection(node.outputs)
+    return frozenset(held)
+
+
+def _dequantized(graph: Graph) -> set[str]:
+    """Floats that hold nothing but 8-bit values: what can cross is in front of them."""
+    found: set[str] = set()
+    for node in graph.nodes:
+        opens = node.op_type == "DequantizeLinear" and graph.tensors[node.inputs[0]].carriable
+        if opens or (node.op_type in _MOVERS and node.inputs[0] in found):
+            found.update(node.outputs)
+    return found
+
+
+def _quantized_next(graph: Graph) -> set[str]:
+    """Floats of which nothing is used but their 8-bit form."""
+    found: set[str] = set()
+
+    def quantizes(name: str, user: Node) -> bool:
+        passed_on = user.op_type in _MOVERS | _CLAMPS and found.issuperset(user.outputs)
+        return user.inputs[0] == name and (passed_on or user.op_type == "QuantizeLinear")
+
+    for node in reversed(graph.nodes):
+        for name in node.outputs:
+            users = [graph.nodes[index] for index in graph.consumers[name]]
+            if users and name not in graph.outputs and all(quantizes(name, u) for u in users):
+                found.add(name)
+    return found

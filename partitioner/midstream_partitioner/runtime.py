@@ -30,6 +30,9 @@ _MEMORY_SHARE = 0.8
 #: blocked layout and renames what lies between them.
 _TRACE_LEVEL = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
 
+#: Takes slower instructions where the fast ones would lose bits.
+_EXACT_SUMS = "session.x64quantprecision"
+
 
 class Stopped(Exception):
     """A run was given up by whoever had asked for it; no result, and no error."""
@@ -184,21 +187,39 @@ def _options(threads: int) -> ort.SessionOptions:
     # A product with quantized weights would quantize the activations too, by default, wherever
     # the cut hides how they were quantized already, and be up to 1 % off. 1: in float32.
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    # Without VNNI the 16-bit sums of 8-bit products saturate: answers would depend on the
+    # processor, and on whether a cut hides that signed numbers can be taken as unsigned ones.
+    options.add_session_config_entry(_EXACT_SUMS, "1")
     return options
 
 
 def _open(model: bytes | Path, options: ort.SessionOptions) -> ort.InferenceSession:
     source = str(model) if isinstance(model, Path) else model
     try:
-        # The fallback would try the same provider again, and print to standard output first.
-        return ort.InferenceSession(
-            source, options, providers=["CPUExecutionProvider"], enable_fallback=0
-        )
+        return _compile(source, options)
     except Exception as error:  # onnxruntime raises a dozen unrelated types
-        raise ModelError(
-            f"the network must run on onnxruntime {ort.__version__}, which refuses it: "
-            f"{_first_line(error)}"
-        ) from error
+        if "replace the existing tensor" not in str(error):
+            raise _refusal(error) from error
+    # It cannot widen a weight that several operators share: their sums may saturate.
+    options.add_session_config_entry(_EXACT_SUMS, "0")
+    try:
+        return _compile(source, options)
+    except Exception as error:
+        raise _refusal(error) from error
+
+
+def _compile(source: str | bytes, options: ort.SessionOptions) -> ort.InferenceSession:
+    # The fallback would try the same provider again, and print to standard output first.
+    return ort.InferenceSession(
+        source, options, providers=["CPUExecutionProvider"], enable_fallback=0
+    )
+
+
+def _refusal(error: Exception) -> ModelError:
+    return ModelError(
+        f"the network must run on onnxruntime {ort.__version__}, which refuses it: "
+        f"{_first_line(error)}"
+    )
 
 
 def _first_line(error: Exception) -> str:

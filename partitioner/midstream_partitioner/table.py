@@ -56,7 +56,7 @@ def costs_of(
 ) -> Costs:
     """Costs from seconds by node index; `wire_nbytes` defaults to the raw size.
 
-    The tensors named in `forbidden`, and those that no wire carries, are barred from crossing.
+    The tensors named in `forbidden`, and those that may not cross, are barred from crossing.
     Raises `UsageError` unless there is one time for each node.
     """
     for seconds in (edge_s, cloud_s):
@@ -67,8 +67,8 @@ def costs_of(
             )
     wire = {name: float(tensor.nbytes) for name, tensor in graph.tensors.items()}
     depth = {
-        name: graph.depths[name] if tensor.carriable and name not in forbidden else BARRED
-        for name, tensor in graph.tensors.items()
+        name: graph.depths[name] if graph.may_cross(name) and name not in forbidden else BARRED
+        for name in graph.tensors
     }
     reply = np.zeros(len(graph.nodes))
     for name in graph.outputs:
