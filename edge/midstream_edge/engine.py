@@ -575,9 +575,7 @@ class Engine:
         def told() -> tuple[Transfer | None, Timings]:
             plan, took_s = (job.k, job.codec), answered_s - sending.asked_s
             self._cloud_s[plan] = smooth(self._cloud_s.get(plan), took_s)
-            best = connection.clock.best
-            delay_s = 0.0 if best is None else best.delay_s
-            transfer = exchange and self._ledger.close(sending, exchange, delay_s)
+            transfer = exchange and self._ledger.close(sending, exchange, connection.clock)
             return transfer, job.cloud_timings(connection.clock, answered_s)
 
         self._answer(job, {**(state or {}), **outputs}, CLOUD, answered_s, told)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import final
 
 from midstream_edge.channel import Stream
-from midstream_edge.clock import Exchange
+from midstream_edge.clock import ClockEstimate, Exchange
 from midstream_edge.policies.values import Transfer
 from midstream_edge.transmission import Transmission
-from midstream_edge.uplink import Uplink
+from midstream_edge.uplink import Uplink, busy_since
 from midstream_wire.frames import ClientFrame, More, Request
+
+#: How far a moment of arrival may be off: the software's share, and one of the delay.
+BLUR_S, BLUR_SHARE = 0.001, 1 / 4
 
 
 @final
@@ -48,15 +52,21 @@ class Ledger:
             self._line = self._line.hand(sum(len(piece.data) for piece in frame.pieces))
             sending.mark_nbytes = self._line.handed_nbytes
 
-    def close(self, sending: Transmission, exchange: Exchange, delay_s: float) -> Transfer:
-        """Book the reply to a request; `delay_s` is that of an empty exchange."""
-        assert sending.left_s is not None
+    def close(
+        self, sending: Transmission, exchange: Exchange, clock: ClockEstimate
+    ) -> Transfer:
+        """Book the reply to a request: what it tells of the link, without the encoder."""
+        delay_s = 0.0 if clock.best is None else clock.best.delay_s
         served_s = max(0.0, exchange.replied_s - exchange.received_s)
-        transfer = Transfer(
+        arrived_s = clock.to_edge(exchange.received_s)
+        if arrived_s is None:
+            arrived_s = exchange.answered_s - served_s
+        transfer = _carried(
+            sending,
             sending.payload_nbytes,
-            sending.reply_nbytes,
-            max(0.0, exchange.answered_s - sending.left_s - served_s),
-            ahead_nbytes=sending.ahead_nbytes,
+            until_s=arrived_s - delay_s / 2,
+            ended_s=exchange.answered_s - served_s,
+            delay_s=delay_s,
         )
         acked_nbytes = _acked_nbytes(sending.stream)
         with self._lock:
@@ -67,21 +77,38 @@ class Ledger:
 
     def unfinished(self, sending: Transmission, now_s: float) -> Transfer | None:
         """What a request tells that has begun to go out and was not answered by `now_s`."""
-        if sending.left_s is None:
+        if not sending.departures:
             return None
         missing_nbytes, line = 0, self._line
         if sending.stream is self._stream:
-            acked_nbytes = _acked_nbytes(sending.stream)
-            missing_nbytes = line.missing_nbytes(sending.mark_nbytes, acked_nbytes)
-        gone_nbytes = max(0, sending.ahead_nbytes + sending.payload_nbytes - missing_nbytes)
-        ahead_nbytes = min(sending.ahead_nbytes, gone_nbytes)
-        return Transfer(
-            gone_nbytes - ahead_nbytes,
-            0,
-            now_s - sending.left_s,
-            complete=False,
-            ahead_nbytes=ahead_nbytes,
-        )
+            missing_nbytes = line.missing_nbytes(
+                sending.mark_nbytes, _acked_nbytes(sending.stream)
+            )
+        gone_nbytes = sending.payload_nbytes - missing_nbytes
+        found = _carried(sending, gone_nbytes, until_s=now_s, ended_s=now_s, delay_s=0.0)
+        return replace(found, complete=False, reply_nbytes=0)
+
+
+def _carried(
+    sending: Transmission, gone_nbytes: int, *, until_s: float, ended_s: float, delay_s: float
+) -> Transfer:
+    """The exchange since the link carried the request without a pause, until `ended_s`.
+
+    `gone_nbytes` of its payload had arrived at `until_s`; below zero, what was ahead had not.
+    """
+    blur_s = BLUR_S + delay_s * BLUR_SHARE
+    # Behind what was ahead, the request's first frame left when that did.
+    first, *later = sending.departures
+    ahead_first = replace(first, before_nbytes=-sending.ahead_nbytes)
+    since = busy_since([ahead_first, *later], gone_nbytes, until_s=until_s, blur_s=blur_s)
+    sent_nbytes = max(0, gone_nbytes - max(0, since.before_nbytes))
+    ahead_nbytes = max(0, min(0, gone_nbytes) - min(0, since.before_nbytes))
+    return Transfer(
+        sent_nbytes,
+        sending.reply_nbytes,
+        max(0.0, ended_s - since.at_s),
+        ahead_nbytes=ahead_nbytes,
+    )
 
 
 def _acked_nbytes(stream: Stream | None) -> int | None:

@@ -9,6 +9,7 @@ from typing import final
 
 from midstream_edge.channel import Stream
 from midstream_edge.clock import Exchange
+from midstream_edge.uplink import Departure
 from midstream_partitioner.crossing import parse_codec
 from midstream_wire.codecs import Codec, encode
 from midstream_wire.errors import CloudRefused, DeadlineExceeded
@@ -31,8 +32,8 @@ class Transmission:
     """What left for the cloud under `id`, and what came back. Times are of the edge's clock.
 
     `id` ascends on each stream, in the order of sending: a request that is sent again has
-    another one. The sender's thread writes `encode_s`, `payload_nbytes`, `left_s`, `sent_s`
-    and what `ledger` keeps here, the reader's the reply.
+    another one. The sender's thread writes `encode_s`, `payload_nbytes`, `departures`,
+    `sent_s` and what `ledger` keeps here, the reader's the reply.
     """
 
     __slots__ = (
@@ -41,10 +42,10 @@ class Transmission:
         "ahead_nbytes",
         "asked_s",
         "codec",
+        "departures",
         "encode_s",
         "id",
         "k",
-        "left_s",
         "mark_nbytes",
         "message_nbytes",
         "payload_nbytes",
@@ -77,7 +78,7 @@ class Transmission:
         self.asked_s = time.monotonic()
         self.ahead_nbytes = 0  # of requests before, not known to have arrived
         self.mark_nbytes = 0  # handed to the stream so far, this request's included
-        self.left_s: float | None = None  # when the first frame went out
+        self.departures: list[Departure] = []  # of its frames
         self.sent_s: float | None = None  # when the latest one did
         self.unwanted = False  # what is not sent yet need not be
         self.encode_s = 0.0
@@ -105,11 +106,11 @@ class Transmission:
             message_nbytes=self.message_nbytes,
         )
         del travelling, payloads
+        handed_nbytes = 0
         for frame in pulled:
-            now_s = time.monotonic()
-            if self.left_s is None:
-                self.left_s = now_s
-            self.sent_s = now_s
+            self.sent_s = time.monotonic()
+            self.departures.append(Departure(self.sent_s, handed_nbytes))
+            handed_nbytes += sum(len(piece.data) for piece in frame.pieces)
             yield frame
             if self.unwanted:
                 # Harmless after the last frame: the server knows which it has answered.
@@ -120,9 +121,9 @@ class Transmission:
         self, kind: Codec, array: Array, slowdown: float
     ) -> Iterator[bytes | memoryview]:
         """Pieces of `array`; encoding takes `slowdown` times as long as it does here."""
+        began_s = time.monotonic()  # codecs look at the whole array before the first piece
         pieces = encode(kind, array)
         while True:
-            began_s = time.monotonic()
             piece = next(pieces, None)
             if slowdown > 1.0:
                 time.sleep((slowdown - 1.0) * (time.monotonic() - began_s))
@@ -131,6 +132,7 @@ class Transmission:
                 return
             self.payload_nbytes += len(piece)
             yield piece
+            began_s = time.monotonic()
 
     def read(
         self, frame: Reply | More, specs: Iterable[TensorSpec]

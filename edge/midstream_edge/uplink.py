@@ -6,6 +6,7 @@ Pure: counts and readings of clocks come in as values.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -21,6 +22,32 @@ LEAST_NBYTES = 16 * KIB
 GAIN = 0.5
 #: Transfers below this measure the delay, not the rate.
 TELLING_NBYTES = 8 * KIB
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """When a frame of a request was handed over, and how much of its payload before that."""
+
+    at_s: float
+    before_nbytes: int
+
+
+def busy_since(
+    departures: Sequence[Departure], gone_nbytes: int, *, until_s: float, blur_s: float
+) -> Departure:
+    """From which frame on the link carried a request without waiting for the encoder.
+
+    `gone_nbytes` of payload had arrived at `until_s`. A link of rate r that begins with frame
+    i at t_i and has S_i bytes left ends at t_i + S_i / r or, if it pauses later, after that.
+    So its rate is the largest S_i / (until_s - t_i), and the frame that gives it is the one
+    after the last pause. `blur_s` keeps the noise of clocks from preferring small ends.
+    """
+
+    def rate(each: Departure) -> float:
+        return (gone_nbytes - each.before_nbytes) / (max(0.0, until_s - each.at_s) + blur_s)
+
+    return max(departures, key=rate)
 
 
 @final

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from midstream_edge.policies.values import Transfer
-from midstream_edge.uplink import Uplink
+from midstream_edge.uplink import Departure, Uplink, busy_since
 from midstream_wire.limits import MESSAGE_NBYTES
 
 
@@ -56,3 +57,29 @@ def test_a_backlog_is_never_negative_nor_more_than_was_handed(
         line = line.hand(nbytes).arrive(min(mark, line.handed_nbytes), acked)
         assert 0 <= line.backlog_nbytes(acked) <= line.handed_nbytes
         assert 0 <= line.missing_nbytes(line.handed_nbytes, acked) <= line.handed_nbytes
+
+
+@given(
+    frames=st.lists(
+        st.tuples(st.floats(0.0, 0.5), st.integers(10_000, 500_000)), min_size=1, max_size=12
+    ),
+    rate_bps=st.floats(1e6, 1e8),
+)
+def test_the_time_of_the_encoder_is_not_the_links(
+    frames: list[tuple[float, int]], rate_bps: float
+) -> None:
+    departures, now_s, ended_s, before = [], 0.0, 0.0, 0
+    for encode_s, nbytes in frames:
+        now_s += encode_s  # the next frame is ready so much later
+        departures.append(Departure(now_s, before))
+        ended_s = max(ended_s, now_s) + 8 * nbytes / rate_bps
+        before += nbytes
+    since = busy_since(departures, before, until_s=ended_s, blur_s=1e-9)
+    seen_bps = 8 * (before - since.before_nbytes) / (ended_s - since.at_s)
+    assert seen_bps == pytest.approx(rate_bps, rel=1e-3)
+
+
+def test_noise_at_the_end_of_a_transfer_is_not_taken_for_its_rate() -> None:
+    departures = [Departure(0.0, 0), Departure(0.001, 500_000), Departure(0.002, 999_000)]
+    since = busy_since(departures, 1_000_000, until_s=0.0021, blur_s=0.005)
+    assert since.before_nbytes == 0
