@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
+from pathlib import Path
 
 import onnx
+
+_BYTES = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 
 
 def value_names(graph: onnx.GraphProto) -> set[str]:
@@ -40,6 +43,28 @@ def rename_uses(graph: onnx.GraphProto, old: str, new: str) -> None:
                 for value in body.output:
                     if value.name == old:
                         value.name = new
+
+
+def with_own_bytes(source: bytes | Path) -> bytes:
+    """Return a model in which no two operators share an 8-bit weight or zero point."""
+    model = (
+        onnx.load_model_from_string(source) if isinstance(source, bytes) else onnx.load(source)
+    )
+    graph, taken = model.graph, value_names(model.graph)
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    narrow = {name for name, tensor in stored.items() if tensor.data_type in _BYTES}
+    used: set[str] = set()
+    for node in graph.node:
+        for position, name in enumerate(node.input):
+            if name in used:
+                node.input[position] = own = fresh_name(name, taken)
+                taken.add(own)
+                copy = graph.initializer.add()
+                copy.CopyFrom(stored[name])
+                copy.name = own
+            elif name in narrow:
+                used.add(name)
+    return model.SerializeToString()
 
 
 def bodies_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

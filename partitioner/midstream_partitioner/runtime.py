@@ -13,6 +13,7 @@ from typing import Any, final
 
 import onnxruntime as ort
 
+from midstream_partitioner.rewiring import with_own_bytes
 from midstream_partitioner.scratch import scratch_folder
 from midstream_wire.errors import ModelError, TensorError
 from midstream_wire.tensors import Array
@@ -30,8 +31,9 @@ _MEMORY_SHARE = 0.8
 #: blocked layout and renames what lies between them.
 _TRACE_LEVEL = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
 
-#: Takes slower instructions where the fast ones would lose bits.
-_EXACT_SUMS = "session.x64quantprecision"
+#: What onnxruntime says where it is to widen 8-bit weights, for exact sums, and two operators
+#: share one of them or its zero point.
+_SHARED = "Attempt to replace the existing tensor"
 
 
 class Stopped(Exception):
@@ -189,26 +191,24 @@ def _options(threads: int) -> ort.SessionOptions:
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     # Without VNNI the 16-bit sums of 8-bit products saturate: answers would depend on the
     # processor, and on whether a cut hides that signed numbers can be taken as unsigned ones.
-    options.add_session_config_entry(_EXACT_SUMS, "1")
+    options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
 
 def _open(model: bytes | Path, options: ort.SessionOptions) -> ort.InferenceSession:
-    source = str(model) if isinstance(model, Path) else model
     try:
-        return _compile(source, options)
+        return _compile(model, options)
     except Exception as error:  # onnxruntime raises a dozen unrelated types
-        if "replace the existing tensor" not in str(error):
+        if _SHARED not in str(error):
             raise _refusal(error) from error
-    # It cannot widen a weight that several operators share: their sums may saturate.
-    options.add_session_config_entry(_EXACT_SUMS, "0")
     try:
-        return _compile(source, options)
+        return _compile(with_own_bytes(model), options)
     except Exception as error:
         raise _refusal(error) from error
 
 
-def _compile(source: str | bytes, options: ort.SessionOptions) -> ort.InferenceSession:
+def _compile(model: bytes | Path, options: ort.SessionOptions) -> ort.InferenceSession:
+    source = str(model) if isinstance(model, Path) else model
     # The fallback would try the same provider again, and print to standard output first.
     return ort.InferenceSession(
         source, options, providers=["CPUExecutionProvider"], enable_fallback=0

@@ -113,7 +113,7 @@ def test_floats_that_are_used_as_floats_too_may_cross(network: Network) -> None:
 
 
 def test_a_quantized_weight_may_serve_twice(network: Network) -> None:
-    """onnxruntime refuses it where it is to widen the weight."""
+    """onnxruntime refuses it where it is to widen the weight: each operator gets a copy."""
     model = onnx.ModelProto()
     model.CopyFrom(network.model)
     for node in model.graph.node:
