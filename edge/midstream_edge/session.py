@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -29,7 +30,7 @@ from midstream_partitioner.crossing import full_id, parse_codec
 from midstream_partitioner.link import Link
 from midstream_wire.credentials import ChannelTls
 from midstream_wire.descriptions import ModelDescription
-from midstream_wire.errors import CloudRefused, PeerError, UsageError
+from midstream_wire.errors import CloudRefused, PeerError, TensorError, UsageError
 from midstream_wire.frames import Code, Hello
 from midstream_wire.limits import MAX_IN_FLIGHT
 from midstream_wire.tensors import Array
@@ -61,7 +62,8 @@ class EdgeSession:
     Opening waits for the server's first word, at most `patience_s`. Raises `UsageError`, and
     `CloudRefused` or `ProtocolError` where the two sides' configuration does not fit (unknown
     model, another digest, bad credentials, not a midstream server). A server that is merely
-    away is no error. Methods may be called from any thread.
+    away is no error. Methods may be called from any thread of the process that opened the
+    session; in a fork of it they raise `UsageError`.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class EdgeSession:
         self._timeout_s = _seconds("timeout_s", timeout_s)
         self._model = model or chain.partition.name
         self._max_in_flight = max_in_flight
+        self._process = os.getpid()
         self._crew = Crew()
         self._generations = Generations(
             self._make_engine(chain, plan, local_rest_s or {}), self._crew
@@ -107,7 +110,20 @@ class EdgeSession:
 
     @property
     def _engine(self) -> Engine:
-        return self._generations.present
+        return self._here.present
+
+    @property
+    def _here(self) -> Generations:
+        self._check_process()
+        return self._generations
+
+    def _check_process(self) -> None:
+        """Raise `UsageError` in a fork of the process, which has none of its threads."""
+        if os.getpid() != self._process:
+            raise UsageError(
+                "a session must be used in the process that opened it, but this one is a fork "
+                "of that: open a session in the process that uses it"
+            )
 
     def submit(
         self, inputs: Mapping[str, Array], *, deadline_s: float | None = None
@@ -119,11 +135,11 @@ class EdgeSession:
         Callbacks of the future run on the session's threads: they must be quick, and must not
         submit.
         """
-        return self._generations.submit(inputs, deadline_s=_moment(deadline_s))
+        return self._here.submit(_named(inputs), deadline_s=_moment(deadline_s))
 
     def infer(self, inputs: Mapping[str, Array], *, deadline_s: float | None = None) -> Answer:
         """One request from begin to end; raises what went wrong."""
-        return self._generations.infer(inputs, deadline_s=_moment(deadline_s))
+        return self._here.infer(_named(inputs), deadline_s=_moment(deadline_s))
 
     @property
     def plan(self) -> tuple[int, str]:
@@ -191,7 +207,7 @@ class EdgeSession:
         try:
             if self._dial is not None:
                 self._greet(engine, self._dial)
-            self._generations.swap(engine)
+            self._here.swap(engine)
         except BaseException:
             self._model = before
             engine.close()
@@ -199,7 +215,7 @@ class EdgeSession:
 
     def wait_swapped(self, timeout_s: float) -> bool:
         """Wait until what was held for requests before the last swap is freed."""
-        return self._generations.wait_swapped(timeout_s)
+        return self._here.wait_swapped(timeout_s)
 
     @property
     def link_state(self) -> LinkState:
@@ -243,7 +259,7 @@ class EdgeSession:
     def stats(self) -> Stats:
         """Counts up to now."""
         errors = self._crew.faults.count(POLICY)
-        return replace(self._generations.stats, policy_errors=errors)
+        return replace(self._here.stats, policy_errors=errors)
 
     def measure_link(self) -> Link:
         """Measure the link to the server; best while no request is under way.
@@ -259,13 +275,14 @@ class EdgeSession:
 
     def describe(self) -> tuple[ModelDescription, ...]:
         """The models that the server holds. Raises as `describe.describe`, or `UsageError`."""
+        self._check_process()
         if self._dial is None:
             raise UsageError("describing needs a server: name one when opening the session")
         return describe(self._dial)
 
     def close(self) -> None:
         """End the session within a few seconds; requests under way are cancelled."""
-        self._generations.close()
+        self._here.close()
 
     def __enter__(self) -> EdgeSession:
         return self
@@ -276,7 +293,8 @@ class EdgeSession:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        if os.getpid() == self._process:  # a fork has nothing to end, and keeps its error
+            self.close()
 
     def _make_engine(
         self, chain: Chain, plan: tuple[int, str], local_rest_s: Mapping[int, float]
@@ -327,6 +345,16 @@ def _check_plan(chain: Chain, k: int, codec: str) -> tuple[int, str]:
     if transform:
         chain.transform(k, transform).compile_encoders()
     return k, full_id(codec)
+
+
+def _named(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+    """`inputs`, if they are arrays by name; the arrays are checked where they are run."""
+    if not isinstance(inputs, Mapping):
+        raise TensorError(
+            f"inputs must be a mapping of arrays by the network's names (not a "
+            f"{type(inputs).__name__}): give a dict"
+        )
+    return inputs
 
 
 def _moment(deadline_s: float | None) -> float | None:

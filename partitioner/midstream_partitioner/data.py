@@ -17,7 +17,7 @@ from midstream_partitioner.chain import State
 from midstream_partitioner.feed import read_inputs
 from midstream_partitioner.partition import Partition
 from midstream_wire.errors import UsageError
-from midstream_wire.tensors import Array
+from midstream_wire.tensors import Array, dtype_of, require_array
 from midstream_wire.text import read_text
 
 #: Names a Python function where a file is expected: python:module:function.
@@ -52,7 +52,7 @@ class Data:
 
 
 def _feed(whole: xxhash.xxh3_128, name: str, array: Array) -> None:
-    whole.update(f"{name} {array.dtype.name} {array.shape} ".encode())
+    whole.update(f"{name} {dtype_of(array)} {array.shape} ".encode())
     whole.update(np.ascontiguousarray(array).tobytes())
 
 
@@ -216,14 +216,12 @@ def _sample(part: Partition, source: str, yielded: object) -> State:
         )
     sample = {}
     for spec in specs:
-        array = np.asarray(given[spec.name])
-        if not spec.admits(array.dtype.name, array.shape) and len(array.shape) + 1 == len(
-            spec.shape
-        ):
+        array = require_array(f"what {source} yields for {spec.name}", given[spec.name])
+        if len(array.shape) + 1 == len(spec.shape):
             array = array[None]
-        if not spec.admits(array.dtype.name, array.shape):
+        if not spec.admits(dtype_of(array), array.shape):
             raise UsageError(
-                f"{source} must yield {spec} for {spec.name} (not {array.dtype.name} "
+                f"{source} must yield {spec} for {spec.name} (not {dtype_of(array)} "
                 f"{list(array.shape)})"
             )
         sample[spec.name] = array

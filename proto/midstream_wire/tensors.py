@@ -33,10 +33,28 @@ DTYPES: dict[str, np.dtype[Any]] = {
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
+#: Arrays whose elements are all that there is to them; other kinds carry masks, or mean
+#: something else by the same operations. A memmap is an array that lies in a file.
+_PLAIN = frozenset((np.ndarray, np.memmap))
+
+
 def dtype_of(array: Array) -> str:
-    """The name of an array's dtype, as in `DTYPES`; numpy makes its own anew for each call,
-    in seven of Python's."""
-    return _NAMES.get(array.dtype) or array.dtype.name
+    """The name of an array's dtype, as in `DTYPES`; for any other dtype numpy's full text.
+
+    Looked up by the dtype itself: numpy gives one name to both orders of bytes.
+    """
+    return _NAMES.get(array.dtype) or str(array.dtype)
+
+
+def require_array(what: str, given: object) -> Array:
+    """`given`, if it is an array and nothing more; `TensorError` else."""
+    if type(given) in _PLAIN:
+        return given  # type: ignore[return-value]
+    kind = f"{type(given).__module__}.{type(given).__qualname__}".removeprefix("builtins.")
+    cure = "numpy.asarray makes one"
+    if isinstance(given, np.ma.MaskedArray):
+        cure = "its mask would be lost, so fill it first (numpy.ma.filled)"
+    raise TensorError(f"{what} must be a plain numpy array (not a {kind}): {cure}")
 
 
 def nbytes_of(dtype: str, shape: Sequence[int]) -> int:
@@ -62,10 +80,11 @@ class TensorSpec:
             for have, want in zip(shape, self.shape, strict=True)
         )
 
-    def check(self, array: Array) -> None:
-        """Raise `TensorError` unless `array` fits."""
+    def check(self, given: object) -> None:
+        """Raise `TensorError` unless `given` is an array that fits."""
+        array = require_array(f"tensor {self.name!r} ({self})", given)
         if not self.admits(dtype_of(array), array.shape):
-            came = f"{array.dtype.name} {list(array.shape)}"
+            came = f"{dtype_of(array)} {list(array.shape)}"
             raise TensorError(
                 f"tensor {self.name!r} must be {self} (not {came}): check the input's "
                 "layout and dtype against the network's"

@@ -11,7 +11,7 @@ import numpy as np
 
 from midstream_wire.codecs.header import BLOCK_NBYTES
 from midstream_wire.errors import TensorError
-from midstream_wire.tensors import DTYPES, Array, dtype_of
+from midstream_wire.tensors import DTYPES, Array, dtype_of, require_array
 
 #: (a block's elements, index of its first element in the flat array) -> its body, in parts.
 #: A body of one part may alias the array; otherwise parts are joined before the next call,
@@ -86,11 +86,14 @@ class Codec(ABC):
 
 def plain(array: Array) -> Array:
     """`array` in C order and little-endian: itself where it is so already, else a copy."""
-    dtype = DTYPES.get(dtype_of(array))
+    array = require_array("a tensor", array)
+    name = dtype_of(array)
+    # Looked up by numpy's name where its bytes lie the other way round: those can be turned.
+    dtype = DTYPES.get(name) or DTYPES.get(array.dtype.name)
     if dtype is None:
         raise TensorError(
             f"a tensor must be of one of the dtypes {', '.join(DTYPES)} "
-            f"(not {array.dtype.name}): convert it first"
+            f"(not {name}): convert it first"
         )
     # Not ascontiguousarray: that makes a vector of a scalar.
     return np.asarray(array, dtype=dtype, order="C")
