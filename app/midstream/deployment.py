@@ -10,7 +10,7 @@ from typing import final
 
 from midstream.serving import measure_chain
 from midstream.sources import cut_alike, open_network, open_partition
-from midstream_edge.channel import Dial
+from midstream_edge.channel import CONNECT_S, Dial
 from midstream_edge.describe import describe
 from midstream_edge.session import EdgeSession
 from midstream_partitioner.artefact import is_partition
@@ -25,6 +25,25 @@ from midstream_wire.errors import CloudRefused, ModelError, UsageError
 
 _NOT_FOUND = 5
 _FAILED_PRECONDITION = 9
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class EdgeSide:
+    """What an edge holds of a model, and how fast it is there, whoever serves the rest."""
+
+    partition: Partition
+    model: str
+    chain: Chain
+    edge: Profile
+
+    def join(self, remote: ModelDescription) -> Deployment:
+        """Both sides, with a server that holds the same partition.
+
+        Raises `ModelError` if the server has no profile to plan with.
+        """
+        cloud = _profile_of(remote)
+        return Deployment(self.partition, remote.name, self.chain, self.edge, cloud)
 
 
 @final
@@ -103,21 +122,64 @@ def deploy(
     inputs: str | None = None,
     codecs: Sequence[str] | None = None,
     progress: Progress = no_progress,
+    held: EdgeSide | None = None,
 ) -> Deployment:
     """Agree with the server at `dial`, compile the edge's segments, and measure them.
 
     `segments` limits what the edge holds; `profile` stands in for measuring, and sets the pace
     of an emulated device; `codecs` are
-    measured besides the usual ones and those of the partition's calibration. Raises
-    `CloudUnavailable`, `CloudRefused`, and `ModelError` if the server has no profile to plan
-    with.
+    measured besides the usual ones and those of the partition's calibration. `held` is what
+    the edge began with while the server was away: nothing is made again where the server holds
+    that partition. Raises `CloudUnavailable`, `CloudRefused`, and `ModelError` if the server
+    has no profile to plan with.
     """
-    part, remote = agree(source, describe(dial), feed=feed, model=model)
+    models = describe(dial)
+    if held is not None:
+        for each in models:
+            if each.partition_digest == held.partition.digest and model in (None, each.name):
+                return held.join(each)
+    part, remote = agree(source, models, feed=feed, model=model)
+    _profile_of(remote)  # before anything is measured for it
+    return hold(
+        part,
+        model=remote.name,
+        threads=threads,
+        slowdown=slowdown,
+        segments=segments,
+        runs=runs,
+        profile=profile,
+        inputs=inputs,
+        codecs=codecs,
+        progress=progress,
+    ).join(remote)
+
+
+def _profile_of(remote: ModelDescription) -> Profile:
     if not remote.profile:
         raise ModelError(
             f"planning needs the server's profile of {remote.name}, and it has none: start "
             "it with --runs 10"
         )
+    return Profile.from_json(remote.profile, source="the server's profile")
+
+
+def hold(
+    part: Partition,
+    *,
+    model: str | None = None,
+    threads: int = 1,
+    slowdown: float = 1.0,
+    segments: int | None = None,
+    runs: int = 10,
+    profile: Profile | None = None,
+    inputs: str | None = None,
+    codecs: Sequence[str] | None = None,
+    progress: Progress = no_progress,
+) -> EdgeSide:
+    """Compile the edge's segments of `part` and measure them; the rest is as for `deploy`.
+
+    `model` is the name under which a server holds it (None: its own).
+    """
     if segments is not None and segments > len(part.segments):
         raise UsageError(
             f"--segments must be at most {len(part.segments)}, of which {part.name} is made "
@@ -133,24 +195,38 @@ def deploy(
     )
     if profile is not None:
         chain.keep_pace([segment.median_s for segment in profile.segments])
-    cloud = Profile.from_json(remote.profile, source="the server's profile")
-    return Deployment(part, remote.name, chain, edge, cloud)
+    return EdgeSide(part, model or part.name, chain, edge)
 
 
 @contextmanager
-def open_session(deployment: Deployment, dial: Dial) -> Iterator[EdgeSession]:
-    """A session that begins edge-only where the edge holds all segments, else cloud-only."""
-    chain = deployment.chain
-    last = len(deployment.partition.segments)
-    complete = chain.last == last
-    rest_s = (
-        {k: deployment.edge.segments_s(k, last) for k in range(last)} if complete else None
-    )
+def open_session(
+    side: EdgeSide | Deployment, dial: Dial, *, patience_s: float = CONNECT_S
+) -> Iterator[EdgeSession]:
+    """A session that begins edge-only where the edge holds all segments, else cloud-only.
+
+    It waits for the server's first word for `patience_s` at most.
+    """
+    plan, rest_s = _beginning(side)
     with EdgeSession(
-        chain,
+        side.chain,
         dial,
-        plan=(last if complete else 0, "raw"),
-        model=deployment.model,
+        plan=plan,
+        model=side.model,
         local_rest_s=rest_s,
+        patience_s=patience_s,
     ) as session:
         yield session
+
+
+def go_over(session: EdgeSession, side: EdgeSide | Deployment) -> None:
+    """Have a session that began with another partition or name go over to `side`."""
+    plan, rest_s = _beginning(side)
+    session.swap(side.chain, plan=plan, model=side.model, local_rest_s=rest_s)
+
+
+def _beginning(side: EdgeSide | Deployment) -> tuple[tuple[int, str], dict[int, float]]:
+    """The plan to begin with, and the seconds of every local rest."""
+    last = len(side.partition.segments)
+    if side.chain.last < last:
+        return (0, "raw"), {}
+    return (last, "raw"), {k: side.edge.segments_s(k, last) for k in range(last)}

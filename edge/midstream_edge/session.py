@@ -228,6 +228,11 @@ class EdgeSession:
         return self.link_state == "connected"
 
     @property
+    def model(self) -> str:
+        """The name under which the server holds the partition."""
+        return self._model
+
+    @property
     def link_error(self) -> PeerError | None:
         """Why there is no connection; None while there is one, or without a server."""
         connection = self._engine.connection

@@ -107,7 +107,24 @@ def test_an_edge_without_a_server_prints_the_same_document(
 def test_an_edge_whose_server_is_away_answers_and_says_so(command: Run) -> None:
     done = command("edge run tiny.onnx --server 127.0.0.1:1 --requests 3 --json")
     assert done.document["answered"] == 3
-    assert done.err.startswith("running everything here: ")
+    assert done.err.startswith("answering alone until the cloud can be reached: ")
+    assert "no answer came from the cloud: " in done.err
+    assert (done.document["cloud"], done.code) == (0, 0)
+
+
+def test_an_edge_that_needs_the_cloud_fails_where_no_answer_came_from_it(
+    command: Run, cloud: Cloud
+) -> None:
+    flags = "--requests 2 --runs 3 --json --require-cloud"
+    away = command(f"edge run tiny.onnx --server 127.0.0.1:1 {flags}")
+    assert away.code == 1
+    assert "no answer came from the cloud: a server must answer at 127.0.0.1:1" in away.err
+    alone = command(f"edge run tiny.onnx --server {cloud.address} --cut edge-only {flags}")
+    assert alone.code == 1
+    assert "ran on the edge" in alone.err
+    done = command(f"edge run tiny.onnx --server {cloud.address} --cut cloud-only {flags}")
+    assert done.document["cloud"] == 2
+    assert (done.document["cloud_error"], done.code) == (None, 0)
 
 
 def test_a_pair_under_a_policy_follows_a_trace_and_leaves_nothing_behind(

@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
@@ -18,14 +18,16 @@ import numpy as np
 from midstream.cli import console
 from midstream.cli.driving import Driving
 from midstream.cli.live import View, shown
-from midstream.deployment import Deployment
+from midstream.deployment import Deployment, EdgeSide
 from midstream.documents import link_document
 from midstream.metrics import served
 from midstream.renewing import Course
 from midstream_edge.answers import FALLBACK
+from midstream_edge.belief import LinkBelief
 from midstream_edge.channel import Dial
 from midstream_edge.drive import Record, drive
-from midstream_edge.pilot import Pilot
+from midstream_edge.policies.oracle import Curve
+from midstream_edge.renewal import Renewal
 from midstream_edge.session import EdgeSession
 from midstream_partitioner.lifeline import heeded
 from midstream_partitioner.link import Link
@@ -34,35 +36,109 @@ from midstream_partitioner.units import format_duration
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import Array
 
+#: For records of before the server was there: nothing was sent.
+_UNUSED = Link(1e6, 1e6, 0.0)
+
+
+@final
+class Following:
+    """A policy over a session, from the moment at which the server is described.
+
+    Before it everything runs on the edge. `sample` is an input like those that come. A context
+    manager that ends what watches over the partition.
+    """
+
+    def __init__(
+        self,
+        session: EdgeSession,
+        dial: Dial,
+        sample: dict[str, Array],
+        driving: Driving,
+        constraints: Constraints,
+    ) -> None:
+        self._session = session
+        self._dial = dial
+        self._sample = sample
+        self._driving = driving
+        self._constraints = constraints
+        self._curve: Curve | None = None
+        self._stack = ExitStack()
+        self.deployment: Deployment | None = None
+        self.course: Course | None = None
+        self.renewal: Renewal | None = None
+        self.link: Link | None = None
+
+    def __enter__(self) -> Following:
+        self._curve = self._driving.begin()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def begin(self, deployment: Deployment, planner: Planner, link: Link) -> None:
+        """Have the policy choose from now on."""
+        course = Course(
+            self._session, deployment, planner, link,
+            constraints=self._constraints, name=self._driving.policy, curve=self._curve,
+        )  # fmt: skip
+        if self._driving.repartition:
+            renewal = course.renewal(self._dial, self._sample)
+            self.renewal = self._stack.enter_context(renewal)
+        self.deployment, self.course, self.link = deployment, course, link
+
+    @property
+    def labels(self) -> dict[tuple[int, str], str]:
+        """The options for people, by plan."""
+        return {} if self.course is None else self.course.labels
+
+    @property
+    def belief(self) -> LinkBelief | None:
+        """What the policy believes of the link."""
+        return None if self.course is None else self.course.belief
+
+    def document(self) -> dict[str, Any]:
+        """What was chosen from, on what link, and what learning of it has cost."""
+        course, deployment = self.course, self.deployment
+        budget = None if course is None else course.pilot.budget
+        options = () if course is None else course.menu.options
+        return {
+            "renewals": 0 if self.renewal is None else self.renewal.renewals,
+            "probe_nbytes": 0 if budget is None else budget.probed_nbytes,
+            "probe_share": 0.0 if budget is None else budget.share,
+            "cloud_profile": deployment and json.loads(deployment.cloud.to_json()),
+            "link": self.link and link_document(self.link),
+            "menu": [asdict(each) for each in options],
+        }
+
 
 def run_adaptive(
     session: EdgeSession,
-    deployment: Deployment,
-    planner: Planner,
-    link: Link,
+    side: EdgeSide | Deployment,
     inputs: Sequence[dict[str, Array]],
     *,
-    dial: Dial,
-    constraints: Constraints,
+    course: Following,
+    reached: AbstractContextManager[object],
     driving: Driving,
     requests: int,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Send requests under the policy asked for; the document says how they fared."""
-    part = deployment.partition
-    device = deployment.edge.device
+    """Send requests under the policy asked for; the document says how they fared.
+
+    `course` begins within `reached`, as soon as the server is there.
+    """
+    part, device = side.partition, side.edge.device
     tally = Tally()
     with ExitStack() as stack:
         stop = stack.enter_context(_stopped_by_signals())
-        course = Course(
-            session, deployment, planner, link,
-            constraints=constraints, name=driving.policy, curve=driving.begin(),
-        )  # fmt: skip
+        stack.enter_context(course)
+        stack.enter_context(reached)
         view = View(f"{part.name} under {driving.policy}", lambda: course.labels)
         listeners: list[Callable[[Record], None]] = [tally.take, view.take]
         if driving.log is not None:
             log = stack.enter_context(_opened(driving.log))
-            listeners.append(lambda record: _write_line(log, record.to_dict(device, link)))
+            listeners.append(
+                lambda record: _write_line(log, record.to_dict(device, course.link or _UNUSED))
+            )
         if driving.metrics is not None:
             listeners.append(stack.enter_context(served(driving.metrics)).take)
 
@@ -70,9 +146,6 @@ def run_adaptive(
             for listener in listeners:
                 listener(record)
 
-        renewal = None
-        if driving.repartition:
-            renewal = stack.enter_context(course.renewal(dial, inputs[0]))
         stack.enter_context(shown(view, quiet=quiet))
         sent = drive(
             session,
@@ -82,10 +155,8 @@ def run_adaptive(
             belief=lambda: course.belief,
             stop=stop,
         )
-    pilot, menu = course.pilot, course.menu
-    document = _document(session, deployment, pilot, tally, sent=sent, name=driving.policy)
-    document["renewals"] = 0 if renewal is None else renewal.renewals
-    document |= {"link": link_document(link), "menu": [asdict(each) for each in menu.options]}
+    document = _document(session, tally, sent=sent, name=driving.policy)
+    document |= {"edge_profile": json.loads(side.edge.to_json()), **course.document()}
     if not quiet:
         _print_summary(document)
     return document
@@ -120,8 +191,6 @@ class Tally:
 
 def _document(
     session: EdgeSession,
-    deployment: Deployment,
-    pilot: Pilot,
     tally: Tally,
     *,
     sent: int,
@@ -145,10 +214,6 @@ def _document(
         "reconnects": stats.reconnects,
         "uplink_nbytes": stats.uplink_nbytes,
         "downlink_nbytes": stats.downlink_nbytes,
-        "probe_nbytes": pilot.budget.probed_nbytes,
-        "probe_share": pilot.budget.share,
-        "edge_profile": json.loads(deployment.edge.to_json()),
-        "cloud_profile": json.loads(deployment.cloud.to_json()),
     }
 
 

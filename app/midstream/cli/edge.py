@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any, final
 
 import typer
 
 from midstream.cli import console
-from midstream.cli.adaptive import run_adaptive
+from midstream.cli.adaptive import Following, run_adaptive
 from midstream.cli.answers import send_all
 from midstream.cli.driving import Driving, takes_driving
 from midstream.cli.flags import effective
@@ -33,10 +34,11 @@ from midstream.cli.running import (
     takes_workload,
 )
 from midstream.cli.security import Trust, takes_trust
-from midstream.deployment import Deployment, open_session
+from midstream.deployment import Deployment, EdgeSide, open_session
 from midstream.documents import candidate_document, plan_document
+from midstream.joining import Joining
 from midstream.sources import open_partition
-from midstream_edge.channel import Dial
+from midstream_edge.channel import CONNECT_S, Dial
 from midstream_edge.session import EdgeSession
 from midstream_edge.trial import Outcome, Strategy, adopt, baselines, run_trial
 from midstream_partitioner.chain import Chain
@@ -44,7 +46,13 @@ from midstream_partitioner.envelope import Envelope, envelope_of
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.link import Link
 from midstream_partitioner.plan import Constraints, Plan, Planner
-from midstream_wire.errors import CloudUnavailable, DeadlineExceeded, PlanError, UsageError
+from midstream_wire.errors import (
+    CloudUnavailable,
+    DeadlineExceeded,
+    PeerError,
+    PlanError,
+    UsageError,
+)
 from midstream_wire.tensors import Array
 
 #: Distinct inputs under a policy, which may send requests for hours; they come in turn.
@@ -60,6 +68,37 @@ class _Reached:
     deployment: Deployment
     session: EdgeSession
     link: Link
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A session with a server, and how to agree with that; `link` is known once it is there.
+
+    Until then `side` is what the edge holds alone.
+    """
+
+    dial: Dial
+    side: EdgeSide | Deployment
+    session: EdgeSession
+    link: Link | None
+    agree: Callable[[], Deployment]
+    error: PeerError | DeadlineExceeded | None = None
+
+    @contextmanager
+    def reached(self, begin: Callable[[_Reached], None]) -> Iterator[Joining | None]:
+        """Call `begin` once the server is there: at once, or beside what is done meanwhile."""
+        if isinstance(self.side, Deployment) and self.link is not None:
+            begin(_Reached(self.dial, self.side, self.session, self.link))
+            yield None
+            return
+
+        def join(deployment: Deployment) -> None:
+            link = self.link or self.session.measure_link()
+            begin(_Reached(self.dial, deployment, self.session, link))
+
+        with Joining(self.session, agree=self.agree, begin=join) as joining:
+            yield joining
 
 
 app = typer.Typer(help="Run heads here, tails in the cloud.", no_args_is_help=True)
@@ -96,36 +135,96 @@ def run(
     """Plan over the measured link, run the head here, have the tail run on the server.
 
     The link is measured first unless it is given. Whatever happens to the server or the link,
-    every request is answered: what the cloud does not finish is finished here, and said so.
+    every request is answered: what the cloud does not finish is finished here, and said so. A
+    server that cannot be reached yet is used as soon as it can.
     """
     quiet = json or json_line
-    reached = None
     with ExitStack() as stack:
-        if server is not None:
-            dial = trust.dial(server)
-            codecs = planning.constraints.codecs if choice.cut is None else (choice.codec,)
-            try:
-                deployment = holding.deploy(
-                    model, dial, feed=feed, inputs=workload.input, codecs=codecs
-                )
-                session = stack.enter_context(open_session(deployment, dial))
-                reached = _Reached(dial, deployment, session, link or session.measure_link())
-            except (CloudUnavailable, DeadlineExceeded) as error:
-                if holding.segments is not None or choice.compare:
-                    raise
-                console.say(f"running everything here: {error}", to=console.err)
-        if reached is None:
+        if server is None:
             document = _run_alone(model, feed, workload, holding, quiet=quiet)
         else:
-            document = {"model": reached.deployment.partition.name, "server": server}
+            codecs = planning.constraints.codecs if choice.cut is None else (choice.codec,)
+            opened = _open(
+                stack, trust.dial(server), holding,
+                model=model, feed=feed, inputs=workload.input, codecs=codecs, link=link,
+                must=choice.compare or holding.segments is not None,
+            )  # fmt: skip
+            document = {"model": opened.side.partition.name, "server": server}
             document |= _run_split(
-                reached, planning, driving, choice,
+                opened, planning, driving, choice,
                 holding=holding, workload=workload, quiet=quiet,
             )  # fmt: skip
+            if not choice.compare:
+                document |= _from_cloud(opened)
     if json_line:
         console.print_json_line(document)
     elif json:
         console.print_json(document)
+    if document.get("cloud_error") is not None:
+        told = f"no answer came from the cloud: {document['cloud_error']}"
+        if choice.require_cloud:
+            raise CloudUnavailable(told)
+        console.say(told, to=console.err)
+
+
+def _open(
+    stack: ExitStack,
+    dial: Dial,
+    holding: Holding,
+    *,
+    model: str,
+    feed: Feed | None,
+    inputs: str | None,
+    codecs: Sequence[str] | None,
+    link: Link | None,
+    must: bool,
+) -> _Opened:
+    """Agree with the server and open a session; alone for now where it cannot be reached.
+
+    Raises what `deploy` does: a server that `must` be there and is not, or one that is there
+    and does not fit.
+    """
+    agree: Callable[[], Deployment]
+    agree = ask = partial(holding.deploy, model, dial, feed=feed, inputs=inputs, codecs=codecs)
+    away: list[PeerError | DeadlineExceeded] = []
+
+    def tell(error: PeerError | DeadlineExceeded) -> None:
+        if must:
+            raise error
+        away.append(error)
+        console.say(f"answering alone until the cloud can be reached: {error}", to=console.err)
+
+    side: EdgeSide | Deployment
+    try:
+        side = agree()
+    except (CloudUnavailable, DeadlineExceeded) as error:
+        tell(error)
+        side = held = holding.hold(model, feed=feed, inputs=inputs, codecs=codecs)
+        agree = partial(ask, held=held)
+    patience_s = 0.0 if away else CONNECT_S
+    session = stack.enter_context(open_session(side, dial, patience_s=patience_s))
+    if isinstance(side, Deployment):
+        deployment = side
+        agree = lambda: deployment  # noqa: E731  (nothing is left to be asked)
+        try:
+            link = link or session.measure_link()
+        except (CloudUnavailable, DeadlineExceeded) as error:
+            tell(error)
+    return _Opened(dial, side, session, link, agree, away[0] if away else None)
+
+
+def _from_cloud(opened: _Opened) -> dict[str, Any]:
+    """How many answers came from the cloud, and why none did."""
+    stats = opened.session.stats
+    if stats.cloud:
+        return {"cloud": stats.cloud, "cloud_error": None}
+    why = opened.session.link_error or opened.error
+    if stats.fallback == stats.hedges == 0 and opened.session.connected:
+        why = None
+    return {
+        "cloud": 0,
+        "cloud_error": str(why or "what was planned for these requests ran on the edge"),
+    }
 
 
 app.command(
@@ -148,11 +247,14 @@ def _run_alone(
     inputs = workload.open(part)
     with EdgeSession(chain, None, plan=(chain.last, "raw")) as session:
         sent = send_all(session, inputs, part, quiet=quiet)
-    return {"model": part.name, "server": None, **sent, "plan": None}
+    return {
+        "model": part.name, "server": None, **sent, "plan": None,
+        "cloud": 0, "cloud_error": None,
+    }  # fmt: skip
 
 
 def _run_split(
-    reached: _Reached,
+    opened: _Opened,
     planning: Planning,
     driving: Driving | None,
     choice: Choice,
@@ -163,33 +265,51 @@ def _run_split(
 ) -> dict[str, Any]:
     """Plan, then send the requests as they were asked for: under a policy, under every
     strategy in turn, or under the plan."""
-    deployment, session, link = reached.deployment, reached.session, reached.link
-    part = deployment.partition
+    session, part = opened.session, opened.side.partition
     inputs = workload.open(part, distinct=None if driving is None else DISTINCT)
+    plans: list[tuple[_Reached, Plan, Envelope]] = []
+
+    def begin(reached: _Reached) -> None:
+        made, rows = _plan(reached, planning, choice)
+        if not quiet:
+            print_plan(made, rows, title=_title(reached.deployment, reached.dial))
+        holding.fuse_head(reached.deployment.chain, made.chosen.k)
+        plans.append((reached, made, rows))
+        if driving is not None:
+            course.begin(
+                reached.deployment, _planner(reached.deployment, planning), reached.link
+            )
+            return
+        adopt(session, made.chosen)
+        if choice.timeout_s is not None:
+            session.use(*session.plan, timeout_s=choice.timeout_s)
+
+    if driving is not None:
+        course = Following(session, opened.dial, inputs[0], driving, planning.constraints)
+        return run_adaptive(
+            session, opened.side, inputs,
+            course=course, reached=opened.reached(begin),
+            driving=driving, requests=workload.requests, quiet=quiet,
+        )  # fmt: skip
+    with opened.reached(begin):
+        if choice.compare:
+            document = _compare(*plans[0], planning, inputs, workload.requests)
+            if not quiet:
+                _print_outcomes(document)
+            return document
+        sent = send_all(session, inputs, part, quiet=quiet)
+    return {**sent, "plan": plan_document(*plans[0][1:]) if plans else None}
+
+
+def _plan(reached: _Reached, planning: Planning, choice: Choice) -> tuple[Plan, Envelope]:
+    """The plan for the link as it is, or the one that was asked for, and its envelope."""
+    deployment, link = reached.deployment, reached.link
     planner = _planner(deployment, planning)
     made = planner.plan(link)
     rows = envelope_of(planner, link, from_bps=FROM_BPS, to_bps=TO_BPS)
     if choice.cut is not None:
         made = _forced(deployment, link, choice.cut, choice.codec)
-    if not quiet:
-        print_plan(made, rows, title=_title(deployment, reached.dial))
-    holding.fuse_head(deployment.chain, made.chosen.k)
-    if driving is not None:
-        return run_adaptive(
-            session, deployment, planner, link, inputs,
-            dial=reached.dial, constraints=planning.constraints,
-            driving=driving, requests=workload.requests, quiet=quiet,
-        )  # fmt: skip
-    if choice.compare:
-        document = _compare(reached, planning, made, rows, inputs, workload.requests)
-        if not quiet:
-            _print_outcomes(document)
-        return document
-    adopt(session, made.chosen)
-    if choice.timeout_s is not None:
-        session.use(*session.plan, timeout_s=choice.timeout_s)
-    sent = send_all(session, inputs, part, quiet=quiet)
-    return {**sent, "plan": plan_document(made, rows)}
+    return made, rows
 
 
 def _planner(deployment: Deployment, planning: Planning) -> Planner:
@@ -224,9 +344,9 @@ def _title(deployment: Deployment, dial: Dial) -> str:
 
 def _compare(
     reached: _Reached,
-    planning: Planning,
     made: Plan,
     rows: Envelope,
+    planning: Planning,
     inputs: Sequence[dict[str, Array]],
     requests: int,
 ) -> dict[str, Any]:

@@ -93,7 +93,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
             (
                 *_PLANNING, *_LINK, *_TLS, "token_file", "insecure", "name", "profile", "runs",
                 "segments", "fuse", "fuse_after", "adaptive", "cut", "codec", "timeout",
-                "compare",
+                "compare", "require_cloud",
             ),
             needs=("server",),
             why="without one everything runs here, and nothing is planned",

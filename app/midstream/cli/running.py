@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, final
@@ -12,11 +13,12 @@ import typer
 from midstream.cli import console
 from midstream.cli.options import Input, Runs, Seed, Slowdown, Threads, takes
 from midstream.cli.plan import read_profile
-from midstream.deployment import Deployment, deploy
-from midstream.sources import Inputs, open_inputs, open_samples
+from midstream.deployment import Deployment, EdgeSide, deploy, hold
+from midstream.sources import Inputs, open_inputs, open_partition, open_samples
 from midstream_edge.channel import Dial
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.feed import Feed
+from midstream_partitioner.measure import no_progress
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.units import parse_duration
 
@@ -73,14 +75,33 @@ class Holding:
         feed: Feed | None,
         inputs: str | None,
         codecs: Sequence[str] | None,
+        held: EdgeSide | None = None,
     ) -> Deployment:
         """Agree with the server at `dial`, and measure what is held here; see `deploy`."""
-        with console.progress("agreeing with the server and profiling") as tick:
+        what = "agreeing with the server and profiling"
+        # A session that runs already has the terminal for its answers.
+        with console.progress(what) if held is None else nullcontext(no_progress) as tick:
             return deploy(
                 model, dial, feed=feed, model=self.name, threads=self.threads,
                 slowdown=self.slowdown, segments=self.segments, runs=self.runs,
                 profile=read_profile(self.profile), inputs=inputs, codecs=codecs,
-                progress=tick,
+                progress=tick, held=held,
+            )  # fmt: skip
+
+    def hold(
+        self,
+        model: str,
+        *,
+        feed: Feed | None,
+        inputs: str | None,
+        codecs: Sequence[str] | None,
+    ) -> EdgeSide:
+        """Cut the network here, and measure it, for a server that cannot be asked yet."""
+        with console.progress("profiling") as tick:
+            return hold(
+                open_partition(model, feed=feed), model=self.name, threads=self.threads,
+                slowdown=self.slowdown, runs=self.runs, profile=read_profile(self.profile),
+                inputs=inputs, codecs=codecs, progress=tick,
             )  # fmt: skip
 
     def fuse_head(self, chain: Chain, k: int) -> None:
@@ -99,6 +120,7 @@ class Choice:
     codec: str = "raw"
     compare: bool = False
     timeout_s: float | None = None
+    require_cloud: bool = False
 
 
 def _choice(
@@ -113,9 +135,16 @@ def _choice(
     compare: Annotated[
         bool, typer.Option("--compare", help="Run the plan and all baselines, check answers.")
     ] = False,
+    require_cloud: Annotated[
+        bool,
+        typer.Option(
+            "--require-cloud",
+            help="Exit with code 1 if no answer came from the cloud, and say why.",
+        ),
+    ] = False,
 ) -> Choice:
     timeout_s = parse_duration(timeout) if timeout is not None else None
-    return Choice(cut, codec, compare, timeout_s)
+    return Choice(cut, codec, compare, timeout_s, require_cloud)
 
 
 takes_workload = takes("workload", Workload)

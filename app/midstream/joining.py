@@ -1,0 +1,89 @@
+"""A session that began without its server, and uses it as soon as it can be reached.
+
+A device is switched on without signal, before its server, with a wrong clock. Its session
+answers alone from the first request on; beside it, a thread waits for the server's first word,
+asks what it serves, and has the session go on with both sides.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import final
+
+from midstream.deployment import Deployment, go_over
+from midstream_edge.session import EdgeSession
+from midstream_edge.verdicts import is_settled
+from midstream_wire.errors import CloudUnavailable, DeadlineExceeded, MidstreamError
+
+_LOG = logging.getLogger(__name__)
+
+#: From one look for the server's first word to the next.
+LOOK_S = 0.1
+#: After a refusal that only a person can lift: the person may.
+REFUSED_S = 5.0
+
+Agree = Callable[[], Deployment]
+Begin = Callable[[Deployment], None]
+
+
+@final
+class Joining:
+    """Calls `begin` with what `agree` gives, once, when the server of `session` is there.
+
+    A context manager; the thread also ends with the session. `agree` describes the server and
+    raises as `deploy`; both are called on the thread of this. `error` is why it has not come
+    about yet.
+    """
+
+    def __init__(self, session: EdgeSession, *, agree: Agree, begin: Begin) -> None:
+        self._session = session
+        self._agree = agree
+        self._begin = begin
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="midstream-join", daemon=True)
+        self.error: Exception | None = None
+        self.joined = threading.Event()
+
+    def __enter__(self) -> Joining:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(LOOK_S)  # a question to the server is not waited for
+
+    def _run(self) -> None:
+        pause_s = LOOK_S
+        while not (self._stop.wait(pause_s) or self._session.closed):
+            if not self._has_spoken():
+                continue
+            try:
+                self._join()
+                return
+            except (CloudUnavailable, DeadlineExceeded) as error:
+                self.error, pause_s = error, LOOK_S
+            except Exception as error:  # whatever it is, the session answers alone
+                self._tell(error)
+                pause_s = REFUSED_S
+
+    def _has_spoken(self) -> bool:
+        """Whether the server was heard: a welcome, or a refusal of what it was asked for."""
+        error = self._session.link_error
+        return error is None or is_settled(error)
+
+    def _join(self) -> None:
+        deployment = self._agree()
+        session = self._session
+        if deployment.chain is not session.chain or deployment.model != session.model:
+            go_over(session, deployment)
+        self._begin(deployment)
+        self.error = None
+        self.joined.set()
+
+    def _tell(self, error: Exception) -> None:
+        if str(error) != str(self.error):
+            unexpected = not isinstance(error, MidstreamError)
+            _LOG.warning("going on alone: %s", error, exc_info=unexpected)
+        self.error = error
