@@ -70,7 +70,7 @@ def calibrate(
     labels: str | Path | None = None,
     metric: str | None = None,
     codecs: Iterable[str] | None = None,
-    count: int = 256,
+    count: int = 512,
 ) -> Calibration:
     """What codecs at the cuts of `part` do to its answers, on `count` samples.
 

@@ -23,7 +23,7 @@ from midstream_partitioner.link import Link
 from midstream_partitioner.measure import CODECS, profile_codecs
 from midstream_partitioner.outlook import Outlook, Watch, estimated_profile, node_seconds
 from midstream_partitioner.partition import Partition
-from midstream_partitioner.plan import UNCONSTRAINED, Constraints
+from midstream_partitioner.plan import UNCONSTRAINED, Constraints, Planner
 from midstream_partitioner.profile import Profile
 from midstream_wire.errors import MidstreamError, PlanError
 from midstream_wire.tensors import Array
@@ -187,31 +187,45 @@ class Renewal:
             estimated_profile(part, node_seconds(self._graph, old.partition, profile), profile)
             for profile in (old.edge, old.cloud)
         )
-        costs = profile_codecs(chain, [self._sample], codecs=self._codecs)
+        known = {cost.cut for cost in edge.codecs}
+        new = [cut.id for cut in part.cuts if cut.id not in known]
+        costs = profile_codecs(chain, [self._sample], codecs=self._codecs, cuts=new)
         slower = edge.device.slowdown
+        measured = (
+            replace(cost, encode_s=slower * cost.encode_s, decode_s=slower * cost.decode_s)
+            for cost in costs
+        )
         edge = replace(
             edge,
             segments=edge.segments[: chain.last],
-            codecs=tuple(
-                replace(cost, encode_s=slower * cost.encode_s, decode_s=slower * cost.decode_s)
-                for cost in costs
-            ),
+            codecs=(*edge.codecs, *measured),
         )
         return Sides(chain, edge, cloud)
 
     def _look_out(self) -> Outlook:
         now = self._now
-        known: dict[str, float] = {}
-        for cost in now.edge.codecs:
-            if cost.codec.rpartition("+")[2] in self._codecs:
-                nbytes = float(cost.payload_nbytes)
-                known[cost.cut] = min(nbytes, known.get(cost.cut, nbytes))
+        found = now.partition.calibration
+        # A cut that nothing is known of allows what is allowed without any row.
+        blind = None if found is None else found.within(now.partition.digest, ())
+        known, elsewhere = (
+            _least_nbytes(
+                Planner(
+                    now.partition,
+                    now.edge,
+                    now.cloud,
+                    constraints=self._constraints,
+                    calibration=each,
+                )
+            )
+            for each in (found, blind)
+        )
         return Outlook(
             self._graph,
             now.partition,
             edge_s=node_seconds(self._graph, now.partition, now.edge),
             cloud_s=node_seconds(self._graph, now.partition, now.cloud),
             known_nbytes=known,
+            elsewhere_nbytes=elsewhere,
             constraints=self._constraints,
         )
 
@@ -221,3 +235,13 @@ class Renewal:
                 self.look()
             except Exception:  # requests go on without it, and the next look may succeed
                 _LOG.exception("staying with the present partition")
+
+
+def _least_nbytes(planner: Planner) -> dict[str, float]:
+    """The smallest payload that is allowed, by the cut's id."""
+    least: dict[str, float] = {}
+    for offer in planner.allowed:
+        if offer.remote:
+            size = float(offer.payload_nbytes)
+            least[offer.cut.id] = min(size, least.get(offer.cut.id, size))
+    return least

@@ -7,7 +7,7 @@ the sum of layers is not the time of a fused graph.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
@@ -31,6 +31,7 @@ from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import CodecCost, Layer, LayerProfile, Profile, Stat
 from midstream_partitioner.runtime import Executor, trace_kernels
 from midstream_wire.codecs import codec as codec_called
+from midstream_wire.codecs import split_codec
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import Array
 from midstream_wire.transfers import encode_output
@@ -54,8 +55,8 @@ FURTHER_S = 30.0
 
 #: All that is calibrated: for activations from lossless down to coarse steps of the
 #: entropy-coded quantizer, for pictures the range of qualities that people use. `ctx` is left
-#: to those who name it: on three ImageNet networks `ec` was as good or better at 45 of 45
-#: steps, and ten times as fast (docs/codecs.md).
+#: to those who name it: on three ImageNet networks it was larger than `ec` at 30 of 36 steps,
+#: and elsewhere faster only below 0.1 Mbit/s (docs/codecs.md).
 LADDER = (
     *("raw", "lossless", "half", "int8", "int8c"),
     *("ec:0.125", "ec:0.25", "ec:0.5", "ec:1", "ec:2", "ecc:0.25", "ecc:0.5", "ecc:1"),
@@ -63,8 +64,8 @@ LADDER = (
     *("webp:95", "webp:80", "webp:50", "webp:25"),
 )
 
-#: What is tried behind a transform: the entropy-coded steps, and two plain ones beside.
-BEHIND_TRANSFORMS = ("half", "int8", "ec", "ecc")
+#: What is tried behind a transform: the entropy-coded steps, and plain ones beside.
+BEHIND_TRANSFORMS = ("half", "int8", "ec", "ecc", "ctx")
 #: What a prior has packed is bytes that nothing makes fewer.
 BEHIND_PRIOR = "raw"
 
@@ -222,14 +223,16 @@ def profile_codecs(
     samples: Sequence[State],
     *,
     codecs: Sequence[str] = LADDER,
+    cuts: Collection[str] | None = None,
     progress: Progress = no_progress,
 ) -> tuple[CodecCost, ...]:
-    """Time every codec at every cut of a whole chain on `samples`, at full speed."""
+    """Time every codec at every cut of a whole chain, or at those named, at full speed."""
     chain = chain.at_speed(1.0)
     walks = [_walk(chain, sample) for sample in samples]
     costs: list[CodecCost] = []
     for k in range(chain.last):
-        costs += _codec_costs(chain, k, [walk[k] for walk in walks], codecs)
+        if cuts is None or chain.partition.cuts[k].id in cuts:
+            costs += _codec_costs(chain, k, [walk[k] for walk in walks], codecs)
         progress(k + 1, chain.last)
     return tuple(costs)
 
@@ -396,19 +399,30 @@ def codecs_at(
     return tuple(found)
 
 
-def ladder_of(partition: Partition) -> tuple[str, ...]:
-    """The whole ladder, as far as this build knows it, also behind every transform."""
-    known = []
-    for name in LADDER:
+def ladder_of(partition: Partition, named: Sequence[str] | None = None) -> tuple[str, ...]:
+    """What is calibrated: the ladder or the codecs `named`, also behind every transform.
+
+    The ladder is taken as far as this build knows it. Codecs named with their transforms are
+    all that is meant.
+    """
+    known = list(named or ())
+    for name in LADDER if named is None else ():
         with suppress(UsageError):
             known.append(codec_called(name).id)
-    behind = [name for name in known if name.partition(":")[0] in BEHIND_TRANSFORMS]
+    if any(split_codec(name)[0] for name in known):
+        return tuple(known)
+    behind = behind_transforms(known)
     names = dict.fromkeys(
         f"{each.name}+{name}"
         for each in partition.transforms
         for name in ((BEHIND_PRIOR,) if each.packs else behind)
     )
     return (*known, *names)
+
+
+def behind_transforms(codecs: Sequence[str]) -> tuple[str, ...]:
+    """Those of `codecs` that are tried behind a transform that does not pack."""
+    return tuple(name for name in codecs if name.partition(":")[0] in BEHIND_TRANSFORMS)
 
 
 @final

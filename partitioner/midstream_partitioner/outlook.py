@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import final
 
 import numpy as np
@@ -26,6 +27,7 @@ from midstream_partitioner.pricing import (
     Ranges,
     barred_tensors,
     choose_cuts,
+    permits,
     static_profile,
     wire_nbytes,
 )
@@ -68,7 +70,9 @@ class Outlook:
     """What other cuts of `graph` promise against those of `part`, by the profiles given.
 
     `known_nbytes` is what crosses the partition's cuts with the best codec allowed, by the
-    cut's id, where that was measured. Making one takes some 10 ms, asking it 1 ms.
+    cut's id; a cut that is missing there allows none. `elsewhere_nbytes` is the same with the
+    codecs that would be allowed where nothing is calibrated (without it, the former): what is
+    estimated of other cuts is corrected by it. Making one takes some 10 ms, asking it 1 ms.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Outlook:
         edge_s: Sequence[float],
         cloud_s: Sequence[float],
         known_nbytes: Mapping[str, float] | None = None,
+        elsewhere_nbytes: Mapping[str, float] | None = None,
         constraints: Constraints = UNCONSTRAINED,
     ) -> None:
         """`edge_s` and `cloud_s` are seconds by node index (`node_seconds`)."""
@@ -87,13 +92,15 @@ class Outlook:
         self._cloud_s = tuple(cloud_s)
         self._ratio = max(sum(edge_s) / max(sum(cloud_s), 1e-9), 1e-3)
         barred = barred_tensors(graph, constraints)
+        known = known_nbytes or {}
+        wire = _estimates(graph, part, constraints, known, elsewhere_nbytes or known)
         self._search = CutSearch(
-            graph,
-            costs_of(graph, edge_s, cloud_s, wire_nbytes=wire_nbytes(graph), forbidden=barred),
+            graph, costs_of(graph, edge_s, cloud_s, wire_nbytes=wire, forbidden=barred)
         )
         most = constraints.max_edge_nbytes
         self._limits = Limits(float("inf") if most is None else most, constraints.min_depth)
-        self._present = self._rows(part.cuts, known_nbytes or {})
+        self._held = frozenset(cut.head for cut in part.cuts)
+        self._present = self._rows(part.cuts, known if known_nbytes else None)
 
     def better(
         self, link: Link, *, edge_scale: float = 1.0, cloud_scale: float = 1.0
@@ -106,10 +113,17 @@ class Outlook:
         scales = {"edge_slowdown": edge_scale, "cloud_slowdown": cloud_scale}
         present_s = self._least(self._present, link, scales)
         best = self._search.best(link, limits=self._limits, **scales)
-        if present_s <= best.latency_s * (1 + MIN_GAIN):
+        if present_s <= best.latency_s * (1 + MIN_GAIN) or not self._is_news(best.head):
             return None
         cuts = self._around(link, best.head, edge_scale / cloud_scale)
         return Better(cuts, present_s, best.latency_s)
+
+    def _is_news(self, head: frozenset[int]) -> bool:
+        """Whether `head` may be cut off, and is not already."""
+        cut, most = cut_of(self._graph, head), self._constraints.max_payload_nbytes
+        sent_nbytes = float(self._rows([cut], None).up_nbytes[0])
+        fits = cut.is_edge_only or most is None or sent_nbytes <= most
+        return head not in self._held and fits and permits(self._constraints, cut)
 
     def _around(self, link: Link, head: frozenset[int], slower: float) -> tuple[Cut, ...]:
         """The best cut, and those that win nearby and are nested with it."""
@@ -128,15 +142,14 @@ class Outlook:
         others = [cut for cut in near if cut.head < best.head or cut.head > best.head]
         return tuple(sorted((best, *others), key=lambda cut: len(cut.head)))
 
-    def _rows(self, cuts: Sequence[Cut], known_nbytes: Mapping[str, float]) -> Table:
+    def _rows(self, cuts: Sequence[Cut], known_nbytes: Mapping[str, float] | None) -> Table:
         bits = [sum(1 << index for index in cut.head) for cut in cuts]
         heads = unpack(bits, len(self._graph.nodes))
         rows = set_table(self._graph, self._search.costs, heads, start=0)
-        known = [
-            known_nbytes.get(cut.id, up_nbytes)
-            for cut, up_nbytes in zip(cuts, rows.up_nbytes, strict=True)
-        ]
-        return replace(rows, up_nbytes=np.array(known))
+        if known_nbytes is None:
+            return rows
+        sent = [0.0 if c.is_edge_only else known_nbytes.get(c.id, np.inf) for c in cuts]
+        return replace(rows, up_nbytes=np.array(sent))
 
     def _least(self, rows: Table, link: Link, scales: Mapping[str, float]) -> float:
         latency_s = rows.price_s(link, **scales)
@@ -165,6 +178,35 @@ class Watch:
         if now_s - since_s < HOLD_S or now_s - self.last_s < EVERY_S:
             return replace(self, since_s=since_s), False
         return Watch(None, now_s), True
+
+
+def _estimates(
+    graph: Graph,
+    part: Partition,
+    constraints: Constraints,
+    known_nbytes: Mapping[str, float],
+    elsewhere_nbytes: Mapping[str, float],
+) -> dict[str, float]:
+    """What each tensor may take on the uplink, by what is known at the cuts of `part`.
+
+    What crosses one of them takes what was measured there. What crosses elsewhere takes as
+    much more than its estimate as those did on the whole: their median.
+    """
+    wire = dict(wire_nbytes(graph, constraints))
+    inner = [(cut, sum(wire[name] for name in cut.tensors)) for cut in part.cuts[1:-1]]
+    ratios = [
+        elsewhere_nbytes[cut.id] / estimated
+        for cut, estimated in inner
+        if cut.id in elsewhere_nbytes and estimated > 0
+    ]
+    factor = median(ratios) if ratios else 1.0
+    inputs = set(graph.inputs)
+    wire = {name: size if name in inputs else factor * size for name, size in wire.items()}
+    for cut in part.cuts[:-1]:
+        raw = sum(graph.tensors[name].nbytes for name in cut.tensors)
+        for name in cut.tensors if cut.id in known_nbytes and raw else ():
+            wire[name] = known_nbytes[cut.id] * graph.tensors[name].nbytes / raw
+    return wire
 
 
 def node_seconds(graph: Graph, part: Partition, profile: Profile) -> tuple[float, ...]:

@@ -84,4 +84,7 @@ def _clips_at_zero(graph: onnx.GraphProto, node: onnx.NodeProto) -> bool:
     for other in graph.node:
         if other.op_type == "Constant" and other.attribute[0].name == "value":
             constants[other.output[0]] = other.attribute[0].t
-    return lowest in constants and float(numpy_helper.to_array(constants[lowest])) >= 0
+    if lowest not in constants:
+        return False
+    bound = numpy_helper.to_array(constants[lowest])  # of one element, in whatever shape
+    return bound.size > 0 and bool((bound >= 0).all())

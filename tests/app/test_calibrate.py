@@ -330,6 +330,18 @@ def test_the_profile_of_a_calibrated_partition_has_what_the_calibration_knows(
     shutil.rmtree(models / "own.midstream")
 
 
+def test_codecs_by_name_are_measured_behind_all_that_is_fitted(
+    command: Run, models: Path, digits: Path
+) -> None:
+    line = "calibrate digits --data digits.npz --samples 16 -o fits.midstream --runs 3 --json"
+    made = command(f"{line} --codecs ec:1 --transforms 90% --priors 1").document
+    codecs = {row["codec"] for row in made["rows"]}
+    assert "ec:1" in codecs
+    assert any(name.startswith("klt:") and name.endswith("+ec:1") for name in codecs)
+    assert "prior:100+raw" in codecs
+    shutil.rmtree(models / "fits.midstream")
+
+
 def test_codecs_are_drawn(command: Run, digits: Path, models: Path) -> None:
     done = command(
         "codecs digits --data digits.npz --samples 8 --codecs half,int8 --draw c.svg"
@@ -351,6 +363,8 @@ def test_codecs_are_drawn(command: Run, digits: Path, models: Path) -> None:
         "calibrate tiny.onnx --metric python:math:sqrt": "a metric needs data",
         "calibrate tiny.onnx --data x.npy --codecs zip": "a codec must be one of",
         "calibrate tiny.onnx --data x.npy --transforms 0%": "share of the energy",
+        "calibrate tiny.onnx --data x.npy --transforms 90% --codecs raw": "needs a codec",
+        "calibrate tiny.onnx --data x.npy --priors 1 --codecs klt:2+ec": "name codecs alone",
         "calibrate tiny.onnx --data x.npy --priors fine": "steps in standard deviations",
         "calibrate tiny.onnx --data x.npy --shaped 0.001": "hundredths of a standard",
         "codecs tiny.onnx --draw c.gif": "must be .png, .svg, .pdf",

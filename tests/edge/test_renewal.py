@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -19,6 +20,7 @@ from midstream_edge.preparation import Fresh, prepare
 from midstream_edge.renewal import Believed, Renewal, Sides
 from midstream_edge.session import EdgeSession
 from midstream_partitioner.beside import Prepared
+from midstream_partitioner.calibration import Calibration, Fidelity
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.cuts import position_cuts
 from midstream_partitioner.device import Device
@@ -26,7 +28,7 @@ from midstream_partitioner.intake import Network, load_network
 from midstream_partitioner.link import Link
 from midstream_partitioner.outlook import EVERY_S, HOLD_S
 from midstream_partitioner.partition import Partition, partition
-from midstream_partitioner.plan import Planner
+from midstream_partitioner.plan import Constraints, Planner
 from midstream_partitioner.profile import CodecCost, Profile, Stat
 from midstream_partitioner.recut import recut
 from midstream_wire.errors import CloudRefused
@@ -146,6 +148,30 @@ def test_what_is_expected_of_the_new_partition_can_be_planned_with(
     assert 0 < plan.chosen.k < len(sides.partition.segments)
     old = sum(stat.median_s for stat in profile(wrong, 10).segments)
     assert sides.edge.segments_s(0, len(sides.edge.segments)) == pytest.approx(old)
+
+
+def test_what_a_calibration_rules_out_stays_out_and_new_cuts_allow_what_loses_nothing(
+    wrong: Partition, network: Network, sample: dict[str, Array]
+) -> None:
+    """Half precision fails the budget at the one cut that both partitions have."""
+    rows = tuple(
+        Fidelity("cloud-only", codec, 24_600, 24_600, 16.0, 0.1, 0.1, 1.0, share, 0.9, 0.0)
+        for codec, share in (("raw", 1.0), ("half", 0.5))
+    )
+    digests = wrong.graph_digest, wrong.digest
+    found = Calibration(*digests, "data", False, 400, "top-1", 0.9, rows)
+    calibrated, clock = replace(wrong, calibration=found), Clock()
+    renewal, made = renewal_of(calibrated, network, sample, clock)
+    renewal.look()
+    clock.now_s = HOLD_S
+    assert renewal.look()
+    (new,) = made
+    assert new.partition.calibration is not None
+    assert new.partition.calibration.partition_digest == new.partition.digest
+    for limits in (Constraints(), Constraints(max_loss=5.0)):
+        planner = Planner(new.partition, new.edge, new.cloud, constraints=limits)
+        allowed = {offer.codec for offer in planner.allowed if offer.remote}
+        assert allowed == {"raw", "lossless"}
 
 
 def test_what_cannot_be_made_leaves_the_session_alone_and_is_tried_again_much_later(

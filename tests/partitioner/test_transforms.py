@@ -268,11 +268,15 @@ def test_more_components_than_channels_are_refused(components: int) -> None:
 
 def test_what_rectifiers_make_is_known_not_to_be_negative(make_network: MakeNetwork) -> None:
     network = make_network("""
-        net (float[2, 4, 8, 8] x) => (float[2, 4, 4, 4] p, float[2, 8, 8, 8] j) {
+        net (float[2, 4, 8, 8] x) => (
+          float[2, 4, 4, 4] p, float[2, 8, 8, 8] j, float[2, 4, 8, 8] q
+        ) {
           a = Relu(x)
           lo = Constant <value = float {0.0}> ()
           low = Constant <value = float {-1.0}> ()
+          one = Constant <value = float[1] {0.0}> ()
           b = Clip(x, lo)
+          q = Clip(x, one)
           c = Clip(x, low)
           d = Add(a, b)
           e = Add(a, c)
@@ -285,9 +289,9 @@ def test_what_rectifiers_make_is_known_not_to_be_negative(make_network: MakeNetw
           p = Identity(m)
         }""")
     part = partition(network, position_cuts(network.graph))
-    known = {name: is_nonnegative(part, name) for name in "abcdefgmnpx"}
+    known = {name: is_nonnegative(part, name) for name in "abcdefgmnpqx"}
     never = {name for name, is_so in known.items() if is_so}
-    assert never == {"a", "b", "d", "m", "p"}
+    assert never == {"a", "b", "d", "m", "p", "q"}
 
 
 # Partitions with transforms.

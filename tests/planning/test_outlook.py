@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -77,6 +78,39 @@ def test_a_partition_at_the_cuts_that_can_win_is_left_alone(
 ) -> None:
     cuts = choose_cuts(network.graph, static_profile(network.graph))
     assert outlook_at(cuts).better(Link(bps, 2 * bps, rtt_s)) is None
+
+
+@pytest.mark.parametrize("asked", [{"codecs": ("raw",)}, {"lossless": True}], ids=str)
+@given(bps=st.floats(1e5, 1e9), place=st.integers(1, 6), shrinks=st.floats(0.4, 1))
+def test_the_cuts_that_there_are_are_not_promised_again_whatever_codecs_are_allowed(
+    outlook_at: Callable[..., Outlook],
+    network: Network,
+    asked: dict[str, Any],
+    bps: float,
+    place: int,
+    shrinks: float,
+) -> None:
+    """Payloads are as the codecs left make them, larger than what is usually estimated."""
+    share = 1.0 if "codecs" in asked else shrinks
+    every = position_cuts(network.graph)
+    sizes = {cut.id: share * cut.nbytes for cut in every}
+    options = {"known_nbytes": sizes, "constraints": Constraints(**asked)}
+    cuts, link = (every[place],), Link(bps, bps, 0.02)
+    better = outlook_at(cuts, **options).better(link)
+    if better is not None:
+        assert cuts[0].id not in {cut.id for cut in better.cuts} or len(better.cuts) > 1
+        assert outlook_at(better.cuts, **options).better(link) is None
+
+
+def test_what_may_not_cross_is_not_promised(
+    outlook_at: Callable[..., Outlook], network: Network
+) -> None:
+    link, wrong = Link(8 * MBIT, 8 * MBIT, 0.02), position_cuts(network.graph)[4:5]
+    better = outlook_at(wrong).better(link)
+    assert better is not None
+    names = frozenset(cut.label for cut in better.cuts)
+    for limits in (Constraints(forbidden=names), Constraints(max_payload_nbytes=10)):
+        assert outlook_at(wrong, constraints=limits).better(link) is None
 
 
 def test_what_it_promises_is_what_it_gives_and_then_it_asks_for_nothing_more(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +35,15 @@ from midstream_partitioner.data import read_data
 from midstream_partitioner.device import this_device
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.fitting import fit_transforms
-from midstream_partitioner.measure import CODECS, SIZED, profile_segments
+from midstream_partitioner.measure import (
+    BEHIND_TRANSFORMS,
+    CODECS,
+    LADDER,
+    SIZED,
+    behind_transforms,
+    ladder_of,
+    profile_segments,
+)
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.units import parse_share
 from midstream_wire.errors import UsageError
@@ -53,7 +62,7 @@ def calibrate(
             "--output", "-o", help=f"The partition's folder; NAME{SUFFIX} if not given."
         ),
     ] = None,
-    samples: Samples = 256,
+    samples: Samples = 512,
     only: Ladder = None,
     transforms: Annotated[
         str | None,
@@ -104,6 +113,7 @@ def calibrate(
         for dials in (priors, shaped)
     )
     if shares or plain or noticed:
+        _check_fits(names or LADDER, shares)
         with console.progress(f"fitting transforms of {part.name}") as tick:
             part = fit_transforms(
                 chain, source.inputs, shares, dials=plain, shaped=noticed, progress=tick
@@ -112,7 +122,12 @@ def calibrate(
     folder = _folder(model, part, output)
     with console.progress(f"calibrating {part.name}") as tick:
         found = measure(
-            chain, source, codecs=names, metric=score, folder=folder, progress=tick
+            chain,
+            source,
+            codecs=ladder_of(part, names),
+            metric=score,
+            folder=folder,
+            progress=tick,
         )
     save_calibration(found, folder)
     with console.progress(f"profiling {part.name}") as tick:
@@ -130,6 +145,21 @@ def calibrate(
         return
     print_codecs(part, found, profile.codecs)
     console.say(f"calibration and profile written to {folder}", to=console.err)
+
+
+def _check_fits(names: Sequence[str], shares: Sequence[float]) -> None:
+    """Refuse to fit, for minutes, what is not measured afterwards."""
+    whole = [name for name in names if "+" in name]
+    if whole:
+        raise UsageError(
+            f"--codecs must name codecs alone where transforms are fitted (not {whole[0]!r}): "
+            "they are measured behind each of the new transforms"
+        )
+    if shares and not behind_transforms(names):
+        raise UsageError(
+            f"--transforms needs a codec behind them, {', '.join(BEHIND_TRANSFORMS)} (not "
+            f"{', '.join(names)}): name one in --codecs, or leave --codecs out"
+        )
 
 
 def _parse_dial(text: str) -> float:

@@ -54,7 +54,7 @@ def codecs(
     data: DataSource = None,
     labels: Labels = None,
     metric: MetricName = None,
-    samples: Samples = 256,
+    samples: Samples = 512,
     only: Ladder = None,
     seed: Seed = 0,
     threads: Threads = 1,
