@@ -22,6 +22,7 @@ def open_repository(
     runs: int = 10,
     repartition: int = 0,
     profile: Profile | None = None,
+    workers: int = 1,
     progress: Progress = no_progress,
 ) -> Repository:
     """Load what `sources` name, measure it on this machine, and hold it ready to serve.
@@ -35,6 +36,7 @@ def open_repository(
         runs=runs,
         repartition=repartition,
         profile=profile,
+        workers=workers,
         progress=progress,
     )
 
@@ -47,12 +49,14 @@ def make_repository(
     runs: int = 10,
     repartition: int = 0,
     profile: Profile | None = None,
+    workers: int = 1,
     progress: Progress = no_progress,
 ) -> Repository:
     """A repository of `models`; with `runs`, each has a profile for edges to plan with.
 
     `profile` stands in for measuring the only model there is, and sets the pace of an
-    emulated device. Raises `UsageError` where there are more.
+    emulated device; plans are told that `workers` tails run at once. Raises `UsageError`
+    where there are more.
     """
     if profile is not None and len(models) != 1:
         raise UsageError(
@@ -67,7 +71,8 @@ def make_repository(
             chain.keep_pace([segment.median_s for segment in profile.segments])
         elif runs > 0:
             measured = measure_chain(chain, runs=runs, progress=progress)
-        repository.hold(Model(name, part, chain, measured))
+        told = None if measured is None else measured.serving(workers)
+        repository.hold(Model(name, part, chain, told))
     return repository
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.metadata
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +22,7 @@ from midstream_cloud.service import SERVICE, Midstream, RequireToken, handlers
 from midstream_cloud.session import Limits, Service
 from midstream_cloud.tails import Tails
 from midstream_partitioner.lifeline import heeded
+from midstream_partitioner.machine import usable_cores
 from midstream_wire.address import Address, parse_address
 from midstream_wire.allocator import keep_freed_memory
 from midstream_wire.credentials import require_safe
@@ -76,7 +76,7 @@ class Server:
     def __init__(self, repository: Repository, settings: Settings) -> None:
         self._settings = settings
         self._repository = repository
-        workers = settings.workers or os.cpu_count() or 1
+        workers = settings.workers or usable_cores()
         self._tails = Tails(workers=workers, max_queued=settings.max_queued)
         self._decoders = ThreadPoolExecutor(1, thread_name_prefix="decode")
         name = f"midstream {importlib.metadata.version('midstream')}"

@@ -38,6 +38,11 @@ def is_lossless(text: str) -> bool:
     return kind.lossless and not transform
 
 
+def has_transform(text: str) -> bool:
+    """Return True if a transform stands in front of the codec."""
+    return bool(split_codec(text)[0])
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Crossing:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
+from midstream_partitioner.machine import usable_cores, usable_memory_nbytes
 from midstream_wire.errors import UsageError
 
 # Declared, not measured: energy plans are only as good as these four figures, and a profile's
@@ -62,7 +62,8 @@ class Device:
     """One side's machine.
 
     `slowdown` is 1.0 for a real device; above that the device is an emulation that waits, and
-    `label()` says so in every output. `memory_nbytes` is the whole machine's (0 if unknown).
+    `label()` says so in every output. `memory_nbytes` and `cores` are what a process may use
+    of it (0 if unknown). `workers` tails run at once where it serves.
     `active_w`, `idle_w`, `tx_w` and `rx_w` are watts that the whole device draws while it
     computes, waits, sends and receives. Raises `UsageError` for values out of range.
     """
@@ -76,12 +77,19 @@ class Device:
     idle_w: float = IDLE_W
     tx_w: float = TX_W
     rx_w: float = RX_W
+    cores: int = 0
+    workers: int = 1
 
     def __post_init__(self) -> None:
         if self.threads < 1:
             raise UsageError(
                 f"a device's threads must be at least 1 (not {self.threads}): "
                 "give the number of cores to use"
+            )
+        if self.cores < 0 or self.workers < 1:
+            raise UsageError(
+                f"a device's cores must be 0 (unknown) or more and its workers at least 1 "
+                f"(not {self.cores} and {self.workers}): correct the profile"
             )
         if not (self.slowdown >= 1 and math.isfinite(self.slowdown)):
             raise UsageError(
@@ -100,6 +108,12 @@ class Device:
     def emulated(self) -> bool:
         """Whether its times are stretched."""
         return self.slowdown != 1
+
+    def serving(self, workers: int) -> Device:
+        """The device as a server with so many workers; real ones share its cores."""
+        if self.cores and not self.emulated:
+            workers = min(workers, self.cores // self.threads)
+        return replace(self, workers=max(1, workers))
 
     def label(self) -> str:
         """The name for people; an emulated device is always called one."""
@@ -122,7 +136,8 @@ def this_device(threads: int = 1, slowdown: float = 1.0, name: str | None = None
         threads=threads,
         slowdown=float(slowdown),
         cpu=cpu,
-        memory_nbytes=_memory_nbytes(),
+        memory_nbytes=usable_memory_nbytes(),
+        cores=usable_cores(),
     )
 
 
@@ -143,10 +158,3 @@ def _cpu_model() -> str:
     if not found or found.isdigit():
         found = platform.processor() or platform.machine()
     return found or "unknown"
-
-
-def _memory_nbytes() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # not a POSIX system
-        return 0

@@ -1,9 +1,9 @@
 """Which candidate wins from which uplink bandwidth on: a table of a few exact rows.
 
 With the downlink, the delay and the loads given, a candidate's latency and energy are lines in
-x = 1 / uplink_bps, and its pipelined period is the larger of a constant and a line. The winner
-can change only where two of these lines cross, or where one of them meets the deadline. So all
-such x are computed, and between two neighbours one candidate wins throughout.
+x = 1 / uplink_bps, and its pipelined period is the largest of a constant and two lines. The
+winner can change only where two of these lines cross, or where one of them meets the deadline.
+So all such x are computed, and between two neighbours one candidate wins throughout.
 """
 
 from __future__ import annotations
@@ -84,13 +84,18 @@ class Envelope:
 @final
 @dataclass(frozen=True, slots=True)
 class _Lines:
-    """By offer: value = max(floor, base + slope x), latency = late_base + late_slope x."""
+    """By offer: value = max(floor, base + slope x, share latency) over latency's line.
+
+    latency = late_base + late_slope x. `share` of it bounds the distance of two answers, with
+    so many requests under way; 0 for the other objectives.
+    """
 
     floor: Floats
     base: Floats
     slope: Floats
     late_base: Floats
     late_slope: Floats
+    share: Floats
 
     def take(self, indices: NDArray[np.intp]) -> _Lines:
         """The lines of some of the offers, in their order."""
@@ -105,15 +110,16 @@ class _Lines:
         """
         columns = np.stack([getattr(self, each.name) for each in fields(self)])
         never_worse = (columns[:, :, None] <= columns[:, None, :]).all(axis=0)
-        late = columns[3:]
+        late = columns[3:5]
         faster = (late[:, :, None] < late[:, None, :]).any(axis=0)
         earlier = np.tri(columns.shape[1], k=-1, dtype=bool).T
         return np.asarray((never_worse & (faster | earlier)).any(axis=0), dtype=np.bool_)
 
     def winner(self, x: float, deadline_s: float) -> tuple[int, bool]:
         """Index of the best offer at `x`, and whether it is in time."""
-        value = np.maximum(self.floor, self.base + self.slope * x)
         latency_s = self.late_base + self.late_slope * x
+        value = np.maximum(self.floor, self.base + self.slope * x)
+        value = np.maximum(value, self.share * latency_s)
         in_time = latency_s <= deadline_s
         pool = np.flatnonzero(in_time) if in_time.any() else np.arange(len(value))
         # lexsort is stable: equals keep the order of the offers, as in a plan.
@@ -122,9 +128,12 @@ class _Lines:
 
     def crossings(self, deadline_s: float) -> Floats:
         """Every x > 0 at which the winner may change, ascending."""
-        bases = np.concatenate([self.base, self.floor, self.late_base, [deadline_s]])
+        window = self.share * self.late_base, self.share * self.late_slope
+        bases = np.concatenate(
+            [self.base, self.floor, self.late_base, window[0], [deadline_s]]
+        )
         flat = np.zeros(len(self.floor))
-        slopes = np.concatenate([self.slope, flat, self.late_slope, [0.0]])
+        slopes = np.concatenate([self.slope, flat, self.late_slope, window[1], [0.0]])
         lines = np.unique(np.stack([bases, slopes]), axis=1)
         base, slope = lines[:, np.isfinite(lines[0])]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -231,11 +240,15 @@ def _lines(planner: Planner, link: Link, queue_s: float) -> _Lines:
     latency = [offer.estimate(free, queue_s).total_s for offer in offers]
     bits = [8.0 * offer.payload_nbytes for offer in offers]
     nowhere = [-inf] * len(offers)
+    share = [0.0] * len(offers)
     if planner.objective == "latency":
         columns = (nowhere, latency, bits)
     elif planner.objective == "energy":
         joules = [offer.energy_j(planner.device, free, queue_s) for offer in offers]
         columns = (nowhere, joules, [planner.device.tx_w * count for count in bits])
     else:
-        columns = ([offer.steady_s(free) for offer in offers], [0.0] * len(offers), bits)
-    return _Lines(*(np.array(values) for values in (*columns, latency, bits)))
+        pipeline = planner.pipeline
+        steady = [offer.steady_s(free, pipeline) for offer in offers]
+        columns = (steady, [0.0] * len(offers), bits)
+        share = [1 / pipeline.window] * len(offers)
+    return _Lines(*(np.array(values) for values in (*columns, latency, bits, share)))

@@ -9,7 +9,7 @@ from statistics import median
 from typing import final
 
 from midstream_partitioner.calibration import Calibration, Fidelity
-from midstream_partitioner.crossing import is_lossless
+from midstream_partitioner.crossing import has_transform, is_lossless
 from midstream_partitioner.cuts import Cut
 from midstream_partitioner.device import Device
 from midstream_partitioner.link import Link
@@ -17,6 +17,7 @@ from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import CodecCost, Profile
 from midstream_partitioner.timings import Estimate
 from midstream_wire.errors import UsageError
+from midstream_wire.limits import MAX_IN_FLIGHT
 from midstream_wire.transfers import obstacle
 
 #: The codec of edge-only, where nothing is encoded: one that every session takes.
@@ -88,18 +89,22 @@ class Offer:
             link.downlink_s(self.reply_nbytes),
         )
 
-    def steady_s(self, link: Link) -> float:
+    def steady_s(self, link: Link, pipeline: Pipeline) -> float:
         """The slowest stage of a full pipeline other than the uplink."""
         downlink_s = link.downlink_serial_s(self.reply_nbytes)
-        return max(self.head_s + self.encode_s, self.decode_s + self.tail_s, downlink_s)
+        return max(pipeline.edge_s(self), pipeline.cloud_s(self), downlink_s)
 
-    def period_s(self, link: Link) -> float:
-        """Seconds between two answers of a full pipeline: its slowest stage.
+    def period_s(self, link: Link, pipeline: Pipeline, queue_s: float = 0.0) -> float:
+        """Seconds between two answers of a full pipeline.
 
-        Edge compute, uplink, cloud compute and downlink work at the same time on different
-        requests; delays and queueing lengthen a request's stay, not the distance to the next.
+        Its stages work at the same time on different requests, so the slowest one counts; and
+        of the requests that a session may have under way, each stays for the whole latency
+        (Little's law).
         """
-        return max(self.steady_s(link), link.uplink_serial_s(self.payload_nbytes))
+        stages_s = max(
+            self.steady_s(link, pipeline), link.uplink_serial_s(self.payload_nbytes)
+        )
+        return max(stages_s, self.estimate(link, queue_s).total_s / pipeline.window)
 
     def energy_j(self, device: Device, link: Link, queue_s: float) -> float:
         """What one request costs the edge: computing, sending, waiting, receiving."""
@@ -113,6 +118,44 @@ class Offer:
             + device.idle_w * waiting_s
             + device.rx_w * link.downlink_serial_s(self.reply_nbytes)
         )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """How many requests the stages of a full pipeline work on at a time.
+
+    The edge runs heads on one thread of its own and encodes on another, as far as its cores
+    reach (0: unknown, and taken for enough). `workers` tails run at once in the cloud. At most
+    `window` requests of a session are under way.
+    """
+
+    threads: int = 1
+    cores: int = 0
+    workers: int = 1
+    window: int = MAX_IN_FLIGHT
+
+    @classmethod
+    def of(cls, edge: Device, cloud: Device, window: int = MAX_IN_FLIGHT) -> Pipeline:
+        """As the devices are; the cores of an emulated one are not its own."""
+        cores = 0 if edge.emulated else edge.cores
+        return cls(edge.threads, cores, cloud.workers, window)
+
+    def edge_s(self, offer: Offer) -> float:
+        """Seconds between two requests that leave the edge."""
+        if has_transform(offer.codec):  # which runs on the thread of the heads
+            return offer.head_s + offer.encode_s
+        longer_s = max(offer.head_s, offer.encode_s)
+        if not self.cores:
+            return longer_s
+        busy_cores_s = offer.head_s * min(self.threads, self.cores) + offer.encode_s
+        return max(longer_s, busy_cores_s / self.cores)
+
+    def cloud_s(self, offer: Offer) -> float:
+        """Seconds between two requests that the cloud has finished."""
+        if has_transform(offer.codec):  # which a worker undoes
+            return (offer.decode_s + offer.tail_s) / self.workers
+        return max(offer.decode_s, offer.tail_s / self.workers)
 
 
 def offers_of(

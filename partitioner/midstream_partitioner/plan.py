@@ -23,12 +23,13 @@ from midstream_partitioner.crossing import full_id
 from midstream_partitioner.cuts import CLOUD_ONLY, EDGE_ONLY
 from midstream_partitioner.device import Device
 from midstream_partitioner.link import Link
-from midstream_partitioner.offers import Offer, offers_of
+from midstream_partitioner.offers import Offer, Pipeline, offers_of
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import Profile
 from midstream_partitioner.timings import Estimate
 from midstream_partitioner.units import format_duration, format_nbytes
 from midstream_wire.errors import PlanError, UsageError
+from midstream_wire.limits import MAX_IN_FLIGHT
 
 OBJECTIVES = ("latency", "throughput", "energy")
 
@@ -289,7 +290,8 @@ class Planner:
 
     With a `calibration` on data, the partition's own unless another is given, every codec that
     keeps to the budget is a candidate; without one, only those of which it is known
-    beforehand. Raises `UsageError` for an unknown
+    beforehand. `window` requests of a session may be under way at a time; how many tails run
+    at once is the cloud device's `workers`. Raises `UsageError` for an unknown
     objective, for profiles or a calibration of another partition, for a budget that nothing
     was calibrated for, and where no profile has measured any of the codecs named.
     """
@@ -303,6 +305,7 @@ class Planner:
         objective: str = "latency",
         constraints: Constraints = UNCONSTRAINED,
         calibration: Calibration | None = None,
+        window: int = MAX_IN_FLIGHT,
     ) -> None:
         if objective not in OBJECTIVES:
             raise UsageError(
@@ -310,6 +313,7 @@ class Planner:
             )
         self.objective = objective
         self.device: Device = edge.device
+        self.pipeline = Pipeline.of(edge.device, cloud.device, window)
         self.deadline_s = inf if constraints.deadline_s is None else constraints.deadline_s
         calibration = calibration or partition.calibration
         offers = offers_of(partition, edge, cloud, calibration)
@@ -355,7 +359,7 @@ class Planner:
 
     def candidate(self, offer: Offer, link: Link, queue_s: float) -> Candidate:
         """`offer` priced over `link`."""
-        period_s = offer.period_s(link)
+        period_s = offer.period_s(link, self.pipeline, queue_s)
         return Candidate(
             cut=offer.cut.id,
             codec=offer.codec,
@@ -386,6 +390,7 @@ def plan(
     constraints: Constraints = UNCONSTRAINED,
     calibration: Calibration | None = None,
     queue_s: float = 0.0,
+    window: int = MAX_IN_FLIGHT,
 ) -> Plan:
     """The best placement of `partition` over `link`: a `Planner` used once.
 
@@ -398,6 +403,7 @@ def plan(
         objective=objective,
         constraints=constraints,
         calibration=calibration,
+        window=window,
     )
     return planner.plan(link, queue_s=queue_s)
 

@@ -98,6 +98,10 @@ class Profile:
             ),
         )
 
+    def serving(self, workers: int) -> Profile:
+        """The profile of the same device that runs so many tails at once."""
+        return replace(self, device=self.device.serving(workers))
+
     def to_json(self) -> str:
         return _PROFILE.dump_json(self, indent=1).decode()
 

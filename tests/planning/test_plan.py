@@ -33,9 +33,10 @@ def by_hand(case: Any, link: Link, queue_s: float = 0.0) -> dict[tuple[str, str]
         down = cloud.replies_nbytes[k] * 8 / link.downlink_bps
         wait = queue_s + cost.decode_s + tail + link.rtt_s + link.fixed_s
         busy = head[k] + cost.encode_s
+        whole = busy + up + wait + down
         found[cost.cut, cost.codec] = [
-            busy + up + wait + down,
-            max(busy, up, cost.decode_s + tail, down),
+            whole,
+            max(head[k], cost.encode_s, up, cost.decode_s, tail, down, whole / 8),
             device.active_w * busy
             + device.tx_w * up
             + device.idle_w * wait

@@ -20,6 +20,7 @@ from midstream.serving import open_repository
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import Settings, run
 from midstream_edge.describe import check_health, describe
+from midstream_partitioner.machine import usable_cores
 from midstream_partitioner.units import format_nbytes
 from midstream_wire.address import Address, parse_address
 from midstream_wire.credentials import load_token, require_safe, server_tls
@@ -63,7 +64,7 @@ class Tails:
         ),
     ] = 2
 
-    def open(self, models: Sequence[str]) -> Repository:
+    def open(self, models: Sequence[str], *, workers: int) -> Repository:
         with console.progress("loading and profiling") as tick:
             repository = open_repository(
                 models,
@@ -72,6 +73,7 @@ class Tails:
                 runs=self.runs,
                 repartition=self.repartition,
                 profile=read_profile(self.profile),
+                workers=workers,
                 progress=tick,
             )
         _fuse_tails(repository, self.fuse or [])
@@ -152,7 +154,7 @@ def serve(
         token=settings.token is not None,
         insecure=settings.insecure,
     )
-    repository = tails.open(models)
+    repository = tails.open(models, workers=settings.workers or usable_cores())
 
     def announce(address: Address) -> None:
         names = sorted(repository.models)

@@ -22,6 +22,7 @@ from midstream_lab.conditions import condition
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.link import Link
 from midstream_partitioner.plan import OBJECTIVES, UNCONSTRAINED, Constraints
+from midstream_partitioner.profile import Profile
 from midstream_partitioner.units import (
     parse_duration,
     parse_nbytes,
@@ -268,6 +269,20 @@ class Devices:
     ] = 8.0
     threads: Threads = 1
     runs: Runs = 20
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Tails that the cloud runs at once, for --objective throughput (default: as "
+            "its profile says, and 1 if measured here).",
+        ),
+    ] = None
+
+    def serving(self, cloud: Profile) -> Profile:
+        """The cloud's profile, with as many workers as were asked for."""
+        if self.workers is None:
+            return cloud
+        return replace(cloud, device=replace(cloud.device, workers=self.workers))
 
 
 takes_feed = takes("feed", _feed)

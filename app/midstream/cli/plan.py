@@ -126,11 +126,12 @@ def open_profiles(
             here = measure_chain(
                 chain, runs=devices.runs, source=source, named=named, progress=tick
             )
-        return read[0] or here.slowed(devices.edge_slowdown), read[1] or here
+        slower = here.slowed(devices.edge_slowdown)
+        return read[0] or slower, devices.serving(read[1] or here)
     at_edge, in_cloud = read
     assert at_edge is not None
     assert in_cloud is not None
-    return at_edge, in_cloud
+    return at_edge, devices.serving(in_cloud)
 
 
 def read_profile(path: Path | None) -> Profile | None:

@@ -162,5 +162,6 @@ class Adaptive:
         link_s = np.maximum(
             menu.payload_bits / belief.uplink_bps, menu.reply_bits / belief.downlink_bps
         )
-        elsewhere_s = np.maximum(link_s, menu.serves_s * belief.tail_scale)
+        served_s = menu.serves_s * belief.tail_scale / menu.workers
+        elsewhere_s = np.maximum(link_s, served_s)
         return np.maximum(busy_s, elsewhere_s[:, None])

@@ -46,10 +46,12 @@ class Menu:
 
     `edge_only` is the index of the placement that needs no link, None where the edge does not
     hold all segments. `objective` is the planner's: "latency", "energy" or "throughput".
+    `workers` tails run at once in the cloud.
     """
 
     options: tuple[Option, ...]
     objective: str = "latency"
+    workers: int = 1
 
     def __post_init__(self) -> None:
         if not self.options:
@@ -73,7 +75,8 @@ class Menu:
             for index, offer in enumerate(allowed)
             if _is_asked_for(offer, named) or not _is_beaten(index, allowed)
         ]
-        return cls(tuple(_option(offer, whole) for offer in kept), planner.objective)
+        options = tuple(_option(offer, whole) for offer in kept)
+        return cls(options, planner.objective, planner.pipeline.workers)
 
     def __len__(self) -> int:
         return len(self.options)
