@@ -134,7 +134,8 @@ def drive(
     """Send `sample(n)` for each n of `schedule`; returns how many were sent.
 
     `tell` is called with each record as its answer comes, one at a time, on the session's
-    threads: it must be quick. Ends early, in good order, once `stop` is set.
+    threads: it must be quick; what it raises ends the run, and is raised here. Ends early, in
+    good order, once `stop` is set.
     """
     stop = stop or threading.Event()
     notes = _Notes(session, tell, belief)
@@ -147,8 +148,7 @@ def drive(
         future = session.submit(sample(sent))
         future.add_done_callback(partial(notes.take, sent, due_s, due_s - began_s))
         sent += 1
-        if at_s is None:
-            notes.wait(sent)
+        notes.wait(sent if at_s is None else 0)
     notes.wait(sent, DRAIN_S)
     return sent
 
@@ -168,34 +168,47 @@ class _Notes:
         self._belief = belief
         self._changed = threading.Condition()
         self._done = 0
+        self._error: BaseException | None = None
         self._latest: tuple[int, str] | None = None
 
     def take(self, number: int, due_s: float, at_s: float, future: Future[Answer]) -> None:
         latency_s = time.monotonic() - due_s
         with self._changed:
-            answer, failed = _outcome(future)
-            plan = None if answer is None else (answer.k, answer.codec)
-            switched = plan is not None and self._latest not in (None, plan)
-            self._latest = plan or self._latest
-            self._tell(
-                Record(
-                    number=number,
-                    at_s=at_s,
-                    monotonic_s=due_s,
-                    latency_s=latency_s,
-                    link=self._session.link_state,
-                    answer=answer,
-                    failed=failed,
-                    belief=self._belief(),
-                    switched=switched,
-                )
-            )
+            try:
+                self._record(number, due_s, at_s, latency_s, future)
+            except BaseException as error:  # a full disk: whoever waits must know, and go on
+                self._error = self._error or error
             self._done += 1
             self._changed.notify_all()
 
+    def _record(
+        self, number: int, due_s: float, at_s: float, latency_s: float, future: Future[Answer]
+    ) -> None:
+        answer, failed = _outcome(future)
+        plan = None if answer is None else (answer.k, answer.codec)
+        switched = plan is not None and self._latest not in (None, plan)
+        self._latest = plan or self._latest
+        self._tell(
+            Record(
+                number=number,
+                at_s=at_s,
+                monotonic_s=due_s,
+                latency_s=latency_s,
+                link=self._session.link_state,
+                answer=answer,
+                failed=failed,
+                belief=self._belief(),
+                switched=switched,
+            )
+        )
+
     def wait(self, count: int, timeout_s: float | None = None) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._done >= count, timeout_s)
+            self._changed.wait_for(
+                lambda: self._done >= count or self._error is not None, timeout_s
+            )
+            if self._error is not None:
+                raise self._error
 
 
 def _outcome(future: Future[Answer]) -> tuple[Answer | None, str | None]:

@@ -20,7 +20,7 @@ from midstream_edge.answers import Answer, Stats
 from midstream_edge.engine import CLOSE_S, Engine, Retired
 from midstream_edge.worker import Crew
 from midstream_wire.allocator import release_freed_memory
-from midstream_wire.errors import UsageError
+from midstream_wire.errors import ResourceError, UsageError
 from midstream_wire.tensors import Array
 
 
@@ -74,18 +74,25 @@ class Generations:
     def swap(self, engine: Engine) -> None:
         """Let `engine` take all requests from now on; the one before finishes what it has.
 
-        Raises `UsageError` on a session that is closed.
+        Raises `UsageError` on a session that is closed, `ResourceError` without threads.
         """
         with self._lock:
             if self._closed:
                 raise UsageError("a swap needs an open session, but this one is closed")
-            old, self._present = self._present, engine
+            old = self._present
             thread = threading.Thread(
                 target=self._see_off, name="midstream-retire", daemon=True
             )
+            try:
+                thread.start()  # first: where there is no thread, nothing has changed
+            except RuntimeError as error:
+                raise ResourceError(
+                    f"a swap needs a thread of its own, but none can be had ({error}): end "
+                    "some, and swap again"
+                ) from error
             self._retiring[thread] = old
+            self._present = engine
             old.retire()
-            thread.start()
 
     def wait_swapped(self, timeout_s: float) -> bool:
         """Wait until what came before the last swap is over and freed; whether it was."""
@@ -107,12 +114,15 @@ class Generations:
     def _see_off(self) -> None:
         """Let an engine finish, close it, and give its memory back."""
         thread = threading.current_thread()
-        old = self._retiring[thread]
-        old.wait_idle()
-        old.close()
-        with self._lock:
-            del self._retiring[thread]
-            self._before = _total(self._before, old.stats)
+        with self._lock:  # until the swap is done
+            old = self._retiring[thread]
+        try:
+            old.wait_idle()
+            old.close()
+        finally:
+            with self._lock:
+                del self._retiring[thread]
+                self._before = _total(self._before, old.stats)
         del old
         release_freed_memory()
 

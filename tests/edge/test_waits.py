@@ -16,12 +16,13 @@ import pytest
 
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import Settings, serving
+from midstream_edge.drive import Record, Schedule, drive
 from midstream_edge.faults import Faults
 from midstream_edge.session import EdgeSession
 from midstream_edge.worker import DROPPED, HEAD, Alarms, Worker
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.partition import Partition
-from midstream_wire.errors import DeadlineExceeded, TensorError, UsageError
+from midstream_wire.errors import DeadlineExceeded, ResourceError, TensorError, UsageError
 from midstream_wire.tensors import Array
 
 Inputs = Mapping[str, Array]
@@ -267,3 +268,36 @@ def test_what_are_no_arrays_is_said_in_a_sentence(
             session.infer(given)
         with pytest.raises(TensorError):
             session.submit(given).result(5)
+
+
+def test_a_record_that_cannot_be_written_ends_the_run(chain: Chain, picture: Picture) -> None:
+    def fill_up(_: Record) -> None:
+        raise OSError(28, "No space left on device")
+
+    for every_s in (None, 0.001):
+        with (
+            EdgeSession(chain, None, plan=(4, "raw")) as session,
+            pytest.raises(OSError, match="No space left"),
+        ):
+            drive(session, picture, Schedule(every_s=every_s, requests=50), tell=fill_up)
+
+
+def test_a_swap_without_a_thread_to_be_had_changes_nothing(
+    chain: Chain, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "midstream-retire":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with EdgeSession(chain, None, plan=(4, "raw")) as session:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(ResourceError, match="needs a thread"):
+            session.swap(chain.at_speed(1.0), plan=(4, "raw"))
+        assert session.infer(picture(0)).where == "edge"
+        monkeypatch.undo()
+        session.swap(chain.at_speed(1.0), plan=(4, "raw"))
+        assert session.wait_swapped(5.0)
+        assert session.stats.requests == 1
