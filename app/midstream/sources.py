@@ -17,10 +17,10 @@ from midstream_partitioner.intake import Network, load_network
 from midstream_partitioner.measure import SIZED, TIMED
 from midstream_partitioner.partition import Partition, partition
 from midstream_partitioner.pricing import MOST_CUTS, choose_cuts, static_profile
+from midstream_partitioner.samples import Sample
 from midstream_wire.errors import UsageError
-from midstream_wire.tensors import Array
 
-Inputs = tuple[dict[str, Array], ...]
+Inputs = tuple[Sample, ...]
 
 
 def open_network(source: str, *, feed: Feed | None = None) -> Network:

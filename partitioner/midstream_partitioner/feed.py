@@ -10,7 +10,7 @@ The description is a few lines of TOML beside the model:
 
     kind = "image"                  # or "array"
     layout = "NCHW"                 # or "NHWC"
-    resize = "crop"                 # or "stretch", "pad"
+    resize = "crop"                 # or "stretch", "pad", "keep"
     scale = "1/255"
     mean = [0.485, 0.456, 0.406]
     std = [0.229, 0.224, 0.225]
@@ -34,19 +34,18 @@ from typing import Any, final
 import numpy as np
 
 from midstream_partitioner import samples
+from midstream_partitioner.samples import Sample
 from midstream_wire.errors import UsageError
-from midstream_wire.tensors import Array, TensorSpec
+from midstream_wire.tensors import TensorSpec
 from midstream_wire.text import read_text
 
 #: Field -> the values it may have.
 CHOICES: dict[str, tuple[str, ...]] = {
     "kind": ("image", "array"),
     "layout": ("NCHW", "NHWC"),
-    "resize": ("stretch", "crop", "pad"),
+    "resize": ("stretch", "crop", "pad", "keep"),
     "color": ("RGB", "BGR", "GRAY"),
 }
-#: A side no picture for a network has; keeps a typing error from asking for gigabytes.
-MAX_SIDE = 16_384
 
 
 @final
@@ -78,8 +77,10 @@ class Feed:
                 raise UsageError(f"{field} must be {either(allowed)} (not {value!r})")
         for field in ("height", "width"):
             side = getattr(self, field)
-            if side is not None and not 1 <= side <= MAX_SIDE:
-                raise UsageError(f"{field} must be from 1 to {MAX_SIDE} pixels (not {side})")
+            if side is not None and not 1 <= side <= samples.MAX_SIDE:
+                raise UsageError(
+                    f"{field} must be from 1 to {samples.MAX_SIDE} pixels (not {side})"
+                )
         numbers = (self.scale, *self.mean, *self.std)
         if not all(map(math.isfinite, numbers)):
             raise UsageError(f"scale, mean and std must be finite numbers (not {numbers})")
@@ -155,14 +156,15 @@ def read_inputs(
     *,
     count: int | None,
     seed: int = 0,
-) -> Iterator[dict[str, Array]]:
+) -> Iterator[Sample]:
     """`count` inputs, each a dict of arrays by input name, cycling through a short source.
 
     Where `count` is None, every sample of the source once; of random inputs, one.
 
     `specs` are the inputs of the network with its preprocessing in front. `source` is a
-    picture, a folder of pictures, an .npz (a key per input; first axis: samples), an .npy, or
-    None for seeded random inputs. Open dimensions become 1. What can be checked is checked
+    picture, a folder of pictures, an .npz (a key per input; first axis: samples), an .npy, a
+    folder of these (every file one input, of any size the network takes), or None for seeded
+    random inputs. Open dimensions of random inputs become 1. What can be checked is checked
     before the first input is asked for; raises `UsageError`.
     """
     if source is None:
@@ -170,47 +172,55 @@ def read_inputs(
     path = Path(source)
     if not path.exists():
         raise UsageError(f"no such file or folder: {path} (inputs are pictures, .npz or .npy)")
-    if path.suffix.lower() in (".npz", ".npy"):
+    if path.suffix.lower() in samples.ARRAYS and not path.is_dir():
         return samples.read_arrays(path, specs, count=count)
     picture = _picture_of(feed, specs)
-    if picture is None or len(specs) > 1:
+    takes_arrays = picture is None or len(specs) > 1
+    files = samples.list_arrays(path)
+    if files and (takes_arrays or not samples.holds_pictures(path)):
+        return samples.read_array_files(files, specs, count=count)
+    if picture is None or takes_arrays:
         wanted = ", ".join(f"{spec.name}: {spec}" for spec in specs)
         raise UsageError(
-            f"{path} must be an .npz or .npy, because the network takes arrays ({wanted}); "
-            'for pictures describe its feed with kind = "image"'
+            f"{path} must be an .npz or .npy, or a folder of them, because the network takes "
+            f'arrays ({wanted}); for pictures describe its feed with kind = "image"'
         )
     return _picture_inputs(feed, picture, samples.list_pictures(path), count=count)
 
 
 def _picture_inputs(
     feed: Feed, spec: TensorSpec, paths: Sequence[Path], *, count: int | None
-) -> Iterator[dict[str, Array]]:
-    batch, height, width, _ = _concrete(feed, spec)
+) -> Iterator[Sample]:
+    batch, size = _sizes(feed, spec)
     for sample in range(-(-len(paths) // batch) if count is None else count):
+        chosen = [paths[(sample * batch + i) % len(paths)] for i in range(batch)]
         pictures = [
-            samples.read_picture(
-                paths[(sample * batch + i) % len(paths)],
-                (height, width),
-                resize=feed.resize,
-                gray=feed.color == "GRAY",
-            )
-            for i in range(batch)
+            samples.read_picture(path, size, resize=feed.resize, gray=feed.color == "GRAY")
+            for path in chosen
         ]
-        yield {spec.name: np.stack(pictures)}
+        if len({picture.shape for picture in pictures}) > 1:
+            raise UsageError(
+                f"pictures of one batch must have one size, and those from {chosen[0]} on "
+                'differ where resize = "keep": give a batch of 1, or another resize'
+            )
+        yield Sample({spec.name: np.stack(pictures)}, "+".join(path.name for path in chosen))
 
 
 def _random_inputs(
     feed: Feed, specs: Sequence[TensorSpec], *, count: int, seed: int
-) -> Iterator[dict[str, Array]]:
+) -> Iterator[Sample]:
     picture = _picture_of(feed, specs)
     rng = np.random.default_rng(seed)
-    for _ in range(count):
-        yield {
-            spec.name: samples.random_pictures(_concrete(feed, spec), rng)
-            if spec is picture
-            else samples.random_array(spec, rng)
-            for spec in specs
-        }
+    for number in range(count):
+        yield Sample(
+            {
+                spec.name: samples.random_pictures(_concrete(feed, spec), rng)
+                if spec is picture
+                else samples.random_array(spec, rng)
+                for spec in specs
+            },
+            f"random[{number}]",
+        )
 
 
 def _picture_of(feed: Feed, specs: Sequence[TensorSpec]) -> TensorSpec | None:
@@ -227,17 +237,31 @@ def _picture_of(feed: Feed, specs: Sequence[TensorSpec]) -> TensorSpec | None:
     return min(fitting, key=lambda spec: spec.name != "image")
 
 
-def _concrete(feed: Feed, spec: TensorSpec) -> tuple[int, int, int, int]:
+def _sizes(feed: Feed, spec: TensorSpec) -> tuple[int, tuple[int | None, int | None]]:
+    """Return the batch, and height and width, None for the one that follows from the other."""
     batch, height, width = (
         default if isinstance(size, str) else size
         for size, default in zip(spec.shape, (1, feed.height, feed.width), strict=False)
     )
-    if batch is None or height is None or width is None:
+    known = (height is not None) + (width is not None)
+    if feed.resize == "keep" and known == 2:
+        raise UsageError(
+            f'resize = "keep" needs one side left open, and {spec} fixes both: take "pad", '
+            '"crop" or "stretch"'
+        )
+    if batch is None or known < (1 if feed.resize == "keep" else 2):
         raise UsageError(
             f"the network leaves the picture's size open ({spec}): give height and width "
-            "in its feed"
+            'in its feed, or one of them and resize = "keep"'
         )
-    return batch, height, width, feed.channels
+    return batch, (height, width)
+
+
+def _concrete(feed: Feed, spec: TensorSpec) -> tuple[int, int, int, int]:
+    """Return the shape of a made-up picture: a square one where its proportions are kept."""
+    batch, (height, width) = _sizes(feed, spec)
+    either_side = height or width or 1
+    return batch, height or either_side, width or either_side, feed.channels
 
 
 def _coerced(field: str, value: object) -> Any:

@@ -15,8 +15,12 @@ from midstream_partitioner.picture import open_picture
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import DTYPES, Array, TensorSpec
 
+#: A side no picture for a network has; keeps a typing error from asking for gigabytes.
+MAX_SIDE = 16_384
 #: Suffixes taken from a folder; a file named directly may have any.
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+#: The same for arrays.
+ARRAYS = (".npz", ".npy")
 #: The grey that YOLO's letterboxing fills with; near the mean of photos.
 _PAD = 114
 #: Slope of the amplitude spectrum of random pictures. Photos have about 1, but their phases
@@ -25,6 +29,54 @@ _PAD = 114
 _SLOPE = 1.5
 #: Keys taken for a single input of whatever name.
 _ONLY = ("images", "image", "arr_0")
+
+
+class Sample(dict[str, Array]):
+    """An input of a network, arrays by name; `name` says what it is called at its source."""
+
+    def __init__(self, arrays: Mapping[str, Array], name: str) -> None:
+        super().__init__(arrays)
+        self.name = name
+
+
+def list_arrays(path: Path) -> list[Path]:
+    """Return the .npz and .npy files in the folder `path`, by name; none elsewhere."""
+    inside = path.iterdir() if path.is_dir() else ()
+    return sorted(p for p in inside if p.suffix.lower() in ARRAYS and p.is_file())
+
+
+def read_array_files(
+    paths: Sequence[Path], specs: Sequence[TensorSpec], *, count: int | None
+) -> Iterator[Sample]:
+    """Yield `count` inputs, cycling, or every one once: a file each, of whatever size.
+
+    A file holds an array as the input takes it, or without its first axis. Raises
+    `UsageError` for one that does not fit, when its turn comes.
+    """
+    turns = itertools.islice(itertools.cycle(paths), len(paths) if count is None else count)
+    for path in turns:
+        arrays = _load(path, specs)
+        checked = {
+            spec.name: _whole(f"{path}: {spec.name}", arrays[spec.name], spec)
+            for spec in specs
+        }
+        yield Sample(checked, path.name)
+
+
+def _whole(what: str, array: Array, spec: TensorSpec) -> Array:
+    """Return `array` as one input, with the first axis that it may lack."""
+    fitting = [each for each in (array, array[None]) if spec.admits(spec.dtype, each.shape)]
+    if not fitting:
+        raise UsageError(
+            f"{what} must be one {spec} (not {array.dtype.name} {list(array.shape)}): in a "
+            "folder every file is one input"
+        )
+    return np.asarray(_converted(what, fitting[0], spec), order="C")
+
+
+def holds_pictures(path: Path) -> bool:
+    """Return True if the folder `path` holds a picture."""
+    return any(p.suffix.lower() in PICTURES for p in path.iterdir())
 
 
 def list_pictures(path: Path) -> list[Path]:
@@ -38,15 +90,16 @@ def list_pictures(path: Path) -> list[Path]:
 
 
 def read_picture(
-    path: Path, size: tuple[int, int], *, resize: str, gray: bool = False
+    path: Path, size: tuple[int | None, int | None], *, resize: str, gray: bool = False
 ) -> NDArray[np.uint8]:
     """The picture as uint8 [height, width, 3] (RGB) or [height, width, 1] (`gray`).
 
     Read as `open_picture` does, and resized bilinearly to `size` (height, width): "stretch"
-    ignores its proportions, "crop" keeps the middle, "pad" adds grey borders.
+    ignores its proportions, "crop" keeps the middle, "pad" adds grey borders. A side that is
+    None follows from the other and the picture's proportions.
     """
-    height, width = size
     upright = open_picture(path, gray=gray)
+    height, width = _sides(path, size, upright)
     bilinear = Image.Resampling.BILINEAR
     if resize == "crop":
         fitted = ImageOps.fit(upright, (width, height), bilinear)
@@ -58,9 +111,28 @@ def read_picture(
     return np.asarray(fitted, dtype=np.uint8).reshape(height, width, 1 if gray else 3)
 
 
+def _sides(
+    path: Path, size: tuple[int | None, int | None], picture: Image.Image
+) -> tuple[int, int]:
+    """Return height and width in pixels, one of which may follow from the other."""
+    height, width = size
+    if height is None and width is not None:
+        height = max(1, round(width * picture.height / picture.width))
+    elif width is None and height is not None:
+        width = max(1, round(height * picture.width / picture.height))
+    assert height is not None
+    assert width is not None
+    if max(height, width) > MAX_SIDE:
+        raise UsageError(
+            f"{path} must be at most {MAX_SIDE} pixels long where its proportions are kept "
+            f"(not {max(height, width)}): crop it"
+        )
+    return height, width
+
+
 def read_arrays(
     path: Path, specs: Sequence[TensorSpec], *, count: int | None
-) -> Iterator[dict[str, Array]]:
+) -> Iterator[Sample]:
     """`count` inputs from an .npz or .npy, cycling; every one once where it is None.
 
     Raises `UsageError` before the first.
@@ -81,7 +153,10 @@ def read_arrays(
         raise UsageError(f"{path} must hold at least one whole sample, and holds none")
     length = next(iter(lengths.values()), 1)
     return (
-        {name: np.asarray(batch[i], order="C") for name, batch in batches.items()}
+        Sample(
+            {name: np.asarray(batch[i], order="C") for name, batch in batches.items()},
+            f"{path.name}[{i}]",
+        )
         for i in itertools.islice(
             itertools.cycle(range(length)), length if count is None else count
         )

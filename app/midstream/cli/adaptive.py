@@ -16,6 +16,7 @@ from typing import Any, TextIO, final
 import numpy as np
 
 from midstream.cli import console
+from midstream.cli.answers import Answering, Writer
 from midstream.cli.driving import Driving
 from midstream.cli.live import View, shown
 from midstream.deployment import Deployment, EdgeSide
@@ -32,9 +33,9 @@ from midstream_edge.session import EdgeSession
 from midstream_partitioner.lifeline import heeded
 from midstream_partitioner.link import Link
 from midstream_partitioner.plan import Constraints, Planner
+from midstream_partitioner.samples import Sample
 from midstream_partitioner.units import format_duration
-from midstream_wire.errors import UsageError
-from midstream_wire.tensors import Array
+from midstream_wire.errors import MidstreamError, UsageError
 
 #: For records of before the server was there: nothing was sent.
 _UNUSED = Link(1e6, 1e6, 0.0)
@@ -52,7 +53,7 @@ class Following:
         self,
         session: EdgeSession,
         dial: Dial,
-        sample: dict[str, Array],
+        sample: Sample,
         driving: Driving,
         constraints: Constraints,
     ) -> None:
@@ -114,12 +115,13 @@ class Following:
 def run_adaptive(
     session: EdgeSession,
     side: EdgeSide | Deployment,
-    inputs: Sequence[dict[str, Array]],
+    inputs: Sequence[Sample],
     *,
     course: Following,
     reached: AbstractContextManager[object],
     driving: Driving,
     requests: int,
+    answering: Answering,
     quiet: bool,
 ) -> dict[str, Any]:
     """Send requests under the policy asked for; the document says how they fared.
@@ -142,6 +144,12 @@ def run_adaptive(
         if driving.metrics is not None:
             listeners.append(stack.enter_context(served(driving.metrics)).take)
 
+        writer = stack.enter_context(answering.open(part))
+        if writer is not None:
+            noted = _Noted(writer, inputs, stop)
+            stack.callback(noted.check)
+            listeners.append(noted.take)
+
         def tell(record: Record) -> None:
             for listener in listeners:
                 listener(record)
@@ -160,6 +168,33 @@ def run_adaptive(
     if not quiet:
         _print_summary(document)
     return document
+
+
+@final
+class _Noted:
+    """Answers written as they come; what fails ends the run, and is told when it has ended."""
+
+    def __init__(
+        self, writer: Writer, inputs: Sequence[Sample], stop: threading.Event
+    ) -> None:
+        self._writer = writer
+        self._inputs = inputs
+        self._stop = stop
+        self._failure: Exception | None = None
+
+    def take(self, record: Record) -> None:
+        if record.answer is None or self._failure is not None:
+            return
+        source = self._inputs[record.number % len(self._inputs)].name
+        try:
+            self._writer.take(record.number, source, record.answer)
+        except MidstreamError as error:
+            self._failure = error
+            self._stop.set()
+
+    def check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
 
 @final

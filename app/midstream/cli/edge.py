@@ -12,7 +12,7 @@ import typer
 
 from midstream.cli import console
 from midstream.cli.adaptive import Following, run_adaptive
-from midstream.cli.answers import send_all
+from midstream.cli.answers import Answering, send_all, takes_answering
 from midstream.cli.driving import Driving, takes_driving
 from midstream.cli.flags import effective
 from midstream.cli.options import (
@@ -37,7 +37,7 @@ from midstream.cli.security import Trust, takes_trust
 from midstream.deployment import Deployment, EdgeSide, open_session
 from midstream.documents import candidate_document, plan_document
 from midstream.joining import Joining
-from midstream.sources import open_partition
+from midstream.sources import Inputs, open_partition
 from midstream_edge.channel import CONNECT_S, Dial
 from midstream_edge.session import EdgeSession
 from midstream_edge.trial import Outcome, Strategy, adopt, baselines, run_trial
@@ -53,10 +53,11 @@ from midstream_wire.errors import (
     PlanError,
     UsageError,
 )
-from midstream_wire.tensors import Array
 
 #: Distinct inputs under a policy, which may send requests for hours; they come in turn.
 DISTINCT = 64
+#: The same where strategies are compared, and each is run whole here as well.
+COMPARED = 8
 
 
 @final
@@ -109,6 +110,7 @@ app = typer.Typer(help="Run heads here, tails in the cloud.", no_args_is_help=Tr
 @takes_planning
 @takes_driving
 @takes_workload
+@takes_answering
 @takes_choice
 @takes_holding
 @takes_trust
@@ -124,6 +126,7 @@ def run(
     ] = None,
     *,
     workload: Workload,
+    answering: Answering,
     choice: Choice,
     holding: Holding,
     trust: Trust,
@@ -141,7 +144,9 @@ def run(
     quiet = json or json_line
     with ExitStack() as stack:
         if server is None:
-            document = _run_alone(model, feed, workload, holding, quiet=quiet)
+            document = _run_alone(
+                model, feed, workload, holding, answering=answering, quiet=quiet
+            )
         else:
             codecs = planning.constraints.codecs if choice.cut is None else (choice.codec,)
             opened = _open(
@@ -152,7 +157,7 @@ def run(
             document = {"model": opened.side.partition.name, "server": server}
             document |= _run_split(
                 opened, planning, driving, choice,
-                holding=holding, workload=workload, quiet=quiet,
+                holding=holding, workload=workload, answering=answering, quiet=quiet,
             )  # fmt: skip
             if not choice.compare:
                 document |= _from_cloud(opened)
@@ -231,6 +236,7 @@ app.command(
     epilog=console.examples(
         "midstream edge run resnet18 --server localhost:50051 --input photos/",
         "midstream edge run net.midstream --server cloud:50051 --ca ca.pem --private",
+        "midstream edge run net.onnx --input photos/ --output answers.jsonl --top 3",
         "midstream edge run resnet18 --server localhost:50051 --adaptive --duration 60s",
     )
 )(effective("edge run", run))
@@ -239,14 +245,20 @@ app.callback()(lambda: None)
 
 
 def _run_alone(
-    model: str, feed: Feed | None, workload: Workload, holding: Holding, *, quiet: bool
+    model: str,
+    feed: Feed | None,
+    workload: Workload,
+    holding: Holding,
+    *,
+    answering: Answering,
+    quiet: bool,
 ) -> dict[str, Any]:
     """Everything on this device, no server."""
     part = open_partition(model, feed=feed)
     chain = Chain(part, threads=holding.threads, slowdown=holding.slowdown)
-    inputs = workload.open(part)
+    inputs = workload.stream(part, every_once=answering.output is not None)
     with EdgeSession(chain, None, plan=(chain.last, "raw")) as session:
-        sent = send_all(session, inputs, part, quiet=quiet)
+        sent = send_all(session, inputs, part, answering=answering, quiet=quiet)
     return {
         "model": part.name, "server": None, **sent, "plan": None,
         "cloud": 0, "cloud_error": None,
@@ -261,12 +273,12 @@ def _run_split(
     *,
     holding: Holding,
     workload: Workload,
+    answering: Answering,
     quiet: bool,
 ) -> dict[str, Any]:
     """Plan, then send the requests as they were asked for: under a policy, under every
     strategy in turn, or under the plan."""
     session, part = opened.session, opened.side.partition
-    inputs = workload.open(part, distinct=None if driving is None else DISTINCT)
     plans: list[tuple[_Reached, Plan, Envelope]] = []
 
     def begin(reached: _Reached) -> None:
@@ -285,19 +297,22 @@ def _run_split(
             session.use(*session.plan, timeout_s=choice.timeout_s)
 
     if driving is not None:
+        inputs = workload.open(part, distinct=DISTINCT)
         course = Following(session, opened.dial, inputs[0], driving, planning.constraints)
         return run_adaptive(
             session, opened.side, inputs,
             course=course, reached=opened.reached(begin),
-            driving=driving, requests=workload.requests, quiet=quiet,
+            driving=driving, requests=workload.count, answering=answering, quiet=quiet,
         )  # fmt: skip
     with opened.reached(begin):
         if choice.compare:
-            document = _compare(*plans[0], planning, inputs, workload.requests)
+            inputs = workload.open(part, distinct=COMPARED)
+            document = _compare(*plans[0], planning, inputs, workload.count)
             if not quiet:
                 _print_outcomes(document)
             return document
-        sent = send_all(session, inputs, part, quiet=quiet)
+        requests = workload.stream(part, every_once=answering.output is not None)
+        sent = send_all(session, requests, part, answering=answering, quiet=quiet)
     return {**sent, "plan": plan_document(*plans[0][1:]) if plans else None}
 
 
@@ -347,7 +362,7 @@ def _compare(
     made: Plan,
     rows: Envelope,
     planning: Planning,
-    inputs: Sequence[dict[str, Array]],
+    inputs: Inputs,
     requests: int,
 ) -> dict[str, Any]:
     """Run every strategy in turn; the document says what was predicted and what came."""
@@ -357,10 +372,9 @@ def _compare(
     known = [strategy.candidate for strategy in strategies]
     if private is not None and private.chosen not in known:
         strategies.append(Strategy("private plan", private.chosen))
-    distinct = inputs[: min(len(inputs), 8)]
     with console.progress("requests") as tick:
         outcomes = run_trial(
-            reached.session, strategies, distinct, requests=requests, progress=tick
+            reached.session, strategies, inputs, requests=requests, progress=tick
         )
     return {
         "edge": deployment.edge.device.to_dict(),

@@ -113,6 +113,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
             why="to run every placement the edge must hold all segments",
         ),
         Rule(("trace_origin",), needs=("trace",)),
+        Rule(("postprocess",), needs=("output",), why="its results are written there"),
+        Rule(("output",), beside=("compare",), why="every strategy answers the same inputs"),
         _MEASURED,
         _NETWORK,
         _SEED,

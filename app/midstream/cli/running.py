@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,17 @@ from midstream.cli import console
 from midstream.cli.options import Input, Runs, Seed, Slowdown, Threads, takes
 from midstream.cli.plan import read_profile
 from midstream.deployment import Deployment, EdgeSide, deploy, hold
-from midstream.sources import Inputs, open_inputs, open_partition, open_samples
+from midstream.sources import Inputs, open_partition, open_samples
 from midstream_edge.channel import Dial
 from midstream_partitioner.chain import Chain
-from midstream_partitioner.feed import Feed
+from midstream_partitioner.feed import Feed, read_inputs
 from midstream_partitioner.measure import no_progress
 from midstream_partitioner.partition import Partition
+from midstream_partitioner.samples import Sample
 from midstream_partitioner.units import parse_duration
+
+#: Requests where nobody says how many.
+REQUESTS = 10
 
 
 @final
@@ -29,14 +33,29 @@ class Workload:
     """What is asked of the network, and how often."""
 
     input: Input = None
-    requests: Annotated[int, typer.Option(min=1, help="Requests to send.")] = 10
+    requests: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Requests to send (default: 10; with --output every input once).",
+        ),
+    ] = None
     seed: Seed = 0
 
-    def open(self, part: Partition, *, distinct: int | None = None) -> Inputs:
-        """An input for every request, or at most `distinct` of them that come in turn."""
-        if distinct is None:
-            return open_inputs(part, self.input, count=self.requests, seed=self.seed)
-        count = min(self.requests, distinct)
+    @property
+    def count(self) -> int:
+        """Requests where each is not one of the inputs."""
+        return REQUESTS if self.requests is None else self.requests
+
+    def stream(self, part: Partition, *, every_once: bool) -> Iterator[Sample]:
+        """Read an input for every request, or every one once where that was not said."""
+        every_once = every_once and self.requests is None and self.input is not None
+        count = None if every_once else self.count
+        return read_inputs(part.feed, part.inputs, self.input, count=count, seed=self.seed)
+
+    def open(self, part: Partition, *, distinct: int) -> Inputs:
+        """Read at most `distinct` inputs, which come in turn."""
+        count = min(self.count, distinct)
         return open_samples(part, self.input, most=count, drawn=count, seed=self.seed)
 
 
