@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from midstream.sources import open_models, open_samples
+from midstream.sources import LeftOut, open_models, open_samples, refuse
 from midstream_cloud.repository import Model, Repository
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.device import this_device
 from midstream_partitioner.measure import CODECS, Progress, no_progress, profile_segments
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import Profile
-from midstream_wire.errors import UsageError
+from midstream_wire.errors import ModelError, TensorError, UsageError
 
 
 def open_repository(
@@ -24,13 +24,16 @@ def open_repository(
     profile: Profile | None = None,
     workers: int = 1,
     progress: Progress = no_progress,
+    left_out: LeftOut = refuse,
 ) -> Repository:
     """Load what `sources` name, measure it on this machine, and hold it ready to serve.
 
-    `repartition` is as in `Repository`, `profile` as in `make_repository`.
+    `repartition` is as in `Repository`, `profile` as in `make_repository`. A model that cannot
+    be opened or run is handed to `left_out`, and the others are served; `ModelError` where
+    none is left.
     """
     return make_repository(
-        open_models(sources),
+        open_models(sources, left_out=left_out),
         threads=threads,
         slowdown=slowdown,
         runs=runs,
@@ -38,6 +41,7 @@ def open_repository(
         profile=profile,
         workers=workers,
         progress=progress,
+        left_out=left_out,
     )
 
 
@@ -51,12 +55,13 @@ def make_repository(
     profile: Profile | None = None,
     workers: int = 1,
     progress: Progress = no_progress,
+    left_out: LeftOut = refuse,
 ) -> Repository:
     """A repository of `models`; with `runs`, each has a profile for edges to plan with.
 
     `profile` stands in for measuring the only model there is, and sets the pace of an
     emulated device; plans are told that `workers` tails run at once. Raises `UsageError`
-    where there are more.
+    where there are more. `left_out` as for `open_repository`.
     """
     if profile is not None and len(models) != 1:
         raise UsageError(
@@ -65,14 +70,21 @@ def make_repository(
         )
     repository = Repository(repartition=repartition)
     for name, part in models.items():
-        chain = Chain(part, threads=threads, slowdown=slowdown)
-        measured = profile
-        if profile is not None:
-            chain.keep_pace([segment.median_s for segment in profile.segments])
-        elif runs > 0:
-            measured = measure_chain(chain, runs=runs, progress=progress)
-        told = None if measured is None else measured.serving(workers)
-        repository.hold(Model(name, part, chain, told))
+        try:
+            chain = Chain(part, threads=threads, slowdown=slowdown)
+            measured = profile
+            if profile is not None:
+                chain.keep_pace([segment.median_s for segment in profile.segments])
+            elif runs > 0:
+                measured = measure_chain(chain, runs=runs, progress=progress)
+            told = None if measured is None else measured.serving(workers)
+            repository.hold(Model(name, part, chain, told))
+        except (ModelError, TensorError) as error:
+            if len(models) == 1:
+                raise
+            left_out(name, error)
+    if not repository.models:
+        raise ModelError("at least one model must be one that can be served, and none is left")
     return repository
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +18,12 @@ from midstream_partitioner.measure import SIZED, TIMED
 from midstream_partitioner.partition import Partition, partition
 from midstream_partitioner.pricing import MOST_CUTS, choose_cuts, static_profile
 from midstream_partitioner.samples import Sample
-from midstream_wire.errors import UsageError
+from midstream_wire.errors import MidstreamError, ModelError, UsageError
 
 Inputs = tuple[Sample, ...]
+
+#: Hears which model is not served, and why.
+LeftOut = Callable[[str, Exception], None]
 
 
 def open_network(source: str, *, feed: Feed | None = None) -> Network:
@@ -76,17 +79,30 @@ def open_metric(name: str | None) -> Metric | None:
     return None if name is None else Metric(name, import_function(name))
 
 
-def open_models(sources: Sequence[str]) -> dict[str, Partition]:
-    """What a server is asked to serve, by name: partitions, models, folders of either."""
+def refuse(source: str, error: Exception) -> None:
+    """Let a model that cannot be served end it all, by its name."""
+    kind = type(error) if isinstance(error, MidstreamError) else ModelError
+    raise kind(f"{source}: {error}") from error
+
+
+def open_models(sources: Sequence[str], *, left_out: LeftOut = refuse) -> dict[str, Partition]:
+    """What a server is asked to serve, by name: partitions, models, folders of either.
+
+    A model of a folder that cannot be opened, or whose name is taken, is handed to `left_out`,
+    and the others are opened; one that was named itself always raises.
+    """
     found: dict[str, Partition] = {}
     for source in sources:
         for each in _models_at(source):
-            name = model_name(each)
-            if name in found:
-                raise UsageError(
-                    f"two models must not share a name; {name!r} comes twice: rename one"
-                )
-            found[name] = open_partition(each)
+            try:
+                name, part = model_name(each), open_partition(each)
+                if name in found:
+                    raise UsageError(
+                        f"two models must not share a name; {name!r} comes twice: rename one"
+                    )
+                found[name] = part
+            except (MidstreamError, OSError) as error:
+                (refuse if each == source else left_out)(each, error)
     return found
 
 

@@ -2,20 +2,25 @@
 
 For each cut: the head, what crosses through the codec and back, the tail; and beside it the
 unsplit network on the same input. onnxruntime fuses across what a cut keeps apart, so the two
-agree to rounding (`compare.EXACT`); the placements of one partition run the same segments, so
-they agree bit by bit.
+agree to the network's own rounding (`tolerances`); the placements of one partition run the
+same segments, so they agree bit by bit.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial, reduce
+from operator import or_
 from typing import Any, final
 
+import numpy as np
+
+from midstream_lab.tolerances import limits_of, own_rounding, unit_of
 from midstream_partitioner.chain import Chain, State
-from midstream_partitioner.compare import EXACT, argmax_equal, relative_error
+from midstream_partitioner.compare import EXACT, Apart, apart
 from midstream_partitioner.crossing import (
     decode_crossing,
     encode_crossing,
@@ -28,7 +33,7 @@ from midstream_partitioner.intake import Network
 from midstream_partitioner.measure import Progress, no_progress
 from midstream_partitioner.partition import Partition, fuse, partition
 from midstream_partitioner.runtime import Executor
-from midstream_wire.errors import MidstreamError, UsageError
+from midstream_wire.errors import MidstreamError, ModelError, UsageError
 from midstream_wire.tensors import Array
 
 Answer = dict[str, Array]
@@ -40,8 +45,10 @@ class Check:
     """One cut, over all inputs: the worst error and the largest payload.
 
     `relative_error` is the largest difference over all outputs, each relative to the output's
-    own largest magnitude; infinite where the split gave no answer. `failure` says why the cut
-    does not pass, and is None if it does.
+    own largest magnitude; infinite where the split gave no answer. `absolute_error` is the
+    largest difference itself. `argmax_equal` says whether the largest entries stand where they
+    should; those within the tolerance of each other may change places. `failure` says why the
+    cut does not pass, and is None if it does.
     """
 
     cut: str
@@ -51,20 +58,38 @@ class Check:
     relative_error: float
     argmax_equal: bool
     failure: str | None
+    absolute_error: float = 0.0
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was checked, and what came of it."""
+    """What was checked, and what came of it.
+
+    `own_rounding` is how far the unsplit network lies from itself, computed in other ways; it
+    is measured only where a cut differs by more than `compare.EXACT`. `silent` outputs held no
+    number on any input, so nothing was compared there. `planned` cuts were to be checked.
+    """
 
     codec: str
     tolerance: float | None
     rows: tuple[Check, ...]
+    planned: int = 0
+    own_rounding: float | None = None
+    silent: tuple[str, ...] = ()
 
     @property
     def checked(self) -> int:
         return len(self.rows)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether cuts are left that were to be checked."""
+        return self.checked < self.planned
+
+    @property
+    def max_absolute_error(self) -> float:
+        return max((row.absolute_error for row in self.rows), default=0.0)
 
     @property
     def max_relative_error(self) -> float:
@@ -83,13 +108,20 @@ class Verification:
         return {
             "codec": self.codec,
             "tolerance": self.tolerance,
-            "cuts": len(self.rows),
+            "own_rounding": self.own_rounding,
+            "cuts": max(self.planned, self.checked),
             "checked": self.checked,
             "max_relative_error": _finite(self.max_relative_error),
+            "max_absolute_error": _finite(self.max_absolute_error),
             "argmax_equal": self.argmax_equal,
+            "silent_outputs": list(self.silent),
             "failures": [{"cut": row.cut, "reason": row.failure} for row in self.failures],
             "rows": [
-                asdict(row) | {"relative_error": _finite(row.relative_error)}
+                asdict(row)
+                | {
+                    "relative_error": _finite(row.relative_error),
+                    "absolute_error": _finite(row.absolute_error),
+                }
                 for row in self.rows
             ],
         }
@@ -108,7 +140,8 @@ def verify_cuts(
     """Split `network` at each of `cuts` on its own, and compare with the unsplit network.
 
     Only one split is in memory at a time. `tolerance` bounds the relative error; None takes
-    `EXACT` for a lossless codec, and only reports the error of a lossy one.
+    the network's own rounding for a lossless codec (`tolerances`), and of a lossy one only
+    minds the largest entry. An interrupt ends it early, with the cuts checked so far.
     """
     name = full_id(codec)
     if parse_codec(name)[0]:
@@ -116,18 +149,17 @@ def verify_cuts(
             f"the transform of {name} belongs to a partition, and this is a bare network: "
             "give the folder of the partition that was calibrated"
         )
-    limit = _limit(name, tolerance)
-    whole = Executor(network.model.SerializeToString(), threads=threads)
-    expected = [dict(sample) | whole.run(sample) for sample in inputs]
-    names = network.graph.outputs
-    wanted = [{name: answer[name] for name in names} for answer in expected]
-    rows = []
-    for done, cut in enumerate(cuts):
-        progress(done, len(cuts))
-        split = partial(_split, network, cut, inputs, threads=threads, codec=name)
-        rows.append(_check(cut, split, wanted, limit))
-    progress(len(cuts), len(cuts))
-    return Verification(name, _finite(limit), tuple(rows))
+    bench = _Bench.of(
+        network.model.SerializeToString(), network.graph.outputs, inputs, threads
+    )
+    compared = []
+    with contextlib.suppress(KeyboardInterrupt):
+        for done, cut in enumerate(cuts):
+            progress(done, len(cuts))
+            split = partial(_split, network, cut, inputs, threads=threads, codec=name)
+            compared.append(_compare(cut, split, bench.expected))
+        progress(len(cuts), len(cuts))
+    return bench.judge(compared, name, tolerance, planned=len(cuts))
 
 
 def verify_partition(
@@ -141,33 +173,31 @@ def verify_partition(
 ) -> Verification:
     """Try every placement of the chain against the unsplit network, fused from the segments.
 
-    `tolerance` as in `verify_cuts`. With a lossless codec all placements must besides give
-    the same bits as the chain does on its own. With a transform, the cuts that have it are
-    tried; `UsageError` if none has.
+    `tolerance` as in `verify_cuts`, and interrupts too. With a lossless codec all placements
+    must besides give the same bits as the chain does on its own. With a transform, the cuts
+    that have it are tried; `UsageError` if none has.
     """
     name = full_id(codec)
     able = _able(part, parse_codec(name)[0])
-    limit = _limit(name, tolerance)
     last = len(part.segments)
     names = [spec.name for spec in part.outputs]
-    whole = Executor(fuse(part, 0, last), threads=threads)
-    answers = [dict(sample) | whole.run(sample) for sample in inputs]
-    expected = [{name: answer[name] for name in names} for answer in answers]
-    del whole
+    bench = _Bench.of(fuse(part, 0, last), names, inputs, threads)
     chain = Chain(part, threads=threads)
     states: list[State] = list(inputs)
     bits = [_bits(dict(sample) | chain.run(sample, 0, last), names) for sample in inputs]
-    rows = []
-    for k, cut in enumerate(part.cuts):
-        progress(k, last + 1)
-        if k:
-            states = [chain.run(state, k - 1, k) for state in states]
-        if k not in able:
-            continue
-        placed = partial(_place, chain, inputs, states, k=k, codec=name)
-        rows.append(_check(cut, placed, expected, limit, bits if is_lossless(name) else None))
-    progress(last + 1, last + 1)
-    return Verification(name, _finite(limit), tuple(rows))
+    compared = []
+    with contextlib.suppress(KeyboardInterrupt):
+        for k, cut in enumerate(part.cuts):
+            progress(k, last + 1)
+            if k:
+                states = [chain.run(state, k - 1, k) for state in states]
+            if k not in able:
+                continue
+            placed = partial(_place, chain, inputs, states, k=k, codec=name)
+            wanted = bits if is_lossless(name) else None
+            compared.append(_compare(cut, placed, bench.expected, wanted))
+        progress(last + 1, last + 1)
+    return bench.judge(compared, name, tolerance, planned=len(able))
 
 
 @final
@@ -205,37 +235,164 @@ def _cross(chain: Chain, sample: State, state: State, k: int, codec: str) -> _Cr
     reply = chain.run(decode_crossing(chain, k, sent), k, len(part.segments))
     made = {spec.name: reply[spec.name] for spec in part.outputs_from(k)}
     known = {**sample, **state, **made}
+    for spec in part.outputs:
+        spec.check(known[spec.name])
     return _Crossing({spec.name: known[spec.name] for spec in part.outputs}, raw, sent.nbytes)
 
 
-def _check(
+@final
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """One cut against the whole, before anybody has said what passes."""
+
+    cut: Cut
+    raw_nbytes: int = 0
+    payload_nbytes: int = 0
+    outputs: Mapping[str, Apart] = field(default_factory=dict)
+    failure: str | None = None
+
+    @property
+    def worst(self) -> Apart:
+        return reduce(or_, self.outputs.values(), Apart(0.0, 0.0, 0.0))
+
+    def beyond(self, limits: Mapping[str, float]) -> str | None:
+        """Say which output lies beyond its limit, and how far."""
+        for name, found in self.outputs.items():
+            if not found.relative <= limits[name]:
+                return (
+                    f"the relative error must be at most {limits[name]:.2g}, and is "
+                    f"{found.relative:.3g} in {name} ({found.absolute:.3g} in absolute terms)"
+                )
+        return None
+
+    def moved(self, limits: Mapping[str, float]) -> str | None:
+        """Say where the largest entry stands elsewhere, and was not level with that."""
+        for name, found in self.outputs.items():
+            bound = 2 * limits[name] if math.isfinite(limits[name]) else EXACT
+            if found.moved > bound:
+                return (
+                    f"the largest entry of {name} must stay where it is, and another is the "
+                    "largest now: say with --tolerance what passes"
+                )
+        return None
+
+    def check(self, limits: Mapping[str, float]) -> Check:
+        """Judge by what passes, output by output."""
+        if self.failure is not None and not self.outputs:
+            return Check(
+                self.cut.id, self.cut.label, self.cut.nbytes, 0, math.inf, False, self.failure,
+                math.inf,
+            )  # fmt: skip
+        moved = self.moved(limits)
+        return Check(
+            cut=self.cut.id,
+            label=self.cut.label,
+            raw_nbytes=self.raw_nbytes,
+            payload_nbytes=self.payload_nbytes,
+            relative_error=self.worst.relative,
+            argmax_equal=moved is None,
+            failure=self.beyond(limits) or self.failure or moved,
+            absolute_error=self.worst.absolute,
+        )
+
+
+def _compare(
     cut: Cut,
     split: Callable[[], Sequence[_Crossing]],
     expected: Sequence[Answer],
-    limit: float,
     bits: Sequence[Sequence[bytes]] | None = None,
-) -> Check:
-    """Compare what `split` gives with `expected`; with `bits`, bit by bit as well."""
+) -> _Compared:
+    """Hold what `split` gives against `expected`; with `bits`, bit by bit as well."""
     try:
         found = split()
     except MidstreamError as reason:
-        return Check(cut.id, cut.label, cut.nbytes, 0, math.inf, False, str(reason))
-    pairs = list(zip(expected, (each.answer for each in found), strict=True))
-    error = max((relative_error(*pair) for pair in pairs), default=0.0)
-    failure = None
-    if not error <= limit:
-        failure = f"the relative error must be at most {limit:g}, and is {error:.3g}"
-    elif bits is not None and bits != [_bits(answer, answer) for _, answer in pairs]:
-        failure = "all placements must give the same bits, and this one gives others"
-    return Check(
-        cut=cut.id,
-        label=cut.label,
-        raw_nbytes=max((each.raw_nbytes for each in found), default=0),
-        payload_nbytes=max((each.payload_nbytes for each in found), default=0),
-        relative_error=error,
-        argmax_equal=all(argmax_equal(*pair) for pair in pairs),
-        failure=failure,
+        return _Compared(cut, failure=str(reason))
+    answers = [each.answer for each in found]
+    outputs = {
+        name: reduce(
+            or_, (apart(e[name], a[name]) for e, a in zip(expected, answers, strict=True))
+        )
+        for name in expected[0]
+    }
+    other = bits is not None and bits != [_bits(answer, answer) for answer in answers]
+    return _Compared(
+        cut,
+        max(each.raw_nbytes for each in found),
+        max(each.payload_nbytes for each in found),
+        outputs,
+        "all placements must give the same bits, and this one gives others" if other else None,
     )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """The unsplit network: its answers, and how far these can be relied on."""
+
+    model: bytes
+    inputs: Sequence[State]
+    expected: Sequence[Answer]
+    threads: int
+
+    @classmethod
+    def of(
+        cls, model: bytes, names: Sequence[str], inputs: Sequence[State], threads: int
+    ) -> _Bench:
+        """Run the network; `UsageError` where there is nothing to compare with."""
+        if not inputs:
+            raise UsageError("a verification needs at least one input, and there is none")
+        whole = Executor(model, threads=threads)
+
+        def answer(sample: State) -> Answer:
+            known = {**sample, **whole.run(sample)}
+            return {name: known[name] for name in names}
+
+        expected = [answer(sample) for sample in inputs]
+        if _bits(answer(inputs[0]), names) != _bits(expected[0], names):
+            raise ModelError(
+                "the unsplit network must answer the same input alike each time, and this one "
+                "does not, so nothing can be verified: take out what draws random numbers"
+            )
+        bench = cls(model, inputs, expected, threads)
+        if len(bench.silent) == len(names):
+            raise UsageError(
+                f"the outputs must hold numbers to compare, and {', '.join(names)} hold none "
+                "on these inputs: give others with --input"
+            )
+        return bench
+
+    @property
+    def silent(self) -> tuple[str, ...]:
+        """Outputs that are empty, or NaN throughout, on every input."""
+        return tuple(
+            name
+            for name in self.expected[0]
+            if all(np.isnan(answer[name]).all() for answer in self.expected)
+        )
+
+    def judge(
+        self,
+        compared: Sequence[_Compared],
+        codec: str,
+        tolerance: float | None,
+        *,
+        planned: int,
+    ) -> Verification:
+        """Say what passes; the network's own rounding is measured where that decides."""
+        names, own = list(self.expected[0]), None
+        given = tolerance if is_lossless(codec) or tolerance is not None else math.inf
+        limits = dict.fromkeys(names, unit_of(self.model) if given is None else given)
+        if given is None and any(each.beyond(limits) for each in compared):
+            own = own_rounding(self.model, self.inputs, self.expected, threads=self.threads)
+            limits = limits_of(max(limits.values()), own)
+        return Verification(
+            codec=codec,
+            tolerance=_finite(max(limits.values())),
+            rows=tuple(each.check(limits) for each in compared),
+            planned=planned,
+            own_rounding=None if own is None else max(own.values()),
+            silent=self.silent,
+        )
 
 
 def _able(part: Partition, transform: str) -> frozenset[int]:
@@ -249,12 +406,6 @@ def _able(part: Partition, transform: str) -> frozenset[int]:
             f"been calibrated for (not {transform!r})"
         )
     return able
-
-
-def _limit(codec: str, tolerance: float | None) -> float:
-    if tolerance is not None:
-        return tolerance
-    return EXACT if is_lossless(codec) else math.inf
 
 
 def _bits(answer: State, names: Sequence[str] | Answer) -> list[bytes]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 
@@ -14,13 +16,54 @@ from midstream_wire.tensors import Array
 EXACT = 1e-5
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """How far one output lies from what it should be; infinite where it cannot be told.
+
+    `relative` is `absolute` over the output's largest magnitude. `moved` is by how much, on
+    the same scale, the entry that is the largest now was smaller than the one that should be:
+    0 where the largest entry along the last axis stands at the same place everywhere.
+    """
+
+    absolute: float
+    relative: float
+    moved: float
+
+    def __or__(self, other: Apart) -> Apart:
+        """Return the worse of both."""
+        return Apart(
+            max(self.absolute, other.absolute),
+            max(self.relative, other.relative),
+            max(self.moved, other.moved),
+        )
+
+
+def apart(expected: Array, given: Array | None) -> Apart:
+    """Compare one output; NaNs and infinities equal themselves."""
+    if given is None or expected.shape != given.shape:
+        return Apart(math.inf, math.inf, math.inf)
+    if expected.tobytes() == given.tobytes():
+        return Apart(0.0, 0.0, 0.0)
+    wide = np.complex128 if expected.dtype.kind == "c" else np.float64
+    reference, value = expected.astype(wide), given.astype(wide)
+    same = (reference == value) | (np.isnan(reference) & np.isnan(value))
+    if same.all():
+        return Apart(0.0, 0.0, 0.0)
+    absolute = float(np.abs(value[~same] - reference[~same]).max())
+    absolute = absolute if math.isfinite(absolute) else math.inf
+    finite = np.abs(reference[np.isfinite(reference)])
+    scale = float(finite.max(initial=0.0)) or 1.0
+    return Apart(absolute, absolute / scale, _moved(expected, given) / scale)
+
+
 def relative_error(expected: Mapping[str, Array], given: Mapping[str, Array]) -> float:
     """Largest difference over all outputs, each relative to its own largest magnitude.
 
     0.0 for equal outputs, NaNs and infinities included; infinite where one side has a number
     and the other none, where an output is missing, and where shapes differ.
     """
-    errors = (_error(made, given.get(name)) for name, made in expected.items())
+    errors = (apart(made, given.get(name)).relative for name, made in expected.items())
     return max(errors, default=0.0)
 
 
@@ -39,29 +82,24 @@ def argmax_equal(expected: Mapping[str, Array], given: Mapping[str, Array]) -> b
 def _same_argmax(expected: Array, given: Array) -> bool:
     if expected.shape != given.shape:
         return False
+    top, picked = _largest(expected, given)
+    return bool((top - picked <= EXACT * np.abs(top)).all())
+
+
+def _moved(expected: Array, given: Array) -> float:
+    if not expected.ndim or not expected.size or expected.dtype.kind == "c":
+        return 0.0
+    top, picked = _largest(expected, given)
+    gap = float((top - picked).max(initial=0.0))
+    return gap if math.isfinite(gap) else math.inf
+
+
+def _largest(expected: Array, given: Array) -> tuple[Array, Array]:
+    """What should be the largest entry, and what was picked, wherever these are not one."""
     wanted, found = (np.argmax(array, axis=-1)[..., None] for array in (expected, given))
     differ = wanted != found
-    if not differ.any():
-        return True
     top, picked = (
         np.take_along_axis(expected, at, axis=-1)[differ].astype(np.float64)
         for at in (wanted, found)
     )
-    return bool((top - picked <= EXACT * np.abs(top)).all())
-
-
-def _error(expected: Array, given: Array | None) -> float:
-    if given is None or expected.shape != given.shape:
-        return math.inf
-    if expected.tobytes() == given.tobytes():
-        return 0.0
-    wide = np.complex128 if expected.dtype.kind == "c" else np.float64
-    reference, value = expected.astype(wide), given.astype(wide)
-    same = (reference == value) | (np.isnan(reference) & np.isnan(value))
-    if same.all():
-        return 0.0
-    difference = np.abs(value[~same] - reference[~same]).max()
-    if not math.isfinite(difference):
-        return math.inf
-    finite = np.abs(reference[np.isfinite(reference)])
-    return float(difference) / (float(finite.max(initial=0.0)) or 1.0)
+    return top, picked

@@ -62,13 +62,19 @@ class Stop:
 class Executor:
     """One onnxruntime session. `run` may be called from several threads at once."""
 
-    def __init__(self, model: bytes | Path, *, threads: int = 1) -> None:
+    def __init__(
+        self, model: bytes | Path, *, threads: int = 1, optimised: bool = True
+    ) -> None:
         """Compile `model`; `ModelError` if it has operators or types that cannot run here.
 
+        Not `optimised`, every node is computed as it stands, fused with none.
         From a file, other threads go on meanwhile; bytes are copied with the interpreter held,
         40 ms for 100 MB.
         """
-        self._session = _open(model, _options(threads))
+        options = _options(threads)
+        if not optimised:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self._session = _open(model, options)
         self.inputs = tuple(value.name for value in self._session.get_inputs())
         self.outputs = tuple(value.name for value in self._session.get_outputs())
 

@@ -189,3 +189,132 @@ def test_an_unknown_codec_is_a_usage_error(
 ) -> None:
     with pytest.raises(UsageError, match="zip"):
         verify_partition(part, inputs=inputs, codec="zip")
+
+
+HALF = """<ir_version: 8, opset_import: ["" : 17]>
+    net (float[n, 64] x) => (float[n, 64] y) {
+    a = Cast <to = 10> (x)
+    b = Add(a, thousand)
+    c = Cast <to = 1> (b)
+    y = Sub(c, same) }"""
+
+
+def half() -> Network:
+    """A float16 sum in the middle: whole, onnxruntime does not round there."""
+    model = parser.parse_model(HALF)
+    for name, value in (("thousand", np.float16(1000)), ("same", np.float32(1000))):
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    return load_network(model)
+
+
+def normal(*shape: int) -> list[dict[str, Array]]:
+    rng = np.random.default_rng(2)
+    return [{"x": rng.standard_normal(shape).astype(np.float32)}]
+
+
+def test_float16_is_held_against_its_own_rounding() -> None:
+    network = half()
+    found = verify_cuts(network, cuts=position_cuts(network.graph), inputs=normal(4, 64))
+    assert found.failures == ()
+    assert found.max_relative_error > 0.01
+    assert found.own_rounding == pytest.approx(found.max_relative_error, rel=0.5)
+    assert found.tolerance == pytest.approx(4 * (found.own_rounding or 0))
+    assert found.argmax_equal
+
+
+@pytest.mark.parametrize("planted", [0.6, np.nan])
+def test_an_error_in_a_float16_network_is_found_all_the_same(
+    planted: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, run = half(), Chain.run
+
+    def disturbed(chain: Chain, state: dict[str, Array], first: int, last: int) -> object:
+        made = run(chain, state, first, last)
+        if "y" in made:
+            made["y"] = made["y"] + np.float32(planted) * np.abs(made["y"]).max()
+        return made
+
+    monkeypatch.setattr(Chain, "run", disturbed)
+    cuts = position_cuts(network.graph)[1:-1]
+    found = verify_cuts(network, cuts=cuts, inputs=normal(4, 64))
+    assert len(found.failures) == len(cuts)
+
+
+def test_a_float32_network_is_held_to_little_more_than_its_rounding(
+    network: Network, inputs: list[dict[str, Array]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Chain.run
+
+    def disturbed(chain: Chain, state: dict[str, Array], first: int, last: int) -> object:
+        made = run(chain, state, first, last)
+        return made | ({"y": made["y"] * np.float32(1 + 1e-4)} if "y" in made else {})
+
+    monkeypatch.setattr(Chain, "run", disturbed)
+    (row,) = verify_cuts(network, cuts=position_cuts(network.graph)[2:3], inputs=inputs).rows
+    assert "at most 1e-05, and is 0.0001 in y" in str(row.failure)
+    assert 1e-5 < row.absolute_error < 1e-2
+
+
+def of(text: str) -> Network:
+    return load_network(
+        parser.parse_model(f"""<ir_version: 8, opset_import: ["" : 17]>
+        net (float[n, 4] x) => {text}""")
+    )
+
+
+def test_what_holds_no_numbers_is_no_success() -> None:
+    network = of("(float[n, 4] y) { a = Abs(x)\n b = Neg(a)\n y = Sqrt(b) }")
+    with pytest.raises(UsageError, match="y hold none on these inputs"):
+        verify_cuts(network, cuts=position_cuts(network.graph), inputs=normal(2, 4))
+
+
+def test_outputs_that_could_not_be_compared_are_named() -> None:
+    network = of(
+        "(float[n, 4] y, int64[2, k] where) "
+        "{ a = Abs(x)\n y = Exp(a)\n b = Neg(y)\n c = Relu(b)\n where = NonZero(c) }"
+    )
+    found = verify_cuts(network, cuts=position_cuts(network.graph), inputs=normal(2, 4))
+    assert found.failures == ()
+    assert found.to_dict()["silent_outputs"] == ["where"]
+
+
+def test_a_network_that_draws_numbers_is_told_so() -> None:
+    network = of("(float[n, 4] y) { r = RandomUniformLike(x)\n y = Add(x, r) }")
+    with pytest.raises(ModelError, match="take out what draws random numbers"):
+        verify_cuts(network, cuts=position_cuts(network.graph), inputs=normal(2, 4))
+
+
+@pytest.mark.parametrize("codec", ["raw", "int8"])
+def test_a_largest_entry_that_moved_is_never_passed_over(
+    codec: str,
+    network: Network,
+    inputs: list[dict[str, Array]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Chain.run
+
+    def disturbed(chain: Chain, state: dict[str, Array], first: int, last: int) -> object:
+        made = run(chain, state, first, last)
+        return made | ({"y": made["y"][:, ::-1].copy()} if "y" in made else {})
+
+    monkeypatch.setattr(Chain, "run", disturbed)
+    cuts = position_cuts(network.graph)[2:3]
+    found = verify_cuts(network, cuts=cuts, inputs=inputs, codec=codec)
+    assert not found.argmax_equal
+    assert found.failures
+
+
+def test_an_interrupt_leaves_what_was_found(
+    network: Network, inputs: list[dict[str, Array]]
+) -> None:
+    cuts = position_cuts(network.graph)
+
+    def stop(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    found = verify_cuts(network, cuts=cuts, inputs=inputs, progress=stop)
+    assert found.interrupted
+    assert (found.checked, found.planned) == (3, len(cuts))
+    document = found.to_dict()
+    assert (document["checked"], document["cuts"]) == (3, len(cuts))

@@ -75,6 +75,7 @@ class Tails:
                 profile=read_profile(self.profile),
                 workers=workers,
                 progress=tick,
+                left_out=_not_served,
             )
         _fuse_tails(repository, self.fuse or [])
         for model in repository.models.values():
@@ -166,6 +167,10 @@ def serve(
             console.say(f"serving {', '.join(names)} on {address}{slower}", to=console.err)
 
     run(repository, listen, settings=settings, on_start=announce)
+
+
+def _not_served(source: str, error: Exception) -> None:
+    console.say(f"not served: {source}: {error}", to=console.err, style="bold")
 
 
 def _fuse_tails(repository: Repository, cuts: Sequence[str]) -> None:

@@ -238,7 +238,12 @@ def verify(
     ] = "partition",
     codec: Annotated[str, typer.Option(help="Codec of what crosses.")] = "raw",
     tolerance: Annotated[
-        float | None, typer.Option(help="Largest relative error that passes.")
+        float | None,
+        typer.Option(
+            min=0,
+            help="Maximum error of an output, relative to its largest value (0.01). Default: "
+            "1e-5 (float16: 1e-3), or 4 times the network's own rounding if that is more.",
+        ),
     ] = None,
     input: Input = None,
     samples: Annotated[int, typer.Option(min=1, help="Inputs to try.")] = 1,
@@ -267,14 +272,17 @@ def verify(
         console.print_json({"model": part.name, **found.to_dict()})
     else:
         _print_checks(found)
+    if found.interrupted:
+        raise typer.Abort
     if found.failures:
         raise MidstreamError(f"{len(found.failures)} of {found.checked} cuts failed")
 
 
 def _print_checks(found: Verification) -> None:
+    of_all = f" of {found.planned}: interrupted" if found.interrupted else ""
     rows = console.table(
-        f"{found.checked} cuts, codec {found.codec}",
-        *("cut", "where", "raw", "payload", "relative error", "argmax", "verdict"),
+        f"{found.checked}{of_all} cuts, codec {found.codec}",
+        *("cut", "where", "raw", "payload", "relative error", "absolute", "argmax", "verdict"),
         left=("cut", "where", "verdict"),
     )
     for row in found.rows:
@@ -284,6 +292,7 @@ def _print_checks(found: Verification) -> None:
             format_nbytes(row.raw_nbytes),
             format_nbytes(row.payload_nbytes),
             f"{row.relative_error:.1e}",
+            f"{row.absolute_error:.1e}",
             "equal" if row.argmax_equal else "differs",
             row.failure or "ok",
         )
@@ -293,6 +302,17 @@ def _print_checks(found: Verification) -> None:
         f"{'equal everywhere' if found.argmax_equal else 'differs'}, "
         f"{len(found.failures)} of {found.checked} cuts fail"
     )
+    if found.own_rounding is not None:
+        console.say(
+            f"The unsplit network's own rounding moves its answer by {found.own_rounding:.1e} "
+            "(each node on its own, rounded to its type, or in another number of threads), so "
+            f"up to {found.tolerance:.1e} passes."
+        )
+    if found.silent:
+        console.say(
+            f"Not compared, because empty or NaN on these inputs: {', '.join(found.silent)}. "
+            "Give others with --input."
+        )
 
 
 def demo(
