@@ -123,8 +123,8 @@ def _told(names: Sequence[str], labels: Sequence[str]) -> str:
 def joint_plans(*, say: Say) -> list[Joint]:
     """What choosing cut and codec together saves on ResNet-18, calibrated on crops of a photo.
 
-    The photo is another one than the trials send. The budget is the one that plans keep to
-    without labels; with random weights it bounds how far the answers move, no accuracy.
+    The photo is another one than the trials send. The budget bounds how far the answer of the
+    worst crop moves: with random weights no accuracy means anything.
     """
     say("calibrating codecs on crops of another photo, for choosing cut and codec together")
     part = open_partition(NETWORK)
@@ -139,7 +139,6 @@ def joint_plans(*, say: Say) -> list[Joint]:
         limits = Constraints(
             min_depth=1,
             codecs=tuple(allowed),
-            min_agreement=UNLABELLED.min_agreement,
             max_error=UNLABELLED.max_error,
         )
         planner = Planner(part, edge, cloud, constraints=limits, calibration=calibration)
