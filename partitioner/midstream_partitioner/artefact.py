@@ -148,6 +148,22 @@ def save_profile(profile: Profile, folder: Path) -> Path:
     return path
 
 
+#: What a partition's folder holds; "." and "calibrat" begin what a calibration keeps there.
+_OWN = ("manifest.json", "segments", "profiles", "transforms", "calibrat", ".")
+
+
+def check_room(folder: Path) -> None:
+    """Raise `UsageError` unless `folder` is new, empty, or a partition to be replaced."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"a partition is a folder, and {folder} is a file: name another")
+    others = sorted(each.name for each in folder.glob("*") if not each.name.startswith(_OWN))
+    if others:
+        raise UsageError(
+            f"a partition must have its folder to itself, and {folder} holds {others[0]}: "
+            "name another folder"
+        )
+
+
 def load_profiles(folder: Path) -> tuple[Profile, ...]:
     """The profiles kept beside a partition, by file name."""
     paths = sorted((folder / "profiles").glob("*.json"))

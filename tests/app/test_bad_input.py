@@ -88,7 +88,12 @@ FLAGS = {
     "profile tiny.onnx --threads 0": (USAGE, "'--threads'"),
     "profile tiny.onnx --runs 1": (USAGE, "'--runs'"),
     "profile tiny.onnx --runs 3 -o text.onnx/profile.json": (FAILED, "Not a directory"),
-    "partition tiny.onnx --no-measure --runs 3 -o text.onnx": (FAILED, "Not a directory"),
+    "partition tiny.onnx --no-measure --runs 3 -o text.onnx": (USAGE, "text.onnx is a file"),
+    "partition tiny.onnx --no-measure --runs 3 -o .": (
+        USAGE,
+        "must have its folder to itself",
+    ),
+    "calibrate tiny.onnx --samples 1 -o text.onnx": (USAGE, "text.onnx is a file"),
     "partition tiny.onnx --at nosuch": (USAGE, "--at must be the name of a layer"),
     "verify tiny.onnx --cuts some": (USAGE, "--cuts must be partition or all"),
     "verify tiny.onnx --codec zip": (USAGE, "a codec must be one of raw"),

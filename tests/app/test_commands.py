@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from midstream import demo
+from midstream.cli.console import NAME_LETTERS, elided
 from midstream.cli.main import app
 from midstream.sources import open_inputs
 from midstream_lab.conditions import CONDITIONS, condition
@@ -293,6 +295,23 @@ def test_help_explains_and_gives_examples(name: str) -> None:
     assert f"midstream {name} " in done.output or f"midstream {name}\n" in done.output
     undocumented = [each.name for each in COMMANDS[name].params if not each.help]
     assert undocumented == []
+
+
+def test_the_version_is_that_of_the_package(command: Run) -> None:
+    done = command("--version")
+    assert (done.code, done.out) == (0, f"midstream {metadata.version('midstream')}\n")
+
+
+def test_the_help_says_what_exit_codes_mean(command: Run) -> None:
+    assert "2 invalid usage" in " ".join(command("--help").out.split())
+
+
+def test_a_long_name_is_elided_in_the_middle_and_a_short_one_is_whole() -> None:
+    name = "/model/" + "block/" * 30 + "conv"
+    assert len(elided(name)) == NAME_LETTERS
+    assert elided(name).startswith("/model/block/")
+    assert elided(name).endswith("/block/conv")
+    assert elided("conv1") == "conv1"
 
 
 @pytest.mark.parametrize("line", ["--help", "cloud --help", "edge run --help"])

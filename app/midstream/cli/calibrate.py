@@ -23,6 +23,7 @@ from midstream.documents import calibration_document
 from midstream.sources import open_metric, open_partition
 from midstream_partitioner.artefact import (
     SUFFIX,
+    check_room,
     is_partition,
     load_partition,
     save_partition,
@@ -179,5 +180,6 @@ def _folder(model: str, part: Partition, output: Path | None) -> Path:
     if not (
         is_partition(folder) and load_partition(folder, calibrated=False).digest == part.digest
     ):
+        check_room(folder)
         save_partition(part, folder)
     return folder

@@ -22,6 +22,10 @@ out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False)
 
 
+#: Longer names burst a table.
+NAME_LETTERS = 48
+
+
 def print_json(document: Mapping[str, Any]) -> None:
     """One document on standard output, nothing else beside it."""
     _write(json.dumps(_finite(document), indent=2, allow_nan=False))
@@ -59,6 +63,14 @@ def table(title: str, *columns: str, left: Sequence[str] = ()) -> Table:
     for column in columns:
         made.add_column(column, justify="left" if column in left else "right")
     return made
+
+
+def elided(name: str) -> str:
+    """Return a name for a table, a long one without its middle (`--json` has all of it)."""
+    if len(name) <= NAME_LETTERS:
+        return name
+    kept = NAME_LETTERS - 3
+    return f"{name[: kept // 2]}...{name[-(kept - kept // 2) :]}"
 
 
 def show(rows: Table) -> None:

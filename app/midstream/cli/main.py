@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -36,11 +37,33 @@ _INTERRUPTED = 130
 app = typer.Typer(
     name="midstream",
     help="Cut a neural network in two: its head on the edge, its tail in the cloud.",
-    epilog="Start with `midstream demo`, or `midstream plan resnet18 --network lte`.",
+    epilog="Start with `midstream demo`, or `midstream plan resnet18 --network lte`. "
+    "Exit codes: 0 done, 1 failed, 2 invalid usage, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        print(f"midstream {metadata.version('midstream')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_say_version,
+            is_eager=True,
+            help="Print the version and end.",
+        ),
+    ] = False,
+) -> None:
+    """Cut a neural network in two: its head on the edge, its tail in the cloud."""
 
 
 def _add(name: str, command: Callable[..., None], *commands: str) -> None:

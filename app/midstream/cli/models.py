@@ -17,7 +17,7 @@ from midstream.sources import (
     open_samples,
 )
 from midstream_lab.networks import NETWORKS
-from midstream_partitioner.artefact import SUFFIX, is_partition, save_partition
+from midstream_partitioner.artefact import SUFFIX, check_room, is_partition, save_partition
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.cuts import Cut, position_cuts
 from midstream_partitioner.device import this_device
@@ -105,7 +105,7 @@ def _print_layers(network: Network, measured: LayerProfile) -> None:
         )
         rows.add_row(
             str(node.index + 1),
-            node.name,
+            console.elided(node.name),
             node.op_type,
             str(graph.tensors[node.outputs[0]].spec),
             *spent,
@@ -195,6 +195,8 @@ def cut(
     take it. The same network and the same cuts give the same bytes.
     """
     network = open_network(model, feed=feed)
+    folder = output or Path(f"{network.name}{SUFFIX}")
+    check_room(folder)
     device = this_device(threads=threads)
     if at:
         chosen = tuple(_cut_after(network.graph, name) for name in at)
@@ -210,7 +212,6 @@ def cut(
     with console.progress(f"profiling the segments of {network.name}") as tick:
         chain = Chain(part, threads=threads)
         measured = profile_segments(chain, samples, device, runs=runs, progress=tick)
-    folder = output or Path(f"{network.name}{SUFFIX}")
     save_partition(part, folder, profiles=[measured])
     if json:
         console.print_json(

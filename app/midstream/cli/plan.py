@@ -157,7 +157,7 @@ def print_plan(made: Plan, rows: Envelope, *, title: str) -> None:
     listed = _listed(made)
     for candidate in listed:
         cells = _cells(candidate) + (_accuracy(candidate) if accuracy else [])
-        listing.add_row(_mark(made, candidate), candidate.label, *cells)
+        listing.add_row(_mark(made, candidate), console.elided(candidate.label), *cells)
     console.show(listing)
     if len(listed) < len(made.candidates):
         hidden = len(made.candidates) - len(listed)
@@ -171,7 +171,9 @@ def print_plan(made: Plan, rows: Envelope, *, title: str) -> None:
     console.say(f"over the uplink: {rows.sentence()}")
     if made.rejected:
         shown = {f"{candidate.label} {why}": None for candidate, why in made.rejected}
-        console.say(f"left out: {'; '.join(list(shown)[:6])}", style="dim")
+        first, more = next(iter(shown)), len(shown) - 1
+        others = f", and {more} more (--json has all)" if more else ""
+        console.say(f"left out: {first}{others}", style="dim")
 
 
 def _listed(made: Plan) -> list[Candidate]:
