@@ -45,7 +45,8 @@ class Constraints:
     """What a plan must keep to. Raises `UsageError` for values out of range.
 
     `max_edge_nbytes` bounds the weights that the edge holds. `min_depth` is the least number
-    of weight-bearing layers between the input and anything sent: 1 keeps the input private.
+    of layers that lose information between the input and anything sent. From 1 on nothing
+    that is sent is the input one to one; it still reveals much of it.
     `forbidden` are shell patterns on cut ids, cut labels and names of tensors that would
     cross. `codecs` are the only ones allowed, where given; `lossless` leaves out all others.
     `max_payload_nbytes` bounds what is sent, at the 95th percentile where that is known.

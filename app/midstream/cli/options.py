@@ -74,7 +74,12 @@ Objective = Annotated[
 Server = Annotated[str, typer.Option("--server", help="The cloud's address, host:port.")]
 
 Private = Annotated[
-    bool, typer.Option("--private", help="The input may not leave the edge in any form.")
+    bool,
+    typer.Option(
+        "--private",
+        help="Send no form of the input, only what a layer that loses information made of it; "
+        "that still reveals much of the input (docs/planning.md).",
+    ),
 ]
 Lossless = Annotated[bool, typer.Option("--lossless", help="Only codecs that change nothing.")]
 _Text = str | None
