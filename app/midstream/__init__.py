@@ -8,8 +8,27 @@ with midstream.serve(part) as server, midstream.connect(part, server, plan) as s
 """
 
 import midstream.quiet  # noqa: F401  (before they are loaded)
-from midstream.api import calibrate, connect, inputs, link, load, partition, profile, serve
+from midstream.api import (
+    calibrate,
+    connect,
+    inputs,
+    link,
+    load,
+    menu,
+    partition,
+    profile,
+    serve,
+)
 from midstream_edge.answers import Answer
+from midstream_edge.policies.menu import Menu
+from midstream_edge.policies.values import (
+    Decision,
+    Evidence,
+    Option,
+    Policy,
+    Situation,
+    Transfer,
+)
 from midstream_edge.session import EdgeSession
 from midstream_partitioner.artefact import load_partition, save_partition
 from midstream_partitioner.calibration import Calibration
@@ -52,24 +71,31 @@ __all__ = [
     "Constraints",
     "Cut",
     "DeadlineExceeded",
+    "Decision",
     "EdgeFailed",
     "EdgeSession",
     "Envelope",
+    "Evidence",
     "Feed",
     "Graph",
     "Link",
+    "Menu",
     "MidstreamError",
     "ModelError",
     "Network",
+    "Option",
     "Partition",
     "PeerError",
     "Plan",
     "PlanError",
+    "Policy",
     "Profile",
     "ProtocolError",
     "ResourceError",
+    "Situation",
     "TensorError",
     "Timings",
+    "Transfer",
     "UsageError",
     "calibrate",
     "connect",
@@ -80,6 +106,7 @@ __all__ = [
     "link",
     "load",
     "load_partition",
+    "menu",
     "partition",
     "plan",
     "position_cuts",

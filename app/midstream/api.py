@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +10,13 @@ from pathlib import Path
 import onnx
 
 from midstream import sources
+from midstream.deployment import EdgeSide
+from midstream.joining import follow
 from midstream.serving import make_repository, measure_chain
 from midstream_cloud.server import Settings, serving
+from midstream_edge.channel import Dial
+from midstream_edge.policies.menu import Menu
+from midstream_edge.policies.values import Policy
 from midstream_edge.session import EdgeSession
 from midstream_partitioner import calibrate as calibrating
 from midstream_partitioner import partition as partitions
@@ -24,9 +29,11 @@ from midstream_partitioner.feed import Feed
 from midstream_partitioner.intake import Network, load_network
 from midstream_partitioner.link import Link
 from midstream_partitioner.partition import Partition
-from midstream_partitioner.plan import Plan
+from midstream_partitioner.plan import Plan, Planner
 from midstream_partitioner.profile import Profile
 from midstream_partitioner.units import parse_duration, parse_rate
+from midstream_wire.credentials import trust
+from midstream_wire.errors import UsageError
 
 
 def load(source: str | Path | bytes | onnx.ModelProto, *, feed: Feed | None = None) -> Network:
@@ -125,18 +132,26 @@ def serve(
     threads: int = 1,
     slowdown: float = 1.0,
     settings: Settings | None = None,
+    profile: Profile | None = None,
 ) -> Iterator[str]:
     """A cloud server in a thread of this process; yields its address.
 
-    For servers of their own use `midstream cloud serve`. The models get no profile: plan with
-    one that you measured.
+    For servers of their own use `midstream cloud serve`. The models get no profile, but the
+    only one the `profile` that is given: plan with one that you measured.
     """
     named: Mapping[str, Partition] = (
         {models.name: models} if isinstance(models, Partition) else models
     )
-    repository = make_repository(named, threads=threads, slowdown=slowdown, runs=0)
+    repository = make_repository(
+        named, threads=threads, slowdown=slowdown, runs=0, profile=profile
+    )
     with serving(repository, address, settings=settings) as bound:
         yield bound.target
+
+
+def menu(part: Partition, edge: Profile, cloud: Profile) -> Menu:
+    """What a policy may choose from, for an edge that holds all of `part`."""
+    return Menu.of(Planner(part, edge, cloud), complete=True)
 
 
 def connect(
@@ -144,15 +159,44 @@ def connect(
     server: str | None,
     plan: Plan | tuple[int, str] | None = None,
     *,
+    policy: str | Policy | Callable[[Menu], Policy] | None = None,
+    edge: Profile | None = None,
+    cloud: Profile | None = None,
+    ca: str | Path | None = None,
+    cert: str | Path | None = None,
+    key: str | Path | None = None,
+    token: str | None = None,
+    insecure: bool = False,
     threads: int = 1,
     slowdown: float = 1.0,
 ) -> EdgeSession:
-    """An edge session for `part`: heads here, tails on `server`, as `plan` says.
+    """An edge session for `part`: heads here, tails on `server`, as `plan` or `policy` says.
 
     `plan` is a plan or (segments on the edge, codec); without one everything runs here until
-    `use` says otherwise. A context manager.
+    `use` says otherwise. `policy` chooses for every request: a name ("adaptive"), a `Policy`
+    over the menu that `menu` gives, or what makes one of a menu. It needs the profiles of both
+    sides: `edge` is measured and `cloud` asked of the server where they are not given.
+
+    `ca`, `cert` and `key` are PEM files: the authority of the server's certificate, and this
+    side's for mutual TLS. With one of them the link is TLS, else plaintext, which leaves this
+    machine only if `insecure`. `token` is the bearer token.
+
+    The server finds the partition by its digest, whatever it calls it. One that cannot be
+    reached yet is used as soon as it can. A context manager.
     """
     chain = Chain(part, threads=threads, slowdown=slowdown)
+    dial = None
+    if server is not None:
+        tls = trust(*(Path(each) if each else None for each in (ca, cert, key)))
+        dial = Dial.of(server, tls=tls, token=token, insecure=insecure)
+    if policy is not None:
+        if plan is not None or dial is None:
+            raise UsageError(
+                "a policy chooses for every request, with a server: give the address of one, "
+                "and no plan"
+            )
+        side = EdgeSide(part, part.name, chain, edge or measure_chain(chain))
+        return follow(side, dial, policy, cloud=cloud)
     if isinstance(plan, Plan):
         plan = (plan.chosen.k, plan.chosen.codec)
-    return EdgeSession(chain, server, plan=plan or (chain.last, "raw"))
+    return EdgeSession(chain, dial, plan=plan or (chain.last, "raw"))

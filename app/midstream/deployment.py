@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -198,24 +197,22 @@ def hold(
     return EdgeSide(part, model or part.name, chain, edge)
 
 
-@contextmanager
-def open_session(
+def begin_session(
     side: EdgeSide | Deployment, dial: Dial, *, patience_s: float = CONNECT_S
-) -> Iterator[EdgeSession]:
+) -> EdgeSession:
     """A session that begins edge-only where the edge holds all segments, else cloud-only.
 
     It waits for the server's first word for `patience_s` at most.
     """
     plan, rest_s = _beginning(side)
-    with EdgeSession(
+    return EdgeSession(
         side.chain,
         dial,
         plan=plan,
         model=side.model,
         local_rest_s=rest_s,
         patience_s=patience_s,
-    ) as session:
-        yield session
+    )
 
 
 def go_over(session: EdgeSession, side: EdgeSide | Deployment) -> None:

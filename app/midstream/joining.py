@@ -10,11 +10,21 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import final
+from dataclasses import replace
+from typing import cast, final
 
-from midstream.deployment import Deployment, go_over
+from midstream.deployment import Deployment, EdgeSide, begin_session, go_over
+from midstream_edge.channel import Dial
+from midstream_edge.describe import describe
+from midstream_edge.policies.menu import Menu
+from midstream_edge.policies.registry import policy
+from midstream_edge.policies.values import Policy
 from midstream_edge.session import EdgeSession
 from midstream_edge.verdicts import is_settled
+from midstream_partitioner.device import Device
+from midstream_partitioner.link import Link
+from midstream_partitioner.plan import Planner
+from midstream_partitioner.profile import Profile
 from midstream_wire.errors import CloudUnavailable, DeadlineExceeded, MidstreamError
 
 _LOG = logging.getLogger(__name__)
@@ -87,3 +97,53 @@ class Joining:
             unexpected = not isinstance(error, MidstreamError)
             _LOG.warning("going on alone: %s", error, exc_info=unexpected)
         self.error = error
+
+
+def follow(
+    side: EdgeSide,
+    dial: Dial,
+    chosen: str | Policy | Callable[[Menu], Policy],
+    *,
+    cloud: Profile | None = None,
+) -> EdgeSession:
+    """A session under a policy, from the start if the server is there, else once it is.
+
+    `cloud` stands in for the profile that the server has. Raises as `EdgeSession` and
+    `deploy` do.
+    """
+
+    def agree() -> Deployment:
+        if cloud is not None:
+            return Deployment(side.partition, side.model, side.chain, side.edge, cloud)
+        for each in describe(dial):
+            if each.partition_digest == side.partition.digest:
+                return replace(side.join(each), model=side.model)
+        raise CloudUnavailable(f"the server at {dial.address} no longer holds {side.model}")
+
+    def begin(found: Deployment) -> None:
+        link = session.measure_link()
+        menu = Menu.of(Planner(side.partition, side.edge, found.cloud), complete=True)
+        session.follow(_policy(chosen, menu, link, side.edge.device), menu.options)
+
+    session = begin_session(side, dial)
+    try:
+        if session.connected:
+            begin(agree())
+            return session
+    except (CloudUnavailable, DeadlineExceeded):  # it has just gone: joined once it is back
+        pass
+    except BaseException:
+        session.close()
+        raise
+    Joining(session, agree=agree, begin=begin).__enter__()  # ends with the session
+    return session
+
+
+def _policy(
+    chosen: str | Policy | Callable[[Menu], Policy], menu: Menu, link: Link, device: Device
+) -> Policy:
+    if isinstance(chosen, str):
+        return policy(chosen, menu, link=link, device=device)
+    if isinstance(chosen, type) or not hasattr(chosen, "decide"):
+        return cast(Callable[[Menu], Policy], chosen)(menu)
+    return cast(Policy, chosen)

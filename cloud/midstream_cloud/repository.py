@@ -71,7 +71,13 @@ class Repository:
         self._models[model.name] = model
 
     def find(self, hello: Hello) -> Model:
-        """The model that a peer names; `CloudRefused` if it is unknown or cut differently."""
+        """The model that a peer names; `CloudRefused` if it is unknown or cut differently.
+
+        What counts is the partition: under another name than the peer's it is the same.
+        """
+        for held in self._models.values():
+            if held.partition.digest == hello.partition_digest:
+                return held
         model = self._named(hello.model)
         if hello.partition_digest != model.partition.digest:
             extra = self._extras.find(hello.model, hello.partition_digest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import math
 import os
@@ -9,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import final
 
@@ -140,6 +142,21 @@ class EdgeSession:
     def infer(self, inputs: Mapping[str, Array], *, deadline_s: float | None = None) -> Answer:
         """One request from begin to end; raises what went wrong."""
         return self._here.infer(_named(inputs), deadline_s=_moment(deadline_s))
+
+    async def ainfer(
+        self, inputs: Mapping[str, Array], *, deadline_s: float | None = None
+    ) -> Answer:
+        """As `infer`, for asyncio: nothing holds the event loop up."""
+        begin = partial(self.submit, inputs, deadline_s=deadline_s)
+        # It may wait for room, so it is another thread's; a caller that is cancelled
+        # meanwhile leaves a request behind that nobody wants.
+        submitting = asyncio.get_running_loop().run_in_executor(None, begin)
+        try:
+            future = await asyncio.shield(submitting)
+        except asyncio.CancelledError:
+            submitting.add_done_callback(_withdraw)
+            raise
+        return await asyncio.wrap_future(future)
 
     @property
     def plan(self) -> tuple[int, str]:
@@ -360,6 +377,11 @@ def _named(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
             f"{type(inputs).__name__}): give a dict"
         )
     return inputs
+
+
+def _withdraw(submitting: asyncio.Future[Future[Answer]]) -> None:
+    if not submitting.cancelled() and submitting.exception() is None:
+        submitting.result().cancel()
 
 
 def _moment(deadline_s: float | None) -> float | None:

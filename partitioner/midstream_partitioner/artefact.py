@@ -108,13 +108,14 @@ _MANIFEST = TypeAdapter(_Manifest)
 
 
 def save_partition(
-    partition: Partition, folder: Path, *, profiles: Iterable[Profile] = ()
+    partition: Partition, folder: str | Path, *, profiles: Iterable[Profile] = ()
 ) -> None:
     """Write `partition` to `folder`, which is made if need be; older content is replaced.
 
     The same partition gives the same bytes. The manifest comes last: a folder without one is
     no partition, so an interrupted write is noticed.
     """
+    folder = Path(folder)
     segments = folder / "segments"
     segments.mkdir(parents=True, exist_ok=True)
     manifest = folder / "manifest.json"
@@ -175,13 +176,14 @@ def is_partition(path: Path) -> bool:
     return (path / "manifest.json").is_file()
 
 
-def load_partition(folder: Path, *, calibrated: bool = True) -> Partition:
+def load_partition(folder: str | Path, *, calibrated: bool = True) -> Partition:
     """Read what `save_partition` wrote, with the calibration beside it if there is one.
 
     Segments are read, and checked, when they are run. Unless `calibrated`, a calibration is
     left alone. Raises `UsageError` if there is no partition or the calibration is malformed,
     and `ModelError` if either is damaged.
     """
+    folder = Path(folder)
     manifest = folder / "manifest.json"
     if not manifest.is_file():
         raise UsageError(

@@ -71,6 +71,15 @@ def channel_tls(
     return ChannelTls(credentials, signers, pair)
 
 
+def trust(
+    authority: Path | None, certificate: Path | None, key: Path | None
+) -> ChannelTls | None:
+    """TLS if any file of it is given, None for plaintext."""
+    if authority is certificate is key is None:
+        return None
+    return channel_tls(authority=authority, certificate=certificate, key=key)
+
+
 def server_tls(
     *, certificate: Path, key: Path, client_authority: Path | None = None
 ) -> grpc.ServerCredentials:

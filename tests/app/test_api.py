@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import inspect
 import re
+import socket
 import subprocess
 import sys
+import time
 import types
 import typing
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +22,11 @@ import numpy as np
 import pytest
 
 import midstream
+from midstream_cloud.server import Settings
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.compare import EXACT, relative_error
 from midstream_partitioner.fitting import fit_transforms
+from midstream_wire.credentials import server_tls
 
 if TYPE_CHECKING:
     from tests.app.conftest import Environment, Ran
@@ -259,3 +266,102 @@ def test_hints_of_the_public_functions_resolve() -> None:
     for name in ("partition", "inputs", "profile", "link", "serve", "connect"):
         hints = typing.get_type_hints(getattr(midstream, name), vars(midstream.api))
         assert "return" in hints
+
+
+@dataclass(frozen=True)
+class Alternate:
+    """A policy of a user's own: one option after the other."""
+
+    menu: midstream.Menu
+    count: int = 0
+
+    @property
+    def name(self) -> str:
+        return "alternate"
+
+    def decide(self, situation: midstream.Situation) -> midstream.Decision:
+        return midstream.Decision(self.count % len(self.menu))
+
+    def learn(self, evidence: midstream.Evidence) -> Alternate:
+        return self if evidence.option is None else replace(self, count=self.count + 1)
+
+
+@pytest.fixture(scope="module")
+def measured(part: midstream.Partition) -> midstream.Profile:
+    return midstream.profile(part, runs=3)
+
+
+def test_a_policy_is_a_name_or_the_users_own(
+    part: midstream.Partition, measured: midstream.Profile
+) -> None:
+    x = midstream.inputs(part)[0]
+    with midstream.serve(part, profile=measured) as server:
+        with midstream.connect(part, server, policy="cloud-only", edge=measured) as session:
+            assert session.infer(x).where == "cloud"
+        menu = midstream.menu(part, measured, measured)
+        for own in (Alternate, Alternate(menu)):
+            with midstream.connect(
+                part, server, policy=own, edge=measured, cloud=measured
+            ) as session:
+                answers = [session.infer(x) for _ in menu.options]
+                asked = [(option.cut, option.codec) for option in menu.options]
+                assert [(each.cut, each.codec) for each in answers][:2] == asked[:2]
+        with pytest.raises(midstream.UsageError, match="must be one of"):
+            midstream.connect(part, server, policy="nonsense", edge=measured)
+        with pytest.raises(midstream.UsageError, match="and no plan"):
+            midstream.connect(part, server, (0, "raw"), policy="adaptive")
+
+
+def test_a_policy_waits_for_a_server_that_is_away(
+    part: midstream.Partition, measured: midstream.Profile
+) -> None:
+    x = midstream.inputs(part)[0]
+    with closing(socket.socket()) as bound:
+        bound.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{bound.getsockname()[1]}"
+    with midstream.connect(part, address, policy="cloud-only", edge=measured) as session:
+        assert session.infer(x).where == "edge"
+        with midstream.serve(part, address=address, profile=measured):
+            end_s = time.monotonic() + 30
+            while session.infer(x).where != "cloud":
+                assert time.monotonic() < end_s
+
+
+def test_a_token_and_certificates_belong_to_the_public_face(
+    part: midstream.Partition, certificates: Path
+) -> None:
+    credentials = server_tls(
+        certificate=certificates / "server.pem", key=certificates / "server.key"
+    )
+    settings = Settings(credentials=credentials, token="sesame")
+    x = midstream.inputs(part)[0]
+    with midstream.serve({"kitchen": part}, settings=settings) as server:
+        ca = str(certificates / "authority.pem")
+        with midstream.connect(part, server, (0, "raw"), ca=ca, token="sesame") as session:
+            assert session.infer(x).where == "cloud"
+        with pytest.raises(midstream.CloudRefused, match="credentials"):
+            midstream.connect(part, server, (0, "raw"), ca=ca, token="barley")
+        with pytest.raises(midstream.ProtocolError, match="TLS"):
+            midstream.connect(part, server, (0, "raw"))
+
+
+def test_answers_are_awaited(part: midstream.Partition) -> None:
+    async def ask(session: midstream.EdgeSession) -> list[str]:
+        samples = midstream.inputs(part, count=20)
+        answers = await asyncio.gather(*(session.ainfer(x) for x in samples))
+        waiting = asyncio.create_task(session.ainfer(samples[0]))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        return [answer.where for answer in answers]
+
+    with midstream.serve(part) as server, midstream.connect(part, server, (0, "raw")) as s:
+        assert asyncio.run(ask(s)) == ["cloud"] * 20
+        assert s.infer(midstream.inputs(part)[0]).where == "cloud"
+
+
+def test_a_folder_is_named_by_text_or_path(part: midstream.Partition, tmp_path: Path) -> None:
+    midstream.save_partition(part, str(tmp_path / "p"))
+    for folder in (tmp_path / "p", str(tmp_path / "p")):
+        assert midstream.load_partition(folder).digest == part.digest

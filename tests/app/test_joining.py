@@ -7,23 +7,21 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 
-from midstream.deployment import Deployment, deploy, hold, open_session
+from midstream.deployment import Deployment, begin_session, deploy, hold
 from midstream.joining import Joining
 from midstream.serving import open_repository
-from midstream.sources import open_partition
+from midstream.sources import open_network, open_partition
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import Settings, serving
 from midstream_edge.channel import Dial
 from midstream_edge.session import EdgeSession
 from midstream_partitioner.cuts import position_cuts
 from midstream_partitioner.partition import Partition, partition
-from midstream_partitioner.recut import network_of
 from midstream_wire.tensors import Array
 
 PATIENCE_S = 30.0
@@ -86,7 +84,7 @@ def joining(part: Partition, port: int) -> Iterator[tuple[EdgeSession, Joining]]
 
     agree = partial(deploy, "digits", dial, runs=1, held=side)
     with (
-        open_session(side, dial, patience_s=0.0) as session,
+        begin_session(side, dial, patience_s=0.0) as session,
         Joining(session, agree=agree, begin=begin) as joined,
     ):
         yield session, joined
@@ -109,9 +107,9 @@ def test_an_edge_before_a_black_hole_answers_and_uses_the_cloud_once_it_is_there
 
 
 def test_a_server_that_cuts_elsewhere_is_followed(part: Partition) -> None:
-    network = network_of(part)
+    network = open_network("digits")
     cuts = position_cuts(network.graph)
-    other = partition(replace(network, name="digits"), [cuts[len(cuts) // 2]])
+    other = partition(network, [cuts[len(cuts) // 2]])
     assert other.digest != part.digest
     repository = Repository()
     side = hold(other, runs=1)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from midstream.deployment import Deployment, deploy, open_session
+from midstream.deployment import Deployment, begin_session, deploy
 from midstream.renewing import Course
 from midstream.serving import open_repository
 from midstream_cloud.server import serving
@@ -56,7 +56,7 @@ def test_a_course_goes_over_with_its_belief_and_gives_the_old_weights_back() -> 
     with serving(repository) as address:
         dial = Dial.of(str(address))
         deployment = deploy("digits", dial, runs=1)
-        with open_session(deployment, dial) as session:
+        with begin_session(deployment, dial) as session:
             course = course_of(deployment, session, "adaptive")
             part = deployment.partition
             x = {
@@ -88,7 +88,7 @@ def test_a_policy_that_names_a_cut_stays_where_that_cut_is() -> None:
         dial = Dial.of(str(address))
         deployment = deploy("digits", dial, runs=1)
         inner = deployment.partition.cuts[1].id
-        with open_session(deployment, dial) as session:
+        with begin_session(deployment, dial) as session:
             course = course_of(deployment, session, f"fixed:{inner}:raw")
             chain = session.chain
             with pytest.raises(UsageError, match="option of the menu"):

@@ -272,10 +272,17 @@ def test_another_digest_is_refused_at_once(other: Partition, server: str) -> Non
     assert caught.value.code == 9
 
 
-def test_an_unknown_model_is_refused_at_once(chain: Chain, server: str) -> None:
+def test_an_unknown_model_is_refused_at_once(other: Partition, server: str) -> None:
     with pytest.raises(CloudRefused, match="'large'") as caught:
-        EdgeSession(chain, server, plan=(1, "raw"), model="large")
+        EdgeSession(Chain(other), server, plan=(1, "raw"), model="large")
     assert caught.value.code == 5
+
+
+def test_a_partition_is_found_by_its_digest_whatever_the_server_calls_it(
+    chain: Chain, server: str, picture: Picture
+) -> None:
+    with EdgeSession(chain, server, plan=(1, "raw"), model="large") as session:
+        assert session.infer(picture(0)).where == "cloud"
 
 
 def test_a_token_opens_the_door_and_a_wrong_one_does_not(

@@ -34,7 +34,7 @@ from midstream.cli.running import (
     takes_workload,
 )
 from midstream.cli.security import Trust, takes_trust
-from midstream.deployment import Deployment, EdgeSide, open_session
+from midstream.deployment import Deployment, EdgeSide, begin_session
 from midstream.documents import candidate_document, plan_document
 from midstream.joining import Joining
 from midstream.sources import Inputs, open_partition
@@ -207,7 +207,7 @@ def _open(
         side = held = holding.hold(model, feed=feed, inputs=inputs, codecs=codecs)
         agree = partial(ask, held=held)
     patience_s = 0.0 if away else CONNECT_S
-    session = stack.enter_context(open_session(side, dial, patience_s=patience_s))
+    session = stack.enter_context(begin_session(side, dial, patience_s=patience_s))
     if isinstance(side, Deployment):
         deployment = side
         agree = lambda: deployment  # noqa: E731  (nothing is left to be asked)

@@ -10,7 +10,7 @@ import typer
 
 from midstream.cli.options import takes
 from midstream_edge.channel import Dial
-from midstream_wire.credentials import channel_tls, load_token
+from midstream_wire.credentials import load_token, trust
 
 Token = Annotated[
     Path | None, typer.Option("--token-file", help="File with the bearer token.")
@@ -36,9 +36,7 @@ class Trust:
 
     def dial(self, server: str) -> Dial:
         """How to reach `server`: TLS if any file of it is given, plaintext otherwise."""
-        tls = None
-        if self.ca is not None or self.cert is not None or self.key is not None:
-            tls = channel_tls(authority=self.ca, certificate=self.cert, key=self.key)
+        tls = trust(self.ca, self.cert, self.key)
         token = load_token(self.token_file) if self.token_file is not None else None
         return Dial.of(server, tls=tls, token=token, insecure=self.insecure)
 
