@@ -19,10 +19,12 @@ from typing import Any, cast
 import pytest
 
 from midstream_edge.answers import Answer
+from midstream_edge.faults import POLICY, Faults
+from midstream_edge.pilot import Pilot
 from midstream_edge.policies.values import Decision, Evidence, Option, Situation
 from midstream_edge.session import EdgeSession
 from midstream_partitioner.chain import Chain
-from midstream_wire.errors import MidstreamError
+from midstream_wire.errors import MidstreamError, UsageError
 from midstream_wire.tensors import Array
 
 Inputs = Mapping[str, Array]
@@ -242,6 +244,48 @@ def test_what_callbacks_raise_is_their_own_affair(
         ended = Counter(session.submit(picture(n)).result(10).where for n in range(20))
         assert session.infer(picture(0)).where == "cloud"
     assert ended == {"cloud": 20}
+
+
+@dataclass
+class Failing:
+    """Decides for its first option, but raises where `script` says so; the last for ever."""
+
+    script: list[bool]
+    name: str = "failing"
+
+    def decide(self, situation: Situation) -> Decision:
+        fails = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        if fails:
+            raise ValueError("a bug in decide")
+        return Decision(0)
+
+    def learn(self, evidence: Evidence) -> Failing:
+        return self
+
+
+@pytest.mark.parametrize(("whole", "ks"), [(4, [1, 1, 1, 4, 4, 1]), (None, [1] * 6)])
+def test_a_failing_policy_keeps_its_last_decision_and_then_the_edge_runs_alone(
+    whole: int | None, ks: list[int]
+) -> None:
+    faults = Faults()
+    policy = Failing([False, True, True, True, True, False])
+    options = [option(1, remote=True), option(2, remote=True)]
+    pilot = Pilot(policy, options, timeout_s=5.0, whole=whole, faults=faults)
+    chosen = [pilot.choose(Situation(now_s=float(n))).k for n in range(6)]
+    assert (chosen, faults.count(POLICY), pilot.switches) == (ks, 4, 0)
+
+
+def test_a_policy_that_never_decides_is_counted_and_reported(
+    chain: Chain, server: str, picture: Picture, caplog: pytest.LogCaptureFixture
+) -> None:
+    with EdgeSession(chain, server, plan=(1, "raw")) as session:
+        session.follow(Failing([True]), [option(1, remote=True)])
+        assert [session.infer(picture(n)).where for n in range(12)] == ["edge"] * 12
+        assert session.stats.policy_errors == 12
+        with pytest.raises(UsageError, match="at least one option"):
+            session.follow(Failing([True]), [])
+    assert "the policy failed (1 so far): ValueError('a bug in decide')" in caplog.text
+    assert caplog.text.count("so far") == 2  # the first and the tenth
 
 
 @pytest.mark.slow
