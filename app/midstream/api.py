@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import onnx
-
 from midstream import sources
 from midstream.deployment import EdgeSide
 from midstream.joining import follow
@@ -26,37 +24,55 @@ from midstream_partitioner.crossing import full_id
 from midstream_partitioner.cuts import Cut
 from midstream_partitioner.data import read_data
 from midstream_partitioner.feed import Feed
-from midstream_partitioner.intake import Network, load_network
+from midstream_partitioner.intake import Network
 from midstream_partitioner.link import Link
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.plan import Plan, Planner
 from midstream_partitioner.profile import Profile
+from midstream_partitioner.sizes import checked_sizes
 from midstream_partitioner.units import parse_duration, parse_rate
 from midstream_wire.credentials import trust
 from midstream_wire.errors import UsageError
 
 
-def load(source: str | Path | bytes | onnx.ModelProto, *, feed: Feed | None = None) -> Network:
+def load(
+    source: sources.Source,
+    *,
+    feed: Feed | None = None,
+    sizes: Mapping[str, int] | None = None,
+    like: str | Path | None = None,
+) -> Network:
     """A network: a reference network's name, an ONNX file, its bytes, or a ModelProto.
 
-    `feed` says what feeds it; without it a TOML file beside the model is looked for. Raises
-    `UsageError` when there is no such thing and `ModelError` when it cannot be cut.
+    `feed` says what feeds it; without it a TOML file beside the model is looked for. Where the
+    network leaves dimensions open, figures are for `sizes`, such as {"height": 480}, or for
+    those of the first input in `like`, a file. Raises `UsageError` when there is no such thing
+    and `ModelError` when it cannot be cut.
     """
-    if isinstance(source, str | Path):
-        return sources.open_network(str(source), feed=feed)
-    return load_network(source, feed=feed)
+    return sources.open_network(source, feed=feed, sizes=checked_sizes(sizes or {}), like=like)
 
 
-def partition(source: str | Path | Network, *, cuts: Iterable[Cut] | None = None) -> Partition:
+def partition(
+    source: sources.Source | Network,
+    *,
+    cuts: Iterable[Cut] | None = None,
+    feed: Feed | None = None,
+    sizes: Mapping[str, int] | None = None,
+    like: str | Path | None = None,
+) -> Partition:
     """`source` cut once into a chain of segments, or the partition in a folder.
 
     Without `cuts`, at the places that can ever win, chosen by arithmetic alone: the same on
-    every machine.
+    every machine. `feed`, `sizes` and `like` are as in `load`, which has taken them already
+    where `source` is a `Network`.
     """
     if not isinstance(source, Network):
+        known = checked_sizes(sizes or {})
         if cuts is None:
-            return sources.open_partition(str(source))
-        source = sources.open_network(str(source))
+            return sources.open_partition(source, feed=feed, sizes=known, like=like)
+        source = sources.open_network(source, feed=feed, sizes=known, like=like)
+    elif feed is not None or sizes or like is not None:
+        raise UsageError("a loaded network has its feed and sizes: give them to `load`")
     return partitions.partition(source, sources.default_cuts(source) if cuts is None else cuts)
 
 

@@ -19,6 +19,7 @@ from midstream_partitioner.feed import Feed
 from midstream_partitioner.measure import Progress, no_progress
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import Profile
+from midstream_partitioner.sizes import Sizes
 from midstream_wire.descriptions import ModelDescription
 from midstream_wire.errors import CloudRefused, ModelError, UsageError
 
@@ -58,7 +59,12 @@ class Deployment:
 
 
 def agree(
-    source: str, remote: tuple[ModelDescription, ...], *, feed: Feed | None, model: str | None
+    source: str,
+    remote: tuple[ModelDescription, ...],
+    *,
+    feed: Feed | None,
+    sizes: Sizes,
+    model: str | None,
 ) -> tuple[Partition, ModelDescription]:
     """The partition of `source` that the server holds, and the server's description of it.
 
@@ -72,12 +78,12 @@ def agree(
             f"--name must be a model that the server holds, {', '.join(names)} (not {model!r})"
         )
     if is_partition(Path(source)):
-        part = open_partition(source, feed=feed)
+        part = open_partition(source, feed=feed, sizes=sizes)
         for each in remote:
             if each.partition_digest == part.digest and model in (None, each.name):
                 return part, each
         raise _disagreement(part.name, part.graph_digest, remote)
-    network = open_network(source, feed=feed)
+    network = open_network(source, feed=feed, sizes=sizes)
     for each in remote:
         if each.graph_digest == network.graph.digest and model in (None, each.name):
             count = len(network.graph.nodes)
@@ -112,6 +118,7 @@ def deploy(
     dial: Dial,
     *,
     feed: Feed | None = None,
+    sizes: Sizes = (),
     model: str | None = None,
     threads: int = 1,
     slowdown: float = 1.0,
@@ -137,7 +144,7 @@ def deploy(
         for each in models:
             if each.partition_digest == held.partition.digest and model in (None, each.name):
                 return held.join(each)
-    part, remote = agree(source, models, feed=feed, model=model)
+    part, remote = agree(source, models, feed=feed, sizes=sizes, model=model)
     _profile_of(remote)  # before anything is measured for it
     return hold(
         part,

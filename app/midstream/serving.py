@@ -11,12 +11,14 @@ from midstream_partitioner.device import this_device
 from midstream_partitioner.measure import CODECS, Progress, no_progress, profile_segments
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import Profile
+from midstream_partitioner.sizes import Sizes
 from midstream_wire.errors import ModelError, TensorError, UsageError
 
 
 def open_repository(
     sources: Sequence[str],
     *,
+    sizes: Sizes = (),
     threads: int = 1,
     slowdown: float = 1.0,
     runs: int = 10,
@@ -33,7 +35,7 @@ def open_repository(
     none is left.
     """
     return make_repository(
-        open_models(sources, left_out=left_out),
+        open_models(sources, sizes=sizes, left_out=left_out),
         threads=threads,
         slowdown=slowdown,
         runs=runs,

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
+
 from midstream_lab.networks import NETWORKS, build
 from midstream_partitioner.artefact import SUFFIX, is_partition, load_partition
 from midstream_partitioner.calibrate import Metric
@@ -18,6 +20,7 @@ from midstream_partitioner.measure import SIZED, TIMED
 from midstream_partitioner.partition import Partition, partition
 from midstream_partitioner.pricing import MOST_CUTS, choose_cuts, static_profile
 from midstream_partitioner.samples import Sample
+from midstream_partitioner.sizes import Sizes
 from midstream_wire.errors import MidstreamError, ModelError, UsageError
 
 Inputs = tuple[Sample, ...]
@@ -25,12 +28,27 @@ Inputs = tuple[Sample, ...]
 #: Hears which model is not served, and why.
 LeftOut = Callable[[str, Exception], None]
 
+#: What a network may be taken from: a reference network's name, a file, its content.
+Source = str | Path | bytes | onnx.ModelProto
 
-def open_network(source: str, *, feed: Feed | None = None) -> Network:
-    """The network called `source`: a reference network's name, or the path of an ONNX file."""
+
+def open_network(
+    source: Source,
+    *,
+    feed: Feed | None = None,
+    sizes: Sizes = (),
+    like: str | Path | None = None,
+) -> Network:
+    """The network called `source`: a reference network's name, an ONNX file or its content.
+
+    `sizes` and `like` say which sizes figures refer to, as in `load_network`.
+    """
+    if not isinstance(source, str | Path):
+        return load_network(source, feed=feed, sizes=sizes, like=like)
     if source in NETWORKS:
-        reference = NETWORKS[source]
-        return load_network(build(source), feed=feed or reference.feed, name=source)
+        name = str(source)
+        feed = feed or NETWORKS[name].feed
+        return load_network(build(name), feed=feed, name=name, sizes=sizes, like=like)
     path = Path(source)
     if is_partition(path):
         raise UsageError(
@@ -38,29 +56,33 @@ def open_network(source: str, *, feed: Feed | None = None) -> Network:
             "ONNX file or the reference network's name"
         )
     if not path.exists() and path.suffix == "":
-        build(source)  # raises, naming the reference networks and the closest one
-    return load_network(path, feed=feed)
+        build(str(source))  # raises, naming the reference networks and the closest one
+    return load_network(path, feed=feed, sizes=sizes, like=like)
 
 
 def open_partition(
-    source: str, *, feed: Feed | None = None, calibrated: bool = True
+    source: Source,
+    *,
+    feed: Feed | None = None,
+    sizes: Sizes = (),
+    like: str | Path | None = None,
+    calibrated: bool = True,
 ) -> Partition:
     """The partition in the folder `source`, or a network cut on the fly.
 
     Unless `calibrated`, the calibration in the folder is not read: it is to be made anew.
 
     On the fly the cuts are chosen from arithmetic alone, not from measurements, so that every
-    machine that holds the network cuts it at the same places.
+    machine that holds the network, and is told of the same sizes, cuts it at the same places.
     """
-    path = Path(source)
-    if is_partition(path):
-        if feed is not None:
+    if isinstance(source, str | Path) and is_partition(path := Path(source)):
+        if feed is not None or sizes:
             raise UsageError(
-                f"what feeds {path} is part of the partition: leave the input flags out, or "
-                "write it again with `midstream partition`"
+                f"what feeds {path}, and in which sizes, is part of the partition: leave "
+                "these flags out, or write it again with `midstream partition`"
             )
         return load_partition(path, calibrated=calibrated)
-    network = open_network(source, feed=feed)
+    network = open_network(source, feed=feed, sizes=sizes, like=like)
     return partition(network, default_cuts(network))
 
 
@@ -85,7 +107,9 @@ def refuse(source: str, error: Exception) -> None:
     raise kind(f"{source}: {error}") from error
 
 
-def open_models(sources: Sequence[str], *, left_out: LeftOut = refuse) -> dict[str, Partition]:
+def open_models(
+    sources: Sequence[str], *, sizes: Sizes = (), left_out: LeftOut = refuse
+) -> dict[str, Partition]:
     """What a server is asked to serve, by name: partitions, models, folders of either.
 
     A model of a folder that cannot be opened, or whose name is taken, is handed to `left_out`,
@@ -95,7 +119,7 @@ def open_models(sources: Sequence[str], *, left_out: LeftOut = refuse) -> dict[s
     for source in sources:
         for each in _models_at(source):
             try:
-                name, part = model_name(each), open_partition(each)
+                name, part = model_name(each), open_partition(each, sizes=sizes)
                 if name in found:
                     raise UsageError(
                         f"two models must not share a name; {name!r} comes twice: rename one"

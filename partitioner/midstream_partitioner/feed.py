@@ -35,6 +35,7 @@ import numpy as np
 
 from midstream_partitioner import samples
 from midstream_partitioner.samples import Sample
+from midstream_partitioner.sizes import Sizes, checked_sizes, nominal_shape
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import TensorSpec
 from midstream_wire.text import read_text
@@ -55,7 +56,8 @@ class Feed:
 
     `input` names the network's input and may be empty where there is only one. `height` and
     `width` matter where the network leaves them open; otherwise its own are taken. `mean` and
-    `std` have one value, or one per channel; empty means 0 and 1.
+    `std` have one value, or one per channel; empty means 0 and 1. `sizes` are those that
+    figures refer to, of dimensions that the network leaves open (see `sizes.py`).
     """
 
     input: str = ""
@@ -69,6 +71,7 @@ class Feed:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     labels: tuple[str, ...] = ()
+    sizes: Sizes = ()
 
     def __post_init__(self) -> None:
         for field, allowed in CHOICES.items():
@@ -134,7 +137,8 @@ class Feed:
         """Plain values for JSON or TOML; fields that say nothing are left out."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         said = {name: value for name, value in fields.items() if value not in ("", None, ())}
-        return {f: list(each) if isinstance(each, tuple) else each for f, each in said.items()}
+        plain = {f: list(v) if isinstance(v, tuple) else v for f, v in said.items()}
+        return plain | ({"sizes": dict(self.sizes)} if self.sizes else {})
 
 
 def guess_feed(input_spec: TensorSpec) -> Feed:
@@ -164,8 +168,8 @@ def read_inputs(
     `specs` are the inputs of the network with its preprocessing in front. `source` is a
     picture, a folder of pictures, an .npz (a key per input; first axis: samples), an .npy, a
     folder of these (every file one input, of any size the network takes), or None for seeded
-    random inputs. Open dimensions of random inputs become 1. What can be checked is checked
-    before the first input is asked for; raises `UsageError`.
+    random inputs. Open dimensions of these have the feed's sizes. What can be checked is
+    checked before the first input is asked for; raises `UsageError`.
     """
     if source is None:
         return _random_inputs(feed, specs, count=1 if count is None else count, seed=seed)
@@ -216,7 +220,7 @@ def _random_inputs(
             {
                 spec.name: samples.random_pictures(_concrete(feed, spec), rng)
                 if spec is picture
-                else samples.random_array(spec, rng)
+                else samples.random_array(spec.dtype, nominal_shape(spec, feed.sizes), rng)
                 for spec in specs
             },
             f"random[{number}]",
@@ -239,9 +243,12 @@ def _picture_of(feed: Feed, specs: Sequence[TensorSpec]) -> TensorSpec | None:
 
 def _sizes(feed: Feed, spec: TensorSpec) -> tuple[int, tuple[int | None, int | None]]:
     """Return the batch, and height and width, None for the one that follows from the other."""
-    batch, height, width = (
-        default if isinstance(size, str) else size
-        for size, default in zip(spec.shape, (1, feed.height, feed.width), strict=False)
+    given = (None, None) if feed.resize == "keep" else _given_sides(feed, spec)
+    height, width = (
+        size if isinstance(size, int) else described or said
+        for size, described, said in zip(
+            spec.shape[1:3], (feed.height, feed.width), given, strict=True
+        )
     )
     known = (height is not None) + (width is not None)
     if feed.resize == "keep" and known == 2:
@@ -249,19 +256,34 @@ def _sizes(feed: Feed, spec: TensorSpec) -> tuple[int, tuple[int | None, int | N
             f'resize = "keep" needs one side left open, and {spec} fixes both: take "pad", '
             '"crop" or "stretch"'
         )
-    if batch is None or known < (1 if feed.resize == "keep" else 2):
+    if known < (1 if feed.resize == "keep" else 2):
         raise UsageError(
             f"the network leaves the picture's size open ({spec}): give height and width "
-            'in its feed, or one of them and resize = "keep"'
+            'in its feed or with --size, or one of them and resize = "keep"'
         )
-    return batch, (height, width)
+    return nominal_shape(spec, feed.sizes)[0], (height, width)
+
+
+def _given_sides(feed: Feed, spec: TensorSpec) -> tuple[int | None, int | None]:
+    """Height and width as the feed's sizes give them, where the network leaves them open."""
+    given: dict[int | str, int] = dict(feed.sizes)
+    height, width = (
+        given.get(f"{spec.name}:{axis}", given.get(spec.shape[axis])) for axis in (1, 2)
+    )
+    return height, width
 
 
 def _concrete(feed: Feed, spec: TensorSpec) -> tuple[int, int, int, int]:
     """Return the shape of a made-up picture: a square one where its proportions are kept."""
     batch, (height, width) = _sizes(feed, spec)
+    given = _given_sides(feed, spec)
     either_side = height or width or 1
-    return batch, height or either_side, width or either_side, feed.channels
+    return (
+        batch,
+        height or given[0] or either_side,
+        width or given[1] or either_side,
+        feed.channels,
+    )
 
 
 def _coerced(field: str, value: object) -> Any:
@@ -269,6 +291,10 @@ def _coerced(field: str, value: object) -> Any:
         if isinstance(value, int) and not isinstance(value, bool):
             return value
         raise UsageError(f"{field} must be a whole number of pixels (not {value!r})")
+    if field == "sizes":
+        if isinstance(value, Mapping):
+            return checked_sizes(value)
+        raise UsageError(f"sizes must be a table, {{ height = 480 }} (not {value!r})")
     if field == "scale":
         return _number(field, value)
     if field in ("mean", "std"):

@@ -19,13 +19,15 @@ from google.protobuf.message import DecodeError
 from midstream_partitioner import declared, external, shapes
 from midstream_partitioner.arithmetic import Arithmetic
 from midstream_partitioner.constants import Constants, captured_names, walk_tensors
-from midstream_partitioner.feed import Feed, guess_feed
+from midstream_partitioner.feed import Feed, guess_feed, read_inputs
 from midstream_partitioner.graph import CARRIABLE, Graph, Node, Tensor
 from midstream_partitioner.operators import WEIGHTS
 from midstream_partitioner.preprocess import prepend
 from midstream_partitioner.rewiring import fresh_name, rename_uses, value_names
+from midstream_partitioner.sizes import Sizes, bind_sizes, check_sizes, checked_sizes
 from midstream_partitioner.soundness import check_graph, check_weights
 from midstream_wire.errors import ModelError, UsageError
+from midstream_wire.tensors import Array
 
 OLDEST_OPSET = 7
 
@@ -46,12 +48,15 @@ def load_network(
     *,
     feed: Feed | None = None,
     name: str | None = None,
+    sizes: Sizes = (),
+    like: str | Path | None = None,
 ) -> Network:
     """Take in an ONNX model, a file of one or its bytes, with its preprocessing put in front.
 
     `feed` describes the input; without it a TOML file beside the model is looked for, and
-    otherwise arrays are assumed. Raises `UsageError` when there is no such file and
-    `ModelError` when it is no model that can be cut.
+    otherwise arrays are assumed. Figures refer to `sizes`, then to those of the feed, then to
+    those of the first input in `like` (a source as for `read_inputs`). Raises `UsageError`
+    when there is no such file and `ModelError` when it is no model that can be cut.
     """
     found = None
     if isinstance(source, onnx.ModelProto):
@@ -69,7 +74,25 @@ def load_network(
         normalised = prepend(normalised, feed)
     else:
         feed = guess_feed(shapes.spec_of(normalised.graph.input[0]))
-    return _build(normalised, feed=feed, name=name or model.graph.name or "network")
+    feed, sample = _sized(normalised, feed, sizes, like)
+    name = name or model.graph.name or "network"
+    return _build(normalised, feed=feed, name=name, sample=sample)
+
+
+def _sized(
+    model: onnx.ModelProto, feed: Feed, sizes: Sizes, like: str | Path | None
+) -> tuple[Feed, Mapping[str, Array] | None]:
+    """`feed` with all sizes that are known, and an input that has them, if one is given."""
+    specs = [shapes.spec_of(value) for value in model.graph.input]
+    given = checked_sizes(dict(feed.sizes) | dict(sizes))
+    check_sizes(specs, given)
+    feed = replace(feed, sizes=given)
+    if like is None:
+        return feed, None
+    sample = next(iter(read_inputs(feed, specs, like, count=1)))
+    found = bind_sizes(specs, sample)
+    both = checked_sizes(dict(found) | dict(given))
+    return replace(feed, sizes=both), sample if both == found else None
 
 
 def rebuild(model: onnx.ModelProto, *, feed: Feed, name: str, digest: str) -> Network:
@@ -217,11 +240,17 @@ def _pack(tensor: onnx.TensorProto) -> None:
     tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
 
 
-def _build(model: onnx.ModelProto, *, feed: Feed, name: str) -> Network:
+def _build(
+    model: onnx.ModelProto,
+    *,
+    feed: Feed,
+    name: str,
+    sample: Mapping[str, Array] | None = None,
+) -> Network:
     constants = Constants.of(model)
     for value in model.graph.input:
         _check_dense("inputs", value.name, shapes.spec_of(value).dtype)
-    known = shapes.infer(model, feed)
+    known = shapes.infer(model, feed, sample)
     tensors = {
         tensor: Tensor(tensor, found.dtype, found.shape, found.nominal)
         for tensor, found in known.items()

@@ -163,14 +163,13 @@ def read_arrays(
     )
 
 
-def random_array(spec: TensorSpec, rng: np.random.Generator) -> Array:
-    """An array for `spec`, open dimensions 1: standard normal floats, integers and booleans
-    from 0 and 1, because such an integer may index a table, and any table has two rows.
+def random_array(dtype: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Standard normal floats, or integers and booleans from 0 and 1, because such an integer
+    may index a table, and any table has two rows.
     """
-    shape = tuple(1 if isinstance(size, str) else size for size in spec.shape)
-    if spec.dtype == "bool" or "int" in spec.dtype:
-        return np.asarray(rng.integers(0, 2, shape)).astype(DTYPES[spec.dtype])
-    return np.asarray(rng.standard_normal(shape)).astype(DTYPES[spec.dtype])
+    if dtype == "bool" or "int" in dtype:
+        return np.asarray(rng.integers(0, 2, shape)).astype(DTYPES[dtype])
+    return np.asarray(rng.standard_normal(shape)).astype(DTYPES[dtype])
 
 
 def random_pictures(

@@ -1,8 +1,8 @@
 """The dtype and shape of every tensor of a model.
 
 Shapes are inferred twice, with the symbolic dimensions kept (what a request may look like) and
-set to 1 (what sizes and times refer to). What inference cannot tell is seen in one run of the
-network on random input, with every activation as an output.
+at the sizes that figures refer to (`sizes.py`). What inference cannot tell is seen in one run
+of the network on an input of these sizes, with every activation as an output.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import onnx
 
 from midstream_partitioner.feed import Feed, read_inputs
 from midstream_partitioner.runtime import observe
+from midstream_partitioner.sizes import UNKNOWN, Sizes, nominal_shape
 from midstream_partitioner.soundness import stored_nbytes
 from midstream_wire.errors import ModelError
-from midstream_wire.tensors import DTYPES, TensorSpec, nbytes_of
+from midstream_wire.tensors import DTYPES, Array, TensorSpec, nbytes_of
 
 #: Initializers above this are left out while inferring: only small ones are shapes.
 _SHAPE_NBYTES = 4096
@@ -25,27 +26,31 @@ _SHAPE_NBYTES = 4096
 #: No single activation may ask for more: a model of 120 bytes can ask for 16 GiB.
 MAX_TENSOR_NBYTES = 4 << 30
 
-UNKNOWN = "?"
-
 
 @final
 @dataclass(frozen=True, slots=True)
 class Shaped:
-    """What is known of a tensor; `nominal` has every symbolic dimension at 1."""
+    """What is known of a tensor; `nominal` is its shape at the feed's sizes."""
 
     dtype: str
     shape: tuple[int | str, ...]
     nominal: tuple[int, ...]
 
 
-def infer(model: onnx.ModelProto, feed: Feed) -> dict[str, Shaped]:
-    """Every tensor of `model` by name; `ModelError` if the model contradicts itself."""
+def infer(
+    model: onnx.ModelProto, feed: Feed, sample: Mapping[str, Array] | None = None
+) -> dict[str, Shaped]:
+    """Every tensor of `model` by name, at the sizes of `feed`.
+
+    `sample` is an input of these sizes, random where there is none. Raises `ModelError` if the
+    model contradicts itself.
+    """
     skeleton = _skeleton(model)
     for value in skeleton.graph.output:  # what was declared of them is a hint
         value.type.ClearField("tensor_type")
     symbolic = _inferred(skeleton)
     for value in skeleton.graph.input:
-        _pin(value)
+        _pin(value, feed.sizes)
     pinned = _inferred(skeleton)
     wanted = _activations(model)
     known = {}
@@ -55,7 +60,7 @@ def infer(model: onnx.ModelProto, feed: Feed) -> dict[str, Shaped]:
             known[name] = _shaped(name, spec, nominal)
     missing = sorted(wanted - known.keys())
     if missing:
-        known.update(_observe(model, feed, missing, symbolic))
+        known.update(_observe(model, sample or _random(model, feed), missing, symbolic))
     return known
 
 
@@ -125,10 +130,10 @@ def _inferred(model: onnx.ModelProto) -> dict[str, TensorSpec]:
     return found
 
 
-def _pin(value: onnx.ValueInfoProto) -> None:
-    for dim in value.type.tensor_type.shape.dim:
-        if not dim.HasField("dim_value"):
-            dim.dim_value = 1
+def _pin(value: onnx.ValueInfoProto, sizes: Sizes) -> None:
+    dims = value.type.tensor_type.shape.dim
+    for dim, size in zip(dims, nominal_shape(spec_of(value), sizes), strict=False):
+        dim.dim_value = size
 
 
 def _shaped(name: str, spec: TensorSpec, nominal: TensorSpec) -> Shaped:
@@ -146,20 +151,25 @@ def _bound(name: str, dtype: str, sizes: tuple[int, ...]) -> None:
         )
 
 
-def _observe(
-    model: onnx.ModelProto, feed: Feed, names: list[str], symbolic: Mapping[str, TensorSpec]
-) -> dict[str, Shaped]:
-    """Run the network once and look at the arrays called `names`."""
+def _random(model: onnx.ModelProto, feed: Feed) -> dict[str, Array]:
     specs = [spec_of(value) for value in model.graph.input]
-    inputs = next(iter(read_inputs(feed, specs, None, count=1)))
+    return next(iter(read_inputs(feed, specs, None, count=1)))
+
+
+def _observe(
+    model: onnx.ModelProto,
+    inputs: Mapping[str, Array],
+    names: list[str],
+    symbolic: Mapping[str, TensorSpec],
+) -> dict[str, Shaped]:
+    """Run the network once on `inputs` and look at the arrays called `names`."""
     known = {value.name for value in model.graph.output}
     exposed = onnx.ModelProto()
     exposed.CopyFrom(model)
     exposed.graph.output.extend(
         onnx.ValueInfoProto(name=name) for name in names if name not in known | inputs.keys()
     )
-    arrays = observe(exposed.SerializeToString(), inputs)
-    arrays |= inputs
+    arrays = observe(exposed.SerializeToString(), inputs) | dict(inputs)
     found = {}
     for name in names:
         array, spec = arrays[name], symbolic.get(name)

@@ -18,9 +18,10 @@ from midstream.cli.codecs import (
     ladder,
     print_codecs,
 )
-from midstream.cli.options import Json, Model, Runs, Seed, Threads, takes_feed
+from midstream.cli.opened import opened_partition
+from midstream.cli.options import Json, Model, Runs, Seed, Size, Threads, takes_feed
 from midstream.documents import calibration_document
-from midstream.sources import open_metric, open_partition
+from midstream.sources import open_metric
 from midstream_partitioner.artefact import (
     SUFFIX,
     check_room,
@@ -86,6 +87,7 @@ def calibrate(
             help="The same, rounded as the next layers notice least: 0.7,1 (slower).",
         ),
     ] = None,
+    size: Size = None,
     seed: Seed = 0,
     threads: Threads = 1,
     runs: Runs = 20,
@@ -103,7 +105,7 @@ def calibrate(
     and --shaped codes fitted to what crosses each cut, for the smallest payloads. All are part
     of the partition, which then has another digest: give cloud and edge the same folder.
     """
-    part = open_partition(model, feed=feed, calibrated=False)
+    part = opened_partition(model, feed=feed, size=size, like=data, calibrated=False)
     score = open_metric(metric)
     names = ladder(only)
     source = read_data(part, data, labels=labels, count=samples, seed=seed)

@@ -12,7 +12,8 @@ import typer
 
 from midstream.cli import console
 from midstream.cli.flags import effective
-from midstream.cli.options import Json, Server, Slowdown, Threads, takes
+from midstream.cli.opened import say_sizes
+from midstream.cli.options import Json, Server, Size, Slowdown, Threads, takes
 from midstream.cli.plan import read_profile
 from midstream.cli.security import Insecure, Token, Trust, takes_trust
 from midstream.documents import tensor_document
@@ -21,6 +22,7 @@ from midstream_cloud.repository import Repository
 from midstream_cloud.server import Settings, run
 from midstream_edge.describe import check_health, describe
 from midstream_partitioner.machine import usable_cores
+from midstream_partitioner.sizes import parse_sizes
 from midstream_partitioner.units import format_nbytes
 from midstream_wire.address import Address, parse_address
 from midstream_wire.credentials import load_token, require_safe, server_tls
@@ -34,6 +36,7 @@ app = typer.Typer(help="Serve tails to edges.", no_args_is_help=True)
 class Tails:
     """How the tails of what is served are made ready, and made faster while they are used."""
 
+    size: Size = None
     threads: Threads = 1
     slowdown: Slowdown = 1.0
     runs: Annotated[
@@ -68,6 +71,7 @@ class Tails:
         with console.progress("loading and profiling") as tick:
             repository = open_repository(
                 models,
+                sizes=parse_sizes(self.size or ()),
                 threads=self.threads,
                 slowdown=self.slowdown,
                 runs=self.runs,
@@ -77,6 +81,8 @@ class Tails:
                 progress=tick,
                 left_out=_not_served,
             )
+        for model in repository.models.values():
+            say_sizes(model.partition.inputs, model.partition.feed)
         _fuse_tails(repository, self.fuse or [])
         for model in repository.models.values():
             model.chain.fuse_stable(self.fuse_after)

@@ -9,9 +9,10 @@ import typer
 from rich.table import Table
 
 from midstream.cli import console
-from midstream.cli.options import Json, Model, Seed, Threads, takes_feed
+from midstream.cli.opened import opened_partition
+from midstream.cli.options import Json, Model, Seed, Size, Threads, takes_feed
 from midstream.documents import codecs_document
-from midstream.sources import open_metric, open_partition
+from midstream.sources import open_metric
 from midstream_lab.draw import check_picture, draw_codecs
 from midstream_partitioner.calibrate import calibrate
 from midstream_partitioner.calibration import Calibration, Fidelity, default_budget
@@ -56,6 +57,7 @@ def codecs(
     metric: MetricName = None,
     samples: Samples = 512,
     only: Ladder = None,
+    size: Size = None,
     seed: Seed = 0,
     threads: Threads = 1,
     draw: Annotated[
@@ -72,7 +74,7 @@ def codecs(
     if draw is not None:
         check_picture(draw)
     fresh = data is not None or only is not None
-    part = open_partition(model, feed=feed, calibrated=not fresh)
+    part = opened_partition(model, feed=feed, size=size, like=data, calibrated=not fresh)
     found = part.calibration
     chain = Chain(part, threads=threads)
     score = open_metric(metric)

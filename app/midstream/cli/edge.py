@@ -15,10 +15,12 @@ from midstream.cli.adaptive import Following, run_adaptive
 from midstream.cli.answers import Answering, send_all, takes_answering
 from midstream.cli.driving import Driving, takes_driving
 from midstream.cli.flags import effective
+from midstream.cli.opened import opened_partition
 from midstream.cli.options import (
     Json,
     Model,
     Planning,
+    Size,
     takes_feed,
     takes_link,
     takes_planning,
@@ -37,7 +39,7 @@ from midstream.cli.security import Trust, takes_trust
 from midstream.deployment import Deployment, EdgeSide, begin_session
 from midstream.documents import candidate_document, plan_document
 from midstream.joining import Joining
-from midstream.sources import Inputs, open_partition
+from midstream.sources import Inputs
 from midstream_edge.channel import CONNECT_S, Dial
 from midstream_edge.session import EdgeSession
 from midstream_edge.trial import Outcome, Strategy, adopt, baselines, run_trial
@@ -45,6 +47,7 @@ from midstream_partitioner.chain import Chain
 from midstream_partitioner.envelope import Envelope, envelope_of
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.link import Link
+from midstream_partitioner.partition import Partition
 from midstream_partitioner.plan import Constraints, Plan, Planner
 from midstream_wire.errors import (
     CloudUnavailable,
@@ -130,6 +133,7 @@ def run(
     choice: Choice,
     holding: Holding,
     trust: Trust,
+    size: Size = None,
     json: Json = False,
     json_line: Annotated[
         bool, typer.Option("--json-line", hidden=True, help="The document on one line.")
@@ -144,14 +148,14 @@ def run(
     quiet = json or json_line
     with ExitStack() as stack:
         if server is None:
-            document = _run_alone(
-                model, feed, workload, holding, answering=answering, quiet=quiet
-            )
+            part = opened_partition(model, feed=feed, size=size, like=workload.input)
+            document = _run_alone(part, workload, holding, answering=answering, quiet=quiet)
         else:
             codecs = planning.constraints.codecs if choice.cut is None else (choice.codec,)
             opened = _open(
                 stack, trust.dial(server), holding,
-                model=model, feed=feed, inputs=workload.input, codecs=codecs, link=link,
+                model=model, feed=feed, size=size, inputs=workload.input, codecs=codecs,
+                link=link,
                 must=choice.compare or holding.segments is not None,
             )  # fmt: skip
             document = {"model": opened.side.partition.name, "server": server}
@@ -179,6 +183,7 @@ def _open(
     *,
     model: str,
     feed: Feed | None,
+    size: Sequence[str] | None,
     inputs: str | None,
     codecs: Sequence[str] | None,
     link: Link | None,
@@ -190,7 +195,9 @@ def _open(
     and does not fit.
     """
     agree: Callable[[], Deployment]
-    agree = ask = partial(holding.deploy, model, dial, feed=feed, inputs=inputs, codecs=codecs)
+    agree = ask = partial(
+        holding.deploy, model, dial, feed=feed, size=size, inputs=inputs, codecs=codecs
+    )
     away: list[PeerError | DeadlineExceeded] = []
 
     def tell(error: PeerError | DeadlineExceeded) -> None:
@@ -204,7 +211,7 @@ def _open(
         side = agree()
     except (CloudUnavailable, DeadlineExceeded) as error:
         tell(error)
-        side = held = holding.hold(model, feed=feed, inputs=inputs, codecs=codecs)
+        side = held = holding.hold(model, feed=feed, size=size, inputs=inputs, codecs=codecs)
         agree = partial(ask, held=held)
     patience_s = 0.0 if away else CONNECT_S
     session = stack.enter_context(begin_session(side, dial, patience_s=patience_s))
@@ -245,8 +252,7 @@ app.callback()(lambda: None)
 
 
 def _run_alone(
-    model: str,
-    feed: Feed | None,
+    part: Partition,
     workload: Workload,
     holding: Holding,
     *,
@@ -254,7 +260,6 @@ def _run_alone(
     quiet: bool,
 ) -> dict[str, Any]:
     """Everything on this device, no server."""
-    part = open_partition(model, feed=feed)
     chain = Chain(part, threads=holding.threads, slowdown=holding.slowdown)
     inputs = workload.stream(part, every_once=answering.output is not None)
     with EdgeSession(chain, None, plan=(chain.last, "raw")) as session:

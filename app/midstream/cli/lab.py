@@ -12,6 +12,7 @@ import typer
 
 from midstream import demo as demonstration
 from midstream.cli import console
+from midstream.cli.opened import opened_network, opened_partition
 from midstream.cli.options import (
     Input,
     Json,
@@ -23,6 +24,7 @@ from midstream.cli.options import (
     Objective,
     Private,
     Seed,
+    Size,
     TargetPayload,
     Threads,
     takes,
@@ -33,8 +35,6 @@ from midstream.documents import candidate_document
 from midstream.sources import (
     model_name,
     open_inputs,
-    open_network,
-    open_partition,
 )
 from midstream_lab import proxy
 from midstream_lab.conditions import Condition, condition
@@ -46,6 +46,7 @@ from midstream_lab.verify import Verification, verify_cuts, verify_partition
 from midstream_partitioner.artefact import SUFFIX, is_partition, save_partition
 from midstream_partitioner.cuts import position_cuts
 from midstream_partitioner.feed import Feed
+from midstream_partitioner.partition import partition
 from midstream_partitioner.scratch import scratch_folder
 from midstream_partitioner.units import format_duration, format_nbytes, parse_duration
 from midstream_wire.errors import MidstreamError, UsageError
@@ -56,14 +57,17 @@ def _tell(what: str) -> None:
 
 
 @contextmanager
-def partition_folder(model: str, feed: Feed | None) -> Iterator[Path]:
+def partition_folder(
+    model: str, feed: Feed | None, *, size: Sequence[str] | None, like: str | None
+) -> Iterator[Path]:
     """The folder of `model`'s partition; a temporary one unless it is a folder already."""
     if is_partition(Path(model)):
         yield Path(model)
         return
     with scratch_folder("midstream-") as folder:
         path = folder / f"{model_name(model)}{SUFFIX}"
-        save_partition(open_partition(model, feed=feed), path)
+        part = opened_partition(model, feed=feed, size=size, like=like)
+        save_partition(part, path)
         yield path
 
 
@@ -146,6 +150,7 @@ def pair(
     *,
     goal: Goal,
     input: Input = None,
+    size: Size = None,
     seed: Seed = 0,
     threads: Threads = 1,
     following: Following,
@@ -163,12 +168,12 @@ def pair(
     edge = EdgeSetting(threads, edge_slowdown, requests, input, seed, goal.flags())
     cloud = CloudSetting(threads, cloud_slowdown)
     drive = following.drive()
-    if drive is not None:
-        document = _follow(
-            model, feed, where, following.backend, cloud=cloud, edge=edge, drive=drive
-        )
-    else:
-        with partition_folder(model, feed) as folder:
+    with partition_folder(model, feed, size=size, like=input) as folder:
+        if drive is not None:
+            document = _follow(
+                folder, where, following.backend, cloud=cloud, edge=edge, drive=drive
+            )
+        else:
             document = run_pair(folder, where, cloud=cloud, edge=edge, say=_tell)
     if json:
         console.print_json(document)
@@ -182,8 +187,7 @@ def pair(
 
 
 def _follow(
-    model: str,
-    feed: Feed | None,
+    folder: Path,
     where: Condition,
     backend: str,
     *,
@@ -196,7 +200,6 @@ def _follow(
     if drive.trace is not None:
         spec = replace(spec, uplink=open_trace(drive.trace))
     with ExitStack() as stack:
-        folder = stack.enter_context(partition_folder(model, feed))
         _tell("setting the link up and measuring it")
         link = stack.enter_context(emulate(spec, backend=cast(Backend, backend)))
         for better, why in link.passed_over.items():
@@ -246,6 +249,7 @@ def verify(
         ),
     ] = None,
     input: Input = None,
+    size: Size = None,
     samples: Annotated[int, typer.Option(min=1, help="Inputs to try.")] = 1,
     seed: Seed = 0,
     threads: Threads = 1,
@@ -255,14 +259,14 @@ def verify(
     if cuts not in ("partition", "all"):
         raise UsageError(f"--cuts must be partition or all (not {cuts!r})")
     if cuts == "partition":
-        part = open_partition(model, feed=feed)
+        part = opened_partition(model, feed=feed, size=size, like=input)
         inputs = open_inputs(part, input, count=samples, seed=seed)
         with console.progress(f"verifying {part.name}") as tick:
             found = verify_partition(part, codec=codec, inputs=inputs, threads=threads,
                                      tolerance=tolerance, progress=tick)  # fmt: skip
     else:
-        network = open_network(model, feed=feed)
-        part = open_partition(model, feed=feed)
+        network = opened_network(model, feed=feed, size=size, like=input)
+        part = partition(network, [])
         inputs = open_inputs(part, input, count=samples, seed=seed)
         with console.progress(f"verifying {network.name}") as tick:
             found = verify_cuts(network, cuts=position_cuts(network.graph), codec=codec,

@@ -8,12 +8,21 @@ from typing import Annotated
 import typer
 
 from midstream.cli import console
-from midstream.cli.options import Input, Json, Model, Runs, Seed, Slowdown, Threads, takes_feed
+from midstream.cli.opened import opened_network, opened_partition
+from midstream.cli.options import (
+    Input,
+    Json,
+    Model,
+    Runs,
+    Seed,
+    Size,
+    Slowdown,
+    Threads,
+    takes_feed,
+)
 from midstream.sources import (
     default_cuts,
     open_inputs,
-    open_network,
-    open_partition,
     open_samples,
 )
 from midstream_lab.networks import NETWORKS
@@ -37,6 +46,7 @@ def profile(
     model: Model,
     feed: Feed | None,
     input: Input = None,
+    size: Size = None,
     seed: Seed = 0,
     threads: Threads = 1,
     slowdown: Slowdown = 1.0,
@@ -54,7 +64,7 @@ def profile(
     """
     device = this_device(threads=threads, slowdown=slowdown)
     if is_partition(Path(model)):
-        part = open_partition(model, feed=feed)
+        part = opened_partition(model, feed=feed, size=size)
         samples = open_samples(part, input, seed=seed)
         with console.progress(f"profiling {part.name}") as tick:
             chain = Chain(part, threads=threads)
@@ -63,7 +73,7 @@ def profile(
         if not json:
             print_segments(part, measured)
         return
-    network = open_network(model, feed=feed)
+    network = opened_network(model, feed=feed, size=size, like=input)
     part = partition(network, [])
     (sample,) = open_inputs(part, input, count=1, seed=seed)
     with console.progress(f"profiling {network.name}") as tick:
@@ -179,6 +189,8 @@ def cut(
         list[str] | None,
         typer.Option("--at", help="Cut after this layer (its name); may be given repeatedly."),
     ] = None,
+    input: Input = None,
+    size: Size = None,
     max_cuts: Annotated[int, typer.Option(min=0, help="At most so many cuts.")] = MOST_CUTS,
     measure: Annotated[
         bool,
@@ -194,21 +206,21 @@ def cut(
     shapes, and a profile of this machine. `midstream cloud serve` and `midstream edge run`
     take it. The same network and the same cuts give the same bytes.
     """
-    network = open_network(model, feed=feed)
+    network = opened_network(model, feed=feed, size=size, like=input)
     folder = output or Path(f"{network.name}{SUFFIX}")
     check_room(folder)
     device = this_device(threads=threads)
     if at:
         chosen = tuple(_cut_after(network.graph, name) for name in at)
     elif measure:
-        (sample,) = open_inputs(partition(network, []), None, count=1)
+        (sample,) = open_inputs(partition(network, []), input, count=1)
         with console.progress(f"profiling {network.name}") as tick:
             layers = profile_layers(network, sample, device, runs=runs, progress=tick)
         chosen = choose_cuts(network.graph, layers.seconds, max_cuts=max_cuts)
     else:
         chosen = default_cuts(network, max_cuts=max_cuts)
     part = partition(network, chosen)
-    samples = open_samples(part, None)
+    samples = open_samples(part, input)
     with console.progress(f"profiling the segments of {network.name}") as tick:
         chain = Chain(part, threads=threads)
         measured = profile_segments(chain, samples, device, runs=runs, progress=tick)

@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from midstream.cli.opened import opened_partition
 from midstream.cli.options import Devices, Planning
 from midstream.cli.plan import open_planner
-from midstream.sources import open_partition
 from midstream_edge.policies.menu import Menu
 from midstream_lab.simulation.menus import SUFFIX, Offered
 from midstream_partitioner.feed import Feed
@@ -25,13 +25,14 @@ MOST_SCATTER = 0.3
 def measure_offer(
     model: str,
     feed: Feed | None,
+    size: Sequence[str] | None,
+    *,
     planning: Planning,
     devices: Devices,
-    *,
     policies: Sequence[str],
 ) -> Offered:
     """What a network offers by the profiles of both sides; what `policies` name stays."""
-    part = open_partition(model, feed=feed)
+    part = opened_partition(model, feed=feed, size=size)
     planner, at_edge, _ = open_planner(part, planning, devices, source=None)
     complete = len(at_edge.segments) >= len(part.segments)
     menu = Menu.of(planner, complete=complete, policies=policies)

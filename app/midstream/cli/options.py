@@ -53,6 +53,15 @@ Input = Annotated[
         help="A picture, a folder of pictures, an .npz or .npy file; else random.",
     ),
 ]
+Size = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--size",
+        metavar="NAME=N",
+        help="Size of an open dimension that figures are for (height=480,width=640); may be "
+        "given repeatedly. Default: as in --input, else 256 pixels or 1.",
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of random inputs.")]
 
 

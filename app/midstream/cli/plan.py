@@ -9,12 +9,14 @@ from typing import Annotated
 import typer
 
 from midstream.cli import console
+from midstream.cli.opened import opened_partition
 from midstream.cli.options import (
     Devices,
     Input,
     Json,
     Model,
     Planning,
+    Size,
     takes_devices,
     takes_feed,
     takes_link,
@@ -22,7 +24,6 @@ from midstream.cli.options import (
 )
 from midstream.documents import plan_document
 from midstream.serving import measure_chain
-from midstream.sources import open_partition
 from midstream_lab.draw import check_picture, draw_plan
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.device import Device
@@ -63,6 +64,7 @@ def plan(
         str | None, typer.Option(help="How long a request waits in the cloud: 5ms.")
     ] = None,
     input: Input = None,
+    size: Size = None,
     draw: Annotated[
         Path | None, typer.Option(help="Draw candidates and envelope to this .png or .svg.")
     ] = None,
@@ -83,7 +85,7 @@ def plan(
     queue_s = parse_duration(queue) if queue is not None else 0.0
     if draw is not None:
         check_picture(draw)
-    part = open_partition(model, feed=feed)
+    part = opened_partition(model, feed=feed, size=size, like=input)
     planner, at_edge, in_cloud = open_planner(part, planning, devices, source=input)
     made = planner.plan(link, queue_s=queue_s)
     rows = envelope_of(planner, link, queue_s=queue_s, from_bps=FROM_BPS, to_bps=TO_BPS)

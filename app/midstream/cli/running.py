@@ -11,16 +11,18 @@ from typing import Annotated, final
 import typer
 
 from midstream.cli import console
+from midstream.cli.opened import opened_partition
 from midstream.cli.options import Input, Runs, Seed, Slowdown, Threads, takes
 from midstream.cli.plan import read_profile
 from midstream.deployment import Deployment, EdgeSide, deploy, hold
-from midstream.sources import Inputs, open_partition, open_samples
+from midstream.sources import Inputs, open_samples
 from midstream_edge.channel import Dial
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.feed import Feed, read_inputs
 from midstream_partitioner.measure import no_progress
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.samples import Sample
+from midstream_partitioner.sizes import parse_sizes
 from midstream_partitioner.units import parse_duration
 
 #: Requests where nobody says how many.
@@ -92,6 +94,7 @@ class Holding:
         dial: Dial,
         *,
         feed: Feed | None,
+        size: Sequence[str] | None,
         inputs: str | None,
         codecs: Sequence[str] | None,
         held: EdgeSide | None = None,
@@ -101,7 +104,8 @@ class Holding:
         # A session that runs already has the terminal for its answers.
         with console.progress(what) if held is None else nullcontext(no_progress) as tick:
             return deploy(
-                model, dial, feed=feed, model=self.name, threads=self.threads,
+                model, dial, feed=feed, sizes=parse_sizes(size or ()),
+                model=self.name, threads=self.threads,
                 slowdown=self.slowdown, segments=self.segments, runs=self.runs,
                 profile=read_profile(self.profile), inputs=inputs, codecs=codecs,
                 progress=tick, held=held,
@@ -112,13 +116,15 @@ class Holding:
         model: str,
         *,
         feed: Feed | None,
+        size: Sequence[str] | None,
         inputs: str | None,
         codecs: Sequence[str] | None,
     ) -> EdgeSide:
         """Cut the network here, and measure it, for a server that cannot be asked yet."""
         with console.progress("profiling") as tick:
             return hold(
-                open_partition(model, feed=feed), model=self.name, threads=self.threads,
+                opened_partition(model, feed=feed, size=size, like=inputs),
+                model=self.name, threads=self.threads,
                 slowdown=self.slowdown, runs=self.runs, profile=read_profile(self.profile),
                 inputs=inputs, codecs=codecs, progress=tick,
             )  # fmt: skip

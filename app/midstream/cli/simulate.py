@@ -20,6 +20,7 @@ from midstream.cli.options import (
     Devices,
     Json,
     Planning,
+    Size,
     takes_devices,
     takes_feed,
     takes_planning,
@@ -63,6 +64,7 @@ def simulate(
         typer.Option(help=f"May be given several times: {', '.join(POLICIES)}."),
     ] = None,
     *,
+    size: Size = None,
     trial: Trial,
     devices: Devices,
     sweep: Sweep,
@@ -97,7 +99,9 @@ def simulate(
     offered = (
         read_menu(Path(model))
         if Path(model).suffix == SUFFIX
-        else measure_offer(model, feed, planning, devices, policies=policy or ())
+        else measure_offer(
+            model, feed, size, planning=planning, devices=devices, policies=policy or ()
+        )
     )
     if menu_output is not None:
         write_offer(offered, menu_output)

@@ -1,0 +1,54 @@
+"""Networks and partitions as commands open them: what their figures rest on is said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from midstream import sources
+from midstream.cli import console
+from midstream_partitioner.data import PYTHON
+from midstream_partitioner.feed import Feed
+from midstream_partitioner.intake import Network
+from midstream_partitioner.partition import Partition
+from midstream_partitioner.sizes import parse_sizes, sentence
+from midstream_wire.tensors import TensorSpec
+
+
+def opened_network(
+    model: str, *, feed: Feed | None, size: Sequence[str] | None, like: str | None = None
+) -> Network:
+    """Open the network called `model` at the sizes of `--size`, or of the inputs in `like`."""
+    sizes = parse_sizes(size or ())
+    network = sources.open_network(model, feed=feed, sizes=sizes, like=_file(like))
+    graph = network.graph
+    say_sizes([graph.tensors[name].spec for name in graph.inputs], network.feed)
+    return network
+
+
+def opened_partition(
+    model: str,
+    *,
+    feed: Feed | None,
+    size: Sequence[str] | None,
+    like: str | None = None,
+    calibrated: bool = True,
+) -> Partition:
+    """Open the partition in a folder, or of a network as `opened_network` does."""
+    sizes = parse_sizes(size or ())
+    part = sources.open_partition(
+        model, feed=feed, sizes=sizes, like=_file(like), calibrated=calibrated
+    )
+    say_sizes(part.inputs, part.feed)
+    return part
+
+
+def say_sizes(specs: Sequence[TensorSpec], feed: Feed) -> None:
+    """Tell which sizes the figures of a network with open dimensions are for."""
+    told = sentence(specs, feed.sizes)
+    if told:
+        console.say(told, to=console.err, style="dim")
+
+
+def _file(source: str | None) -> str | None:
+    """A file or folder of inputs; a function is called when the network is known."""
+    return None if source is None or source.startswith(PYTHON) else source

@@ -1,0 +1,141 @@
+"""The sizes that figures refer to where a network leaves dimensions open.
+
+A network that takes pictures of any size has no one time and no one payload: costs are of
+inputs of certain sizes. A size is given by the name of its dimension, or as INPUT:AXIS where
+that has none; what nobody gives is assumed. Sizes are no part of a digest: they change neither
+what a network computes nor where a given cut lies, only what is believed of its costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from midstream_wire.errors import UsageError
+from midstream_wire.tensors import Array, TensorSpec
+
+#: A dimension's name and its size, by name.
+Sizes = tuple[tuple[str, int], ...]
+
+#: The name of an open dimension that has none.
+UNKNOWN = "?"
+
+#: Assumed of a picture's open side: halved eight times without a rest, and in the usual range.
+SIDE = 256
+
+#: No dimension is larger; keeps a typing error from asking for all memory.
+MAX_SIZE = 1 << 31
+
+
+def parse_sizes(texts: Iterable[str]) -> Sizes:
+    """Read NAME=N, several with commas between them; raises `UsageError`."""
+    found: dict[str, int] = {}
+    for part in (part for text in texts for part in text.split(",")):
+        name, _, size = part.strip().rpartition("=")
+        if not name or not (size.isascii() and size.isdecimal()):
+            raise UsageError(
+                f"--size must be a dimension's name and a whole number (not {part!r}): write "
+                "--size height=480, or --size height=480,width=640"
+            )
+        if found.setdefault(name, int(size)) != int(size):
+            raise UsageError(f"--size must give {name} once (not {found[name]} and {size})")
+    return checked_sizes(found)
+
+
+def checked_sizes(sizes: Mapping[str, object]) -> Sizes:
+    """`sizes` by name; `UsageError` unless a dimension may have them."""
+    found: dict[str, int] = {}
+    for name, size in sizes.items():
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_SIZE:
+            raise UsageError(
+                f"the size of {name} must be a whole number from 0 to {MAX_SIZE} (not "
+                f"{size!r}): give the size that inputs usually have"
+            )
+        found[name] = size
+    return tuple(sorted(found.items()))
+
+
+def nominal_shape(spec: TensorSpec, sizes: Sizes) -> tuple[int, ...]:
+    """The shape of `spec` with every open dimension at the size given or assumed."""
+    given = dict(sizes)
+    sides = _open_sides(spec)
+    return tuple(
+        size
+        if isinstance(size, int)
+        else given.get(f"{spec.name}:{axis}", given.get(size, SIDE if axis in sides else 1))
+        for axis, size in enumerate(spec.shape)
+    )
+
+
+def assumed_sizes(specs: Sequence[TensorSpec], sizes: Sizes) -> Sizes:
+    """The open dimensions of the inputs `specs` that `sizes` leaves out, as assumed."""
+    given = dict(sizes)
+    assumed: dict[str, int] = {}
+    for spec in specs:
+        for axis, size in enumerate(nominal_shape(spec, sizes)):
+            name = open_name(spec, axis)
+            if name and name not in given and f"{spec.name}:{axis}" not in given:
+                assumed.setdefault(name, size)
+    return tuple(sorted(assumed.items()))
+
+
+def sentence(specs: Sequence[TensorSpec], sizes: Sizes) -> str:
+    """What figures of a network with the inputs `specs` rest on; "" where all is fixed."""
+    assumed = assumed_sizes(specs, sizes)
+    given = f"figures are for {_listed(sizes)}" if sizes else ""
+    if not assumed:
+        return given
+    name, size = assumed[-1]
+    guess = (
+        f"{_listed(assumed)} {'is' if len(assumed) == 1 else 'are'} assumed, which the "
+        f"network leaves open: say otherwise with --size {name}={2 * size or 1}"
+    )
+    return f"{given}; {guess}" if given else f"figures are for {guess}"
+
+
+def check_sizes(specs: Sequence[TensorSpec], sizes: Sizes) -> None:
+    """Raise `UsageError` unless `sizes` names open dimensions of the inputs `specs`."""
+    open_dims = {name for spec in specs for axis in range(len(spec.shape))
+                 for name in (open_name(spec, axis), f"{spec.name}:{axis}")
+                 if open_name(spec, axis)}  # fmt: skip
+    for name, size in sizes:
+        if name not in open_dims:
+            shown = ", ".join(name for name, _ in assumed_sizes(specs, ())) or "none"
+            raise UsageError(
+                f"a size must be of a dimension that the network leaves open, {shown} "
+                f"(not {name}={size}): leave it out, or name one of these"
+            )
+
+
+def bind_sizes(specs: Sequence[TensorSpec], arrays: Mapping[str, Array]) -> Sizes:
+    """The sizes that the open dimensions of `specs` have in one input.
+
+    Where two inputs give one name different sizes, the later is told as INPUT:AXIS.
+    """
+    found: dict[str, int] = {}
+    for spec in specs:
+        for axis, size in enumerate(arrays[spec.name].shape):
+            name = open_name(spec, axis)
+            if name and found.setdefault(name, size) != size:
+                found[f"{spec.name}:{axis}"] = size
+    return tuple(sorted(found.items()))
+
+
+def open_name(spec: TensorSpec, axis: int) -> str:
+    """Name an open dimension: its own name, or INPUT:AXIS; "" for one that is fixed."""
+    size = spec.shape[axis]
+    if isinstance(size, int):
+        return ""
+    return f"{spec.name}:{axis}" if size == UNKNOWN else size
+
+
+def _open_sides(spec: TensorSpec) -> tuple[int, ...]:
+    """The axes of height and width, where `spec` looks like pictures."""
+    if len(spec.shape) != 4 or not (spec.dtype.startswith("float") or spec.dtype == "uint8"):
+        return ()
+    if spec.shape[1] in (1, 3):
+        return (2, 3)
+    return (1, 2) if spec.shape[3] in (1, 3) else ()
+
+
+def _listed(sizes: Sizes) -> str:
+    return ", ".join(f"{name}={size}" for name, size in sizes)
