@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import re
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, final
 
 import onnxruntime as ort
 
+from midstream_partitioner.refusals import refusal
 from midstream_partitioner.rewiring import with_own_bytes
 from midstream_partitioner.scratch import scratch_folder
 from midstream_wire.errors import ModelError, TensorError
@@ -102,7 +102,8 @@ class Executor:
             if options is not None and options.terminate:
                 raise Stopped from None
             raise TensorError(
-                f"the network cannot run on this input: {_first_line(error)}"
+                "the network cannot run on this input: "
+                + refusal(error, advice="give one of another size, or other values")
             ) from error
         return dict(zip(names, values, strict=True))
 
@@ -140,7 +141,8 @@ def observe(model: bytes, feeds: Mapping[str, Array]) -> dict[str, Any]:
     except Exception as error:  # onnxruntime raises a dozen unrelated types
         raise ModelError(
             f"a network must run on the inputs it declares, within {_MEMORY_SHARE:.0%} of "
-            f"this machine's memory; onnxruntime says: {_first_line(error)}"
+            "this machine's memory; onnxruntime says: "
+            + refusal(error, advice="say their sizes with --size, or give one with --input")
         ) from error
 
 
@@ -224,13 +226,5 @@ def _compile(model: bytes | Path, options: ort.SessionOptions) -> ort.InferenceS
 def _refusal(error: Exception) -> ModelError:
     return ModelError(
         f"the network must run on onnxruntime {ort.__version__}, which refuses it: "
-        f"{_first_line(error)}"
+        + refusal(error, advice="export it with other operators, dtypes or another opset")
     )
-
-
-def _first_line(error: Exception) -> str:
-    """The gist of an onnxruntime message, without its error code, file and line."""
-    text = str(error).strip().splitlines()[0]
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
-    text = re.sub(r"\S+\.(cc|h):\d+ \S+( \S+::\S+\([^)]*\))? ?", "", text)
-    return text[:300]
