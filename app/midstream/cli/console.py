@@ -26,6 +26,22 @@ err = Console(stderr=True, highlight=False, markup=False)
 NAME_LETTERS = 48
 
 
+#: What is to be said behind the results.
+_NOTES: list[str] = []
+
+
+def note(sentence: str) -> None:
+    """Keep what readers of the results must know, until these are there."""
+    if sentence not in _NOTES:
+        _NOTES.append(sentence)
+
+
+def say_notes() -> None:
+    """Say on standard error what was kept for the end of a command that went well."""
+    for sentence in _NOTES:
+        say(sentence, to=err, style="dim")
+
+
 def print_json(document: Mapping[str, Any]) -> None:
     """One document on standard output, nothing else beside it."""
     _write(json.dumps(_finite(document), indent=2, allow_nan=False))

@@ -25,7 +25,7 @@ from midstream.cli import (
     simulate,
     traces,
 )
-from midstream.cli.console import err, examples
+from midstream.cli.console import err, examples, say_notes
 from midstream.cli.flags import effective
 from midstream_partitioner.lifeline import follow_parent, heeded
 from midstream_wire.allocator import keep_freed_memory
@@ -156,6 +156,7 @@ def main() -> None:
         sys.exit(_INTERRUPTED)
     except Exception as error:
         _fail_usage(error)
+    say_notes()
     sys.exit(code)
 
 

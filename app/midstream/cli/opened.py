@@ -46,7 +46,7 @@ def say_sizes(specs: Sequence[TensorSpec], feed: Feed) -> None:
     """Tell which sizes the figures of a network with open dimensions are for."""
     told = sentence(specs, feed.sizes)
     if told:
-        console.say(told, to=console.err, style="dim")
+        console.note(told)
 
 
 def _file(source: str | None) -> str | None:
