@@ -281,7 +281,10 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
 
 def _cells(given: argparse.Namespace) -> Iterator[Cell]:
     if given.experiment is not None:
-        runs = sorted(load_runs(given.experiment / "runs"), key=_cell_key)
+        found = sorted(load_runs(given.experiment / "runs"), key=_cell_key)
+        runs = [run for run in found if (run.rows["at_s"] >= WARM_S).any()]
+        if len(runs) < len(found):
+            print(f"{len(found) - len(runs)} runs left out: no request after {WARM_S:g} s")
         for _, alike in itertools.groupby(runs, key=_cell_key):
             yield stored_cell(list(alike))
         return
