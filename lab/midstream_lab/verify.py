@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial, reduce
 from operator import or_
 from typing import Any, final
 
 import numpy as np
+import onnx
 
 from midstream_lab.tolerances import limits_of, own_rounding, unit_of
 from midstream_partitioner.chain import Chain, State
@@ -32,9 +33,14 @@ from midstream_partitioner.cuts import Cut
 from midstream_partitioner.intake import Network
 from midstream_partitioner.measure import Progress, no_progress
 from midstream_partitioner.partition import Partition, fuse, partition
+from midstream_partitioner.random_nodes import RandomNodes
 from midstream_partitioner.runtime import Executor
+from midstream_partitioner.serializing import serialized
 from midstream_wire.errors import MidstreamError, ModelError, UsageError
 from midstream_wire.tensors import Array
+
+#: What helps where the whole network is too large for one message.
+_TOO_LARGE = "verify its partition, or store its weights in float16"
 
 Answer = dict[str, Array]
 
@@ -69,6 +75,7 @@ class Verification:
     `own_rounding` is how far the unsplit network lies from itself, computed in other ways; it
     is measured only where a cut differs by more than `compare.EXACT`. `silent` outputs held no
     number on any input, so nothing was compared there. `planned` cuts were to be checked.
+    `random_operators` draw numbers: two runs of the network differ by themselves.
     """
 
     codec: str
@@ -77,6 +84,7 @@ class Verification:
     planned: int = 0
     own_rounding: float | None = None
     silent: tuple[str, ...] = ()
+    random_operators: tuple[str, ...] = ()
 
     @property
     def checked(self) -> int:
@@ -115,6 +123,7 @@ class Verification:
             "max_absolute_error": _finite(self.max_absolute_error),
             "argmax_equal": self.argmax_equal,
             "silent_outputs": list(self.silent),
+            "random_operators": list(self.random_operators),
             "failures": [{"cut": row.cut, "reason": row.failure} for row in self.failures],
             "rows": [
                 asdict(row)
@@ -150,7 +159,10 @@ def verify_cuts(
             "give the folder of the partition that was calibrated"
         )
     bench = _Bench.of(
-        network.model.SerializeToString(), network.graph.outputs, inputs, threads
+        serialized(network.model, what="a network verified whole", advice=_TOO_LARGE),
+        network.graph.outputs,
+        inputs,
+        threads,
     )
     compared = []
     with contextlib.suppress(KeyboardInterrupt):
@@ -159,7 +171,8 @@ def verify_cuts(
             split = partial(_split, network, cut, inputs, threads=threads, codec=name)
             compared.append(_compare(cut, split, bench.expected))
         progress(len(cuts), len(cuts))
-    return bench.judge(compared, name, tolerance, planned=len(cuts))
+    found = bench.judge(compared, name, tolerance, planned=len(cuts))
+    return replace(found, random_operators=RandomNodes.of(network.model).operators)
 
 
 def verify_partition(
@@ -181,7 +194,9 @@ def verify_partition(
     able = _able(part, parse_codec(name)[0])
     last = len(part.segments)
     names = [spec.name for spec in part.outputs]
-    bench = _Bench.of(fuse(part, 0, last), names, inputs, threads)
+    whole = fuse(part, 0, last)
+    drawn = RandomNodes.of(onnx.load_model_from_string(whole)).operators
+    bench = _Bench.of(whole, names, inputs, threads)
     chain = Chain(part, threads=threads)
     states: list[State] = list(inputs)
     bits = [_bits(dict(sample) | chain.run(sample, 0, last), names) for sample in inputs]
@@ -197,7 +212,8 @@ def verify_partition(
             wanted = bits if is_lossless(name) else None
             compared.append(_compare(cut, placed, bench.expected, wanted))
         progress(last + 1, last + 1)
-    return bench.judge(compared, name, tolerance, planned=len(able))
+    found = bench.judge(compared, name, tolerance, planned=len(able))
+    return replace(found, random_operators=drawn)
 
 
 @final

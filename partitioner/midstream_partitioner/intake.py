@@ -24,6 +24,7 @@ from midstream_partitioner.graph import CARRIABLE, Graph, Node, Tensor
 from midstream_partitioner.operators import WEIGHTS
 from midstream_partitioner.preprocess import prepend
 from midstream_partitioner.rewiring import fresh_name, rename_uses, value_names
+from midstream_partitioner.serializing import MAX_MODEL_NBYTES
 from midstream_partitioner.sizes import Sizes, bind_sizes, check_sizes, checked_sizes
 from midstream_partitioner.soundness import check_graph, check_weights
 from midstream_wire.errors import ModelError, UsageError
@@ -114,6 +115,11 @@ def _read(path: Path) -> onnx.ModelProto:
             f"a model must be an ONNX file, a partition's folder or a reference network's "
             f"name; {path} cannot be read ({_reason(error)}): check the path"
         ) from None
+    if len(data) > MAX_MODEL_NBYTES:
+        raise ModelError(
+            f"an ONNX file must be smaller than 2 GiB, and {path} has {len(data)} bytes: "
+            "export it with external data"
+        )
     model = _parse(data)
     external.inline(model, path)
     return model

@@ -30,6 +30,7 @@ from midstream_partitioner.offers import obstacle_at
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import CodecCost, Layer, LayerProfile, Profile, Stat
 from midstream_partitioner.runtime import Executor, trace_kernels
+from midstream_partitioner.serializing import serialized
 from midstream_wire.codecs import codec as codec_called
 from midstream_wire.codecs import split_codec
 from midstream_wire.errors import UsageError
@@ -88,7 +89,11 @@ def profile_layers(
     figures are then scaled so that they add up to the network as it really runs, with every
     optimisation. Nodes that were fused into another are given no time of their own.
     """
-    model = network.model.SerializeToString()
+    model = serialized(
+        network.model,
+        what="a network that is measured layer by layer",
+        advice="partition it with --no-measure, and profile or verify the partition",
+    )
     executor = Executor(model, threads=device.threads)
     steps = runs + 2
     whole = _sample(lambda: executor.run(inputs), runs, lambda n, _: progress(n, steps))

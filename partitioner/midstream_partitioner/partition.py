@@ -20,15 +20,13 @@ from midstream_partitioner.cuts import Cut, cut_of
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.graph import Graph
 from midstream_partitioner.intake import Network
+from midstream_partitioner.serializing import MAX_MODEL_NBYTES, serialized
 from midstream_wire.errors import ModelError, UsageError
 from midstream_wire.tensors import DTYPES, TensorSpec
 
 if TYPE_CHECKING:
     from midstream_partitioner.calibration import Calibration
     from midstream_partitioner.transforms import Transform
-
-#: protobuf cannot serialize a message of 2 GiB or more.
-MAX_SEGMENT_NBYTES = (2 << 30) - 1
 
 
 @final
@@ -51,7 +49,7 @@ class Segment:
     def model(self) -> bytes:
         """The serialized ONNX model; `ModelError` if a file no longer has the digest."""
         what = f"segment {self.index}"
-        return read_model(self.source, self.digest, what=what, max_nbytes=MAX_SEGMENT_NBYTES)
+        return read_model(self.source, self.digest, what=what, max_nbytes=MAX_MODEL_NBYTES)
 
     @property
     def compilable(self) -> bytes | Path:
@@ -347,9 +345,5 @@ class _Cutter:
 
 
 def _serialize(model: onnx.ModelProto) -> bytes:
-    if model.ByteSize() > MAX_SEGMENT_NBYTES:
-        raise ModelError(
-            f"a segment must be smaller than 2 GiB; this one has "
-            f"{model.ByteSize() / 2**30:.1f} GiB: cut the network at more places"
-        )
-    return model.SerializeToString(deterministic=True)
+    advice = "cut the network at more places, or store its weights in float16"
+    return serialized(model, what="a segment", advice=advice)

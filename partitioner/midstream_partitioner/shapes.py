@@ -15,6 +15,7 @@ import onnx
 
 from midstream_partitioner.feed import Feed, read_inputs
 from midstream_partitioner.runtime import observe
+from midstream_partitioner.serializing import serialized
 from midstream_partitioner.sizes import UNKNOWN, Sizes, nominal_shape
 from midstream_partitioner.soundness import stored_nbytes
 from midstream_wire.errors import ModelError
@@ -169,7 +170,12 @@ def _observe(
     exposed.graph.output.extend(
         onnx.ValueInfoProto(name=name) for name in names if name not in known | inputs.keys()
     )
-    arrays = observe(exposed.SerializeToString(), inputs) | dict(inputs)
+    data = serialized(
+        exposed,
+        what="a network whose shapes inference cannot tell",
+        advice="export it with operators of ONNX, or store its weights in float16",
+    )
+    arrays = observe(data, inputs) | dict(inputs)
     found = {}
     for name in names:
         array, spec = arrays[name], symbolic.get(name)

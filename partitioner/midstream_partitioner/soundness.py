@@ -19,6 +19,10 @@ from midstream_wire.errors import ModelError
 _PACKED_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
 
 
+#: A larger one fits into no segment (`serializing.MAX_MODEL_NBYTES`).
+MAX_WEIGHT_NBYTES = (2 << 30) - (1 << 20)
+
+
 def check_graph(graph: onnx.GraphProto) -> None:
     """Raise `ModelError` unless every name is made once, and before it is used."""
     made: set[str] = set()
@@ -46,6 +50,11 @@ def check_weights(model: onnx.ModelProto) -> None:
     """Raise `ModelError` unless every stored tensor holds what its shape and dtype say."""
     for tensor in walk_tensors(model):
         expected = stored_nbytes(tensor)
+        if len(tensor.raw_data) > MAX_WEIGHT_NBYTES:
+            raise ModelError(
+                f"a weight must be smaller than 2 GiB; {tensor.name!r} takes {expected} "
+                "bytes: store it in float16 or in parts"
+            )
         if uses_external_data(tensor):
             raise ModelError(
                 f"a model that is not read from a file must hold its weights; {tensor.name!r} "

@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra midstream[torch]")
 from torch import nn  # noqa: E402  (after the skip)
 
+import midstream  # noqa: E402
 from midstream_partitioner.intake import load_network  # noqa: E402
 from midstream_partitioner.torch_intake import from_torch  # noqa: E402
 from midstream_wire.errors import ModelError, UsageError  # noqa: E402
@@ -189,3 +190,69 @@ def test_module_that_cannot_be_exported_is_named_in_one_sentence() -> None:
 def test_example_that_is_no_tensor_is_refused() -> None:
     with pytest.raises(UsageError, match="must be torch tensors"):
         from_torch(build(SmallConvNet), [np.zeros((1, 3, 32, 32))])
+
+
+class ByName(nn.Module):
+    """[B, 3, H, W], [B, 4, H, W] -> a dict of two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x: Any, y: Any) -> Any:
+        z = self.conv(x)
+        return {"zebra": z + y, "apple": z.mean((2, 3))}
+
+
+def _shapes(values: Any) -> dict[str, list[int | str]]:
+    return {
+        value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in values
+    }
+
+
+def test_a_bare_tensor_is_one_input_and_keeps_its_batch() -> None:
+    model = from_torch(nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 16, 16))
+    assert list(_shapes(model.graph.input).values()) == [[1, 3, 16, 16]]
+
+
+def test_arguments_by_name_open_axes_and_names_of_a_dict_of_outputs() -> None:
+    sides = {2: "height", 3: "width"}
+    model = from_torch(
+        ByName(),
+        {"x": torch.zeros(2, 3, 16, 16), "y": torch.zeros(2, 4, 16, 16)},
+        dynamic_batch=True,
+        dynamic_axes={"x": sides, "y": sides},
+    )
+    assert _shapes(model.graph.input) == {
+        "x": ["batch", 3, "height", "width"],
+        "y": ["batch", 4, "height", "width"],
+    }
+    assert [value.name for value in model.graph.output] == ["zebra", "apple"]
+
+
+def test_an_exported_model_is_partitioned_as_it_is() -> None:
+    part = midstream.partition(from_torch(ByName(), _pair()))
+    assert [spec.name for spec in part.outputs] == ["zebra", "apple"]
+
+
+def _pair() -> tuple[Any, Any]:
+    return torch.zeros(1, 3, 8, 8), torch.zeros(1, 4, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("axes", "told"),
+    [
+        ({"q": {0: "n"}}, "must name arguments of forward, x, y"),
+        ({"x": {0: "n"}}, "size of at least 2"),
+        ({"x": {7: "n"}}, "size of at least 2"),
+    ],
+)
+def test_axes_that_cannot_be_open_are_refused(axes: Any, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        from_torch(ByName(), _pair(), dynamic_axes=axes)
+
+
+def test_examples_that_forward_does_not_take_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"arguments of ByName.forward \(missing"):
+        from_torch(ByName(), torch.zeros(1, 3, 8, 8))

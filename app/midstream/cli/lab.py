@@ -278,8 +278,22 @@ def verify(
         _print_checks(found)
     if found.interrupted:
         raise typer.Abort
+    told = random_sentence(found)
     if found.failures:
-        raise MidstreamError(f"{len(found.failures)} of {found.checked} cuts failed")
+        failed = f"{len(found.failures)} of {found.checked} cuts failed"
+        raise MidstreamError(f"{failed}; {told}" if told else failed)
+    if told:
+        console.note(told)
+
+
+def random_sentence(found: Verification) -> str:
+    """Tell of a network that draws random numbers; "" of any other."""
+    if not found.random_operators:
+        return ""
+    return (
+        f"the network draws random numbers ({', '.join(found.random_operators)}), so that two "
+        "runs of it may differ by themselves: compare answers that do not depend on them"
+    )
 
 
 def _print_checks(found: Verification) -> None:
