@@ -35,7 +35,8 @@ class Answer:
 
     `hedged` says whether the edge had begun the rest beside the cloud, and `busy_s` for how
     long the edge has computed for this answer, whichever side gave it. `estimate` is what the
-    policy predicted, where one had chosen.
+    policy predicted of the way chosen and `expected_s` of the time until the answer, a hedge
+    counted; None where no policy had chosen.
     """
 
     outputs: dict[str, Array]
@@ -50,6 +51,7 @@ class Answer:
     hedged: bool
     busy_s: float
     estimate: Estimate | None
+    expected_s: float | None
 
 
 @final

@@ -101,6 +101,7 @@ class Record:
             "reply_nbytes": answer.reply_nbytes,
             "timings": answer.timings.to_dict(),
             "predicted": answer.estimate.to_dict() if answer.estimate else None,
+            "expected_s": answer.expected_s,
             "edge_busy_s": answer.busy_s,
             "energy_j": energy_j(answer, device, link, self.belief),
         }

@@ -648,6 +648,7 @@ class Engine:
             hedged=job.hedged,
             busy_s=job.busy_s(job.began_s + timings.total_s),
             estimate=job.choice.estimate,
+            expected_s=job.choice.expected_s,
         )
 
     def _raise(self, job: Job) -> None:

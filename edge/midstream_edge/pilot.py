@@ -41,7 +41,7 @@ class Choice:
 
     The cloud may take `timeout_s` from when the activation is ready to leave. After
     `hedge_after_s` the edge runs the rest as well; None: only when the cloud has failed.
-    `option` and `estimate` are the policy's, where one has chosen.
+    `option`, `estimate` and `expected_s` are the policy's, where one has chosen.
     """
 
     k: int
@@ -50,6 +50,7 @@ class Choice:
     hedge_after_s: float | None = None
     option: int | None = None
     estimate: Estimate | None = None
+    expected_s: float | None = None
 
 
 class Director(Protocol):
@@ -187,20 +188,24 @@ class Pilot:
             raise UsageError(
                 f"a policy must choose one of its {len(self._options)} options (not {index})"
             )
-        patience_s = PATIENCE * estimate.total_s if estimate is not None else 0.0
-        if (after_s is not None and not after_s >= 0) or not 0 <= patience_s < math.inf:
+        total_s = estimate.total_s if estimate is not None else 0.0
+        expected_s = total_s if decision.expected_s is None else float(decision.expected_s)
+        if (after_s is not None and not after_s >= 0) or not all(
+            0 <= each_s < math.inf for each_s in (total_s, expected_s)
+        ):
             raise UsageError(
-                "a policy's hedge_after_s and estimate must be 0 seconds or more "
-                f"(not {after_s} and {patience_s / PATIENCE})"
+                "a policy's hedge_after_s, estimate and expected_s must be 0 seconds or more "
+                f"(not {after_s}, {total_s} and {expected_s})"
             )
         option = self._options[index]
         return Choice(
             k=option.k,
             codec=option.codec,
-            timeout_s=max(self.timeout_s, patience_s),
+            timeout_s=max(self.timeout_s, PATIENCE * total_s),
             hedge_after_s=None if after_s is None else float(after_s),
             option=index,
             estimate=estimate,
+            expected_s=None if estimate is None else expected_s,
         )
 
     def _stand_in(self) -> Choice:

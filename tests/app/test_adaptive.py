@@ -47,6 +47,7 @@ def record(number: int = 0, *, failed: str | None = None) -> Record:
         hedged=True,
         busy_s=0.05,
         estimate=Estimate(0.01, 0.001, 0.1),
+        expected_s=0.1,
     )
     return Record(
         number=number,
@@ -74,6 +75,7 @@ def test_every_request_leaves_a_line_with_prediction_and_measurement(
         assert each["where"] == "cloud"
         assert each["timings"].keys() == each["predicted"].keys()
         assert each["timings"]["total_s"] <= each["latency_s"]
+        assert each["expected_s"] == each["predicted"]["total_s"]  # fixed never hedges
         assert each["belief"]["low_bps"] < each["belief"]["uplink_bps"]
         assert each["energy_j"] > 0
         assert each["cut"] == "cloud-only"

@@ -195,6 +195,18 @@ def test_race_sends_the_input_in_its_best_codec_and_lets_the_edge_run() -> None:
     assert decision.hedge_after_s == 0.0
 
 
+@pytest.mark.parametrize("name", ["race", "adaptive-race"])
+def test_what_is_expected_of_a_race_is_its_faster_side(name: str) -> None:
+    """A link that crawls: the cloud's way would take a minute, the edge's does not."""
+    decision = made(name, link=at_rate(1e3)).decide(Situation(0.0))
+    chosen, estimate = MENU.options[decision.option], decision.estimate
+    assert estimate is not None
+    assert chosen.rest_s is not None
+    if chosen.remote:
+        assert estimate.total_s > 10
+    assert decision.expected_s == pytest.approx(chosen.head_s + chosen.rest_s)
+
+
 def test_periodic_keeps_its_plan_until_the_period_is_over() -> None:
     chosen = made("periodic:5s")
     first = Evidence(0.0, Transfer(60_000, 400, 0.02 + 8 * 60_000 / 10e6))
@@ -291,6 +303,13 @@ def test_decisions_are_options_and_hedges_keep_the_promise(
     estimate = decision.estimate
     assert estimate is not None
     assert math.isfinite(estimate.total_s)
+    expected_s = decision.expected_s
+    if expected_s is None or not chosen.remote:
+        assert expected_s is None or expected_s == pytest.approx(estimate.total_s)
+    elif decision.hedge_after_s is not None:
+        assert chosen.rest_s is not None
+        work_s = (chosen.head_s + chosen.rest_s) * belief.head_scale
+        assert expected_s <= work_s + decision.hedge_after_s + 1e-9
     if hedging == "never" or not chosen.remote:
         assert decision.hedge_after_s is None
         return

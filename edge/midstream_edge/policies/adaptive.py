@@ -71,14 +71,20 @@ class Adaptive:
         waits_s = self._waits_s(belief, met)
         heads_s = menu.heads_s * met.head_scale
         hedges_s = self._hedges_s(waits_s, heads_s, met.head_scale)
-        costs = self._costs(waits_s, hedges_s, heads_s, belief, situation)
+        rests_s = menu.rests_s * met.head_scale
+        ends_s = np.minimum(waits_s[:, None, :], (hedges_s + rests_s[:, None])[:, :, None])
+        costs = self._costs(ends_s, hedges_s, heads_s, belief, situation)
         cheapest = costs.min(axis=1)
         index = int(cheapest.argmin())
         current = situation.current
         if current is not None and cheapest[index] > HYSTERESIS * cheapest[current]:
             index = current
+        hedge = int(costs[index].argmin())
         return Decision(
-            index, self._hedge_s(index, hedges_s, costs), menu.estimate(index, met)
+            index,
+            self._hedge_s(index, float(hedges_s[index, hedge])),
+            menu.estimate(index, met),
+            float(heads_s[index] + ends_s[index, hedge].mean()),
         )
 
     def _waits_s(self, belief: LinkBelief, met: Conditions) -> Floats:
@@ -95,11 +101,8 @@ class Adaptive:
         )
         return waits_s
 
-    def _hedge_s(self, index: int, hedges_s: Floats, costs: Floats) -> float | None:
-        if not self.menu.options[index].remote:
-            return None
-        hedge_s = float(hedges_s[index, int(costs[index].argmin())])
-        return hedge_s if isfinite(hedge_s) else None
+    def _hedge_s(self, index: int, hedge_s: float) -> float | None:
+        return hedge_s if self.menu.options[index].remote and isfinite(hedge_s) else None
 
     def _hedges_s(self, waits_s: Floats, heads_s: Floats, scale: float) -> Floats:
         """[n, H] moments after the activation at which the edge may begin the rest itself."""
@@ -117,18 +120,18 @@ class Adaptive:
 
     def _costs(
         self,
-        waits_s: Floats,
+        ends_s: Floats,
         hedges_s: Floats,
         heads_s: Floats,
         belief: LinkBelief,
         situation: Situation,
     ) -> Floats:
-        """[n, H]: the expected cost of every option with every hedge."""
+        """[n, H]: the expected cost of every option with every hedge.
+
+        `ends_s` [n, H, Q] are seconds from the activation to the answer, whoever gives it.
+        """
         menu = self.menu
-        rests_s = (menu.rests_s * belief.head_scale)[:, None, None]
-        hedges_s = hedges_s[:, :, None]
-        ends_s = np.minimum(waits_s[:, None, :], hedges_s + rests_s)  # [n, H, Q]
-        hedged_s = np.maximum(ends_s - hedges_s, 0.0).mean(axis=2)
+        hedged_s = np.maximum(ends_s - hedges_s[:, :, None], 0.0).mean(axis=2)
         latency_s: Floats = heads_s[:, None] + ends_s.mean(axis=2)
         busy_s = (heads_s + menu.encodes_s * belief.head_scale)[:, None] + hedged_s
         unit = 1.0

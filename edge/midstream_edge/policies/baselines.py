@@ -29,9 +29,11 @@ class Fixed:
     def decide(self, situation: Situation) -> Decision:
         met = self.belief.at(situation.now_s).conditions(situation.backlog_nbytes)
         option = self.menu.options[self.option]
-        racing = self.racing and option.remote and option.rest_s is not None
         estimate = self.menu.estimate(self.option, met)
-        return Decision(self.option, 0.0 if racing else None, estimate)
+        if not (self.racing and option.remote and option.rest_s is not None):
+            return Decision(self.option, None, estimate)
+        alone_s = (option.head_s + option.rest_s) * met.head_scale
+        return Decision(self.option, 0.0, estimate, min(estimate.total_s, alone_s))
 
     def learn(self, evidence: Evidence) -> Fixed:
         option = None if evidence.option is None else self.menu.options[evidence.option]

@@ -71,12 +71,14 @@ class Decision:
     `hedge_after_s` counts from when the activation stands ready to leave: then the edge runs
     the remaining segments as well, and the first result wins. 0.0 races from the start, None
     leaves it to the session's timeout. `estimate` is what the policy expects of the cloud's
-    way (for edge-only: of the edge's), for the log.
+    way (for edge-only: of the edge's). `expected_s` is what it expects until the answer,
+    whichever side is first; None where that is the estimate's total. Both are for the log.
     """
 
     option: int
     hedge_after_s: float | None = None
     estimate: Estimate | None = None
+    expected_s: float | None = None
 
 
 @final

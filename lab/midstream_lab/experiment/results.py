@@ -70,7 +70,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("decode_s", "number", "reading the payload"),
     Column("tail_s", "number", "the remaining segments"),
     Column("downlink_s", "number", "the reply on its way"),
-    Column("predicted_s", "number", "what the policy expected altogether"),
+    Column("predicted_s", "number", "what the policy expected altogether, a hedge counted"),
     Column("link", "word", "connected, suspect or down"),
     Column("uplink_bps", "number", "the trace's rate at submission"),
     Column("belief_bps", "number", "what the policy believed of it"),
@@ -328,7 +328,7 @@ def _record(line: Mapping[str, Any], origin_s: float) -> dict[str, Any]:
     return record | {
         "trace_s": line["monotonic_s"] - origin_s,
         "latency_s": line["latency_s"] if line["failed"] is None else None,
-        "predicted_s": (line.get("predicted") or {}).get("total_s"),
+        "predicted_s": line.get("expected_s"),
         "belief_bps": belief.get("uplink_bps"),
         "belief_low_bps": belief.get("low_bps"),
         "belief_high_bps": belief.get("high_bps"),

@@ -33,7 +33,7 @@ LINE = {
     "hedged": True, "reason": None, "k": 2, "cut": "c2-ab", "codec": "half",
     "payload_nbytes": 1000, "reply_nbytes": 40, "edge_busy_s": 0.05, "energy_j": 0.3,
     "timings": {"head_s": 0.01, "uplink_s": 0.1, "total_s": 0.2},
-    "predicted": {"total_s": 0.19},
+    "predicted": {"total_s": 0.23}, "expected_s": 0.19,
     "link": "connected", "switched": True, "failed": None,
     "belief": {"uplink_bps": 8e6, "low_bps": 6e6, "high_bps": 9e6, "rtt_s": 0.04},
 }  # fmt: skip
