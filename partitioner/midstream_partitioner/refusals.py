@@ -17,12 +17,12 @@ _KNOWN = (
     (
         r"Unsupported model IR version: (\d+), max supported IR version: (\d+)",
         r"its IR version must be at most \2 (not \1): set model.ir_version to \2 where "
-        r"nothing newer is used, or install a newer onnxruntime",
+        r"nothing newer is used, or install a newer onnxruntime version",
     ),
     (
         r"Opset (\d+) is under development .*till opset (\d+)",
         r"its opset must be at most \2 (not \1): export it with an older opset, or install a "
-        r"newer onnxruntime",
+        r"newer onnxruntime version",
     ),
     (
         r"Could not find an implementation for (\w+)\((\d+)\) node with name '([^']*)'",
@@ -74,7 +74,7 @@ _SIGNATURE = re.compile(
 )
 _ASSERTION = re.compile(r"\S+ (?:[=!<>]=?|\|\||&&) .{1,120}? was false\. ")
 _STATUS = re.compile(
-    r"^Non-zero status code returned while running (\w+) node\. Name:'([^']*)' "
+    r"Non-zero status code returned while running (\w+) node\. Name:'([^']*)' "
     r"Status Message: "
 )
 
@@ -85,14 +85,15 @@ def refusal(error: Exception, *, advice: str) -> str:
     That is `advice` where the error is none of those that are known.
     """
     text = " ".join(str(error).split())
-    where = _STATUS.search(text := _CODE.sub("", text))
+    text = _CODE.sub("", text)
+    where = _STATUS.findall(text)[-1:]  # the innermost, where bodies run
     for noise in (_STATUS, _LOADING, _INVALID, _SOURCE, _SIGNATURE, _ASSERTION):
         text = noise.sub("", text)
     for pattern, told in _KNOWN:
         found = re.search(pattern, text)
         if found:
             return found.expand(told)
-    node = f"in {where[1]} {where[2]}".strip() + ": " if where else ""
+    node = "".join(f"in {op_type} {name}".strip() + ": " for op_type, name in where)
     said = _shortened(text.strip(" .")) or type(error).__name__
     return f"{node}{said}: {advice}"
 

@@ -81,15 +81,15 @@ def assumed_sizes(specs: Sequence[TensorSpec], sizes: Sizes) -> Sizes:
 def sentence(specs: Sequence[TensorSpec], sizes: Sizes) -> str:
     """What figures of a network with the inputs `specs` rest on; "" where all is fixed."""
     assumed = assumed_sizes(specs, sizes)
-    given = f"figures are for {_listed(sizes)}" if sizes else ""
+    told = f"figures are for {_listed((*sizes, *assumed))}" if sizes or assumed else ""
     if not assumed:
-        return given
+        return told
     name, size = assumed[-1]
-    guess = (
-        f"{_listed(assumed)} {'is' if len(assumed) == 1 else 'are'} assumed, which the "
-        f"network leaves open: say otherwise with --size {name}={2 * size or 1}"
+    names = ", ".join(name for name, _ in assumed)
+    return (
+        f"{told}, where {names} {'is' if len(assumed) == 1 else 'are'} assumed: say otherwise "
+        f"with --size {name}={2 * size}, or give --input"
     )
-    return f"{given}; {guess}" if given else f"figures are for {guess}"
 
 
 def check_sizes(specs: Sequence[TensorSpec], sizes: Sizes) -> None:
@@ -129,12 +129,17 @@ def open_name(spec: TensorSpec, axis: int) -> str:
 
 
 def _open_sides(spec: TensorSpec) -> tuple[int, ...]:
-    """The axes of height and width, where `spec` looks like pictures."""
+    """The axes of height and width, where `spec` looks like pictures of any width.
+
+    A cache of keys or values, [batch, heads, past, width], has a fixed width.
+    """
     if len(spec.shape) != 4 or not (spec.dtype.startswith("float") or spec.dtype == "uint8"):
         return ()
-    if spec.shape[1] in (1, 3):
-        return (2, 3)
-    return (1, 2) if spec.shape[3] in (1, 3) else ()
+    channels = next((axis for axis in (1, 3) if spec.shape[axis] in (1, 3)), None)
+    if channels is None:
+        return ()
+    sides = (2, 3) if channels == 1 else (1, 2)
+    return sides if isinstance(spec.shape[sides[1]], str) else ()
 
 
 def _listed(sizes: Sizes) -> str:

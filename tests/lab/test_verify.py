@@ -318,3 +318,27 @@ def test_an_interrupt_leaves_what_was_found(
     assert (found.checked, found.planned) == (3, len(cuts))
     document = found.to_dict()
     assert (document["checked"], document["cuts"]) == (3, len(cuts))
+
+
+def test_a_network_that_draws_numbers_is_verified_to_rounding_and_told_so() -> None:
+    model = parser.parse_model("""<ir_version: 8, opset_import: ["" : 17, "local" : 1]>
+        net (float[1, 8] x) => (float[1, 8] y) {
+            n = local.Noise()
+            a = Add(x, n)
+            r = Relu(a)
+            m = Neg(a)
+            s = Relu(m)
+            b = Sub(r, s)
+            y = Sub(b, n) }
+        <domain: "local", opset_import: ["" : 17]>
+        Noise () => (o) { o = RandomNormal <dtype = 1, shape = [1, 8]> () }""")
+    noisy = load_network(model)
+    x = {"x": np.arange(8, dtype=np.float32).reshape(1, 8)}
+    cuts = position_cuts(noisy.graph)
+    for found in (
+        verify_cuts(noisy, cuts=cuts, inputs=[x]),
+        verify_partition(partition(noisy, cuts), inputs=[x]),
+    ):
+        assert found.failures == ()
+        assert found.random_operators == ("Noise",)
+        assert found.to_dict()["random_operators"] == ["Noise"]

@@ -66,11 +66,17 @@ def test_open_dimensions_have_the_size_given_by_name_or_axis_or_the_one_assumed(
     assert nominal_shape(WORDS, (("ids:1", 128),)) == (1, 128)
 
 
+def test_a_cache_of_keys_is_no_picture() -> None:
+    cache = TensorSpec("past", "float32", ("batch", 3, "past", 64))
+    assert nominal_shape(cache, ()) == (1, 3, 1, 64)
+    lines = TensorSpec("x", "float32", ("n", 3, 48, "width"))
+    assert nominal_shape(lines, ()) == (1, 3, 48, 256)
+
+
 def test_what_is_assumed_is_said_with_how_to_say_otherwise() -> None:
     assert dict(assumed_sizes([WORDS], ())) == {"batch": 1, "ids:1": 1}
     told = sentence([PICTURE], (("height", 480), ("width", 640)))
-    assert "figures are for height=480, width=640" in told
-    assert "batch=1 is assumed" in told
+    assert told.startswith("figures are for height=480, width=640, batch=1, where batch is")
     assert "--size batch=2" in told
     assert sentence([TensorSpec("x", "float32", (1, 3, 8, 8))], ()) == ""
 
