@@ -321,7 +321,7 @@ def test_the_profile_of_a_calibrated_partition_has_what_the_calibration_knows(
     command: Run, models: Path, digits: Path
 ) -> None:
     line = "calibrate digits --data digits.npz -o own.midstream --codecs half,ec:0.25,ecc:1"
-    assert command(f"{line} --runs 3").code == 0
+    assert command(f"{line} --runs 3 --samples 8").code == 0
     assert command("profile own.midstream --runs 3 -o own.json").code == 0
     measured = {
         each["codec"] for each in json.loads((models / "own.json").read_text())["codecs"]
@@ -355,12 +355,12 @@ def test_codecs_are_drawn(command: Run, digits: Path, models: Path) -> None:
     {
         "calibrate tiny.onnx --data nosuch.npz": "no such file or folder: nosuch.npz",
         "calibrate tiny.onnx --data x.npy --labels nosuch": "labels must be a file",
-        "calibrate tiny.onnx --labels x.npy": "give --data as well",
+        "calibrate tiny.onnx --labels x.npy": "--labels must be given with --data",
         "calibrate digits --data digits.npz --labels x.npy": "x.npy must be whole numbers",
         "calibrate tiny.onnx --data x.npy --labels labels.npy": "a label for each of 3",
         "calibrate tiny.onnx --data python:nosuch": "python:module:function",
         "calibrate tiny.onnx --data x.npy --metric top1": "python:module:function",
-        "calibrate tiny.onnx --metric python:math:sqrt": "a metric needs data",
+        "calibrate tiny.onnx --metric python:math:sqrt": "--metric must be given with --data",
         "calibrate tiny.onnx --data x.npy --codecs zip": "a codec must be one of",
         "calibrate tiny.onnx --data x.npy --transforms 0%": "share of the energy",
         "calibrate tiny.onnx --data x.npy --transforms 90% --codecs raw": "needs a codec",

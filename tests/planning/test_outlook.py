@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
@@ -72,6 +72,7 @@ def outlook_at(network: Network) -> Callable[..., Outlook]:
     return make
 
 
+@settings(max_examples=20)
 @given(bps=st.floats(1e5, 1e9), rtt_s=st.floats(0.001, 0.1))
 def test_a_partition_at_the_cuts_that_can_win_is_left_alone(
     outlook_at: Callable[..., Outlook], network: Network, bps: float, rtt_s: float
