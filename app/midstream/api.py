@@ -59,20 +59,27 @@ def partition(
     feed: Feed | None = None,
     sizes: Mapping[str, int] | None = None,
     like: str | Path | None = None,
+    public: Iterable[str] = (),
 ) -> Partition:
     """`source` cut once into a chain of segments, or the partition in a folder.
 
     Without `cuts`, at the places that can ever win, chosen by arithmetic alone: the same on
     every machine. `feed`, `sizes` and `like` are as in `load`, which has taken them already
     where `source` is a `Network`.
+    `public` names inputs that are no secret, as a mask, beside those of the
+    feed; where to cut depends on it, so that a server must be told the same.
     """
+    public = tuple(public)
     if not isinstance(source, Network):
         known = checked_sizes(sizes or {})
-        if cuts is None:
+        if cuts is None and not public:
             return sources.open_partition(source, feed=feed, sizes=known, like=like)
         source = sources.open_network(source, feed=feed, sizes=known, like=like)
     elif feed is not None or sizes or like is not None:
         raise UsageError("a loaded network has its feed and sizes: give them to `load`")
+    if public:
+        named = dict.fromkeys((*source.feed.public, *public))
+        source = replace(source, feed=replace(source.feed, public=tuple(named)))
     return partitions.partition(source, sources.default_cuts(source) if cuts is None else cuts)
 
 

@@ -18,6 +18,7 @@ from midstream_partitioner.feed import Feed, read_inputs
 from midstream_partitioner.intake import Network, load_network
 from midstream_partitioner.measure import SIZED, TIMED
 from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.plan import Constraints
 from midstream_partitioner.pricing import MOST_CUTS, choose_cuts, static_profile
 from midstream_partitioner.samples import Sample
 from midstream_partitioner.sizes import Sizes
@@ -88,7 +89,15 @@ def open_partition(
 
 def default_cuts(network: Network, *, max_cuts: int = MOST_CUTS) -> tuple[Cut, ...]:
     """The cuts that can ever win, by arithmetic alone: the same on every machine."""
-    return choose_cuts(network.graph, static_profile(network.graph), max_cuts=max_cuts)
+    return cuts_by(network, static_profile(network.graph), max_cuts=max_cuts)
+
+
+def cuts_by(
+    network: Network, layer_s: Sequence[float], *, max_cuts: int = MOST_CUTS
+) -> tuple[Cut, ...]:
+    """The cuts that can ever win by these seconds per node; the feed says what is public."""
+    public = Constraints(public=frozenset(network.feed.public))
+    return choose_cuts(network.graph, layer_s, max_cuts=max_cuts, constraints=public)
 
 
 def cut_alike(network: Network, heads: Iterable[frozenset[int]]) -> Partition:

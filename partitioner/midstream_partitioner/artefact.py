@@ -67,7 +67,8 @@ class _CutEntry:
     tensors: tuple[_Name, ...]
     label: _Name
     nbytes: _Size
-    depth: _Size
+    depths: dict[_Name, _Size] | None = None
+    depth: _Size | None = None  # what earlier versions wrote: it looked at single paths
 
 
 @final
@@ -226,7 +227,14 @@ def _entry_of(partition: Partition) -> _Manifest:
             for s in partition.segments
         ),
         cuts=tuple(
-            _CutEntry(c.id, c.runs, c.tensors, c.label, c.nbytes, c.depth)
+            _CutEntry(
+                c.id,
+                c.runs,
+                c.tensors,
+                c.label,
+                c.nbytes,
+                None if c.depths is None else dict(c.depths),
+            )
             for c in partition.cuts
         ),
         inputs=tuple(spec.name for spec in partition.inputs),
@@ -290,13 +298,20 @@ def _partition_of(entry: _Manifest, folder: Path) -> Partition:
         graph_digest=entry.graph_digest,
         segments=segments,
         cuts=tuple(
-            Cut(c.id, c.head_runs, c.tensors, c.label, c.nbytes, c.depth) for c in entry.cuts
+            Cut(c.id, c.head_runs, c.tensors, c.label, c.nbytes, _depths(c, entry.inputs))
+            for c in entry.cuts
         ),
         inputs=tuple(specs[name] for name in entry.inputs),
         outputs=tuple(specs[name] for name in entry.outputs),
         specs=specs,
         feed=Feed.from_dict(entry.feed),
     )
+
+
+def _depths(cut: _CutEntry, inputs: tuple[str, ...]) -> tuple[tuple[str, int], ...] | None:
+    if cut.depths is None:
+        return None
+    return tuple((name, cut.depths[name]) for name in inputs)  # a KeyError names it
 
 
 def _transforms_of(entry: _Manifest, folder: Path) -> list[Transform]:

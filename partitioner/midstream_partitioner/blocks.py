@@ -8,7 +8,7 @@ densely connected networks consist of splitting nodes nearly everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import final
@@ -85,11 +85,11 @@ class Wire:
     the block reads it, so that it crosses wherever the block is cut after it is made.
     """
 
+    name: str
     made_by: int
     users: tuple[int, ...]
     outlives: bool
-    nbytes: float
-    depth: int
+    nbytes: float  # infinite for what may not cross at all
 
 
 @final
@@ -111,28 +111,28 @@ class WideBlock:
                 within = tuple(user - start for user in users if user < end)
                 wires.append(
                     Wire(
+                        name=name,
                         made_by=max(made_by - start, -1),
                         users=within,
                         outlives=users[-1] >= end,
-                        nbytes=costs.wire_nbytes[name],
-                        depth=costs.depth[name],
+                        nbytes=inf if name in costs.barred else costs.wire_nbytes[name],
                     )
                 )
         return cls(start, end, tuple(_predecessors(graph, start, end)), tuple(wires))
 
-    def up_nbytes(self, bits: int, *, min_depth: int = 0) -> float:
-        """What a closed set sends up; infinite if part of it is not deep enough."""
+    def up_nbytes(self, bits: int) -> float:
+        """What a closed set sends up; infinite if part of it may not cross."""
         total = 0.0
         for wire in self.wires:
             made = wire.made_by < 0 or bits >> wire.made_by & 1
             if made and (wire.outlives or any(not bits >> user & 1 for user in wire.users)):
-                total += wire.nbytes if wire.depth >= min_depth else inf
+                total += wire.nbytes
         return total
 
     def least_up_nbytes(self) -> float:
         """The least that any closed set ending in this block sends up."""
         free = [0.0] * (self.end - self.start)
-        bits = self.best(free, free, byte_s=1.0, min_depth=0)
+        bits = self.best(free, free, byte_s=1.0)
         return inf if bits is None else self.up_nbytes(bits)
 
     def best(
@@ -141,15 +141,15 @@ class WideBlock:
         tail_s: Sequence[float],
         *,
         byte_s: float,
-        min_depth: int,
+        barred: Collection[str] = (),
     ) -> int | None:
         """The closed set with the least sum of node times and bytes times `byte_s`, as bits.
 
-        Times are by node of the block. None if something always crosses that may not.
+        Times are by node of the block. None if something always crosses that may not, or is
+        `barred` here.
         """
         wires = [
-            (wire, wire.nbytes * byte_s if wire.depth >= min_depth else inf)
-            for wire in self.wires
+            (wire, inf if wire.name in barred else wire.nbytes * byte_s) for wire in self.wires
         ]
         group = self._contract(head_s, tail_s, wires)
         width = self.end - self.start

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from midstream_partitioner.graph import INPUT, SEALED, Graph
-from midstream_wire.errors import ModelError
+from midstream_partitioner.graph import INPUT, Graph
+from midstream_partitioner.veils import SEALED
+from midstream_wire.errors import ModelError, UsageError
 
 CLOUD_ONLY = "cloud-only"
 EDGE_ONLY = "edge-only"
@@ -28,9 +29,9 @@ class Cut:
     """A closed set of nodes and what crosses it.
 
     `runs` are the head's nodes as runs of indices (`runs_of`). `tensors` come in production
-    order. `depth` is the least number of weight-bearing layers that any of them has behind it:
-    0 when a form of the input itself crosses. `nbytes` is the raw size of the tensors at their
-    nominal shapes.
+    order. `nbytes` is the raw size of the tensors at their nominal shapes. `depths` are, by
+    input, the layers that lose information before all of them together (`veils`): 0 when
+    nothing hides a form of that input. None if that is not known.
     """
 
     id: str
@@ -38,12 +39,27 @@ class Cut:
     tensors: tuple[str, ...]
     label: str
     nbytes: int
-    depth: int
+    depths: tuple[tuple[str, int], ...] | None
 
     @property
     def head(self) -> frozenset[int]:
         """Indices of the nodes that run on the edge."""
         return _expand(self.runs)
+
+    def depth_of(self, secret: Iterable[str]) -> int:
+        """The least depth of the inputs named; `UsageError` if depths are not known."""
+        if self.depths is None:
+            raise UsageError(
+                "what hides the input must be known at every cut, and this partition was "
+                "written before it was: write it again with `midstream partition`"
+            )
+        known = dict(self.depths)
+        return min((known[name] for name in secret), default=SEALED)
+
+    @property
+    def depth(self) -> int:
+        """The least depth of all inputs; `UsageError` if depths are not known."""
+        return self.depth_of(name for name, _ in self.depths or ())
 
     @property
     def is_cloud_only(self) -> bool:
@@ -137,7 +153,7 @@ def _make(graph: Graph, runs: tuple[int, ...], tensors: tuple[str, ...]) -> Cut:
         tensors=tensors,
         label=_label(graph, size, tensors),
         nbytes=sum(graph.tensors[name].nbytes for name in tensors),
-        depth=min((graph.depths[name] for name in tensors), default=SEALED),
+        depths=tuple(zip(graph.inputs, graph.veils.depths(tensors), strict=True)),
     )
 
 

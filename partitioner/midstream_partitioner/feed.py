@@ -58,6 +58,8 @@ class Feed:
     `width` matter where the network leaves them open; otherwise its own are taken. `mean` and
     `std` have one value, or one per channel; empty means 0 and 1. `sizes` are those that
     figures refer to, of dimensions that the network leaves open (see `sizes.py`).
+    `public` names the inputs of the network that are no secret, as a mask, for plans that
+    keep the others private.
     """
 
     input: str = ""
@@ -72,6 +74,7 @@ class Feed:
     std: tuple[float, ...] = ()
     labels: tuple[str, ...] = ()
     sizes: Sizes = ()
+    public: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for field, allowed in CHOICES.items():
@@ -300,10 +303,10 @@ def _coerced(field: str, value: object) -> Any:
     if field in ("mean", "std"):
         values = value if isinstance(value, (list, tuple)) else [value]
         return tuple(_number(field, each) for each in values)
-    if field == "labels":
+    if field in ("labels", "public"):
         if isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value):
             return tuple(value)
-        raise UsageError(f"labels must be a list of strings (not {value!r})")
+        raise UsageError(f"{field} must be a list of strings (not {value!r})")
     if isinstance(value, str):
         return value
     allowed = either(CHOICES[field]) if field in CHOICES else "a string"

@@ -8,25 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import prod
 from typing import final
 
+from midstream_partitioner.veils import Veils
 from midstream_wire.tensors import DTYPES, TensorSpec, nbytes_of
 
 #: Producer index of a graph input.
 INPUT = -1
-
-#: Depth of what no input reaches: nothing of the input can be read from it.
-SEALED = 1_000_000
-
-
-#: Operators that map different inputs to one output, whatever comes behind them.
-LOSING = frozenset(
-    "Abs ArgMax ArgMin AveragePool Clip Gelu GlobalAveragePool GlobalMaxPool "
-    "HardSigmoid HardSwish LpPool MaxPool Mish NhwcMaxPool QLinearAveragePool "
-    "QLinearGlobalAveragePool ReduceL1 ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum "
-    "Relu Sign Swish ThresholdedRelu".split()
-)
 
 #: Dtypes that may cross a cut: what the wire carries and onnxruntime takes and gives as numpy
 #: arrays, which leaves out bfloat16. Strings, sequences and optionals never may.
@@ -103,7 +91,7 @@ class Graph:
     digest: str
     producer: Mapping[str, int] = field(init=False, repr=False, compare=False)
     consumers: Mapping[str, tuple[int, ...]] = field(init=False, repr=False, compare=False)
-    depths: Mapping[str, int] = field(init=False, repr=False, compare=False)
+    veils: Veils = field(init=False, repr=False, compare=False)
     fused: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -118,7 +106,7 @@ class Graph:
         frozen = {name: tuple(indices) for name, indices in consumers.items()}
         object.__setattr__(self, "producer", producer)
         object.__setattr__(self, "consumers", frozen)
-        object.__setattr__(self, "depths", _depths(self.inputs, self.nodes, self.tensors))
+        object.__setattr__(self, "veils", Veils(self.inputs, self.nodes, self.tensors))
         object.__setattr__(self, "fused", _fused(self))
 
     @property
@@ -148,36 +136,6 @@ class Graph:
             for index in inside
             for name in self.nodes[index].inputs
         )
-
-
-def _depths(
-    inputs: Iterable[str], nodes: Iterable[Node], tensors: Mapping[str, Tensor]
-) -> dict[str, int]:
-    """Least number of layers that lose information between any graph input and each tensor.
-
-    A layer counts once something behind it loses what it made: a rectifier, a pool, a
-    reduction, or the layer itself where it makes fewer elements than it takes. Layers that
-    only map the input one to one, as a colour conversion does, hide nothing of it.
-    """
-    passed = dict.fromkeys(inputs, (0, False))  # layers that count, and one that may yet
-    for node in nodes:
-        depth, pending = min((passed[name] for name in node.inputs), default=(SEALED, False))
-        if not node.reveals:
-            depth = SEALED
-        pending = pending or node.layer
-        if pending and (node.op_type in LOSING or (node.layer and _shrinks(node, tensors))):
-            depth, pending = min(depth + 1, SEALED), False
-        passed.update(dict.fromkeys(node.outputs, (depth, pending)))
-    return {name: depth for name, (depth, _) in passed.items()}
-
-
-def _shrinks(node: Node, tensors: Mapping[str, Tensor]) -> bool:
-    """Return True if a node makes fewer elements than it takes."""
-    taken, made = (
-        sum(prod(tensors[name].nominal) for name in names)
-        for names in (node.inputs, node.outputs)
-    )
-    return made < taken
 
 
 def _fused(graph: Graph) -> frozenset[str]:

@@ -27,6 +27,7 @@ from midstream_partitioner.rewiring import fresh_name, rename_uses, value_names
 from midstream_partitioner.serializing import MAX_MODEL_NBYTES
 from midstream_partitioner.sizes import Sizes, bind_sizes, check_sizes, checked_sizes
 from midstream_partitioner.soundness import check_graph, check_weights
+from midstream_partitioner.veils import secret_inputs
 from midstream_wire.errors import ModelError, UsageError
 from midstream_wire.tensors import Array
 
@@ -272,6 +273,7 @@ def _build(
     )
     for output in graph.outputs:
         _check_dense("outputs", output, graph.tensors[output].dtype)
+    secret_inputs(graph.inputs, feed.public)  # raises for what is no input
     return Network(name=name, graph=graph, feed=feed, model=model)
 
 

@@ -22,7 +22,7 @@ never worse than the best prefix, not always the optimum.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import final
@@ -54,10 +54,14 @@ MULTIPLIER_STEPS = 24
 @final
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a head must keep to: bytes of weights, and the least depth of what crosses."""
+    """What a head must keep to: bytes of weights, and the least depth of what crosses.
+
+    `secret` are the indices of the inputs whose depth counts; None for every input.
+    """
 
     max_edge_nbytes: float = inf
     min_depth: int = 0
+    secret: tuple[int, ...] | None = None
 
 
 UNLIMITED = Limits()
@@ -136,7 +140,7 @@ class CutSearch:
             link, edge_slowdown=edge_slowdown, cloud_slowdown=cloud_slowdown
         )
         kept = self.table.weight_nbytes <= limits.max_edge_nbytes
-        kept &= self.table.depth >= limits.min_depth
+        kept &= self.table.hides(limits.secret, limits.min_depth)
         latency_s[~kept] = inf
         row = int(latency_s.argmin())
         best = Best(self.head_of(row), float(latency_s[row]))
@@ -186,6 +190,11 @@ class CutSearch:
         weights = self.costs.weight_nbytes[block.start : block.end]
         room = limits.max_edge_nbytes - self.positions.weight_nbytes[block.start]
         best = Best(frozenset(), inf)
+        # What shows the input by itself may not cross. What does so only together with other
+        # tensors is found out once the cut is known, and costs the cut.
+        barred = frozenset(
+            wire.name for wire in block.wires if not self._hides([wire.name], limits)
+        )
 
         def fits(multiplier_s: float) -> bool:
             """Cut with a price on every byte of weights; keep the result if there is room."""
@@ -194,15 +203,16 @@ class CutSearch:
                 (head_s + multiplier_s * weights).tolist(),
                 tail_s.tolist(),
                 byte_s=scale.up_s,
-                min_depth=limits.min_depth,
+                barred=barred,
             )
             if bits is None:
                 return True
+            head = _nodes(block.start, bits)
             if sum(weights[offset] for offset in bits_of(bits)) > room:
                 return False
             latency_s = self._latency_s(block, bits, scale)
-            if latency_s < best.latency_s:
-                best = Best(_nodes(block.start, bits), latency_s)
+            if latency_s < best.latency_s and self._hides(self.graph.crossing(head), limits):
+                best = Best(head, latency_s)
             return True
 
         if room < 0 or fits(0.0):
@@ -214,6 +224,13 @@ class CutSearch:
             middle = (cheap * dear) ** 0.5
             cheap, dear = (cheap, middle) if fits(middle) else (middle, dear)
         return best
+
+    def _hides(self, names: Iterable[str], limits: Limits) -> bool:
+        if limits.min_depth == 0:
+            return True
+        depths = self.graph.veils.depths(names)
+        counted = range(len(depths)) if limits.secret is None else limits.secret
+        return all(depths[each] >= limits.min_depth for each in counted)
 
     def _latency_s(self, block: WideBlock, bits: int, scale: Scale) -> float:
         head_s, tail_s = self._node_times(block, scale)
@@ -234,7 +251,8 @@ class CutSearch:
     def _all_s(self, block: WideBlock, scale: Scale) -> float:
         """More than any two cuts through the block can differ by."""
         head_s, tail_s = self._node_times(block, scale)
-        bytes_s = sum(wire.nbytes for wire in block.wires) * scale.up_s
+        sendable = [wire.nbytes for wire in block.wires if wire.nbytes < inf]
+        bytes_s = sum(sendable) * scale.up_s
         return float(head_s.sum() + tail_s.sum() + bytes_s)
 
 

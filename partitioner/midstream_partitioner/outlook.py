@@ -98,7 +98,11 @@ class Outlook:
             graph, costs_of(graph, edge_s, cloud_s, wire_nbytes=wire, forbidden=barred)
         )
         most = constraints.max_edge_nbytes
-        self._limits = Limits(float("inf") if most is None else most, constraints.min_depth)
+        self._limits = Limits(
+            float("inf") if most is None else most,
+            constraints.min_depth,
+            tuple(map(graph.inputs.index, constraints.secret_of(part))),
+        )
         self._held = frozenset(cut.head for cut in part.cuts)
         self._present = self._rows(part.cuts, known if known_nbytes else None)
 
@@ -154,7 +158,7 @@ class Outlook:
     def _least(self, rows: Table, link: Link, scales: Mapping[str, float]) -> float:
         latency_s = rows.price_s(link, **scales)
         kept = rows.weight_nbytes <= self._limits.max_edge_nbytes
-        kept &= rows.depth >= self._limits.min_depth
+        kept &= rows.hides(self._limits.secret, self._limits.min_depth)
         return float(latency_s[kept].min(initial=float("inf")))
 
 

@@ -28,6 +28,7 @@ from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import Profile
 from midstream_partitioner.timings import Estimate
 from midstream_partitioner.units import format_duration, format_nbytes
+from midstream_partitioner.veils import secret_inputs
 from midstream_wire.errors import PlanError, UsageError
 from midstream_wire.limits import MAX_IN_FLIGHT
 
@@ -45,8 +46,9 @@ class Constraints:
     """What a plan must keep to. Raises `UsageError` for values out of range.
 
     `max_edge_nbytes` bounds the weights that the edge holds. `min_depth` is the least number
-    of layers that lose information between the input and anything sent. From 1 on nothing
-    that is sent is the input one to one; it still reveals much of it.
+    of layers that lose information between every input and all that is sent (`veils`). From 1
+    on it is not the input one to one; it still reveals much of it. Inputs that are `public`,
+    here or in the feed, may be sent.
     `forbidden` are shell patterns on cut ids, cut labels and names of tensors that would
     cross. `codecs` are the only ones allowed, where given; `lossless` leaves out all others.
     `max_payload_nbytes` bounds what is sent, at the 95th percentile where that is known.
@@ -57,6 +59,7 @@ class Constraints:
 
     max_edge_nbytes: int | None = None
     min_depth: int = 0
+    public: frozenset[str] = frozenset()
     forbidden: frozenset[str] = frozenset()
     deadline_s: float | None = None
     codecs: tuple[str, ...] | None = None
@@ -92,15 +95,23 @@ class Constraints:
             return None
         return default_budget(calibration)
 
+    def secret_of(self, part: Partition) -> tuple[str, ...]:
+        """The inputs of `part` that are not public; `UsageError` for names it lacks."""
+        names = [spec.name for spec in part.inputs]
+        return secret_inputs(names, self.public.union(part.feed.public))
+
     def objection(
         self,
         offer: Offer,
         budget: Budget | None = None,
         calibration: Calibration | None = None,
+        *,
+        secret: Sequence[str] = (),
     ) -> tuple[int, str] | None:
         """Why `offer` may not be taken, whatever the link; None if it may.
 
-        `budget` is what `self.budget` gave for `calibration`. The number tells how far the
+        `budget` is what `self.budget` gave for `calibration`, `secret` are the inputs that
+        `min_depth` is about. The number tells how far the
         offer got: the higher, the nearer it was to being allowed.
         """
         if offer.obstacle:
@@ -116,8 +127,10 @@ class Constraints:
             pattern = self._forbidding(offer)
             if pattern:
                 return 1, f"is forbidden by {pattern!r}"
-            if offer.cut.depth < self.min_depth:
-                sent = "the input itself" if offer.k == 0 else f"layer {offer.cut.depth}"
+            depth = offer.cut.depth_of(secret) if self.min_depth else 0
+            if depth < self.min_depth:
+                sent = f"layer {depth}" if depth else "a form of the input"
+                sent = "the input itself" if offer.cut.is_cloud_only else sent
                 return 2, f"sends {sent}, layer {self.min_depth} or deeper asked for"
             most = self.max_payload_nbytes
             if most is not None and offer.most_nbytes > most:
@@ -159,7 +172,7 @@ UNCONSTRAINED = Constraints()
 
 def _default(offer: Offer) -> bool:
     family = offer.codec.partition(":")[0]
-    if family in PICTURES and offer.cut.depth > 0:
+    if family in PICTURES and not offer.cut.is_cloud_only:
         return False
     return offer.lossless or family in LOSSY_BY_DEFAULT
 
@@ -321,8 +334,10 @@ class Planner:
         _check_codecs(constraints, offers)
         self.budget = constraints.budget(calibration)
         self.accuracy = _accuracy(constraints, self.budget, calibration)
+        secret = constraints.secret_of(partition)
         judged = [
-            (offer, constraints.objection(offer, self.budget, calibration)) for offer in offers
+            (offer, constraints.objection(offer, self.budget, calibration, secret=secret))
+            for offer in offers
         ]
         self.allowed = tuple(offer for offer, objection in judged if objection is None)
         self._refused = tuple((offer, why) for offer, why in judged if why is not None)

@@ -24,7 +24,8 @@ from midstream_partitioner.graph import INPUT, Graph, Node, Tensor
 from midstream_partitioner.link import Link
 from midstream_partitioner.mincut import CutSearch, Limits, unpack
 from midstream_partitioner.plan import UNCONSTRAINED, Constraints
-from midstream_partitioner.table import BARRED, Floats, Table, costs_of, join, set_table
+from midstream_partitioner.table import Floats, Table, costs_of, join, set_table
+from midstream_partitioner.veils import secret_inputs
 from midstream_wire.codecs import codec
 from midstream_wire.errors import PlanError
 
@@ -56,6 +57,9 @@ MOST_CUTS = 5
 #: A cut joins only if it makes some scenario this much faster: handing a tensor from one
 #: segment to the next costs every placement 1-5 % (benchmarks/chain.py).
 MIN_GAIN = 0.05
+
+#: Inputs of which each is secret by itself in scenarios of its own.
+MOST_SECRETS = 4
 
 #: Regret counts up to here: a placement ten times too slow is as useless as one 100 times.
 MOST_REGRET = 10.0
@@ -141,12 +145,14 @@ def choose_cuts(
     """The few cuts inside the network that can ever win, each within the next.
 
     `layer_s` are seconds by node index. Candidates are all positions of the execution order
-    and the minimum cuts of every scenario, with the input free to leave the device and not.
+    and the minimum cuts of every scenario, with the inputs free to leave the device, none of
+    them (but those that are public), and all but one.
     Greedily, the cut that is nested with those chosen and lowers the mean regret over all
     scenarios most joins, until no cut makes any scenario `min_gain` faster. Edge-only and
     cloud-only always exist and are what the cuts are held against.
 
-    Raises `UsageError` unless there is one time for each node.
+    Raises `UsageError` unless there is one time for each node, and for public inputs that
+    `graph` does not have.
     """
     barred = barred_tensors(graph, constraints)
     costs = costs_of(
@@ -154,14 +160,15 @@ def choose_cuts(
     )
     search = CutSearch(graph, costs)
     most = inf if constraints.max_edge_nbytes is None else constraints.max_edge_nbytes
-    scenarios = _scenarios(ranges, Limits(most, constraints.min_depth))
+    secret = _indices(graph, secret_inputs(graph.inputs, constraints.public))
+    scenarios = _scenarios(ranges, Limits(most, constraints.min_depth, secret))
     heads, table = _pool(search, scenarios)
     latency_s = np.stack([_price(table, scenario) for scenario in scenarios])
     inner = [
         row
         for row, head in enumerate(heads)
         if 0 < head.bit_count() < len(graph.nodes)
-        and table.depth[row] > BARRED
+        and not table.barred[row]
         and _is_permitted(constraints, graph, head)
     ]
     if not inner:
@@ -212,13 +219,25 @@ def _is_permitted(constraints: Constraints, graph: Graph, head: int) -> bool:
 
 
 def _scenarios(ranges: Ranges, limits: Limits) -> tuple[_Scenario, ...]:
-    private = replace(limits, min_depth=max(limits.min_depth, 1))
+    private = [
+        replace(limits, min_depth=max(limits.min_depth, 1), secret=secret)
+        for secret in _secrets(limits.secret or ())
+    ]
     return tuple(
         _Scenario(Link(uplink_bps, 2 * uplink_bps, rtt_s), ratio, kept)
         for uplink_bps, ratio, rtt_s, kept in product(
-            ranges.uplinks_bps, ranges.ratios, ranges.rtts_s, dict.fromkeys((limits, private))
+            ranges.uplinks_bps, ranges.ratios, ranges.rtts_s, dict.fromkeys((limits, *private))
         )
     )
+
+
+def _secrets(secret: tuple[int, ...]) -> Iterable[tuple[int, ...]]:
+    """What may turn out to be secret: all of it, or one input and the others public."""
+    return (secret, *((each,) for each in secret[:MOST_SECRETS] if len(secret) > 1))
+
+
+def _indices(graph: Graph, names: Iterable[str]) -> tuple[int, ...]:
+    return tuple(map(graph.inputs.index, names))
 
 
 def _pool(search: CutSearch, scenarios: Sequence[_Scenario]) -> tuple[list[int], Table]:
@@ -244,7 +263,7 @@ def _price(table: Table, scenario: _Scenario) -> Floats:
     """Latency of every row; what the limits rule out takes `NEVER_S`."""
     latency_s = table.price_s(scenario.link, edge_slowdown=scenario.ratio)
     kept = table.weight_nbytes <= scenario.limits.max_edge_nbytes
-    kept &= table.depth >= scenario.limits.min_depth
+    kept &= table.hides(scenario.limits.secret, scenario.limits.min_depth)
     latency_s[~kept] = NEVER_S
     return latency_s
 

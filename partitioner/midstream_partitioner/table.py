@@ -15,16 +15,13 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from midstream_partitioner.graph import INPUT, SEALED, Graph
+from midstream_partitioner.graph import INPUT, Graph
 from midstream_partitioner.link import Link
 from midstream_wire.errors import UsageError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-
-#: Depth of what may not cross at all, less than any depth asked for.
-BARRED = -1
 
 
 @final
@@ -34,8 +31,7 @@ class Costs:
 
     By node index: `edge_s` and `cloud_s` (seconds on either device), `weight_nbytes`, and
     `reply_nbytes`, what graph outputs made by that node add to the reply. By tensor name:
-    `wire_nbytes`, what it takes on the uplink, and `depth`, the weight-bearing layers behind
-    it, or `BARRED` for what may not cross at all.
+    `wire_nbytes`, what it takes on the uplink. What is `barred` may not cross at all.
     """
 
     edge_s: Floats
@@ -43,7 +39,7 @@ class Costs:
     weight_nbytes: Floats
     reply_nbytes: Floats
     wire_nbytes: Mapping[str, float]
-    depth: Mapping[str, int]
+    barred: frozenset[str]
 
 
 def costs_of(
@@ -66,10 +62,6 @@ def costs_of(
                 f"of {graph.name} (not {len(seconds)}): profile this network"
             )
     wire = {name: float(tensor.nbytes) for name, tensor in graph.tensors.items()}
-    depth = {
-        name: graph.depths[name] if graph.may_cross(name) and name not in forbidden else BARRED
-        for name in graph.tensors
-    }
     reply = np.zeros(len(graph.nodes))
     for name in graph.outputs:
         if graph.producer[name] != INPUT:
@@ -80,17 +72,19 @@ def costs_of(
         weight_nbytes=np.array([node.weight_nbytes for node in graph.nodes], dtype=np.float64),
         reply_nbytes=reply,
         wire_nbytes=wire | dict(wire_nbytes or {}),
-        depth=depth,
+        barred=frozenset(forbidden).union(
+            name for name in graph.tensors if not graph.may_cross(name)
+        ),
     )
 
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """Closed sets as rows: seconds of head and tail, bytes up and down, weights, least depth.
+    """Closed sets as rows: seconds of head and tail, bytes up and down, weights, depths.
 
-    `complete` marks rows without a tail: edge-only, which needs no link. Depth is `BARRED`
-    where something crosses that may not.
+    `depths` are [rows, inputs], as in `Cut`. `complete` marks rows without a tail: edge-only,
+    which needs no link. `barred` marks rows where something crosses that may not.
     """
 
     head_s: Floats
@@ -98,8 +92,9 @@ class Table:
     up_nbytes: Floats
     down_nbytes: Floats
     weight_nbytes: Floats
-    depth: Ints
+    depths: Ints
     complete: Bools
+    barred: Bools
 
     def __len__(self) -> int:
         return len(self.head_s)
@@ -117,8 +112,14 @@ class Table:
             + fixed_s
         )
         latency_s[self.complete] -= fixed_s
-        latency_s[self.depth == BARRED] = inf
+        latency_s[self.barred] = inf
         return latency_s
+
+    def hides(self, secret: Sequence[int] | None, min_depth: int) -> Bools:
+        """Which rows have `min_depth` for the inputs of these indices (None: for all)."""
+        depths = self.depths if secret is None else self.depths[:, list(secret)]
+        hidden: Bools = np.all(depths >= min_depth, axis=1)
+        return hidden
 
 
 def join(tables: Sequence[Table]) -> Table:
@@ -131,15 +132,15 @@ def join(tables: Sequence[Table]) -> Table:
 def position_table(graph: Graph, costs: Costs) -> Table:
     """The prefixes of the execution order: row p is the head of the first p nodes."""
     count = len(graph.nodes)
-    # Each tensor crosses an interval of positions: sum by differences, minimise by slices.
+    # Each tensor crosses an interval of positions: sum by differences.
     steps = np.zeros(count + 2)
-    depth = np.full(count + 1, SEALED, dtype=np.int64)
+    crossing: list[list[str]] = [[] for _ in range(count + 1)]
     for name, made_by in graph.producer.items():
         first, last = made_by + 1, max(graph.consumers[name], default=made_by)
         if first > last:
             continue
-        crossing = slice(first, last + 1)
-        np.minimum(depth[crossing], costs.depth[name], out=depth[crossing])
+        for names in crossing[first : last + 1]:
+            names.append(name)
         steps[first] += costs.wire_nbytes[name]
         steps[last + 1] -= costs.wire_nbytes[name]
     return Table(
@@ -148,8 +149,9 @@ def position_table(graph: Graph, costs: Costs) -> Table:
         up_nbytes=np.cumsum(steps)[: count + 1],
         down_nbytes=_after(costs.reply_nbytes),
         weight_nbytes=_before(costs.weight_nbytes),
-        depth=depth,
+        depths=_depths(graph, crossing),
         complete=np.arange(count + 1) == count,
+        barred=_barred(costs, crossing),
     )
 
 
@@ -162,14 +164,15 @@ def set_table(graph: Graph, costs: Costs, heads: Bools, *, start: int) -> Table:
     end = start + width
     member = heads.astype(np.float64)
     up = np.zeros(count)
-    depth = np.full(count, SEALED, dtype=np.int64)
+    crossing: list[list[str]] = [[] for _ in range(count)]
     for name, made_by in graph.producer.items():
         users = graph.consumers[name]
         if not users or made_by >= end or max(users) < start:
             continue
         crosses = _crosses(heads, made_by - start, [user - start for user in users])
         up[crosses] += costs.wire_nbytes[name]
-        depth[crosses] = np.minimum(depth[crosses], costs.depth[name])
+        for row in np.flatnonzero(crosses):
+            crossing[row].append(name)
 
     def head_sum(values: Floats) -> Floats:
         # One node after the other, like the positions' cumulative sums: a matrix product or a
@@ -186,9 +189,19 @@ def set_table(graph: Graph, costs: Costs, heads: Bools, *, start: int) -> Table:
         up_nbytes=up,
         down_nbytes=_before(costs.reply_nbytes)[-1] - head_sum(costs.reply_nbytes),
         weight_nbytes=head_sum(costs.weight_nbytes),
-        depth=depth,
+        depths=_depths(graph, crossing),
         complete=member.sum(axis=1) == len(graph.nodes) - start,
+        barred=_barred(costs, crossing),
     )
+
+
+def _depths(graph: Graph, crossing: Sequence[Sequence[str]]) -> Ints:
+    shape = len(crossing), len(graph.inputs)
+    return np.array([graph.veils.depths(names) for names in crossing], np.int64).reshape(shape)
+
+
+def _barred(costs: Costs, crossing: Sequence[Sequence[str]]) -> Bools:
+    return np.array([not costs.barred.isdisjoint(names) for names in crossing])
 
 
 def _crosses(heads: Bools, made_by: int, users: Sequence[int]) -> Bools:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midstream_partitioner.cuts import MAX_NODES, cut_of, head_of, position_cuts, runs_of
-from midstream_partitioner.graph import SEALED
 from midstream_partitioner.intake import Network
+from midstream_partitioner.veils import SEALED
 from midstream_wire.errors import ModelError
 
 MakeNetwork = Callable[..., Network]
@@ -42,10 +42,10 @@ def test_cuts_know_their_size_label_and_depth(branches: Network) -> None:
     cuts = position_cuts(branches.graph)
     assert cuts[5].nbytes == 32
     assert cuts[5].label == "after Mul_4"
-    assert cuts[5].depth == 0  # the input shows through the skip
+    assert cuts[5].depth_of("x") == 0  # the input shows through the skip
     assert cuts[0].label == "the input"
     assert cuts[6].label == "the output"
-    assert cuts[6].depth == SEALED
+    assert cuts[6].depth_of("x") == SEALED
     assert cuts[2].label == "after MatMul_0 and Relu_1 (+1)"
 
 

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from midstream_partitioner.graph import INPUT, SEALED
+from midstream_partitioner.graph import INPUT
 from midstream_partitioner.intake import Network, load_network
 
 MakeNetwork = Callable[..., Network]
@@ -45,40 +45,6 @@ def test_only_sets_that_hold_their_producers_are_closed(branches: Network) -> No
     assert graph.is_closed({0, 2})
     assert not graph.is_closed({2})
     assert not graph.is_closed({0, 1, 3})
-
-
-def test_depth_counts_layers_that_lose_information_on_the_shallowest_path(
-    branches: Network,
-) -> None:
-    depths = branches.graph.depths
-    assert depths["x"] == depths["stem"] == 0
-    assert depths["left"] == 1
-    assert depths["right"] == 0  # two products, one to one
-    assert depths["early"] == 0
-    assert depths["skip"] == 0  # the input itself is multiplied in
-
-
-def test_a_colour_conversion_hides_nothing_and_a_narrower_layer_does(
-    make_network: MakeNetwork,
-) -> None:
-    weights = {
-        "a": np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1),
-        "w": np.ones((2, 3, 3, 3), np.float32),
-    }
-    network = make_network(
-        """net (float[1, 3, 8, 8] x) => (float[1, 2, 6, 6] y) {
-        c = Conv(x, a) s = Sigmoid(c) d = Conv(s, w) y = Neg(d) }""",
-        weights,
-    )
-    assert [network.graph.depths[name] for name in "xcsdy"] == [0, 0, 0, 1, 1]
-
-
-def test_a_shape_says_nothing_of_the_input(make_network: MakeNetwork) -> None:
-    network = make_network("""
-        net (float[n, 4] x) => (int64[2] y) { s = Shape(x) two = Constant <value_int = 2> ()
-        y = Mul(s, two) }""")
-    assert network.graph.depths["s"] == SEALED
-    assert network.graph.depths["y"] == SEALED
 
 
 def test_a_weight_shared_by_two_nodes_counts_at_the_first(make_network: MakeNetwork) -> None:

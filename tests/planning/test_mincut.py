@@ -45,7 +45,7 @@ def latency_s(
 
 def allowed(graph: Graph, head: frozenset[int], limits: Limits) -> bool:
     weights = sum(graph.nodes[index].weight_nbytes for index in head)
-    depth = min((graph.depths[name] for name in graph.crossing(head)), default=inf)
+    depth = min(graph.veils.depths(graph.crossing(head)), default=inf)
     return weights <= limits.max_edge_nbytes and depth >= limits.min_depth
 
 

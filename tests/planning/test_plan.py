@@ -105,7 +105,8 @@ def test_private_plans_send_nothing_that_no_layer_has_touched(case_of: CaseOf) -
     for seed in range(60):
         case = case_of(seed)
         made = plan(case.partition, case.edge, case.cloud, LINK, constraints=private)
-        depths = {cut.id: cut.depth for cut in case.partition.cuts}
+        inputs = [spec.name for spec in case.partition.inputs]
+        depths = {cut.id: cut.depth_of(inputs) for cut in case.partition.cuts}
         assert all(depths[candidate.cut] >= 1 for candidate in made.candidates)
         inputs = [
             reason for c, reason in made.rejected if c.cut == "cloud-only" and c.codec == "raw"

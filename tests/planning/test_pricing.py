@@ -73,7 +73,7 @@ def regrets(graph: Graph, layer_s: Sequence[float], cuts: Sequence[Cut]) -> list
                         s * (ratio if i in head else 1) for i, s in enumerate(layer_s)
                     )
                     sent = up * 8 / uplink_bps + down * 4 / uplink_bps
-                    if cut.depth >= depth:
+                    if cut.depth_of(graph.inputs) >= depth:
                         held.append(compute + sent + link.rtt_s + link.fixed_s)
                 found.append(min(held) / best.latency_s - 1)
     return found
@@ -138,7 +138,7 @@ def test_constraints_bind_the_choice() -> None:
         Constraints(forbidden=frozenset({free[0].id})),
         Constraints(forbidden=frozenset(free[0].tensors)),
         Constraints(max_edge_nbytes=1000 * (len(free[0].head) - 1)),
-        Constraints(min_depth=free[0].depth + 1),
+        Constraints(min_depth=free[0].depth_of(graph.inputs) + 1),
     ):
         cuts = choose_cuts(graph, layer_s, constraints=constraints)
         assert free[0].id not in {cut.id for cut in cuts}
@@ -155,7 +155,7 @@ def test_a_bare_model_is_cut_at_the_same_few_places_every_time(name: str) -> Non
     assert cuts == choose_cuts(again, static_profile(again))
     assert 1 <= len(cuts) <= 5
     assert all(one.head < other.head for one, other in pairwise(cuts))
-    assert all(cut.depth >= 1 for cut in cuts)
+    assert all(cut.depth_of(first.inputs) >= 1 for cut in cuts)
 
 
 def test_a_static_profile_gives_time_to_all_but_what_is_fused() -> None:

@@ -48,8 +48,8 @@ class Rule:
 
 
 _PLANNING = (
-    "objective", "private", "min_depth", "lossless", "codecs", "max_loss", "min_agreement",
-    "max_error", "target_payload", "forbid", "deadline", "max_edge_memory",
+    "objective", "private", "public", "min_depth", "lossless", "codecs", "max_loss",
+    "min_agreement", "max_error", "target_payload", "forbid", "deadline", "max_edge_memory",
 )  # fmt: skip
 _LINK = ("network", "uplink", "downlink", "rtt")
 _TLS = ("ca", "cert", "key")
@@ -58,6 +58,7 @@ _POLICY = (
     "gate",
 )  # fmt: skip
 
+_PUBLIC = Rule(("public",), needs=("private", "min_depth"), why="else all may be sent")
 _SEED = Rule(("seed",), beside=("input",), why="only random inputs have a seed")
 _DATA = (
     Rule(("seed",), beside=("data",), why="only generated inputs have a seed"),
@@ -78,6 +79,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         *_PROFILES,
         Rule(("input",), beside=("edge", "cloud"), why="then nothing is measured"),
         _NETWORK,
+        _PUBLIC,
     ),
     "partition": (
         Rule(("max_cuts", "measure"), beside=("at",), why="it says where to cut"),
@@ -117,6 +119,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(("output",), beside=("compare",), why="every strategy answers the same inputs"),
         _MEASURED,
         _NETWORK,
+        _PUBLIC,
         _SEED,
         *_SHUT,
     ),
@@ -128,12 +131,14 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
         Rule(("requests",), beside=("policy",), why="--duration says how long they come"),
         Rule(("requests",), beside=("trace",), why="--duration says how long they come"),
+        Rule(("public",), needs=("private",), why="else all may be sent"),
         _SEED,
     ),
     "simulate": (
         *_PROFILES,
         Rule(("jobs",), beside=("address",), why="the cluster has its own processors"),
         Rule(("address",), needs=("engine",), why="it is a Ray cluster's"),
+        _PUBLIC,
     ),
     "experiment": (
         Rule(("jobs", "fresh"), beside=("report_only",), why="then nothing is run"),

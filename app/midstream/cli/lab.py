@@ -23,6 +23,7 @@ from midstream.cli.options import (
     Model,
     Objective,
     Private,
+    Public,
     Seed,
     Size,
     TargetPayload,
@@ -77,6 +78,7 @@ class Goal:
     """What the edge of a pair is to plan for."""
 
     private: Private = False
+    public: Public = None
     lossless: Lossless = False
     max_loss: MaxLoss = None
     min_agreement: MinAgreement = None
@@ -86,11 +88,12 @@ class Goal:
 
     def flags(self) -> tuple[str, ...]:
         """As `midstream edge run` takes them."""
-        flags = []
+        flags: list[str] = []
         for name, value in asdict(self).items():
-            if value is not None and value is not False:
-                flags.append(f"--{name.replace('_', '-')}")
-                flags += [] if value is True else [str(value)]
+            flag = f"--{name.replace('_', '-')}"
+            for each in value if isinstance(value, list) else [value]:
+                if each is not None and each is not False:
+                    flags += [flag] if each is True else [flag, str(each)]
         return tuple(flags)
 
 

@@ -21,6 +21,7 @@ from midstream.cli.options import (
     takes_feed,
 )
 from midstream.sources import (
+    cuts_by,
     default_cuts,
     open_inputs,
     open_samples,
@@ -35,7 +36,7 @@ from midstream_partitioner.graph import Graph
 from midstream_partitioner.intake import Network
 from midstream_partitioner.measure import profile_layers, profile_segments
 from midstream_partitioner.partition import Partition, partition
-from midstream_partitioner.pricing import MOST_CUTS, choose_cuts
+from midstream_partitioner.pricing import MOST_CUTS
 from midstream_partitioner.profile import LayerProfile, Profile
 from midstream_partitioner.units import format_nbytes
 from midstream_wire.errors import UsageError
@@ -216,7 +217,7 @@ def cut(
         (sample,) = open_inputs(partition(network, []), input, count=1)
         with console.progress(f"profiling {network.name}") as tick:
             layers = profile_layers(network, sample, device, runs=runs, progress=tick)
-        chosen = choose_cuts(network.graph, layers.seconds, max_cuts=max_cuts)
+        chosen = cuts_by(network, layers.seconds, max_cuts=max_cuts)
     else:
         chosen = default_cuts(network, max_cuts=max_cuts)
     part = partition(network, chosen)

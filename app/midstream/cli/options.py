@@ -86,8 +86,17 @@ Private = Annotated[
     bool,
     typer.Option(
         "--private",
-        help="Send no form of the input, only what a layer that loses information made of it; "
-        "that still reveals much of the input (docs/planning.md).",
+        help="Send no form of a secret input, only what layers that lose information made of "
+        "it. No proof of privacy: activations reveal much of the input, and how much is not "
+        "measured yet (docs/planning.md).",
+    ),
+]
+Public = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--public",
+        help="An input that is no secret, as a mask: --private and --min-depth let it cross. "
+        "May be repeated; a feed's public says the same.",
     ),
 ]
 Lossless = Annotated[bool, typer.Option("--lossless", help="Only codecs that change nothing.")]
@@ -225,7 +234,10 @@ def _planning(
     objective: Objective = "latency",
     *,
     private: Private = False,
-    min_depth: Annotated[int, typer.Option(min=0, help="No cut before this many layers.")] = 0,
+    public: Public = None,
+    min_depth: Annotated[
+        int, typer.Option(min=0, help="No cut before this many layers that lose information.")
+    ] = 0,
     lossless: Lossless = False,
     codecs: Annotated[
         _Text, typer.Option(help="The only codecs allowed: half,ec:0.5,jpeg:80.")
@@ -248,6 +260,7 @@ def _planning(
         Constraints(
             max_edge_nbytes=parse_nbytes(max_edge_memory) if max_edge_memory else None,
             min_depth=max(min_depth, int(private)),
+            public=frozenset(public or ()),
             forbidden=frozenset(forbid or ()),
             deadline_s=_deadline(deadline),
             codecs=tuple(codecs.split(",")) if codecs else None,

@@ -114,6 +114,7 @@ class PlanningTable:
 
     codecs: tuple[Name, ...] = ()
     private: Flag = False
+    public: tuple[Name, ...] = ()
     lossless: Flag = False
     max_loss: Points | None = None
     min_agreement: Share | None = None
@@ -123,6 +124,7 @@ class PlanningTable:
         """As `midstream edge run` takes them."""
         flags = ["--codecs", ",".join(self.codecs)] if self.codecs else []
         flags += ["--private"] if self.private else []
+        flags += [word for name in self.public for word in ("--public", name)]
         flags += ["--lossless"] if self.lossless else []
         flags += ["--max-loss", f"{self.max_loss:g}pt"] if self.max_loss is not None else []
         for name in ("min_agreement", "max_error"):
@@ -134,6 +136,7 @@ class PlanningTable:
         """The same for a planner."""
         return Constraints(
             min_depth=int(self.private),
+            public=frozenset(self.public),
             codecs=self.codecs or None,
             lossless=self.lossless,
             max_loss=self.max_loss,
