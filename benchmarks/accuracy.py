@@ -26,7 +26,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
 import platform
 import sys
 import time
@@ -46,6 +45,7 @@ from accuracy_measures import Row, choose, measure
 from accuracy_subjects import SUBJECTS, Subject, subject_called
 from accuracy_tables import comparison, draw, summary, table
 
+from midstream_partitioner.machine import usable_cores
 from midstream_wire.errors import UsageError
 
 Found = TypeVar("Found")
@@ -58,7 +58,7 @@ def machine() -> dict[str, str]:
     return {
         "date": datetime.date.today().isoformat(),
         "system": platform.platform(),
-        "cpus": str(os.cpu_count()),
+        "cpus": str(usable_cores()),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "onnxruntime": onnxruntime.__version__,
@@ -81,7 +81,7 @@ def at_cuts(
     there = partial(
         at_cut, work, name=subject.name, samples=chosen.samples, codecs=chosen.codecs
     )
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(usable_cores(), mp_context=get_context("spawn")) as pool:
         return [each for found in pool.map(there, cuts) for each in found]
 
 

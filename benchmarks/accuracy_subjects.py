@@ -34,6 +34,7 @@ from midstream_partitioner.cuts import Cut, position_cuts
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.graph import Graph
 from midstream_partitioner.intake import Network, load_network
+from midstream_partitioner.machine import usable_cores
 from midstream_partitioner.partition import partition
 from midstream_partitioner.samples import list_pictures, read_picture
 from midstream_wire.errors import UsageError
@@ -111,7 +112,7 @@ def batches_of(network: Network, inputs: Array, size: int) -> Iterator[State]:
 
 def answers_of(network: Network, inputs: Array, size: int) -> list[State]:
     """What the unsplit network makes of `inputs`, `size` samples at a time."""
-    whole = Chain(partition(network, ()), threads=os.cpu_count() or 1)
+    whole = Chain(partition(network, ()), threads=usable_cores())
     return [whole.run(state, 0, 1) for state in batches_of(network, inputs, size)]
 
 

@@ -55,6 +55,7 @@ from midstream_lab.traces import Trace, load_trace
 from midstream_partitioner.artefact import load_partition
 from midstream_partitioner.device import Device
 from midstream_partitioner.link import Link
+from midstream_partitioner.machine import usable_cores
 from midstream_partitioner.plan import Constraints, Planner
 from midstream_partitioner.profile import Profile
 
@@ -467,7 +468,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--periods", default="0", help="seconds between requests; 0: none")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--processes", type=int, default=usable_cores())
     parser.add_argument("--json", type=Path, help="write all rows here")
     parser.add_argument("--each", action="store_true", help="a line per trace as well")
     parser.add_argument("--decisions", action="store_true")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, final
 
 import onnxruntime as ort
 
+from midstream_partitioner.machine import usable_memory_nbytes
 from midstream_partitioner.refusals import refusal
 from midstream_partitioner.rewiring import with_own_bytes
 from midstream_partitioner.scratch import scratch_folder
@@ -156,7 +156,7 @@ def _share_arena() -> None:
     memory = ort.OrtMemoryInfo(
         "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
     )
-    available_nbytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    available_nbytes = usable_memory_nbytes()
     # Extend by what is asked for (1), not by doubling, which reaches the limit at half of it.
     ort.create_and_register_allocator(
         memory,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +27,7 @@ from midstream_lab.experiment.words import (
     verdict,
 )
 from midstream_lab.folders import locked
+from midstream_partitioner.machine import usable_cores
 from midstream_wire.errors import MidstreamError, UsageError
 
 
@@ -86,7 +86,7 @@ def experiment(
 
 
 def _run(found: Experiment, folder: Path, *, jobs: int, fresh: bool) -> runner.Outcome:
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     if jobs > 1 and 2 * jobs > cores:
         _tell(
             f"{jobs} runs at a time on {cores} cores disturb each other: the latencies are "

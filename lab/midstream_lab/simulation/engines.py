@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
-import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -12,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Literal, TypeVar
 
 from midstream_partitioner.lifeline import follow_pool
+from midstream_partitioner.machine import usable_cores
 from midstream_wire.errors import MidstreamError, UsageError
 
 Given = TypeVar("Given")
@@ -44,7 +44,7 @@ def run_all(
     check_engine(engine, jobs, address)
     if engine == "ray":
         return _on_ray(call, given, jobs, address)
-    count = min(jobs or os.cpu_count() or 1, len(given))
+    count = min(jobs or usable_cores(), len(given))
     return _here(call, given) if count <= 1 else _in_processes(call, given, count)
 
 
