@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from midstream_cloud.session import Service, Session, status_of
-from midstream_cloud.tails import Answer, Job
+from midstream_cloud.tails import Answer, Clock, Job
 from midstream_wire.credentials import is_bearer
 from midstream_wire.descriptions import Description
 from midstream_wire.errors import CloudRefused, MidstreamError
@@ -26,6 +26,9 @@ from midstream_wire.unary import (
 from midstream_wire.v1 import midstream_pb2 as pb
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Midstream"].full_name
+
+#: Messages that a session may have read and not yet decoded; each is at most 4 MiB.
+AHEAD = 16
 
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -52,7 +55,7 @@ class Midstream:
             await send(GoAway(self._draining))
             return
         session = Session(self._service, send)
-        reading = asyncio.create_task(_converse(session, send, context))
+        reading = asyncio.create_task(_converse(session, send, context, self._service.clock))
         self._reading[session] = reading
         try:
             await asyncio.wait((reading,))
@@ -132,15 +135,39 @@ class Midstream:
 
 
 async def _converse(
-    session: Session, send: Callable[[ServerFrame], Awaitable[None]], context: Any
+    session: Session,
+    send: Callable[[ServerFrame], Awaitable[None]],
+    context: Any,
+    clock: Clock,
 ) -> None:
-    """Read the stream to its end, or to the first message that breaks the protocol."""
-    while (message := await context.read()) is not grpc.aio.EOF:
+    """Take the stream's messages to its end, or to the first that breaks the protocol.
+
+    They are read while earlier ones are being decoded: when a message arrived is then the
+    link's doing alone, and the edge learns the link's rate from it.
+    """
+    room = asyncio.Semaphore(AHEAD)
+    arrived: asyncio.Queue[tuple[bytes, float] | None] = asyncio.Queue()
+
+    async def read() -> None:
         try:
-            await session.receive(read_client(message))
-        except MidstreamError as error:
-            await send(GoAway(status_of(error)))
-            return
+            while (message := await context.read()) is not grpc.aio.EOF:
+                arrived.put_nowait((message, clock()))
+                await room.acquire()
+        finally:
+            arrived.put_nowait(None)
+
+    reading = asyncio.create_task(read())
+    try:
+        while (came := await arrived.get()) is not None:
+            message, arrived_s = came
+            await session.receive(read_client(message), arrived_s)
+            room.release()
+        await reading
+    except MidstreamError as error:
+        await send(GoAway(status_of(error)))
+        return
+    finally:
+        reading.cancel()
     await session.finish()
 
 

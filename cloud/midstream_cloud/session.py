@@ -91,7 +91,7 @@ class _Arriving:
 
 @final
 class Session:
-    """The server's half of one Session stream, driven by a single task that reads it."""
+    """The server's half of one Session stream, driven by a single task."""
 
     def __init__(self, service: Service, send: Send) -> None:
         self._service = service
@@ -105,9 +105,11 @@ class Session:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def receive(self, frame: ClientFrame) -> None:
-        """Take the peer's next frame; `MidstreamError` when the session cannot go on."""
-        arrived_s = self._service.clock()
+    async def receive(self, frame: ClientFrame, arrived_s: float) -> None:
+        """Take the peer's next frame, which arrived at `arrived_s` by the service's clock.
+
+        Raises `MidstreamError` when the session cannot go on.
+        """
         if self._model is None:
             await self._open(frame)
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -67,13 +68,13 @@ class Hall:
         self._digest = digest
 
     async def open(self) -> None:
-        await self.session.receive(Hello("gated", self._digest))
+        await self.session.receive(Hello("gated", self._digest), time.monotonic())
         assert isinstance(await self.hear(), Welcome)
 
     async def ask(self, id: int, *, budget_s: float = 0.0) -> None:
         payload = encode_bytes(codec("raw"), np.ones((1, 8, 16, 16), np.float32))
         request = Request(id, 1, ("a1",), (Piece(0, payload),), budget_s)
-        await self.session.receive(request)
+        await self.session.receive(request, time.monotonic())
 
     async def hear(self) -> ServerFrame:
         return await asyncio.wait_for(self.heard.get(), _PATIENCE_S)
@@ -145,7 +146,7 @@ def test_a_cancelled_request_is_dropped_from_the_queue_and_not_answered(
     async def talk(hall: Hall) -> None:
         await hall.ask(1)
         await hall.ask(2)
-        await hall.session.receive(Cancel(2))
+        await hall.session.receive(Cancel(2), time.monotonic())
         gate.let.release(5)
         assert await hall.status() == (1, Code.OK)
         await asyncio.wait_for(hall.session.finish(), _PATIENCE_S)
@@ -160,7 +161,7 @@ def test_a_request_that_runs_when_it_is_cancelled_is_not_answered(
 ) -> None:
     async def talk(hall: Hall) -> None:
         await hall.ask(1)
-        await hall.session.receive(Cancel(1))
+        await hall.session.receive(Cancel(1), time.monotonic())
         await asyncio.wait_for(hall.session.finish(), _PATIENCE_S)
         gate.let.release(5)
         await hall.ask(2)
@@ -230,7 +231,7 @@ def test_a_closed_session_drops_what_was_queued(meet: Meet, gate: Gate) -> None:
 def test_a_session_that_was_not_welcome_cannot_go_on(meet: Meet) -> None:
     async def talk(hall: Hall) -> None:
         with pytest.raises(ProtocolError, match="one Hello"):
-            await hall.session.receive(Hello("gated", ""))
+            await hall.session.receive(Hello("gated", ""), time.monotonic())
 
     meet(talk)
 
