@@ -34,10 +34,6 @@ LOSING = frozenset(
 #: than another layer would.
 _SUMS = frozenset({"Add", "Sub", "Sum"})
 
-#: A rectifier can be undone if it makes this many times as many elements as went in, and never
-#: if it makes fewer (Puthawala et al., Globally injective ReLU networks, JMLR 2022).
-_REDUNDANT = 2
-
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,8 +55,7 @@ class _Passed:
 
     def behind(self, made: int, *, layers: int, losing: bool) -> _Passed:
         """What this dominates, in `made` elements and behind `layers` layers."""
-        hidden = made < self.least or (losing and made < _REDUNDANT * self.least)
-        counts = hidden and layers > self.veiled
+        counts = (losing or made < self.least) and layers > self.veiled
         return _Passed(
             above=self,
             level=self.level + 1,

@@ -53,18 +53,6 @@ def test_two_rectifiers_that_keep_what_each_loses_hide_nothing(
     assert depths(network, "p", "q") == depths(network, "y") == (0,)
 
 
-def test_a_rectifier_hides_nothing_where_it_makes_twice_as_much(
-    make_network: MakeNetwork,
-) -> None:
-    """Both signs of each value, as one layer may well have learned them."""
-    network = make_network(
-        """net (float[1, 3, 8, 8] x) => (float[1, 6, 8, 8] y) {
-        c = Conv(x, a) y = Relu(c) }""",
-        {"a": np.concatenate([EYE, -EYE])},
-    )
-    assert depths(network, "y") == (0,)
-
-
 def test_two_narrow_layers_side_by_side_are_as_wide_as_their_sum(
     make_network: MakeNetwork,
 ) -> None:
