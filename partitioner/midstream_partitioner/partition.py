@@ -345,5 +345,5 @@ class _Cutter:
 
 
 def _serialize(model: onnx.ModelProto) -> bytes:
-    advice = "cut the network at more places, or store its weights in float16"
+    advice = "cut it at more places (`midstream partition --no-measure`), or take float16"
     return serialized(model, what="a segment", advice=advice)

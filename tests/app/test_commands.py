@@ -65,6 +65,8 @@ LINES = {
         "edge run digits --server {server} --requests 3 --runs 3 --adaptive --log log.jsonl"
     ),
 }
+#: What is said of results that are not wrong: for which sizes they are, and who answered.
+NOTES = ("figures are for ", "no answer came from the cloud: ")
 #: These have tests of their own.
 ELSEWHERE = {
     "midstream cloud serve",
@@ -87,7 +89,7 @@ def test_a_document_has_exactly_the_fields_of_the_page(
     line = LINES[name].format(server=cloud.address)
     done = command(f"{line} --json")
     schema.check(done.document, schema.documents[name])
-    assert done.err == ""
+    assert [told for told in done.err.splitlines() if not told.startswith(NOTES)] == []
 
 
 def test_a_server_says_where_it_listens_and_what_it_serves(
