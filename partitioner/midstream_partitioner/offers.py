@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from midstream_partitioner.calibration import Calibration, Fidelity
 from midstream_partitioner.crossing import has_transform, is_lossless
 from midstream_partitioner.cuts import Cut
@@ -19,6 +22,10 @@ from midstream_partitioner.timings import Estimate
 from midstream_wire.errors import UsageError
 from midstream_wire.limits import MAX_IN_FLIGHT
 from midstream_wire.transfers import obstacle
+
+#: Figures of one offer, or of several at once.
+Seconds = float | NDArray[np.float64]
+Flags = bool | NDArray[np.bool_]
 
 #: The codec of edge-only, where nothing is encoded: one that every session takes.
 NO_CODEC = "raw"
@@ -92,7 +99,10 @@ class Offer:
     def steady_s(self, link: Link, pipeline: Pipeline) -> float:
         """The slowest stage of a full pipeline other than the uplink."""
         downlink_s = link.downlink_serial_s(self.reply_nbytes)
-        return max(pipeline.edge_s(self), pipeline.cloud_s(self), downlink_s)
+        transforms = has_transform(self.codec)
+        edge_s = pipeline.edge_s(self.head_s, self.encode_s, transforms)
+        cloud_s = pipeline.cloud_s(self.decode_s, self.tail_s, transforms)
+        return max(float(edge_s), float(cloud_s), downlink_s)
 
     def period_s(self, link: Link, pipeline: Pipeline, queue_s: float = 0.0) -> float:
         """Seconds between two answers of a full pipeline.
@@ -135,27 +145,42 @@ class Pipeline:
     workers: int = 1
     window: int = MAX_IN_FLIGHT
 
+    def __post_init__(self) -> None:
+        if min(self.threads, self.workers, self.window) < 1 or self.cores < 0:
+            raise UsageError(
+                "a pipeline must have threads, workers and a window of at least 1, and cores "
+                f"of at least 0 (not {self.threads}, {self.workers}, {self.window} and "
+                f"{self.cores}): correct the menu or the profile"
+            )
+
     @classmethod
     def of(cls, edge: Device, cloud: Device, window: int = MAX_IN_FLIGHT) -> Pipeline:
         """As the devices are; the cores of an emulated one are not its own."""
         cores = 0 if edge.emulated else edge.cores
         return cls(edge.threads, cores, cloud.workers, window)
 
-    def edge_s(self, offer: Offer) -> float:
-        """Seconds between two requests that leave the edge."""
-        if has_transform(offer.codec):  # which runs on the thread of the heads
-            return offer.head_s + offer.encode_s
-        longer_s = max(offer.head_s, offer.encode_s)
+    def edge_s(self, head_s: Seconds, encode_s: Seconds, transforms: Flags) -> Seconds:
+        """Seconds between two requests that leave the edge, of one offer or of an array.
+
+        A transform runs on the thread of the heads.
+        """
+        longer_s = np.where(transforms, head_s + encode_s, np.maximum(head_s, encode_s))
         if not self.cores:
             return longer_s
-        busy_cores_s = offer.head_s * min(self.threads, self.cores) + offer.encode_s
-        return max(longer_s, busy_cores_s / self.cores)
+        busy_cores_s = head_s * min(self.threads, self.cores) + encode_s
+        return np.maximum(longer_s, busy_cores_s / self.cores)
 
-    def cloud_s(self, offer: Offer) -> float:
-        """Seconds between two requests that the cloud has finished."""
-        if has_transform(offer.codec):  # which a worker undoes
-            return (offer.decode_s + offer.tail_s) / self.workers
-        return max(offer.decode_s, offer.tail_s / self.workers)
+    def cloud_s(self, decode_s: Seconds, tail_s: Seconds, transforms: Flags) -> Seconds:
+        """Seconds between two requests that the cloud has finished.
+
+        A worker undoes a transform.
+        """
+        together_s = (decode_s + tail_s) / self.workers
+        return np.where(transforms, together_s, np.maximum(decode_s, tail_s / self.workers))
+
+
+#: What is assumed where nobody says.
+SIMPLE_PIPELINE = Pipeline()
 
 
 def offers_of(

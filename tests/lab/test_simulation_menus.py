@@ -22,6 +22,7 @@ from midstream_lab.simulation.menus import (
 from midstream_lab.simulation.network import Network
 from midstream_lab.simulation.pair import Setting, simulate_pair
 from midstream_partitioner.device import Device
+from midstream_partitioner.offers import Pipeline
 from midstream_partitioner.plan import OBJECTIVES
 from midstream_wire.errors import UsageError
 
@@ -185,3 +186,20 @@ def assert_told(path: Path, sentence: str) -> None:
     assert str(path) in said
     assert "\n" not in said
     assert len(said) < 400
+
+
+def test_a_menu_file_knows_how_many_requests_each_stage_works_on(tmp_path: Path) -> None:
+    pipeline = Pipeline(threads=2, cores=4, workers=3, window=5)
+    asked = replace(OFFERED, menu=replace(OFFERED.menu, pipeline=pipeline))
+    path = tmp_path / "menu.json"
+    path.write_text(json.dumps(asked.to_dict()))
+    assert read_menu(path).menu.pipeline == pipeline
+
+    older = asked.to_dict()
+    del older["pipeline"]
+    path.write_text(json.dumps(older))
+    assert read_menu(path).menu.pipeline == Pipeline()
+
+    path.write_text(json.dumps(older | {"pipeline": {"workers": 0}}))
+    with pytest.raises(UsageError, match="at least 1"):
+        read_menu(path)

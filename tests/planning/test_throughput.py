@@ -47,8 +47,8 @@ def test_the_encoder_works_beside_the_head_as_far_as_there_are_cores(case_of: Ca
 def test_a_transform_runs_on_the_thread_of_the_heads(case_of: CaseOf) -> None:
     offer = _offer(case_of, codec="klt:4+half")
     pipeline = Pipeline(workers=1, window=100)
-    assert pipeline.edge_s(offer) == pytest.approx(0.03)
-    assert pipeline.cloud_s(offer) == pytest.approx(0.041)
+    assert pipeline.edge_s(offer.head_s, offer.encode_s, True) == pytest.approx(0.03)
+    assert pipeline.cloud_s(offer.decode_s, offer.tail_s, True) == pytest.approx(0.041)
 
 
 def test_a_long_link_is_bounded_by_the_requests_under_way(case_of: CaseOf) -> None:

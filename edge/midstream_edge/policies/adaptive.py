@@ -134,12 +134,13 @@ class Adaptive:
         hedged_s = np.maximum(ends_s - hedges_s[:, :, None], 0.0).mean(axis=2)
         latency_s: Floats = heads_s[:, None] + ends_s.mean(axis=2)
         busy_s = (heads_s + menu.encodes_s * belief.head_scale)[:, None] + hedged_s
+        periods_s = self._periods_s(heads_s[:, None] + hedged_s, latency_s, belief)
         unit = 1.0
         if menu.objective == "energy":
             costs = self._joules(latency_s, busy_s, belief)
             unit = self.device.active_w
         elif menu.objective == "throughput":
-            costs = self._periods_s(busy_s, belief)
+            costs = periods_s
         else:
             price = 0.0 if self.hedging == "race" else HEDGE_PRICE
             costs = latency_s + price * hedged_s
@@ -147,7 +148,7 @@ class Adaptive:
             late = heads_s[:, None, None] + ends_s > situation.deadline_s
             costs = costs + unit * LATE_DEADLINES * situation.deadline_s * late.mean(axis=2)
         if situation.waiting:
-            costs = costs + unit * situation.waiting * self._periods_s(busy_s, belief)
+            costs = costs + unit * situation.waiting * periods_s
         return costs
 
     def _joules(self, latency_s: Floats, busy_s: Floats, belief: LinkBelief) -> Floats:
@@ -159,12 +160,18 @@ class Adaptive:
         computing_w = device.active_w - device.idle_w
         return device.idle_w * latency_s + computing_w * busy_s + radio_j[:, None]
 
-    def _periods_s(self, busy_s: Floats, belief: LinkBelief) -> Floats:
-        """[n, H]: seconds between two answers when requests queue: the slowest stage."""
-        menu = self.menu
+    def _periods_s(self, heads_s: Floats, latency_s: Floats, belief: LinkBelief) -> Floats:
+        """[n, H]: seconds between two answers when requests queue, as the planner has it.
+
+        `heads_s` [n, H] holds what the edge computes after its hedges, too.
+        """
+        menu, pipeline = self.menu, self.menu.pipeline
+        encodes_s = (menu.encodes_s * belief.head_scale)[:, None]
+        edge_s = pipeline.edge_s(heads_s, encodes_s, menu.transforms[:, None])
+        cloud_s = pipeline.cloud_s(menu.decodes_s, menu.tails_s, menu.transforms)
         link_s = np.maximum(
             menu.payload_bits / belief.uplink_bps, menu.reply_bits / belief.downlink_bps
         )
-        served_s = menu.serves_s * belief.tail_scale / menu.workers
-        elsewhere_s = np.maximum(link_s, served_s)
-        return np.maximum(busy_s, elsewhere_s[:, None])
+        elsewhere_s = np.maximum(link_s, cloud_s * belief.tail_scale)[:, None]
+        stages_s = np.maximum(edge_s, elsewhere_s)
+        return np.maximum(stages_s, latency_s / pipeline.window)

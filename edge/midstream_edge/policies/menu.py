@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from midstream_edge.policies.values import Option
+from midstream_partitioner.crossing import has_transform
 from midstream_partitioner.cuts import CLOUD_ONLY
-from midstream_partitioner.offers import Offer
+from midstream_partitioner.offers import SIMPLE_PIPELINE, Offer, Pipeline
 from midstream_partitioner.plan import Planner
 from midstream_partitioner.timings import Estimate
 from midstream_wire.errors import UsageError
@@ -46,12 +47,12 @@ class Menu:
 
     `edge_only` is the index of the placement that needs no link, None where the edge does not
     hold all segments. `objective` is the planner's: "latency", "energy" or "throughput".
-    `workers` tails run at once in the cloud.
+    `pipeline` says how many requests each stage works on at a time.
     """
 
     options: tuple[Option, ...]
     objective: str = "latency"
-    workers: int = 1
+    pipeline: Pipeline = SIMPLE_PIPELINE
 
     def __post_init__(self) -> None:
         if not self.options:
@@ -76,7 +77,7 @@ class Menu:
             if _is_asked_for(offer, named) or not _is_beaten(index, allowed)
         ]
         options = tuple(_option(offer, whole) for offer in kept)
-        return cls(options, planner.objective, planner.pipeline.workers)
+        return cls(options, planner.objective, planner.pipeline)
 
     def __len__(self) -> int:
         return len(self.options)
@@ -152,9 +153,22 @@ class Menu:
         return self._column([option.encode_s for option in self.options])
 
     @cached_property
+    def decodes_s(self) -> Floats:
+        return self._column([option.decode_s for option in self.options])
+
+    @cached_property
+    def tails_s(self) -> Floats:
+        return self._column([option.tail_s for option in self.options])
+
+    @cached_property
+    def transforms(self) -> NDArray[np.bool_]:
+        """[n] whether a transform runs before the codec."""
+        return np.array([has_transform(option.codec) for option in self.options])
+
+    @cached_property
     def serves_s(self) -> Floats:
         """[n] what the cloud does: decoding and the tail."""
-        return self._column([option.decode_s + option.tail_s for option in self.options])
+        return self.decodes_s + self.tails_s
 
     @cached_property
     def rests_s(self) -> Floats:

@@ -6,7 +6,7 @@ import gc
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from midstream_edge.belief import LinkBelief
@@ -254,7 +254,7 @@ class _Run:
         for group in fleet.groups:
             slowness = {"edge": group.machine.slowness, "cloud": fleet.replicas.slowness}
             options = (slowed(option, **slowness) for option in group.menu.options)
-            known = Menu(tuple(options), group.menu.objective)
+            known = replace(group.menu, options=tuple(options))
             for _ in range(group.count):
                 self._add(group, known)
             starts.append(len(self.edges))

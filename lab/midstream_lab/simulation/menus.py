@@ -13,6 +13,7 @@ from midstream_edge.policies.values import Option
 from midstream_lab.experiment.fields import Words, first_wrong, within
 from midstream_partitioner.cuts import EDGE_ONLY
 from midstream_partitioner.device import Device
+from midstream_partitioner.offers import SIMPLE_PIPELINE, Pipeline
 from midstream_wire.errors import UsageError
 from midstream_wire.text import read_text
 
@@ -56,6 +57,7 @@ class Offered:
             "device": self.device.to_dict(),
             "objective": self.menu.objective,
             "scatter": self.scatter,
+            "pipeline": asdict(self.menu.pipeline),
             "menu": [asdict(option) for option in self.menu.options],
         }
 
@@ -72,6 +74,7 @@ class _File:
     device: Device = UNKNOWN
     objective: Literal["latency", "throughput", "energy"] = "latency"
     scatter: Annotated[float, within(0, MOST_SCATTER)] = 0.0
+    pipeline: Pipeline = SIMPLE_PIPELINE
 
 
 _FILE = TypeAdapter(_File)
@@ -80,8 +83,8 @@ _WORDS = Words("the menu's file", str)
 
 def read_menu(path: Path) -> Offered:
     """The menu in a JSON file: an object with `menu` (a list of options) and, if they are not
-    to be assumed, `device`, `model`, `objective` and `scatter`, as `midstream simulate MODEL
-    --menu-output` writes it. Raises `UsageError`.
+    to be assumed, `device`, `model`, `objective`, `scatter` and `pipeline`, as `midstream
+    simulate MODEL --menu-output` writes it. Raises `UsageError`.
     """
     content = read_text(path, "a menu", max_nbytes=MOST_NBYTES)
     try:
@@ -91,7 +94,7 @@ def read_menu(path: Path) -> Offered:
         raise UsageError(f"{path}: {_told(error)}") from None
     except UsageError as error:  # of a device, or an option's figures
         raise UsageError(f"{path}: {error}") from None
-    menu = Menu(found.menu, found.objective)
+    menu = Menu(found.menu, found.objective, found.pipeline)
     return Offered(found.model or path.stem, menu, found.device, found.scatter)
 
 
