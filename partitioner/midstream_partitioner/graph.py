@@ -157,8 +157,11 @@ def _dequantized(graph: Graph) -> set[str]:
     """Floats that hold nothing but 8-bit values: what can cross is in front of them."""
     found: set[str] = set()
     for node in graph.nodes:
-        opens = node.op_type == "DequantizeLinear" and graph.tensors[node.inputs[0]].carriable
-        if opens or (node.op_type in _MOVERS and node.inputs[0] in found):
+        if not node.inputs:  # all that it takes is stored
+            continue
+        source = node.inputs[0]
+        opens = node.op_type == "DequantizeLinear" and graph.tensors[source].carriable
+        if opens or (node.op_type in _MOVERS and source in found):
             found.update(node.outputs)
     return found
 

@@ -47,9 +47,14 @@ def dtype_of(array: Array) -> str:
 
 
 def require_array(what: str, given: object) -> Array:
-    """`given`, if it is an array and nothing more; `TensorError` else."""
+    """Return `given` if it is an array, or numpy's scalar, and nothing more.
+
+    Raises `TensorError` for anything else.
+    """
     if type(given) in _PLAIN:
         return given  # type: ignore[return-value]
+    if isinstance(given, np.generic):
+        return np.asarray(given)
     kind = f"{type(given).__module__}.{type(given).__qualname__}".removeprefix("builtins.")
     cure = "numpy.asarray makes one"
     if isinstance(given, np.ma.MaskedArray):

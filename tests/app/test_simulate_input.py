@@ -123,7 +123,7 @@ WRONG = {
     "menu.json --policy fixed:layer3": "a policy must name an option of the menu",
     "menu.json --menu-output menu.txt": "--menu-output must end in .json",
     "gone.json": "a menu must be a readable file (gone.json",
-    "gone.toml": "no such file: gone.toml",
+    "gone.toml": "(gone.toml: no such file or directory)",
 }
 
 
