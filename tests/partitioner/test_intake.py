@@ -251,11 +251,14 @@ def test_quantized_weights_stay_quantized_and_with_their_consumer(
     assert types == ["QuantizeLinear", "DequantizeLinear", "MatMul", "Relu"]
     assert network.graph.tensors["xq"].dtype == "int8"
     part = split_everywhere(network)
-    product = onnx.load_model_from_string(part.segments[2].model).graph
-    assert [node.op_type for node in product.node] == ["DequantizeLinear", "MatMul"]
+    # The 8-bit tensor crosses: what is made of it belongs to the operator that takes it.
+    product = onnx.load_model_from_string(part.segments[1].model).graph
+    assert sorted(node.op_type for node in product.node) == [
+        "DequantizeLinear", "DequantizeLinear", "MatMul",
+    ]  # fmt: skip
     stored = {tensor.name: tensor.data_type for tensor in product.initializer}
     assert stored["wq"] == TensorProto.INT8
-    assert part.segments[2].weight_nbytes < 16 * 8 + 16
+    assert part.segments[1].weight_nbytes < 16 * 8 + 16
     inputs = {"x": rng.standard_normal((2, 16)).astype(np.float32)}
     np.testing.assert_allclose(
         run_placed(part, 1, inputs)["y"], run_whole(network, inputs)["y"], rtol=1e-5
