@@ -167,7 +167,11 @@ def test_a_scenario_becomes_a_fleet_that_runs(folder: Path) -> None:
             'policy = "periodic:5"',
             "edges[2].policy of 'phones': a duration needs the unit",
         ),
-        ('"menu.json"', '"menus.json"', "edges[1].menu of 'cameras': a menu must be a readable file"),
+        (
+            '"menu.json"',
+            '"menus.json"',
+            "edges[1].menu of 'cameras': a menu must be a readable file",
+        ),
         (
             '"menu.json"',
             '"a\\u0000b"',
