@@ -39,7 +39,7 @@ SLOWDOWNS = (1.0, 8.0)
 STARTS = (3.0, 1 / 3)
 REQUESTS = 16
 DELAY_S = 0.015
-#: What the issue asks of a belief.
+#: How far a belief may lie from the rate.
 ALLOWED = 0.1
 
 

@@ -171,6 +171,7 @@ def serve(
             emulated = tails.slowdown
             slower = f", emulated {emulated:g}x slower" if emulated > 1 else ""
             console.say(f"serving {', '.join(names)} on {address}{slower}", to=console.err)
+        console.say_notes()
 
     run(repository, listen, settings=settings, on_start=announce)
 

@@ -37,9 +37,9 @@ def note(sentence: str) -> None:
 
 
 def say_notes() -> None:
-    """Say on standard error what was kept for the end of a command that went well."""
-    for sentence in _NOTES:
-        say(sentence, to=err, style="dim")
+    """Say on standard error what was kept, each once: at the end of what went well."""
+    while _NOTES:
+        say(_NOTES.pop(0), to=err, style="dim")
 
 
 def print_json(document: Mapping[str, Any]) -> None:
