@@ -18,7 +18,6 @@ NO_ARRAYS = [
     pytest.param(None, id="None"),
     pytest.param("text", id="str"),
     pytest.param(1.5, id="float"),
-    pytest.param(np.float32(1.5), id="numpy scalar"),
     pytest.param(np.ones((1, 2), np.float32).view(np.matrix), id="matrix"),
     pytest.param(np.ma.masked_equal(np.ones((1, 2), np.float32), 1), id="masked"),
     pytest.param(np.rec.array([(1.0, 2.0)], dtype="f4,f4"), id="recarray"),
@@ -63,3 +62,7 @@ def test_an_array_that_fits_is_taken_wherever_it_lies(tmp_path: Path) -> None:
     SPEC.check(np.load(tmp_path / "x.npy", mmap_mode="r"))
     SPEC.check(np.ones((2, 6), np.float32)[:, ::3])
     TensorSpec("n", "int64", ()).check(np.array(3, np.longlong))
+
+
+def test_a_scalar_of_numpys_is_an_array_without_dimensions() -> None:
+    TensorSpec("x", "float32", ()).check(np.float32(1.5))

@@ -141,6 +141,8 @@ def main() -> None:
     keep_freed_memory()
     try:
         code = app(standalone_mode=False)
+        if not code:
+            say_notes()
     except UsageError as error:
         _fail(str(error), code=2)
     except MidstreamError as error:
@@ -156,7 +158,6 @@ def main() -> None:
         sys.exit(_INTERRUPTED)
     except Exception as error:
         _fail_usage(error)
-    say_notes()
     sys.exit(code)
 
 
