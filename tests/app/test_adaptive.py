@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import signal
+import subprocess
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +29,7 @@ from midstream_wire.address import Address
 from midstream_wire.errors import UsageError
 
 if TYPE_CHECKING:
-    from tests.app.conftest import Cloud, Ran
+    from tests.app.conftest import Cloud, CommandLine, Environment, Ran
 
     Run = Callable[[str], Ran]
 
@@ -87,8 +90,36 @@ def test_requests_come_at_their_times(command: Run, cloud: Cloud, tmp_path: Path
     found = command(f"{line} --duration 1s --log {log} --json").document
     lines = [json.loads(text) for text in log.read_text().splitlines()]
     assert found["requests"] == len(lines) == 20
+    assert not found["interrupted"]
     due_s = sorted(each["at_s"] for each in lines)
     assert due_s == pytest.approx([0.05 * number for number in range(20)])
+
+
+def test_a_run_that_a_signal_ends_early_says_so(
+    command_line: CommandLine,
+    environment: Environment,
+    cloud: Cloud,
+    models: Path,
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "log"
+    os.mkfifo(log)
+    line = f"edge run digits --server {cloud.address} --runs 3 --adaptive --duration 60s"
+    with subprocess.Popen(
+        command_line(f"{line} --log {log} --json"),
+        cwd=models,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        with log.open() as lines:
+            next(lines)
+            process.send_signal(signal.SIGTERM)
+            left = sum(1 for _ in lines)
+        assert process.stdout is not None
+        found = json.loads(process.stdout.read())
+    assert found["interrupted"]
+    assert found["answered"] == found["requests"] == left + 1
 
 
 def test_a_schedule_without_an_end_is_bounded_by_its_taker() -> None:

@@ -164,6 +164,7 @@ def run_adaptive(
             stop=stop,
         )
     document = _document(session, tally, sent=sent, name=driving.policy)
+    document |= {"interrupted": stop.is_set()}
     document |= {"edge_profile": json.loads(side.edge.to_json()), **course.document()}
     if not quiet:
         _print_summary(document)

@@ -20,7 +20,7 @@ from midstream_lab.experiment.scenario import Experiment, TraceTable
 from midstream_lab.pair import CloudSetting, Drive, EdgeSetting, Say, run_policy
 from midstream_lab.traces import Trace, generate, load_trace, write_trace
 from midstream_partitioner.scratch import scratch_folder
-from midstream_wire.errors import UsageError
+from midstream_wire.errors import MidstreamError, UsageError
 
 #: Different inputs, sent in turn.
 INPUTS = 16
@@ -100,7 +100,11 @@ def settings_of(
 def run_once(
     experiment: Experiment, key: RunKey, prepared: Prepared, *, say: Say
 ) -> RunResult:
-    """Run it. The link, both processes and all temporary files are gone afterwards."""
+    """Run it. The link, both processes and all temporary files are gone afterwards.
+
+    Raises `MidstreamError` for a run that a signal cut short: its edge ends in good order,
+    with the figures of the part that it ran.
+    """
     began = datetime.now(UTC)
     scenario = experiment.scenario
     spec = link_of(experiment, key)
@@ -131,6 +135,11 @@ def run_once(
         with emulate(spec, backend=scenario.link.backend) as link:
             document = run_policy(
                 prepared.folder, link, drive, cloud=cloud, edge=edge, say=say
+            )
+        if document["interrupted"]:
+            raise MidstreamError(
+                f"a run must last its {scenario.duration_s:g} s, and a signal ended this one "
+                "before: give the command again to repeat it"
             )
         bandwidth = _bandwidth(uplink, scenario.duration_s + DRAIN_S)
         origin_s = document["trace_origin_s"]

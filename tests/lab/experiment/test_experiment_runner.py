@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from midstream_lab.experiment import runner
+from midstream_lab.experiment import runner, single
 from midstream_lab.experiment.preparation import Prepared
 from midstream_lab.experiment.results import RunKey, RunResult, load_run, save_run
 from midstream_lab.experiment.runner import Outcome, Plan, Progress, plan_runs, run_all
@@ -192,6 +193,33 @@ def test_an_interrupt_ends_what_runs_and_keeps_what_has_finished(
     assert cleaned.is_set()
     assert len(list(tmp_path.glob("*p0*.json.gz"))) == 1
     assert len(list(tmp_path.glob("*.json.gz"))) == 1
+
+
+def test_a_run_that_a_signal_cut_short_is_no_finished_run(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its edge ends in good order, so that there are figures: of a part of the run."""
+    monkeypatch.setattr(single, "emulate", lambda spec, backend: nullcontext())
+    monkeypatch.setattr(
+        single,
+        "run_policy",
+        lambda *given, **named: {"trace_origin_s": 0.0, "interrupted": True},
+    )
+    experiment = experiment_of(tmp_path, SCENARIO)
+    (key,) = (
+        each for each in experiment.keys({"digits": ("adaptive",)}) if "lte" in str(each)
+    )
+    found = go(
+        Plan((key,), {"digits": prepared}, (), (key,)),
+        tmp_path / "runs",
+        lambda key, given: single.run_once(experiment, key, given, say=quiet),
+    )
+    assert found.results == ()
+    assert [why for _, why in found.failures] == [
+        "a run must last its 10 s, and a signal ended this one before: give the command again "
+        "to repeat it"
+    ]
+    assert not (tmp_path / "runs").exists()
 
 
 def test_the_time_left_is_told_from_the_runs_so_far(
