@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -76,9 +77,12 @@ def _environment() -> Environment:
     return environment
 
 
+def split(arguments: str | Sequence[str]) -> list[str]:
+    return shlex.split(arguments) if isinstance(arguments, str) else list(arguments)
+
+
 def command_line(arguments: str | Sequence[str]) -> list[str]:
-    words = shlex.split(arguments) if isinstance(arguments, str) else list(arguments)
-    return [sys.executable, "-m", "midstream", *words]
+    return [sys.executable, "-m", "midstream", *split(arguments)]
 
 
 CommandLine = Callable[[str], list[str]]
@@ -117,22 +121,27 @@ class Ran:
 Run = Callable[..., Ran]
 
 
-def run(arguments: str | Sequence[str], *, cwd: Path | None = None) -> Ran:
-    done = subprocess.run(
-        command_line(arguments),
-        cwd=cwd,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-    )
-    return Ran(done.returncode, done.stdout, done.stderr)
-
-
 @pytest.fixture(scope="session")
-def command(models: Path) -> Run:
-    """Runs `midstream ARGUMENTS` in the folder of models."""
-    return lambda arguments: run(arguments, cwd=models)
+def command(models: Path) -> Iterator[Run]:
+    """Runs `midstream ARGUMENTS` in the folder of models, in a process forked for it."""
+    ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    words = [sys.executable, str(ROOT / "tests/app/forkserver.py"), str(theirs.fileno())]
+    with ours, subprocess.Popen(words, env=environment(), pass_fds=[theirs.fileno()]):
+        theirs.close()
+        ours.settimeout(PATIENCE_S)
+
+        def run(arguments: str | Sequence[str]) -> Ran:
+            request = {"arguments": split(arguments), "folder": str(models)}
+            with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+                files = [out.fileno(), err.fileno()]
+                socket.send_fds(ours, [json.dumps(request).encode()], files)
+                code = int(ours.recv(16))
+                for file in (out, err):
+                    file.seek(0)
+                return Ran(code, out.read(), err.read())
+
+        yield run
+        ours.shutdown(socket.SHUT_RDWR)
 
 
 def model_bytes(operator: str = "Relu", *, seed: int = 0) -> bytes:

