@@ -7,110 +7,147 @@ with midstream.serve(part) as server, midstream.connect(part, server, plan) as s
     answer = session.infer(midstream.inputs(part)[0])
 """
 
-import midstream.quiet  # noqa: F401  (before they are loaded)
-from midstream.api import (
-    calibrate,
-    connect,
-    inputs,
-    link,
-    load,
-    menu,
-    partition,
-    profile,
-    serve,
-)
-from midstream_edge.answers import Answer
-from midstream_edge.policies.menu import Menu
-from midstream_edge.policies.values import (
-    Decision,
-    Evidence,
-    Option,
-    Policy,
-    Situation,
-    Transfer,
-)
-from midstream_edge.session import EdgeSession
-from midstream_partitioner.artefact import load_partition, save_partition
-from midstream_partitioner.calibration import Calibration
-from midstream_partitioner.cuts import Cut, cut_of, position_cuts
-from midstream_partitioner.envelope import Envelope, envelope
-from midstream_partitioner.feed import Feed
-from midstream_partitioner.graph import Graph
-from midstream_partitioner.intake import Network
-from midstream_partitioner.link import Link
-from midstream_partitioner.partition import Partition
-from midstream_partitioner.plan import Candidate, Constraints, Plan, plan
-from midstream_partitioner.profile import Profile
-from midstream_partitioner.timings import Timings
-from midstream_partitioner.torch_intake import from_torch
-from midstream_wire.errors import (
-    CloudRefused,
-    CloudUnavailable,
-    CodecError,
-    DeadlineExceeded,
-    EdgeFailed,
-    MidstreamError,
-    ModelError,
-    PeerError,
-    PlanError,
-    ProtocolError,
-    ResourceError,
-    TensorError,
-    UsageError,
-)
+# ruff: noqa: I001  (the imports say what they export: one statement a module)
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import midstream.quiet  # noqa: F401  (before libraries are loaded)
+
+if TYPE_CHECKING:
+    from midstream.api import (
+        calibrate as calibrate,
+        connect as connect,
+        inputs as inputs,
+        link as link,
+        load as load,
+        menu as menu,
+        partition as partition,
+        profile as profile,
+        serve as serve,
+    )
+    from midstream_edge.answers import Answer as Answer
+    from midstream_edge.policies.menu import Menu as Menu
+    from midstream_edge.policies.values import (
+        Decision as Decision,
+        Evidence as Evidence,
+        Option as Option,
+        Policy as Policy,
+        Situation as Situation,
+        Transfer as Transfer,
+    )
+    from midstream_edge.session import EdgeSession as EdgeSession
+    from midstream_partitioner.artefact import (
+        load_partition as load_partition,
+        save_partition as save_partition,
+    )
+    from midstream_partitioner.calibration import Calibration as Calibration
+    from midstream_partitioner.cuts import (
+        Cut as Cut,
+        cut_of as cut_of,
+        position_cuts as position_cuts,
+    )
+    from midstream_partitioner.envelope import Envelope as Envelope, envelope as envelope
+    from midstream_partitioner.feed import Feed as Feed
+    from midstream_partitioner.graph import Graph as Graph
+    from midstream_partitioner.intake import Network as Network
+    from midstream_partitioner.link import Link as Link
+    from midstream_partitioner.partition import Partition as Partition
+    from midstream_partitioner.plan import (
+        Candidate as Candidate,
+        Constraints as Constraints,
+        Plan as Plan,
+        plan as plan,
+    )
+    from midstream_partitioner.profile import Profile as Profile
+    from midstream_partitioner.timings import Timings as Timings
+    from midstream_partitioner.torch_intake import from_torch as from_torch
+    from midstream_wire.errors import (
+        CloudRefused as CloudRefused,
+        CloudUnavailable as CloudUnavailable,
+        CodecError as CodecError,
+        DeadlineExceeded as DeadlineExceeded,
+        EdgeFailed as EdgeFailed,
+        MidstreamError as MidstreamError,
+        ModelError as ModelError,
+        PeerError as PeerError,
+        PlanError as PlanError,
+        ProtocolError as ProtocolError,
+        ResourceError as ResourceError,
+        TensorError as TensorError,
+        UsageError as UsageError,
+    )
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Answer",
-    "Calibration",
-    "Candidate",
-    "CloudRefused",
-    "CloudUnavailable",
-    "CodecError",
-    "Constraints",
-    "Cut",
-    "DeadlineExceeded",
-    "Decision",
-    "EdgeFailed",
-    "EdgeSession",
-    "Envelope",
-    "Evidence",
-    "Feed",
-    "Graph",
-    "Link",
-    "Menu",
-    "MidstreamError",
-    "ModelError",
-    "Network",
-    "Option",
-    "Partition",
-    "PeerError",
-    "Plan",
-    "PlanError",
-    "Policy",
-    "Profile",
-    "ProtocolError",
-    "ResourceError",
-    "Situation",
-    "TensorError",
-    "Timings",
-    "Transfer",
-    "UsageError",
-    "calibrate",
-    "connect",
-    "cut_of",
-    "envelope",
-    "from_torch",
-    "inputs",
-    "link",
-    "load",
-    "load_partition",
-    "menu",
-    "partition",
-    "plan",
-    "position_cuts",
-    "profile",
-    "save_partition",
-    "serve",
-]
+#: Module -> the public names that it defines, as in the imports above.
+_HOMES = {
+    "midstream.api": (
+        "calibrate",
+        "connect",
+        "inputs",
+        "link",
+        "load",
+        "menu",
+        "partition",
+        "profile",
+        "serve",
+    ),
+    "midstream_edge.answers": ("Answer",),
+    "midstream_edge.policies.menu": ("Menu",),
+    "midstream_edge.policies.values": (
+        "Decision",
+        "Evidence",
+        "Option",
+        "Policy",
+        "Situation",
+        "Transfer",
+    ),
+    "midstream_edge.session": ("EdgeSession",),
+    "midstream_partitioner.artefact": ("load_partition", "save_partition"),
+    "midstream_partitioner.calibration": ("Calibration",),
+    "midstream_partitioner.cuts": ("Cut", "cut_of", "position_cuts"),
+    "midstream_partitioner.envelope": ("Envelope", "envelope"),
+    "midstream_partitioner.feed": ("Feed",),
+    "midstream_partitioner.graph": ("Graph",),
+    "midstream_partitioner.intake": ("Network",),
+    "midstream_partitioner.link": ("Link",),
+    "midstream_partitioner.partition": ("Partition",),
+    "midstream_partitioner.plan": ("Candidate", "Constraints", "Plan", "plan"),
+    "midstream_partitioner.profile": ("Profile",),
+    "midstream_partitioner.timings": ("Timings",),
+    "midstream_partitioner.torch_intake": ("from_torch",),
+    "midstream_wire.errors": (
+        "CloudRefused",
+        "CloudUnavailable",
+        "CodecError",
+        "DeadlineExceeded",
+        "EdgeFailed",
+        "MidstreamError",
+        "ModelError",
+        "PeerError",
+        "PlanError",
+        "ProtocolError",
+        "ResourceError",
+        "TensorError",
+        "UsageError",
+    ),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name's module when it is first asked for: a command needs few of them."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'midstream' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from multiprocessing import parent_process
 from typing import Any
 
 #: The signals that ask a process to end: Ctrl-C, `kill`, a terminal that was closed.
@@ -58,6 +57,8 @@ def follow_parent() -> None:
 
 def follow_pool() -> None:
     """Do the same in a worker of a `ProcessPoolExecutor`, as its initializer."""
+    from multiprocessing import parent_process  # heavy, and only pools need it
+
     parent = parent_process()
     if parent is not None:
         _in_background(parent.join)

@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 
+from midstream.cli.commands import COMMANDS, load
 from midstream.cli.main import main
 
 #: The longest request: arguments and a folder.
@@ -42,5 +43,7 @@ def wait_for_commands(asked: socket.socket) -> None:
 
 
 if __name__ == "__main__":
+    for name in COMMANDS:
+        load(name)
     wait_for_commands(socket.socket(fileno=int(sys.argv[1])))
     main()

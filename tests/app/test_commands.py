@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -12,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import typer.main
 from typer.testing import CliRunner
 
 from midstream import demo
+from midstream.cli.commands import COMMANDS as ENTRIES
+from midstream.cli.commands import load
 from midstream.cli.console import NAME_LETTERS, elided
 from midstream.cli.main import app
 from midstream.sources import open_inputs
@@ -270,15 +273,36 @@ def test_tables_keep_their_figures_without_a_terminal(command: Run, line: str) -
     assert "…" not in done.out
 
 
-def commands_of(group: Any, *names: str) -> Iterator[tuple[str, Any]]:
-    for name, each in group.commands.items():
-        if hasattr(each, "commands"):
-            yield from commands_of(each, *names, name)
-        else:
-            yield " ".join((*names, name)), each
+def leaves(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """All commands of a group by their full names, or the command itself."""
+    for each, found in getattr(command, "commands", {}).items():
+        yield from leaves(f"{name} {each}", found)
+    if not hasattr(command, "commands"):
+        yield name, command
 
 
-COMMANDS = dict(commands_of(typer.main.get_command(app)))
+LOADED = {name: load(name) for name in ENTRIES}
+COMMANDS = {full: leaf for name, each in LOADED.items() for full, leaf in leaves(name, each)}
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_the_help_of_all_says_how_the_help_of_each_begins(name: str) -> None:
+    assert LOADED[name].help.split("\n\n")[0].replace("\n", " ") == ENTRIES[name].says
+
+
+def test_the_help_of_all_loads_no_command() -> None:
+    """A user waits for what is loaded: here for none of the libraries that do the work."""
+    check = "\n".join(
+        (
+            "import sys",
+            "from midstream.cli.main import app",
+            "app(['--help'], standalone_mode=False)",
+            "print(sorted({'numpy', 'onnx', 'onnxruntime', 'grpc'} & {*sys.modules}))",
+        )
+    )
+    words = [sys.executable, "-c", check]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
 @pytest.mark.parametrize("name", COMMANDS)

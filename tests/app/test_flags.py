@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import typer.main
 
+from midstream.cli.commands import load
 from midstream.cli.flags import RULES, Rule
 from midstream.cli.main import app
 from midstream_wire.errors import UsageError
@@ -17,12 +17,10 @@ from midstream_wire.errors import UsageError
 VALUES = {"objective": "latency", "min_depth": "2"}
 
 
-COMMAND: Any = typer.main.get_command(app)
-
-
 def parameters(name: str) -> dict[str, Any]:
-    found = COMMAND
-    for word in name.split():
+    first, *others = name.split()
+    found = load(first)
+    for word in others:
         found = found.commands[word]
     return {each.name: each for each in found.params}
 
@@ -39,7 +37,7 @@ def typed(command: str, *names: str) -> list[str]:
 
 def refusal(words: list[str]) -> str:
     with pytest.raises(UsageError) as told:
-        COMMAND.main(words, standalone_mode=False)
+        app(words, standalone_mode=False)
     return str(told.value)
 
 

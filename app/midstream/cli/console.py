@@ -7,14 +7,15 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
-from midstream_partitioner.measure import Progress as OnProgress
+if TYPE_CHECKING:
+    from midstream_partitioner.measure import Progress as OnProgress
 
 #: Results go to standard output, everything else to standard error. Names of layers and
 #: tensors are printed as they are, brackets included.

@@ -53,7 +53,7 @@ def experiment(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Run policies over traces, networks and seeds with real processes, and report on them.
+    """Run policies over traces, networks and seeds with real processes; write a report.
 
     What has finished is kept: after an interruption the same command goes on where it was.
     The folder then holds a report in one HTML file, all figures, and a row per request.

@@ -159,7 +159,7 @@ def pair(
     following: Following,
     json: Json = False,
 ) -> None:
-    """Start cloud, emulated link and edge as three processes and run requests through them.
+    """Start cloud, emulated link and edge as three processes; run requests through them.
 
     Edge-only, cloud-only with the raw and the compressed input, and the best cut are run in
     turn; predicted and measured times stand side by side, and every answer is checked against

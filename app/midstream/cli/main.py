@@ -6,27 +6,14 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable
 from importlib import metadata
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from midstream.cli import (
-    calibrate,
-    cloud,
-    codecs,
-    edge,
-    experiment,
-    lab,
-    models,
-    plan,
-    simulate,
-    traces,
-)
-from midstream.cli.console import err, examples, say_notes
-from midstream.cli.flags import effective
+from midstream.cli.commands import Commands, register
+from midstream.cli.console import err, say_notes
 from midstream_partitioner.lifeline import follow_parent, heeded
 from midstream_wire.allocator import keep_freed_memory
 from midstream_wire.errors import MidstreamError, UsageError
@@ -36,6 +23,7 @@ _INTERRUPTED = 130
 
 app = typer.Typer(
     name="midstream",
+    cls=Commands,
     help="Cut a neural network in two: its head on the edge, its tail in the cloud.",
     epilog="Start with `midstream demo`, or `midstream plan resnet18 --network lte`. "
     "Exit codes: 0 done, 1 failed, 2 invalid usage, 130 interrupted.",
@@ -66,70 +54,7 @@ def _root(
     """Cut a neural network in two: its head on the edge, its tail in the cloud."""
 
 
-def _add(name: str, command: Callable[..., None], *commands: str) -> None:
-    app.command(name, epilog=examples(*commands))(effective(name, command))
-
-
-_add(
-    "profile",
-    models.profile,
-    "midstream profile net.onnx --input photo.jpg",
-    "midstream profile net.midstream --slowdown 8 -o edge.json",
-)
-_add(
-    "plan",
-    plan.plan,
-    "midstream plan resnet18 --network lte",
-    "midstream plan net.onnx --edge edge.json --cloud cloud.json --network 8Mbit:40ms",
-)
-_add(
-    "partition",
-    models.cut,
-    "midstream partition net.onnx -o net.midstream",
-    "midstream partition resnet18 --no-measure",
-)
-_add(
-    "verify",
-    lab.verify,
-    "midstream verify net.onnx --cuts all",
-    "midstream verify resnet18 --codec int8 --input photo.jpg",
-)
-_add(
-    "calibrate",
-    calibrate.calibrate,
-    "midstream calibrate net.midstream --data photos/ --labels labels.txt",
-    "midstream calibrate net.onnx --data test.npz -o net.midstream",
-)
-_add(
-    "codecs",
-    codecs.codecs,
-    "midstream codecs net.midstream --draw codecs.svg",
-    "midstream codecs digits --data digits.npz --codecs half,int8,ec:0.5",
-)
-app.add_typer(cloud.app, name="cloud")
-app.add_typer(edge.app, name="edge")
-_add(
-    "pair",
-    lab.pair,
-    "midstream pair resnet18 --network lte --edge-slowdown 8 --requests 20",
-    "midstream pair net.onnx --network 8Mbit:40ms --input photo.jpg --private",
-)
-_add("link", lab.link, "midstream link localhost:50051 --network 3g --listen 127.0.0.1:50052")
-app.add_typer(traces.app, name="traces")
-_add(
-    "simulate",
-    simulate.simulate,
-    "midstream simulate net.midstream --trace lte.txt --policy adaptive --policy race",
-    "midstream simulate menu.json --trace 3g:1 --duration 300s --every 200ms",
-)
-_add(
-    "experiment",
-    experiment.experiment,
-    "midstream experiment docs/experiments/quick.toml",
-    "midstream experiment mobile.toml -o out/mobile --jobs 2",
-)
-_add("demo", lab.demo, "midstream demo --requests 3 -o demo.svg")
-_add("models", models.models, "midstream models --json")
+register(app)
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ from midstream_partitioner.units import (
 )
 
 app = typer.Typer(
-    help="Look at traces of networks, make some up, and change their form.",
+    help="Look at traces of networks, make some up, change their form.",
     no_args_is_help=True,
 )
 
