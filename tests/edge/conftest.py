@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import Settings, serving
+from midstream_edge import sentry
 from midstream_partitioner.artefact import save_partition
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.cuts import position_cuts
@@ -103,14 +104,23 @@ Serve = Callable[..., AbstractContextManager[str]]
 
 @pytest.fixture(scope="session")
 def serve(small: Partition) -> Serve:
-    """`serve(partition, settings=..., slowdown=...)`: a server in this process."""
+    """`serve(partition, settings=..., slowdown=..., segment_s=...)`: one in this process.
+
+    `segment_s`: its tails take so long for each segment, whatever the machine does.
+    """
 
     @contextmanager
     def begin(
-        held: Partition = small, *, settings: Settings | None = None, slowdown: float = 1.0
+        held: Partition = small,
+        *,
+        settings: Settings | None = None,
+        slowdown: float = 1.0,
+        segment_s: float | None = None,
     ) -> Iterator[str]:
         repository = Repository()
-        repository.add("small", held, slowdown=slowdown)
+        repository.add("small", held, slowdown=slowdown if segment_s is None else 2.0)
+        if segment_s is not None:
+            repository.models["small"].chain.keep_pace([segment_s] * len(held.segments))
         with serving(repository, settings=settings) as address:
             yield str(address)
 
@@ -158,6 +168,32 @@ def spawn(small: Partition, tmp_path: Path) -> Spawn:
                 process.kill()
 
     return begin
+
+
+@pytest.fixture(scope="session")
+def sleepy_server(serve: Serve) -> Iterator[str]:
+    """Takes 15 s for each segment: an edge that waited for its answer would show it."""
+    with serve(segment_s=15.0, settings=Settings(workers=8)) as address:
+        yield address
+
+
+@pytest.fixture
+def steady_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No stall of a busy machine is taken for one of the link."""
+    for patience in ("ACK_S", "WINDOW_S", "PONG_S"):
+        monkeypatch.setattr(sentry, patience, 60.0)
+
+
+@pytest.fixture(scope="session")
+def paced(chain: Chain) -> Callable[[float], Chain]:
+    """`paced(segment_s)`: the whole network on a device that takes so long for a segment."""
+
+    def make(segment_s: float) -> Chain:
+        slow = chain.at_speed(2.0)
+        slow.keep_pace([segment_s] * chain.last)
+        return slow
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,10 @@ from midstream_cloud.server import Settings
 from midstream_cloud.service import SERVICE
 from midstream_cloud.session import Limits
 from midstream_edge import connection as connection_module
+from midstream_edge import strand as strand_module
 from midstream_edge.channel import Dial, Stream
 from midstream_edge.connection import Connection
+from midstream_edge.sentry import Overdue
 from midstream_edge.strand import Strand
 from midstream_lab.conditions import condition
 from midstream_lab.proxy import ProxyThread
@@ -94,7 +96,7 @@ def connected(server: str, part: Partition, downs: Downs) -> Iterator[Connection
     try:
         yield connection
     finally:
-        connection.close(5)
+        connection.close(PATIENCE_S)
 
 
 def is_suspect(connection: Connection) -> bool:
@@ -109,15 +111,17 @@ def is_suspect(connection: Connection) -> bool:
     return False
 
 
-def test_a_dark_link_is_suspect_within_a_second_and_its_stream_lives_on_when_it_returns(
-    connect: Connection, proxy: ProxyThread, downs: Downs
+def test_a_dark_link_is_suspect_by_its_signs_and_its_stream_lives_on_when_it_returns(
+    connect: Connection, proxy: ProxyThread, downs: Downs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """No request has to miss its answer first; `test_sentry` has how soon signs tell."""
+    monkeypatch.setattr(connection_module, "SUSPECT_S", 60.0)
     first = connect.stream
     proxy.black_hole()
-    began_s = time.monotonic()
     assert is_suspect(connect)
-    assert time.monotonic() - began_s < 2.0
     assert (connect.state, connect.stream) == ("suspect", None)
+    assert connect._present is not None
+    assert connect._present.watch.overdue in (Overdue.ACK, Overdue.WINDOW, Overdue.PONG)
     proxy.restore()
     assert connect.wait_up(PATIENCE_S)
     # Whoever spoke first is used; what lost is reported, and nothing else.
@@ -134,10 +138,11 @@ def test_a_link_that_stays_dark_is_given_up_once_and_a_fresh_channel_takes_over(
     assert is_suspect(connect)
     assert downs.wait_for(1)  # after three seconds
     assert connect.state == "down"
+    tried = connect._trials
     proxy.restore()
-    restored_s = time.monotonic()
     assert connect.wait_up(PATIENCE_S)
-    assert time.monotonic() - restored_s < 1.5  # 0.1 s on an idle machine
+    # It was on its way already, or a knock was answered: not for want of anything better.
+    assert connect._present in tried or (connect._present and connect._present.knocked)
     second = connect.stream
     assert second is not None
     assert second is not first
@@ -205,7 +210,7 @@ def test_what_is_acknowledged_is_counted(connect: Connection) -> None:
     assert not info.outstanding
     best = connect.clock.best
     assert best is not None
-    assert 0.009 < best.delay_s < 1.0  # TCP ends at the proxy, and would say less
+    assert best.delay_s > 0.009  # TCP ends at the proxy, and would say less
 
 
 def test_exchanges_without_padding_are_kept_until_taken(connect: Connection) -> None:
@@ -253,14 +258,17 @@ def test_closing_reports_the_stream_that_was_there(
 
 
 def test_closing_while_attempts_are_under_way_is_quick(
-    small: Partition, proxy: ProxyThread, downs: Downs
+    small: Partition, proxy: ProxyThread, downs: Downs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(strand_module, "CONNECT_S", 60.0)  # for each attempt
     proxy.black_hole()
     host, port = proxy.address
     with connected(f"{host}:{port}", small, downs) as connection:
         assert not connection.wait_up(1.5)  # by now there are two
-        began_s = time.monotonic()
-    assert time.monotonic() - began_s < 4.0
+        assert len(connection._trials) >= 2
+        connection.close(PATIENCE_S)
+        assert connection._keeper is not None
+        assert not connection._keeper.is_alive()
     assert downs.told == []
 
 
@@ -312,7 +320,7 @@ def test_without_a_thread_to_keep_it_a_connection_is_down_until_there_is_one(
         assert isinstance(connection.wait(0), CloudUnavailable)
         assert connection.state == "down"
     assert connection.wait_up(PATIENCE_S)
-    connection.close(5)
+    connection.close(PATIENCE_S)
 
 
 def test_nothing_is_said_on_a_connection_that_nobody_uses(

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from midstream_cloud.server import Settings
+from midstream_edge.connection import Connection
 from midstream_edge.describe import check_health, describe
 from midstream_edge.session import Answer, EdgeSession
 from midstream_partitioner.chain import Chain
@@ -36,6 +37,9 @@ Serve = Callable[..., AbstractContextManager[str]]
 Spawn = Callable[..., AbstractContextManager[tuple[subprocess.Popen[str], str]]]
 
 FALLBACK = "edge-after-cloud-failed"
+
+#: More than a busy machine needs, and less than whoever is waited for would take.
+PATIENCE_S = 30.0
 
 
 def assert_same(answer: Answer, wanted: dict[str, Array]) -> None:
@@ -77,6 +81,7 @@ def web_server() -> Iterator[str]:
             thread.join()
 
 
+@pytest.mark.usefixtures("steady_link")
 def test_a_server_killed_amid_200_requests_costs_no_answer(
     chain: Chain, spawn: Spawn, picture: Picture, expected: Expected
 ) -> None:
@@ -92,7 +97,7 @@ def test_a_server_killed_amid_200_requests_costs_no_answer(
             futures.append(future)
             if n == 100:
                 process.kill()
-        answers = [future.result(10) for future in futures]
+        answers = [future.result(PATIENCE_S) for future in futures]
         stats = session.stats
     assert sorted(delivered) == list(range(200))
     for n, answer in enumerate(answers):
@@ -115,33 +120,45 @@ def test_a_server_that_comes_back_is_used_again(
         process.wait()
         assert session.infer(picture(1)).where == FALLBACK
         with spawn(address):
-            assert session.wait_connected(20)
+            assert session.wait_connected(PATIENCE_S)
             assert session.infer(picture(2)).where == "cloud"
         assert session.stats.reconnects == 1
 
 
 def test_a_server_that_hangs_costs_one_wait_and_no_answer(
-    chain: Chain, spawn: Spawn, picture: Picture, expected: Expected
+    chain: Chain,
+    spawn: Spawn,
+    picture: Picture,
+    expected: Expected,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    doubt = Connection.doubt
+    waits: list[tuple[float, float]] = []  # for the cloud in vain, from and until when
+
+    def note(connection: Connection, since_s: float) -> None:
+        doubt(connection, since_s)
+        waits.append((since_s, time.monotonic()))
+
+    monkeypatch.setattr(Connection, "doubt", note)
     with (
         spawn() as (process, address),
         EdgeSession(chain, address, plan=(1, "raw"), timeout_s=0.3) as session,
     ):
         assert session.infer(picture(0)).where == "cloud"
         process.send_signal(signal.SIGSTOP)
-        began = time.monotonic()
         futures = [session.submit(picture(n)) for n in range(8)]
-        assert all(future.result(5).where == FALLBACK for future in futures)
-        assert time.monotonic() - began < 1.0
-        began = time.monotonic()
+        assert all(future.result(PATIENCE_S).where == FALLBACK for future in futures)
+        began, ended = zip(*waits, strict=True)
+        assert max(began) < min(ended)  # they waited side by side, and none after them
         suspected = session.infer(picture(1))
-        assert time.monotonic() - began < 0.2
+        assert len(waits) == len(began)
         process.send_signal(signal.SIGCONT)
-        assert session.wait_connected(10)
+        assert session.wait_connected(PATIENCE_S)
         assert session.infer(picture(2)).where == "cloud"
     assert suspected.where == FALLBACK
     assert suspected.reason is not None
     assert "nothing came within" in suspected.reason
+    assert suspected.payload_nbytes == 0  # the link was not even tried
     assert_same(suspected, expected(picture(1)))
 
 
@@ -152,7 +169,7 @@ def test_a_server_that_drains_is_left_without_losing_an_answer(
         session = EdgeSession(chain, address, plan=(1, "raw"))
         futures = [session.submit(picture(n)) for n in range(8)]
     with session:
-        answers = [future.result(10) for future in futures]
+        answers = [future.result(PATIENCE_S) for future in futures]
         late = session.infer(picture(8))
     for n, answer in enumerate(answers):
         assert_same(answer, expected(picture(n)))
@@ -162,11 +179,14 @@ def test_a_server_that_drains_is_left_without_losing_an_answer(
 def test_nothing_listens_and_the_edge_answers_at_once(
     chain: Chain, picture: Picture, expected: Expected
 ) -> None:
-    with closed_port() as address, EdgeSession(chain, address, plan=(1, "raw")) as session:
+    with (
+        closed_port() as address,
+        EdgeSession(chain, address, plan=(1, "raw"), timeout_s=60.0) as session,
+    ):
         began = time.monotonic()
         answer = session.infer(picture(0))
-        assert time.monotonic() - began < 0.5
-    assert answer.where == FALLBACK
+        assert time.monotonic() - began < PATIENCE_S
+    assert (answer.where, answer.payload_nbytes) == (FALLBACK, 0)
     assert answer.reason is not None
     assert "the connection was refused" in answer.reason
     assert answer.timings.tail_s > 0
@@ -179,31 +199,24 @@ def test_a_black_hole_holds_up_neither_answers_nor_closing(
     with black_hole() as address:
         session = EdgeSession(chain, address, plan=(1, "raw"))
         began = time.monotonic()
-        answer = session.infer(picture(0), deadline_s=0.5)
-        assert time.monotonic() - began < 0.5
+        answer = session.infer(picture(0), deadline_s=60.0)
         session.close()
-        assert time.monotonic() - began < 4.0
-    assert answer.where == FALLBACK
+        assert time.monotonic() - began < PATIENCE_S
+    assert (answer.where, answer.payload_nbytes) == (FALLBACK, 0)
     assert answer.reason is not None
     assert "nothing came within 3 s" in answer.reason
     assert_same(answer, expected(picture(0)))
 
 
-@pytest.fixture(scope="module")
-def slow_server(serve: Serve) -> Iterator[str]:
-    """Takes a second or so for each tail."""
-    with serve(slowdown=30000.0) as address:
-        yield address
-
-
+@pytest.mark.usefixtures("steady_link")
 def test_a_deadline_that_the_cloud_cannot_meet_is_met_by_the_edge(
-    chain: Chain, slow_server: str, picture: Picture, expected: Expected
+    chain: Chain, sleepy_server: str, picture: Picture, expected: Expected
 ) -> None:
-    rest_s = {1: 0.25}  # far more than it takes, so that a busy machine is no excuse
-    with EdgeSession(chain, slow_server, plan=(1, "raw"), local_rest_s=rest_s) as session:
+    rest_s = {1: 26.5}  # the edge begins 0.85 s after the request, 29 s before it is late
+    with EdgeSession(chain, sleepy_server, plan=(1, "raw"), local_rest_s=rest_s) as session:
         began = time.monotonic()
-        answer = session.infer(picture(0), deadline_s=0.8)
-        assert time.monotonic() - began < 0.8
+        answer = session.infer(picture(0), deadline_s=30.0)
+        assert time.monotonic() - began < 30.0
     assert answer.where == FALLBACK
     assert answer.reason is not None
     assert "finish in time" in answer.reason
@@ -212,25 +225,27 @@ def test_a_deadline_that_the_cloud_cannot_meet_is_met_by_the_edge(
 
 
 def test_the_first_deadline_of_an_edge_that_knows_no_pace_is_met_too(
-    chain: Chain, slow_server: str, picture: Picture, expected: Expected
+    chain: Chain, sleepy_server: str, picture: Picture, expected: Expected
 ) -> None:
-    with EdgeSession(chain, slow_server, plan=(1, "raw")) as session:
+    with EdgeSession(chain, sleepy_server, plan=(1, "raw")) as session:
         began = time.monotonic()
-        first = session.infer(picture(0), deadline_s=0.5)
-        assert time.monotonic() - began < 0.5
-        second = session.infer(picture(1), deadline_s=0.5)
+        first = session.infer(picture(0), deadline_s=30.0)
+        assert time.monotonic() - began < 30.0
+        second = session.infer(picture(1), deadline_s=1.0)
     assert (first.where, second.where) == ("edge-before-cloud", FALLBACK)
     assert_same(first, expected(picture(0)))
     assert_same(second, expected(picture(1)))
 
 
 def test_without_a_deadline_the_timeout_bounds_the_wait(
-    chain: Chain, slow_server: str, picture: Picture
+    chain: Chain, sleepy_server: str, picture: Picture
 ) -> None:
-    with EdgeSession(chain, slow_server, plan=(1, "raw"), timeout_s=0.1) as session:
+    with EdgeSession(chain, sleepy_server, plan=(1, "raw"), timeout_s=0.1) as session:
         answer = session.infer(picture(0))
-    assert answer.where == FALLBACK
-    assert 0.1 <= answer.timings.total_s < 1.0
+    assert answer.where == FALLBACK  # the cloud would have taken 45 s
+    assert answer.reason is not None
+    assert "nothing came in" in answer.reason
+    assert answer.timings.total_s >= 0.1
 
 
 def test_edge_only_requests_run_whatever_the_server_does(
@@ -251,7 +266,7 @@ def test_an_edge_with_a_prefix_only_works_with_the_cloud(
 
 
 def test_an_edge_with_a_prefix_only_says_that_it_cannot_finish_alone(
-    small_prefix: Chain, picture: Picture, slow_server: str
+    small_prefix: Chain, picture: Picture, sleepy_server: str
 ) -> None:
     with (
         closed_port() as address,
@@ -260,7 +275,7 @@ def test_an_edge_with_a_prefix_only_says_that_it_cannot_finish_alone(
     ):
         session.infer(picture(0))
     with (
-        EdgeSession(small_prefix, slow_server, plan=(2, "raw")) as session,
+        EdgeSession(small_prefix, sleepy_server, plan=(2, "raw")) as session,
         pytest.raises(DeadlineExceeded, match="cannot finish alone"),
     ):
         session.infer(picture(0), deadline_s=0.1)
@@ -322,7 +337,7 @@ def test_asking_a_black_hole_is_bounded() -> None:
     began = time.monotonic()
     with black_hole() as address, pytest.raises(PeerError, match=r"0\.3 s"):
         describe(address, timeout_s=0.3)
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < PATIENCE_S
 
 
 def test_a_healthy_server_says_so(server: str) -> None:

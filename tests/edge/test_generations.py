@@ -29,6 +29,8 @@ Picture = Callable[[int], Inputs]
 Expected = Callable[[Inputs], dict[str, Array]]
 Serve = Callable[..., AbstractContextManager[str]]
 
+pytestmark = pytest.mark.usefixtures("steady_link")
+
 PATIENCE_S = 30.0
 RUNS = [(0, 2)], [(0, 3), (0, 5)]
 

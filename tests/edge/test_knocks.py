@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 
 from midstream_edge.knocks import KNOCK_LIFE_S, Door, Knocks
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 
 
 def door_of(listener: socket.socket) -> Door:

@@ -23,6 +23,8 @@ from midstream_wire import frames
 from midstream_wire.codecs import Codec
 from midstream_wire.tensors import Array
 
+pytestmark = pytest.mark.usefixtures("steady_link")
+
 
 @dataclass(frozen=True)
 class Watching:

@@ -34,6 +34,8 @@ from midstream_partitioner.recut import recut
 from midstream_wire.errors import CloudRefused
 from midstream_wire.tensors import Array
 
+pytestmark = pytest.mark.usefixtures("steady_link")
+
 NARROW = """
 net (float[1, 3, 64, 64] x) => (float[1, 64, 1, 1] y) {
   a = Conv <strides = [4, 4], pads = [1, 1, 1, 1]> (x, w1)

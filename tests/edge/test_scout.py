@@ -18,7 +18,7 @@ from midstream_wire.tensors import Array
 Picture = Callable[[int], Mapping[str, Array]]
 Serve = Callable[..., AbstractContextManager[str]]
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 EDGE_ONLY = Option(
     cut="edge-only", codec="raw", k=4, label="edge-only", remote=False, head_s=0.001,
     encode_s=0.0, decode_s=0.0, tail_s=0.0, payload_nbytes=0, reply_nbytes=0, rest_s=0.0,

@@ -18,6 +18,10 @@ Inputs = Mapping[str, Array]
 Picture = Callable[[int], Inputs]
 Expected = Callable[[Inputs], dict[str, Array]]
 
+pytestmark = pytest.mark.usefixtures("steady_link")
+
+PATIENCE_S = 30.0
+
 
 def assert_same(answer: Answer, wanted: dict[str, Array]) -> None:
     assert sorted(answer.outputs) == sorted(wanted)
@@ -31,7 +35,7 @@ def test_a_hundred_pipelined_requests_equal_the_unsplit_chain_bit_for_bit(
 ) -> None:
     with EdgeSession(chain, server, plan=(1, codec)) as session:
         futures = [session.submit(picture(n)) for n in range(100)]
-        answers = [future.result(10) for future in futures]
+        answers = [future.result(PATIENCE_S) for future in futures]
         stats = session.stats
     for n, answer in enumerate(answers):
         assert answer.where == "cloud"
@@ -75,7 +79,7 @@ def test_a_caller_who_waits_runs_the_head_itself(chain: Chain, picture: Picture)
     watched = Watched(chain)
     with EdgeSession(cast(Chain, watched), None, plan=(4, "raw")) as session:
         session.infer(picture(0))
-        session.submit(picture(1)).result(5)
+        session.submit(picture(1)).result(PATIENCE_S)
     assert watched.threads[0] is threading.current_thread()
     assert watched.threads[1].name == "midstream-compute"
 
@@ -112,7 +116,7 @@ def test_a_switch_of_plan_in_mid_stream_loses_and_repeats_nothing(
         for n in range(60):
             session.use(*plans[n % len(plans)])
             futures.append(session.submit(picture(n)))
-        answers = [future.result(10) for future in futures]
+        answers = [future.result(PATIENCE_S) for future in futures]
         stats = session.stats
     for n, answer in enumerate(answers):
         assert (answer.k, answer.codec) in [*plans, (1, "raw")]
@@ -164,8 +168,8 @@ def test_an_input_that_does_not_fit_fails_its_request_alone(
         wrong = session.submit({"x": np.zeros((1, 3, 8, 8), np.float32)})
         right = session.submit(picture(0))
         with pytest.raises(TensorError, match="must be float32"):
-            wrong.result(5)
-        assert right.result(5).where == "cloud"
+            wrong.result(PATIENCE_S)
+        assert right.result(PATIENCE_S).where == "cloud"
         assert session.stats.failed == 1
 
 
@@ -177,7 +181,7 @@ def test_submit_blocks_when_enough_requests_are_under_way(
         for n in range(6):
             futures.append(session.submit(picture(n)))
             assert sum(not future.done() for future in futures) <= 2
-        assert all(future.result(5).where == "edge" for future in futures)
+        assert all(future.result(PATIENCE_S).where == "edge" for future in futures)
 
 
 def test_a_cancelled_request_is_dropped_and_the_next_one_runs(
@@ -186,7 +190,7 @@ def test_a_cancelled_request_is_dropped_and_the_next_one_runs(
     with EdgeSession(small_slow, None, plan=(4, "raw")) as session:
         futures = [session.submit(picture(n)) for n in range(4)]
         cancelled = futures[2].cancel()
-        assert futures[3].result(5).where == "edge"
+        assert futures[3].result(PATIENCE_S).where == "edge"
         assert futures[2].cancelled() == cancelled
 
 
@@ -216,7 +220,7 @@ def test_closing_wakes_a_blocked_submit(small_slow: Chain, picture: Picture) -> 
     thread = threading.Thread(target=submit_until_refused)
     thread.start()
     session.close()
-    thread.join(5)
+    thread.join(PATIENCE_S)
     assert len(outcome) == 1
 
 
@@ -229,7 +233,7 @@ def test_a_session_leaves_no_threads_behind(
         assert ours
     for thread in ours:
         if thread.name != "midstream-cloud":
-            thread.join(5)
+            thread.join(PATIENCE_S)
             assert not thread.is_alive(), thread.name
 
 
@@ -259,7 +263,9 @@ def test_the_server_is_described(chain: Chain, server: str) -> None:
 
 def test_loopback_is_a_fast_link(chain: Chain, server: str) -> None:
     with EdgeSession(chain, server, plan=(1, "raw")) as session:
-        link = session.measure_link()
-    assert 50e6 < link.uplink_bps <= 10e9
-    assert 50e6 < link.downlink_bps <= 10e9
-    assert link.rtt_s < 0.02
+        for _ in range(6):  # a busy machine spoils a measurement
+            link = session.measure_link()
+            assert 0 < max(link.uplink_bps, link.downlink_bps) <= 10e9
+            if min(link.uplink_bps, link.downlink_bps) > 50e6 and link.rtt_s < 0.02:
+                return
+    pytest.fail(f"no measurement shows a fast link, the last was {link}")

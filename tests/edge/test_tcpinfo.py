@@ -101,7 +101,7 @@ def fill(end: socket.socket) -> int:
 def drain(end: socket.socket) -> int:
     """Read to the end, whatever kind of end it is; how much came."""
     came = 0
-    end.settimeout(5)
+    end.settimeout(30)
     with suppress(ConnectionError):
         while data := end.recv(65536):
             came += len(data)
