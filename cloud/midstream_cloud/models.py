@@ -43,7 +43,7 @@ class Model:
     def assemble(
         self, first_segment: int, names: Sequence[str], *, transform: str = "", max_nbytes: int
     ) -> Incoming:
-        """What a request for the segments from `first_segment` on has to bring.
+        """What a request for the segments from `first_segment` on has to bring, not decoded.
 
         `max_nbytes` bounds the decoded tensors, and what a transform makes of them.
         """
@@ -63,7 +63,7 @@ class Model:
             growth = max((expansion(*pair) for pair in pairs), default=1.0)
             max_nbytes = int(max_nbytes / max(1.0, growth))
         # Segments only read what they are given, at any alignment.
-        return Incoming(names, specs, max_nbytes=max_nbytes, borrow=True)
+        return Incoming(names, specs, max_nbytes=max_nbytes, borrow=True, defer=True)
 
     def returns(self, first_segment: int) -> tuple[TensorSpec, ...]:
         """What a reply to such a request carries."""

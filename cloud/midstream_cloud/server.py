@@ -7,7 +7,7 @@ import contextlib
 import importlib.metadata
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import final
 
@@ -78,11 +78,8 @@ class Server:
         self._repository = repository
         workers = settings.workers or usable_cores()
         self._tails = Tails(workers=workers, max_queued=settings.max_queued)
-        self._decoders = ThreadPoolExecutor(1, thread_name_prefix="decode")
         name = f"midstream {importlib.metadata.version('midstream')}"
-        self._midstream = Midstream(
-            Service(name, repository, self._tails, self._decoders, settings.limits)
-        )
+        self._midstream = Midstream(Service(name, repository, self._tails, settings.limits))
         self._health = health.HealthServicer()
         interceptors = [RequireToken(settings.token)] if settings.token else []
         self._grpc = grpc.aio.server(options=_OPTIONS, interceptors=interceptors)
@@ -123,7 +120,6 @@ class Server:
         await self._grpc.stop(grace=0.5)
         self._tails.close()
         self._repository.close()
-        self._decoders.shutdown(wait=False)
 
 
 async def serve(

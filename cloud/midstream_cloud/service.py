@@ -27,9 +27,6 @@ from midstream_wire.v1 import midstream_pb2 as pb
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Midstream"].full_name
 
-#: Messages that a session may have read and not yet decoded; each is at most 4 MiB.
-AHEAD = 16
-
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -126,9 +123,8 @@ class Midstream:
         job = Job(
             model=model,
             first_segment=request.first_segment,
-            tensors=incoming.result(),
+            incoming=incoming,
             received_s=received_s,
-            decoded_s=service.clock(),
             transform=request.transform,
         )
         return await asyncio.wrap_future(service.tails.submit(job))
@@ -142,32 +138,15 @@ async def _converse(
 ) -> None:
     """Take the stream's messages to its end, or to the first that breaks the protocol.
 
-    They are read while earlier ones are being decoded: when a message arrived is then the
-    link's doing alone, and the edge learns the link's rate from it.
+    Nothing is decoded here, so that the time at which a message is read is the link's doing
+    alone, and the edge learns the link's rate from it.
     """
-    room = asyncio.Semaphore(AHEAD)
-    arrived: asyncio.Queue[tuple[bytes, float] | None] = asyncio.Queue()
-
-    async def read() -> None:
-        try:
-            while (message := await context.read()) is not grpc.aio.EOF:
-                arrived.put_nowait((message, clock()))
-                await room.acquire()
-        finally:
-            arrived.put_nowait(None)
-
-    reading = asyncio.create_task(read())
     try:
-        while (came := await arrived.get()) is not None:
-            message, arrived_s = came
-            await session.receive(read_client(message), arrived_s)
-            room.release()
-        await reading
+        while (message := await context.read()) is not grpc.aio.EOF:
+            await session.receive(read_client(message), clock())
     except MidstreamError as error:
         await send(GoAway(status_of(error)))
         return
-    finally:
-        reading.cancel()
     await session.finish()
 
 

@@ -12,10 +12,11 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import final
 
+from midstream_cloud.eager import Eager
 from midstream_cloud.repository import Model, Repository
 from midstream_cloud.tails import Answer, Clock, Job, Tails
 from midstream_wire.errors import (
@@ -43,6 +44,7 @@ from midstream_wire.frames import (
 )
 from midstream_wire.limits import (
     KEEPALIVE_S,
+    KIB,
     MAX_IN_FLIGHT,
     MAX_PADDING_NBYTES,
     MAX_REQUEST_NBYTES,
@@ -72,14 +74,18 @@ class Service:
     name: str
     repository: Repository
     tails: Tails
-    decoders: Executor
     limits: Limits = field(default_factory=Limits)
     clock: Clock = time.monotonic
     padding: bytes = field(default_factory=lambda: _incompressible(MAX_PADDING_NBYTES))
 
 
+#: So much of a request that is not complete yet is worth a thread's time: large ones are
+#: decoded while they arrive.
+_AHEAD_NBYTES = 256 * KIB
+
+
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Arriving:
     """A request that is not complete yet."""
 
@@ -87,6 +93,7 @@ class _Arriving:
     transform: str
     incoming: Incoming
     deadline_s: float | None
+    waiting_nbytes: int = 0  # that nobody has been asked to decode
 
 
 @final
@@ -101,7 +108,7 @@ class Session:
         self._highest_id = -1
         self._arriving: dict[int, _Arriving] = {}
         self._waiting: dict[int, tuple[Future[Answer], Job]] = {}  # for their tail
-        self._replying: set[asyncio.Task[None]] = set()
+        self._replying: set[Eager] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -146,8 +153,9 @@ class Session:
             self._service.repository.leave(self._model)
         for id in [*self._arriving, *self._waiting]:
             self._cancel(id)
-        for task in self._replying:
-            task.cancel()
+        for reply in self._replying:
+            reply.close()
+        self._replying.clear()
 
     async def _open(self, frame: ClientFrame) -> None:
         if not isinstance(frame, Hello):
@@ -220,19 +228,17 @@ class Session:
         arriving = self._arriving[id]
         try:
             for piece in pieces:
-                if arriving.incoming.is_slow(piece):
-                    loop = asyncio.get_running_loop()
-                    await loop.run_in_executor(
-                        self._service.decoders, arriving.incoming.feed, piece
-                    )
-                else:
-                    arriving.incoming.feed(piece)
+                arriving.incoming.feed(piece)
+                arriving.waiting_nbytes += len(piece.data)
         except Exception as error:
             await self._fail(id, status_of(error))
             return
         if arriving.incoming.done:
             del self._arriving[id]
             await self._run(id, arriving, arrived_s)
+        elif arriving.waiting_nbytes >= _AHEAD_NBYTES:
+            arriving.waiting_nbytes = 0
+            self._service.tails.decode_ahead(arriving.incoming)
 
     async def _fail(self, id: int, status: Status) -> None:
         self._arriving.pop(id, None)
@@ -244,9 +250,8 @@ class Session:
         job = Job(
             model=self._model,
             first_segment=arriving.first_segment,
-            tensors=arriving.incoming.result(),
+            incoming=arriving.incoming,
             received_s=received_s,
-            decoded_s=self._service.clock(),
             deadline_s=arriving.deadline_s,
             transform=arriving.transform,
         )
@@ -266,18 +271,18 @@ class Session:
         if id not in self._waiting or self._waiting[id][0] is not future:
             return
         del self._waiting[id]
-        task = asyncio.create_task(self._reply(_frames_of(id, future)))
-        self._replying.add(task)
-        task.add_done_callback(self._replied)
+        reply = Eager(self._reply(_frames_of(id, future)), self._replied)
+        self._replying.add(reply)
+        reply.step()
 
     async def _reply(self, frames: Iterable[ServerFrame]) -> None:
         for frame in frames:
             await self._send(frame)
 
-    def _replied(self, task: asyncio.Task[None]) -> None:
-        self._replying.discard(task)
+    def _replied(self, reply: Eager, error: BaseException | None) -> None:
+        self._replying.discard(reply)
         self._note_idle()
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if error is not None:
             _LOG.debug("a reply was not sent: %s", error)  # the stream broke
 
     def _cancel(self, id: int) -> None:

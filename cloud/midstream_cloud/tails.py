@@ -1,11 +1,13 @@
 """Running tails: a pool of workers behind a queue that refuses what it cannot serve in time.
 
-The core of the cloud: decoded tensors in, encoded outputs and timings out, with nothing of
-the transport in it.
+The core of the cloud: payloads in, encoded outputs and timings out, with nothing of the
+transport in it. The worker that runs a tail decodes what it runs on, so that decoding, too,
+takes as many cores as there are workers.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,12 +21,12 @@ from midstream_wire.errors import CloudRefused
 from midstream_wire.frames import Code, ServerTimings
 from midstream_wire.limits import MAX_REQUEST_NBYTES
 from midstream_wire.tensors import Array
-from midstream_wire.transfers import check_carried, encode_output
+from midstream_wire.transfers import Incoming, check_carried, encode_output
 
 Clock = Callable[[], float]
 
-#: A partition's digest, the first segment, the transform, the bits of the input's size.
-Kind = tuple[str, int, str, int]
+#: A partition's digest, the first segment, the transform, the codecs, the bits of the size.
+Kind = tuple[str, int, str, tuple[str, ...], int]
 
 #: Weight of the newest run in the estimate of a tail's time: ten runs forget a cold start.
 _NEWEST = 0.2
@@ -39,16 +41,15 @@ _MOST_KINDS = 4096
 class Job:
     """One request's tail: which segments, on what, and by when.
 
-    Clock readings: `received_s` when the last piece had arrived, `decoded_s` when the tensors
-    stood ready, `deadline_s` from when on nobody waits for the answer. `transform` names what
-    the tensors went through, and have to go back. `stop` ends the run when it is told.
+    Clock readings: `received_s` when the last piece had arrived, `deadline_s` from when on
+    nobody waits for the answer. `transform` names what the tensors went through, and have to
+    go back. `stop` ends the run when it is told.
     """
 
     model: Model
     first_segment: int
-    tensors: Mapping[str, Array]
+    incoming: Incoming
     received_s: float
-    decoded_s: float
     deadline_s: float | None = None
     transform: str = ""
     stop: Stop = field(default_factory=Stop)
@@ -56,16 +57,17 @@ class Job:
     @property
     def kind(self) -> Kind:
         """What decides how long it takes: the work, and the input's size in powers of two."""
-        nbytes = sum(array.nbytes for array in self.tensors.values())
         digest = self.model.partition.digest
-        return digest, self.first_segment, self.transform, nbytes.bit_length()
+        bits = self.incoming.nbytes.bit_length()
+        return digest, self.first_segment, self.transform, self.incoming.codec_ids, bits
 
-    def restored(self) -> Mapping[str, Array]:
-        """The tensors as they crossed the cut."""
+    def tensors(self) -> Mapping[str, Array]:
+        """Decode what came: the tensors as they crossed the cut."""
+        arrays = self.incoming.result()
         if not self.transform:
-            return self.tensors
+            return arrays
         adapter = self.model.chain.transform(self.first_segment, self.transform)
-        return adapter.decode(self.tensors)
+        return adapter.decode(arrays)
 
 
 @final
@@ -118,6 +120,14 @@ class Tails:
         future.add_done_callback(lambda _: self._leave(estimate_s))
         return future
 
+    def decode_ahead(self, incoming: Incoming) -> None:
+        """Decode what has arrived of a request while the rest is under way.
+
+        What is wrong with it is said when its tail is to run.
+        """
+        with contextlib.suppress(RuntimeError, MemoryError):  # no thread: it is done later
+            self._pool.submit(incoming.advance)
+
     def close(self) -> None:
         """Take nothing more and drop what is queued; does not wait for what runs."""
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -143,11 +153,11 @@ class Tails:
 
     def _run(self, job: Job) -> Answer:
         started_s = self._clock()
-        queue_s = started_s - job.decoded_s
+        queue_s = started_s - job.received_s
         if job.deadline_s is not None and started_s > job.deadline_s:
             raise _too_late(queue_s)
-        tensors = job.restored()
-        restored_s = self._clock()
+        tensors = job.tensors()
+        decoded_s = self._clock()
         last = len(job.model.partition.segments)
         try:
             made = job.model.chain.run(tensors, job.first_segment, last, stop=job.stop)
@@ -165,8 +175,8 @@ class Tails:
             received_s=job.received_s,
             finished_s=self._clock(),
             queue_s=queue_s,
-            decode_s=job.decoded_s - job.received_s + restored_s - started_s,
-            tail_s=ran_s - restored_s,
+            decode_s=decoded_s - started_s,
+            tail_s=ran_s - decoded_s,
         )
         return Answer(payloads, timings)
 

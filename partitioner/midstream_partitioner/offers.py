@@ -101,7 +101,7 @@ class Offer:
         downlink_s = link.downlink_serial_s(self.reply_nbytes)
         transforms = has_transform(self.codec)
         edge_s = pipeline.edge_s(self.head_s, self.encode_s, transforms)
-        cloud_s = pipeline.cloud_s(self.decode_s, self.tail_s, transforms)
+        cloud_s = pipeline.cloud_s(self.decode_s, self.tail_s)
         return max(float(edge_s), float(cloud_s), downlink_s)
 
     def period_s(self, link: Link, pipeline: Pipeline, queue_s: float = 0.0) -> float:
@@ -170,13 +170,12 @@ class Pipeline:
         busy_cores_s = head_s * min(self.threads, self.cores) + encode_s
         return np.maximum(longer_s, busy_cores_s / self.cores)
 
-    def cloud_s(self, decode_s: Seconds, tail_s: Seconds, transforms: Flags) -> Seconds:
+    def cloud_s(self, decode_s: Seconds, tail_s: Seconds) -> Seconds:
         """Seconds between two requests that the cloud has finished.
 
-        A worker undoes a transform.
+        The worker that runs a tail decodes what it runs on.
         """
-        together_s = (decode_s + tail_s) / self.workers
-        return np.where(transforms, together_s, np.maximum(decode_s, tail_s / self.workers))
+        return (decode_s + tail_s) / self.workers
 
 
 #: What is assumed where nobody says.

@@ -6,6 +6,7 @@ follow one another in the order of their names; each payload says itself where i
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import final
 
@@ -23,13 +24,6 @@ from midstream_wire.limits import (
     MIB,
 )
 from midstream_wire.tensors import Array, TensorSpec
-
-#: Codecs that decode a tensor as a whole, or slowly; "" is one whose header has not arrived.
-_SLOW_CODECS = frozenset(("png", "jpeg", "webp", "ctx", ""))
-
-#: A picture's piece below this is decoded in about the time that it takes to change threads
-#: and back, 0.3 ms.
-_SLOW_NBYTES = 8 * KIB
 
 #: A tensor's encoded bytes, piece by piece, as `codecs.encode` yields them.
 Payload = Iterable[bytes | memoryview]
@@ -161,11 +155,22 @@ class Incoming:
 
     `names` is what the peer announced, `specs` what the partition says must come; `max_nbytes`
     bounds the decoded size of all tensors together and is checked before anything of a tensor
-    is allocated. With `borrow`, arrays may be views of the pieces. Raises `ProtocolError` when
-    names or order are wrong, `CodecError` when a payload is, and is of no use after that.
+    is allocated. `borrow` and `defer` are those of `Decoder`: arrays may be views of the
+    pieces; pieces are only kept until `advance` or `result` decodes them, on any thread.
+    Raises `ProtocolError` when names or order are wrong, `CodecError` when a payload is, and
+    is of no use after that.
     """
 
-    __slots__ = ("_arrays", "_borrow", "_decoder", "_max_nbytes", "_names", "_specs")
+    __slots__ = (
+        "_borrow",
+        "_current",
+        "_decoders",
+        "_decoding",
+        "_defer",
+        "_max_nbytes",
+        "_names",
+        "_specs",
+    )
 
     def __init__(
         self,
@@ -174,6 +179,7 @@ class Incoming:
         *,
         max_nbytes: int,
         borrow: bool = False,
+        defer: bool = False,
     ) -> None:
         self._names = tuple(names)
         self._specs = {spec.name: spec for spec in specs}
@@ -184,54 +190,67 @@ class Incoming:
             )
         self._max_nbytes = max_nbytes
         self._borrow = borrow
-        self._arrays: dict[str, Array] = {}
-        self._decoder: Decoder | None = None
+        self._defer = defer
+        self._decoders: list[Decoder] = []
+        self._current: Decoder | None = None
+        self._decoding = threading.Lock()
 
     @property
     def done(self) -> bool:
         """Whether every tensor has arrived whole."""
-        return len(self._arrays) == len(self._names)
+        return len(self._decoders) == len(self._names) and self._current is None
 
-    def is_slow(self, piece: Piece) -> bool:
-        """Whether decoding `piece` may take longer than asking another thread to do it.
+    @property
+    def nbytes(self) -> int:
+        """How many bytes the tensors take decoded, as far as their headers have arrived."""
+        return sum(decoder.nbytes for decoder in self._decoders)
 
-        Pictures are decoded whole, at some 100 MB/s, and blocks of ctx at a third of that;
-        blocks of every other codec, of at most 1 MiB, in a millisecond or less.
-        """
-        if len(piece.data) < _SLOW_NBYTES:
-            return False
-        codec_id = self._decoder.codec_id if self._decoder else ""
-        return codec_id.partition(":")[0] in _SLOW_CODECS
+    @property
+    def codec_ids(self) -> tuple[str, ...]:
+        """The codecs that the tensors came in, as far as their headers have arrived."""
+        return tuple(decoder.codec_id for decoder in self._decoders)
 
     def feed(self, piece: Piece) -> None:
-        """Decode what `piece` completes."""
-        current = len(self._arrays)
-        if self.done or piece.tensor != current:
-            due = "no piece" if self.done else f"a piece of tensor {current}"
+        """Take the next piece, and unless that is deferred decode what it completes."""
+        decoder = self._current
+        at = len(self._decoders) - (decoder is not None)
+        if self.done or piece.tensor != at:
+            due = "no piece" if self.done else f"a piece of tensor {at}"
             raise ProtocolError(
                 f"{due} is due (not of tensor {piece.tensor}): send the pieces of each tensor "
                 "in order, and the tensors in the order of their names"
             )
-        name = self._names[current]
-        if self._decoder is None:
-            self._decoder = Decoder(
-                self._specs[name], max_nbytes=self._max_nbytes, borrow=self._borrow
+        if decoder is None:
+            decoder = Decoder(
+                self._specs[self._names[at]],
+                max_nbytes=self._max_nbytes,
+                borrow=self._borrow,
+                defer=self._defer,
             )
-        self._decoder.feed(piece.data)
-        if self._decoder.done:
-            array = self._decoder.result()
-            self._arrays[name] = array
-            self._max_nbytes -= array.nbytes
-            self._decoder = None
+            self._current = decoder
+            self._decoders.append(decoder)
+        decoder.feed(piece.data)
+        if decoder.done:
+            self._max_nbytes -= decoder.nbytes
+            self._current = None
+
+    def advance(self) -> None:
+        """Decode what has arrived. One thread may do so while another one feeds."""
+        with self._decoding:
+            for decoder in tuple(self._decoders):
+                decoder.advance()
 
     def result(self) -> dict[str, Array]:
         """The tensors by name; `ProtocolError` unless `done`."""
         if not self.done:
+            whole = len(self._decoders) - (self._current is not None)
             raise ProtocolError(
-                f"every tensor must come whole ({len(self._arrays)} of {len(self._names)} "
-                "did): send the rest of their pieces"
+                f"every tensor must come whole ({whole} of {len(self._names)} did): send the "
+                "rest of their pieces"
             )
-        return self._arrays
+        with self._decoding:
+            arrays = [decoder.result() for decoder in self._decoders]
+        return dict(zip(self._names, arrays, strict=True))
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -6,7 +6,6 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import cast
@@ -103,8 +102,8 @@ def meet(gate: Gate, small: Partition) -> Meet:
 
     @asynccontextmanager
     async def hall() -> AsyncIterator[Hall]:
-        tails, decoders = Tails(workers=1), ThreadPoolExecutor(1)
-        service = Service("test", repository, tails, decoders, Limits(max_in_flight=2))
+        tails = Tails(workers=1)
+        service = Service("test", repository, tails, Limits(max_in_flight=2))
         hall = Hall(service, small.digest)
         await hall.open()
         try:
@@ -112,7 +111,6 @@ def meet(gate: Gate, small: Partition) -> Meet:
         finally:
             hall.session.close()
             tails.close()
-            decoders.shutdown(wait=False)
 
     def run(talk: Callable[[Hall], Awaitable[None]]) -> None:
         async def main() -> None:

@@ -16,10 +16,11 @@ from midstream_cloud.tails import Answer, Job, Tails
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.runtime import Stop
-from midstream_wire.codecs import decode
-from midstream_wire.errors import CloudRefused
-from midstream_wire.frames import Code
+from midstream_wire.codecs import Decoder, codec, decode, encode_bytes
+from midstream_wire.errors import CloudRefused, CodecError
+from midstream_wire.frames import Code, Piece
 from midstream_wire.tensors import Array, TensorSpec
+from midstream_wire.transfers import Incoming
 
 _PATIENCE_S = 10.0
 
@@ -78,7 +79,16 @@ def gated(small: Partition, gate: Gate) -> Model:
 
 def _job(model: Model, clock: Clock, *, budget_s: float | None = None) -> Job:
     deadline_s = None if budget_s is None else clock.now_s + budget_s
-    return Job(model, 1, {}, clock.now_s - 0.5, clock.now_s, deadline_s)
+    return Job(model, 1, _incoming({}), clock.now_s - 0.5, deadline_s)
+
+
+def _incoming(arrays: Mapping[str, Array], codec_id: str = "raw") -> Incoming:
+    """Payloads that have arrived whole."""
+    specs = [TensorSpec(name, array.dtype.name, array.shape) for name, array in arrays.items()]
+    incoming = Incoming(tuple(arrays), specs, max_nbytes=1 << 20, defer=True)
+    for index, array in enumerate(arrays.values()):
+        incoming.feed(Piece(index, encode_bytes(codec(codec_id), array)))
+    return incoming
 
 
 def _finish(gate: Gate, future: Future[Answer]) -> Answer:
@@ -98,12 +108,12 @@ def test_the_times_add_up(tails: Tails, gated: Model, gate: Gate, clock: Clock) 
     second = tails.submit(_job(gated, clock))
     clock.now_s += 2.0
     timings = _finish(gate, first).timings
-    assert (timings.decode_s, timings.queue_s, timings.tail_s) == (0.5, 0.0, 2.0)
+    assert (timings.decode_s, timings.queue_s, timings.tail_s) == (0.0, 0.5, 2.0)
     assert (timings.received_s, timings.finished_s) == (99.5, 102.0)
     assert gate.begun.acquire(timeout=_PATIENCE_S)
     clock.now_s += 1.0
     timings = _finish(gate, second).timings
-    assert (timings.queue_s, timings.tail_s) == (2.0, 1.0)
+    assert (timings.queue_s, timings.tail_s) == (2.5, 1.0)
 
 
 def test_a_full_queue_refuses_at_once_and_recovers(
@@ -191,7 +201,7 @@ def test_a_tail_that_runs_is_ended_when_nobody_wants_it(
 ) -> None:
     slow = Model("slow", model.partition, model.chain.at_speed(1e6))
     tails = Tails(workers=1)
-    job = Job(slow, 1, crossing(1), 0.0, 0.0)
+    job = Job(slow, 1, _incoming(crossing(1)), 0.0)
     future = tails.submit(job)
     job.stop.tell()  # before it runs, or in its emulated slowness
     assert _refusal(future) == Code.CANCELLED
@@ -203,7 +213,8 @@ def test_the_time_of_large_inputs_is_not_held_against_small_ones(
 ) -> None:
     def job(rows: int, budget_s: float | None = None) -> Job:
         return replace(
-            _job(gated, clock, budget_s=budget_s), tensors={"x": np.zeros(rows, np.float32)}
+            _job(gated, clock, budget_s=budget_s),
+            incoming=_incoming({"x": np.zeros(rows, np.float32)}),
         )
 
     for rows, took_s in ((64, 4.0), (1, 0.1)):
@@ -215,3 +226,42 @@ def test_the_time_of_large_inputs_is_not_held_against_small_ones(
     waiting = tails.submit(job(1, budget_s=1.0))  # 0.1 s to wait, not 4
     assert _finish(gate, running)
     assert _finish(gate, waiting)
+
+
+def test_what_came_is_decoded_by_the_worker_and_ahead_of_the_rest(
+    tails: Tails, gated: Model, gate: Gate, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: list[str] = []
+    decode = Decoder.advance
+
+    def note(decoder: Decoder) -> None:
+        names.append(threading.current_thread().name)
+        decode(decoder)
+
+    monkeypatch.setattr(Decoder, "advance", note)
+    incoming = _incoming({"x": np.zeros(4, np.float32)})
+    assert not names
+    gate.let.release()
+    tails.submit(Job(gated, 1, incoming, clock.now_s)).result(_PATIENCE_S)
+    assert names == ["tail_0"]
+
+    ahead = _incoming({"x": np.zeros(4, np.float32)})
+    tails.decode_ahead(ahead)
+    gate.let.release()
+    tails.submit(_job(gated, clock)).result(_PATIENCE_S)  # by the only worker, after that
+    monkeypatch.undo()
+    assert names == ["tail_0"] * 2
+
+
+def test_a_payload_that_is_damaged_fails_its_job_alone(
+    tails: Tails, gated: Model, gate: Gate, clock: Clock
+) -> None:
+    payload = bytearray(encode_bytes(codec("raw"), np.zeros(4, np.float32)))
+    payload[-1] ^= 1
+    damaged = Incoming(("x",), [TensorSpec("x", "float32", (4,))], max_nbytes=16, defer=True)
+    damaged.feed(Piece(0, bytes(payload)))
+    tails.decode_ahead(damaged)  # says nothing
+    failing = tails.submit(Job(gated, 1, damaged, clock.now_s))
+    assert isinstance(failing.exception(_PATIENCE_S), CodecError)
+    assert gate.ran == 0
+    assert _finish(gate, tails.submit(_job(gated, clock)))

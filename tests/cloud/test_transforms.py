@@ -234,7 +234,7 @@ def test_what_a_decoder_makes_of_a_request_stays_within_the_limit() -> None:
         piece = Piece(0, payload)
         if fits:
             incoming.feed(piece)
-            assert Job(held, 1, incoming.result(), 0.0, 0.0, transform="klt:1").restored()
+            assert Job(held, 1, incoming, 0.0, transform="klt:1").tensors()
         else:
             with pytest.raises(CodecError, match="8192"):
                 incoming.feed(piece)

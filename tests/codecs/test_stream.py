@@ -228,3 +228,41 @@ def test_borrowed_booleans_are_checked() -> None:
     decoder = Decoder(sent(array.view(bool)), max_nbytes=2, borrow=True)
     with pytest.raises(CodecError, match="booleans"):
         decoder.feed(payload)
+
+
+@pytest.mark.parametrize("id", TENSOR_CODECS)
+def test_deferred_blocks_are_decoded_when_asked_for_and_alike(id: str) -> None:
+    array = np.random.default_rng(0).random((3, BLOCK_NBYTES // 8), np.float32)  # 2 blocks
+    payload = encode_bytes(codec(id), array)
+    decoder = Decoder(sent(array), max_nbytes=array.nbytes, borrow=True, defer=True)
+    for start in range(0, len(payload), 100_000):
+        decoder.feed(payload[start : start + 100_000])
+        if start == 500_000:
+            decoder.advance()  # what is there, while the rest is under way
+    assert decoder.done
+    assert decoder.nbytes == array.nbytes
+    np.testing.assert_array_equal(
+        decoder.result(), decode(payload, sent(array), max_nbytes=array.nbytes)
+    )
+
+
+def test_a_deferred_block_that_is_damaged_is_refused_when_it_is_decoded() -> None:
+    array = np.ones(1000, np.float32)
+    payload = bytearray(encode_bytes(codec("lossless"), array))
+    payload[-1] ^= 1
+    decoder = Decoder(sent(array), max_nbytes=array.nbytes, defer=True)
+    decoder.feed(bytes(payload))
+    assert decoder.done
+    for _ in range(2):
+        with pytest.raises(CodecError, match="damaged"):
+            decoder.result()
+
+
+def test_a_deferred_block_keeps_no_message_alive_that_it_is_little_of() -> None:
+    array = np.ones(1000, np.float32)
+    message = np.zeros(100_000, np.uint8)
+    payload = np.frombuffer(encode_bytes(codec("raw"), array), np.uint8)
+    message[: payload.size] = payload
+    decoder = Decoder(sent(array), max_nbytes=array.nbytes, borrow=True, defer=True)
+    decoder.feed(message.data[: payload.size])
+    assert not np.shares_memory(decoder.result(), message)

@@ -28,12 +28,12 @@ def _offer(case_of: CaseOf, **changes: Any) -> Offer:
     return replace(offer, **(seconds | changes))
 
 
-def test_tails_run_on_all_workers(case_of: CaseOf) -> None:
+def test_workers_decode_and_run_tails(case_of: CaseOf) -> None:
     offer = _offer(case_of)
     periods_s = [
         offer.period_s(FAST, Pipeline(workers=workers, window=100)) for workers in (1, 2, 4)
     ]
-    assert periods_s == pytest.approx([0.04, 0.02, 0.02])
+    assert periods_s == pytest.approx([0.041, 0.0205, 0.02])
 
 
 def test_the_encoder_works_beside_the_head_as_far_as_there_are_cores(case_of: CaseOf) -> None:
@@ -48,7 +48,7 @@ def test_a_transform_runs_on_the_thread_of_the_heads(case_of: CaseOf) -> None:
     offer = _offer(case_of, codec="klt:4+half")
     pipeline = Pipeline(workers=1, window=100)
     assert pipeline.edge_s(offer.head_s, offer.encode_s, True) == pytest.approx(0.03)
-    assert pipeline.cloud_s(offer.decode_s, offer.tail_s, True) == pytest.approx(0.041)
+    assert pipeline.cloud_s(offer.decode_s, offer.tail_s) == pytest.approx(0.041)
 
 
 def test_a_long_link_is_bounded_by_the_requests_under_way(case_of: CaseOf) -> None:

@@ -168,7 +168,7 @@ class Adaptive:
         menu, pipeline = self.menu, self.menu.pipeline
         encodes_s = (menu.encodes_s * belief.head_scale)[:, None]
         edge_s = pipeline.edge_s(heads_s, encodes_s, menu.transforms[:, None])
-        cloud_s = pipeline.cloud_s(menu.decodes_s, menu.tails_s, menu.transforms)
+        cloud_s = pipeline.cloud_s(menu.decodes_s, menu.tails_s)
         link_s = np.maximum(
             menu.payload_bits / belief.uplink_bps, menu.reply_bits / belief.downlink_bps
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from typing import final
 
@@ -13,7 +14,6 @@ from midstream_wire.codecs.exact import Raw, view_block
 from midstream_wire.codecs.header import (
     FIXED_NBYTES,
     FRAME_NBYTES,
-    Frame,
     Header,
     checksum_of,
     header_checksum,
@@ -38,12 +38,24 @@ class Decoder:
 
     With `borrow`, the array of a raw payload of one block is a view of the bytes that were
     fed: it cannot be written to, may be unaligned, and keeps those bytes alive.
+
+    With `defer`, `feed` only finds the blocks and keeps their bytes, which is quick whatever
+    the codec; `advance` and `result` decode them, on another thread if need be. Then an array
+    is allocated no earlier than that.
     """
 
-    def __init__(self, spec: TensorSpec, *, max_nbytes: int, borrow: bool = False) -> None:
+    def __init__(
+        self,
+        spec: TensorSpec,
+        *,
+        max_nbytes: int,
+        borrow: bool = False,
+        defer: bool = False,
+    ) -> None:
         self._spec = spec
         self._max_nbytes = max_nbytes
         self._borrow = borrow
+        self._defer = defer
         self._codec: Codec | None = None
         self._fallback = False
         self._failure: str | None = None
@@ -53,11 +65,19 @@ class Decoder:
         self._take: Callable[[Decoder, memoryview], None] = Decoder._take_header
         self._held = bytearray()
         self._front = bytearray()
+        self._bodies: deque[tuple[memoryview, int]] = deque()  # and the checksum of each
+        self._array: Array | None = None
+        self._nbytes = 0
 
     @property
     def done(self) -> bool:
         """Whether the payload is complete."""
         return self._need == 0 and self._failure is None
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes the array takes; 0 until the header has arrived."""
+        return self._nbytes
 
     @property
     def codec_id(self) -> str:
@@ -79,20 +99,36 @@ class Decoder:
         try:
             self._consume(memoryview(data).cast("B"))
         except CodecError as error:
-            self._failure = str(error)
-            self._held.clear()
+            self._fail(error)
+            raise
+
+    def advance(self) -> None:
+        """Decode the blocks that have arrived. Raises CodecError as `feed` does."""
+        if self._failure is not None:
+            raise CodecError(self._failure)
+        try:
+            while self._bodies:
+                self._decode(*self._bodies.popleft())
+        except CodecError as error:
+            self._fail(error)
             raise
 
     def result(self) -> Array:
         """The array, once `done`. Raises CodecError while the payload is incomplete."""
-        if self._failure is not None:
-            raise CodecError(self._failure)
+        self.advance()
         if not self.done:
             raise CodecError(
                 f"a payload must be complete (tensor {self._spec.name!r} was cut off): "
                 "send it again"
             )
+        if self._array is None:  # of no elements, so that no block made it
+            self._array = np.empty(self._shape, self._dtype)
         return self._array
+
+    def _fail(self, error: CodecError) -> None:
+        self._failure = str(error)
+        self._held.clear()
+        self._bodies.clear()
 
     def _consume(self, data: memoryview) -> None:
         while len(data):
@@ -131,10 +167,11 @@ class Decoder:
             header.dtype, header.shape, header.params
         )
         self._codec, self._fallback = codec, header.fallback
-        self._array = np.empty(header.shape, DTYPES[header.dtype])
-        self._flat = self._array.reshape(-1)
-        self._step = codec.block_elements(header.dtype, header.shape) if self._flat.size else 0
-        self._start = self._index = 0
+        self._shape, self._dtype = header.shape, DTYPES[header.dtype]
+        self._size = math.prod(header.shape)
+        self._nbytes = self._size * self._dtype.itemsize
+        self._step = codec.block_elements(header.dtype, header.shape) if self._size else 0
+        self._found = self._start = self._index = 0  # elements seen, and decoded
         self._checksum = header_checksum(self._front)
         self._expect_frame()
 
@@ -159,46 +196,61 @@ class Decoder:
             )
 
     def _expect_frame(self) -> None:
-        self._need = FRAME_NBYTES if self._start < self._flat.size else 0
+        self._need = FRAME_NBYTES if self._found < self._size else 0
         self._take = Decoder._take_frame
 
     def _take_frame(self, part: memoryview) -> None:
         frame = parse_frame(part)
-        block = self._flat[self._start : self._start + self._step]
-        if frame.decoded_nbytes != block.nbytes:
+        elements = min(self._step, self._size - self._found)
+        nbytes = elements * self._dtype.itemsize
+        if frame.decoded_nbytes != nbytes:
             raise CodecError(
-                f"block {self._index} of tensor {self._spec.name!r} must decode to "
-                f"{block.nbytes} bytes (not {frame.decoded_nbytes})"
+                f"block {self._found // self._step} of tensor {self._spec.name!r} must decode "
+                f"to {nbytes} bytes (not {frame.decoded_nbytes})"
             )
-        most = _SLACK_FACTOR * block.nbytes + _SLACK_NBYTES
+        most = _SLACK_FACTOR * nbytes + _SLACK_NBYTES
         if not 1 <= frame.encoded_nbytes <= most:
             raise CodecError(
-                f"block {self._index} of tensor {self._spec.name!r} must be 1 to {most} bytes "
-                f"long (not {frame.encoded_nbytes})"
+                f"block {self._found // self._step} of tensor {self._spec.name!r} must be 1 "
+                f"to {most} bytes long (not {frame.encoded_nbytes})"
             )
-        self._frame: Frame = frame
-        self._block = block
+        self._due = frame.checksum
+        self._found += elements
         self._need = frame.encoded_nbytes
         self._take = Decoder._take_body
 
     def _take_body(self, part: memoryview) -> None:
-        if checksum_of(part, self._checksum) != self._frame.checksum:
+        if self._defer:
+            self._bodies.append((_own(part), self._due))
+        else:
+            self._decode(part, self._due)
+        self._expect_frame()
+
+    def _decode(self, body: memoryview, checksum: int) -> None:
+        if checksum_of(body, self._checksum) != checksum:
             raise CodecError(
                 f"block {self._index} of tensor {self._spec.name!r} must match its checksum "
                 "and what is in front of it: it was damaged on the way, send it again"
             )
-        self._checksum = self._frame.checksum
-        whole = self._block.size == self._flat.size
-        if self._borrow and whole and isinstance(self._codec, Raw):
-            self._array = view_block(part, self._array)
-            self._block = self._array.reshape(-1)
+        self._checksum = checksum
+        if self._borrow and self._step >= self._size and isinstance(self._codec, Raw):
+            self._array = view_block(body, self._dtype, self._shape)
+            block = self._array.reshape(-1)
         else:
-            self._decode_block(part, self._block, self._start)
-        if self._block.dtype == bool and self._block.view(np.uint8).max() > 1:
+            if self._array is None:
+                self._array = np.empty(self._shape, self._dtype)
+            block = self._array.reshape(-1)[self._start : self._start + self._step]
+            self._decode_block(body, block, self._start)
+        if block.dtype == bool and block.view(np.uint8).max() > 1:
             raise CodecError(f"tensor {self._spec.name!r} must hold booleans of 0 and 1 only")
-        self._start += self._block.size
+        self._start += block.size
         self._index += 1
-        self._expect_frame()
+
+
+def _own(part: memoryview) -> memoryview:
+    """`part`, or a copy where it would keep alive a message that it is little of."""
+    whole = memoryview(part.obj).nbytes
+    return part if 2 * len(part) >= whole else memoryview(bytes(part))
 
 
 def decode(payload: bytes | memoryview, spec: TensorSpec, *, max_nbytes: int) -> Array:

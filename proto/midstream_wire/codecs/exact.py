@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -38,15 +39,17 @@ class Raw(Codec):
         return _copy_block
 
 
-def view_block(body: memoryview, like: Array) -> Array:
-    """Return a raw block's bytes as an array of the dtype and shape of `like`, not copied."""
-    if len(body) != like.nbytes:
-        raise CodecError(f"a raw block must be {like.nbytes} bytes (not {len(body)})")
-    return np.frombuffer(body, like.dtype).reshape(like.shape)
+def view_block(body: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    """Return a raw block's bytes as an array of `dtype` and `shape`, not copied."""
+    due = dtype.itemsize * math.prod(shape)
+    if len(body) != due:
+        raise CodecError(f"a raw block must be {due} bytes (not {len(body)})")
+    return np.frombuffer(body, dtype).reshape(shape)
 
 
 def _copy_block(body: memoryview, out: Array, start: int) -> None:
-    np.copyto(out.view(np.uint8), view_block(body, out.view(np.uint8)))
+    into = out.view(np.uint8)
+    np.copyto(into, view_block(body, into.dtype, into.shape))
 
 
 @final
