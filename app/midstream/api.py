@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from midstream_partitioner.link import Link
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.plan import Plan, Planner
 from midstream_partitioner.profile import Profile
-from midstream_partitioner.sizes import checked_sizes
+from midstream_partitioner.spans import checked_sizes
 from midstream_partitioner.units import parse_duration, parse_rate
 from midstream_wire.credentials import trust
 from midstream_wire.errors import UsageError
@@ -39,7 +39,7 @@ def load(
     source: sources.Source,
     *,
     feed: Feed | None = None,
-    sizes: Mapping[str, int] | None = None,
+    sizes: Mapping[str, int | Sequence[int] | str] | None = None,
     like: str | Path | None = None,
 ) -> Network:
     """A network: a reference network's name, an ONNX file, its bytes, or a ModelProto.
@@ -57,7 +57,7 @@ def partition(
     *,
     cuts: Iterable[Cut] | None = None,
     feed: Feed | None = None,
-    sizes: Mapping[str, int] | None = None,
+    sizes: Mapping[str, int | Sequence[int] | str] | None = None,
     like: str | Path | None = None,
     public: Iterable[str] = (),
 ) -> Partition:

@@ -14,12 +14,13 @@ from midstream_edge.describe import describe
 from midstream_edge.session import EdgeSession
 from midstream_partitioner.artefact import is_partition
 from midstream_partitioner.chain import Chain
+from midstream_partitioner.curves import check_sized
 from midstream_partitioner.cuts import head_of
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.measure import Progress, no_progress
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import Profile
-from midstream_partitioner.sizes import Sizes
+from midstream_partitioner.spans import Spans
 from midstream_wire.descriptions import ModelDescription
 from midstream_wire.errors import CloudRefused, ModelError, UsageError
 
@@ -43,6 +44,7 @@ class EdgeSide:
         Raises `ModelError` if the server has no profile to plan with.
         """
         cloud = _profile_of(remote)
+        check_sized(cloud, self.partition.inputs)
         return Deployment(self.partition, remote.name, self.chain, self.edge, cloud)
 
 
@@ -63,7 +65,7 @@ def agree(
     remote: tuple[ModelDescription, ...],
     *,
     feed: Feed | None,
-    sizes: Sizes,
+    sizes: Spans,
     model: str | None,
 ) -> tuple[Partition, ModelDescription]:
     """The partition of `source` that the server holds, and the server's description of it.
@@ -118,7 +120,7 @@ def deploy(
     dial: Dial,
     *,
     feed: Feed | None = None,
-    sizes: Sizes = (),
+    sizes: Spans = (),
     model: str | None = None,
     threads: int = 1,
     slowdown: float = 1.0,
@@ -200,6 +202,7 @@ def hold(
         progress=progress,
     )
     if profile is not None:
+        check_sized(profile, part.inputs)
         chain.keep_pace([segment.median_s for segment in profile.segments])
     return EdgeSide(part, model or part.name, chain, edge)
 

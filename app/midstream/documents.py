@@ -11,6 +11,7 @@ from midstream_partitioner.calibration import Calibration, Fidelity
 from midstream_partitioner.device import Device
 from midstream_partitioner.envelope import Envelope
 from midstream_partitioner.link import Link
+from midstream_partitioner.over_sizes import SizeCurve
 from midstream_partitioner.plan import Candidate, Plan
 from midstream_partitioner.profile import CodecCost
 from midstream_wire.tensors import TensorSpec
@@ -62,6 +63,19 @@ def envelope_document(envelope: Envelope) -> list[dict[str, Any]]:
         }
         for row in envelope.rows
     ]
+
+
+def size_curve_document(curve: SizeCurve) -> dict[str, Any]:
+    """What wins over the sizes of one dimension."""
+    return {
+        "name": curve.name,
+        "others": dict(curve.others),
+        "pieces": [asdict(piece) for piece in curve.pieces],
+        "samples": [
+            {"size": size, "label": won.label, "estimate": won.estimate.to_dict()}
+            for size, won in curve.samples
+        ],
+    }
 
 
 def plan_document(plan: Plan, envelope: Envelope) -> dict[str, Any]:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from midstream.sources import LeftOut, open_models, open_samples, refuse
+from midstream.sources import LeftOut, open_buckets, open_models, refuse
 from midstream_cloud.repository import Model, Repository
+from midstream_partitioner.bucketing import profile_sizes
 from midstream_partitioner.chain import Chain
+from midstream_partitioner.curves import check_sized
 from midstream_partitioner.device import this_device
-from midstream_partitioner.measure import CODECS, Progress, no_progress, profile_segments
+from midstream_partitioner.measure import CODECS, Progress, no_progress
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import Profile
-from midstream_partitioner.sizes import Sizes
+from midstream_partitioner.spans import Spans
 from midstream_wire.errors import ModelError, TensorError, UsageError
 
 
 def open_repository(
     sources: Sequence[str],
     *,
-    sizes: Sizes = (),
+    sizes: Spans = (),
     threads: int = 1,
     slowdown: float = 1.0,
     runs: int = 10,
@@ -76,6 +78,7 @@ def make_repository(
             chain = Chain(part, threads=threads, slowdown=slowdown)
             measured = profile
             if profile is not None:
+                check_sized(profile, part.inputs)
                 chain.keep_pace([segment.median_s for segment in profile.segments])
             elif runs > 0:
                 measured = measure_chain(chain, runs=runs, progress=progress)
@@ -103,7 +106,7 @@ def measure_chain(
     It has the usual codecs, those `named`, and those that the partition's calibration knows.
     """
     device = this_device(threads=chain.threads, slowdown=chain.slowdown)
-    samples = open_samples(chain.partition, source)
-    return profile_segments(
+    samples = open_buckets(chain.partition, source)
+    return profile_sizes(
         chain, samples, device, runs=runs, codecs=(*CODECS, *named), progress=progress
     )

@@ -21,10 +21,14 @@ from midstream_partitioner.partition import Partition, partition
 from midstream_partitioner.plan import Constraints
 from midstream_partitioner.pricing import MOST_CUTS, choose_cuts, static_profile
 from midstream_partitioner.samples import Sample
-from midstream_partitioner.sizes import Sizes
+from midstream_partitioner.sizes import bind_sizes, check_sizes
+from midstream_partitioner.spans import Spans, buckets, checked_sizes, tied_names
 from midstream_wire.errors import MidstreamError, ModelError, UsageError
 
 Inputs = tuple[Sample, ...]
+
+#: Random inputs of each bucket of sizes: their payloads hardly differ.
+_DRAWN = 2
 
 #: Hears which model is not served, and why.
 LeftOut = Callable[[str, Exception], None]
@@ -37,7 +41,7 @@ def open_network(
     source: Source,
     *,
     feed: Feed | None = None,
-    sizes: Sizes = (),
+    sizes: Spans = (),
     like: str | Path | None = None,
 ) -> Network:
     """The network called `source`: a reference network's name, an ONNX file or its content.
@@ -65,7 +69,7 @@ def open_partition(
     source: Source,
     *,
     feed: Feed | None = None,
-    sizes: Sizes = (),
+    sizes: Spans = (),
     like: str | Path | None = None,
     calibrated: bool = True,
 ) -> Partition:
@@ -77,14 +81,23 @@ def open_partition(
     machine that holds the network, and is told of the same sizes, cuts it at the same places.
     """
     if isinstance(source, str | Path) and is_partition(path := Path(source)):
-        if feed is not None or sizes:
+        if feed is not None:
             raise UsageError(
-                f"what feeds {path}, and in which sizes, is part of the partition: leave "
-                "these flags out, or write it again with `midstream partition`"
+                f"what feeds {path} is part of the partition: leave these flags out, or write "
+                "it again with `midstream partition`"
             )
-        return load_partition(path, calibrated=calibrated)
+        return at_sizes(load_partition(path, calibrated=calibrated), sizes)
     network = open_network(source, feed=feed, sizes=sizes, like=like)
     return partition(network, default_cuts(network))
+
+
+def at_sizes(part: Partition, sizes: Spans) -> Partition:
+    """`part`, its figures for `sizes` where the feed says otherwise; raises `UsageError`."""
+    if not sizes:
+        return part
+    check_sizes(part.inputs, tied_names(sizes))
+    known = checked_sizes(dict(part.feed.asked) | dict(sizes))
+    return replace(part, feed=part.feed.sized(known))
 
 
 def default_cuts(network: Network, *, max_cuts: int = MOST_CUTS) -> tuple[Cut, ...]:
@@ -117,7 +130,7 @@ def refuse(source: str, error: Exception) -> None:
 
 
 def open_models(
-    sources: Sequence[str], *, sizes: Sizes = (), left_out: LeftOut = refuse
+    sources: Sequence[str], *, sizes: Spans = (), left_out: LeftOut = refuse
 ) -> dict[str, Partition]:
     """What a server is asked to serve, by name: partitions, models, folders of either.
 
@@ -180,6 +193,26 @@ def open_samples(
         return open_inputs(part, None, count=drawn, seed=seed)
     every = read_inputs(part.feed, part.inputs, source, count=None)
     return tuple(itertools.islice(every, most))
+
+
+def open_buckets(part: Partition, source: str | None, *, seed: int = 0) -> Inputs:
+    """What profiles are measured on: the first inputs of `source`, every one once.
+
+    Where sizes are spanned, each of their buckets has inputs: pictures of `source` at these
+    sizes, arrays of it that have them, else random ones.
+    """
+    if not part.feed.spans:
+        return open_samples(part, source, seed=seed)
+    found: list[Sample] = []
+    arrays: Inputs = ()
+    if source is not None and part.feed.kind != "image":
+        arrays = open_samples(part, source)
+    for sizes in buckets(part.feed.asked):
+        here = replace(part, feed=replace(part.feed, sizes=sizes))
+        same = [each for each in arrays if set(sizes) <= set(bind_sizes(part.inputs, each))]
+        pictures = source if part.feed.kind == "image" else None
+        found += same or open_samples(here, pictures, most=TIMED, drawn=_DRAWN, seed=seed)
+    return tuple(found)
 
 
 def merged_feed(file: Path | None, **fields: object) -> Feed | None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from midstream_partitioner.calibration import Calibration, Fidelity
 from midstream_partitioner.envelope import Envelope
+from midstream_partitioner.over_sizes import SizeCurve
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.plan import Plan, Planner
 from midstream_partitioner.profile import CodecCost
@@ -43,11 +44,22 @@ def check_picture(path: Path) -> None:
 
 
 def draw_plan(
-    plan: Plan, envelope: Envelope, planner: Planner, path: Path, *, title: str
+    plan: Plan,
+    envelope: Envelope,
+    planner: Planner,
+    path: Path,
+    *,
+    title: str,
+    curves: Sequence[SizeCurve] = (),
 ) -> None:
-    """Stacked bars per candidate, and latency over the uplink with the envelope's rows."""
-    with _figure(path, width=11, height=8.5) as figure:
-        bars, lines = figure.subplots(2, 1)
+    """Stacked bars per candidate, and latency over the uplink with the envelope's rows.
+
+    Below them a panel for each of `curves`: what the winner takes over the sizes.
+    """
+    with _figure(path, width=11, height=8.5 + 3.5 * len(curves)) as figure:
+        bars, lines, *sized = figure.subplots(2 + len(curves), 1)
+        for panel, curve in zip(sized, curves, strict=True):
+            _size_line(panel, curve)
         shown = plan.candidates[:12]
         times = [candidate.estimate.to_dict() for candidate in shown]
         _stack(bars, range(len(shown)), times)
@@ -241,6 +253,16 @@ def _latency_lines(axes: Any, plan: Plan, envelope: Envelope, planner: Planner) 
         axes.axvline(row.from_bps / 1e6, color="#aa3377", linewidth=0.8, linestyle=":")
     axes.axvline(plan.link.uplink_bps / 1e6, color="black", linewidth=0.8)
     axes.set(xscale="log", yscale="log", xlabel="uplink Mbit/s", ylabel="latency ms")
+    axes.legend(fontsize=8)
+
+
+def _size_line(axes: Any, curve: SizeCurve) -> None:
+    """What the winner takes at every size, one colour from change to change."""
+    for piece in curve.pieces:
+        inside = [(n, c.latency_s) for n, c in curve.samples if piece.first <= n <= piece.last]
+        axes.plot([n for n, _ in inside], [1e3 * s for _, s in inside], marker=".",
+                  label=f"{piece.label}, {piece.first} to {piece.last}")  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlabel=curve.name, ylabel="latency ms")
     axes.legend(fontsize=8)
 
 

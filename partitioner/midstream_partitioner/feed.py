@@ -35,7 +35,8 @@ import numpy as np
 
 from midstream_partitioner import samples
 from midstream_partitioner.samples import Sample
-from midstream_partitioner.sizes import Sizes, checked_sizes, nominal_shape
+from midstream_partitioner.sizes import Sizes, nominal_shape
+from midstream_partitioner.spans import Spans, checked_sizes, nominal_sizes, several
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import TensorSpec
 from midstream_wire.text import read_text
@@ -75,6 +76,7 @@ class Feed:
     labels: tuple[str, ...] = ()
     sizes: Sizes = ()
     public: tuple[str, ...] = ()
+    spans: Spans = ()
 
     def __post_init__(self) -> None:
         for field, allowed in CHOICES.items():
@@ -128,20 +130,37 @@ class Feed:
     @staticmethod
     def from_dict(fields: Mapping[str, object]) -> Feed:
         """The inverse of `to_dict`; raises `UsageError` for unknown fields and wrong types."""
-        known = [field.name for field in dataclasses.fields(Feed)]
+        known = [f.name for f in dataclasses.fields(Feed) if f.name != "spans"]
         for field in fields:
             if field not in known:
                 near = difflib.get_close_matches(field, known, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
                 raise UsageError(f"a feed has no field {field!r}: {hint}")
-        return Feed(**{field: _coerced(field, value) for field, value in fields.items()})
+        feed = Feed(**{name: _coerced(name, value) for name, value in fields.items()})
+        return feed.sized(feed.sizes)
+
+    def sized(self, sizes: Spans) -> Feed:
+        """The same feed, its figures for `sizes`: of several the middle one counts."""
+        return dataclasses.replace(self, sizes=nominal_sizes(sizes), spans=several(sizes))
+
+    @property
+    def asked(self) -> Spans:
+        """All sizes that were given, as `sized` takes them."""
+        spanned = {each for name, _ in self.spans for each in name.split("=")}
+        single = ((name, size) for name, size in self.sizes if name not in spanned)
+        return tuple(sorted((*self.spans, *single)))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON or TOML; fields that say nothing are left out."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         said = {name: value for name, value in fields.items() if value not in ("", None, ())}
         plain = {f: list(v) if isinstance(v, tuple) else v for f, v in said.items()}
-        return plain | ({"sizes": dict(self.sizes)} if self.sizes else {})
+        plain.pop("spans", None)
+        return plain | ({"sizes": _plain(self.asked)} if self.sizes else {})
+
+
+def _plain(sizes: Spans) -> dict[str, int | list[int]]:
+    return {name: size if isinstance(size, int) else list(size) for name, size in sizes}
 
 
 def guess_feed(input_spec: TensorSpec) -> Feed:
@@ -297,7 +316,9 @@ def _coerced(field: str, value: object) -> Any:
     if field == "sizes":
         if isinstance(value, Mapping):
             return checked_sizes(value)
-        raise UsageError(f"sizes must be a table, {{ height = 480 }} (not {value!r})")
+        raise UsageError(
+            f'sizes must be a table, {{ height = 480, width = "320..1280" }} (not {value!r})'
+        )
     if field == "scale":
         return _number(field, value)
     if field in ("mean", "std"):

@@ -25,8 +25,9 @@ from midstream_partitioner.operators import WEIGHTS
 from midstream_partitioner.preprocess import prepend
 from midstream_partitioner.rewiring import fresh_name, rename_uses, value_names
 from midstream_partitioner.serializing import MAX_MODEL_NBYTES
-from midstream_partitioner.sizes import Sizes, bind_sizes, check_sizes, checked_sizes
+from midstream_partitioner.sizes import bind_sizes, check_sizes
 from midstream_partitioner.soundness import check_graph, check_weights
+from midstream_partitioner.spans import Spans, checked_sizes, tied_names
 from midstream_partitioner.veils import secret_inputs
 from midstream_wire.errors import ModelError, UsageError
 from midstream_wire.tensors import Array
@@ -50,7 +51,7 @@ def load_network(
     *,
     feed: Feed | None = None,
     name: str | None = None,
-    sizes: Sizes = (),
+    sizes: Spans = (),
     like: str | Path | None = None,
 ) -> Network:
     """Take in an ONNX model, a file of one or its bytes, with its preprocessing put in front.
@@ -82,19 +83,22 @@ def load_network(
 
 
 def _sized(
-    model: onnx.ModelProto, feed: Feed, sizes: Sizes, like: str | Path | None
+    model: onnx.ModelProto, feed: Feed, sizes: Spans, like: str | Path | None
 ) -> tuple[Feed, Mapping[str, Array] | None]:
     """`feed` with all sizes that are known, and an input that has them, if one is given."""
     specs = [shapes.spec_of(value) for value in model.graph.input]
-    given = checked_sizes(dict(feed.sizes) | dict(sizes))
-    check_sizes(specs, given)
-    feed = replace(feed, sizes=given)
+    given = checked_sizes(dict(feed.asked) | dict(sizes))
+    check_sizes(specs, tied_names(given))
+    feed = feed.sized(given)
     if like is None:
         return feed, None
     sample = next(iter(read_inputs(feed, specs, like, count=1)))
     found = bind_sizes(specs, sample)
-    both = checked_sizes(dict(found) | dict(given))
-    return replace(feed, sizes=both), sample if both == found else None
+    missing = dict(found)
+    for name in tied_names(given):
+        missing.pop(name, None)
+    feed = feed.sized(checked_sizes(missing | dict(given)))
+    return feed, sample if feed.sizes == found else None
 
 
 def rebuild(model: onnx.ModelProto, *, feed: Feed, name: str, digest: str) -> Network:

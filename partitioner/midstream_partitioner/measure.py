@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
+from math import inf
 from statistics import mean
 from typing import Any, final
 
@@ -31,6 +32,7 @@ from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import CodecCost, Layer, LayerProfile, Profile, Stat
 from midstream_partitioner.runtime import Executor, trace_kernels
 from midstream_partitioner.serializing import serialized
+from midstream_partitioner.sizes import bind_sizes
 from midstream_wire.codecs import codec as codec_called
 from midstream_wire.codecs import split_codec
 from midstream_wire.errors import UsageError
@@ -50,6 +52,9 @@ TIMED, SIZED = 4, 16
 
 #: Codecs whose cost is measured at every cut that they accept, unless others are named.
 CODECS = ("raw", "lossless", "half", "int8", "int8c", "png", "jpeg", "webp")
+
+#: Runs that are timed however long they take.
+LEAST_RUNS = 3
 
 #: Seconds for timing codecs that a calibration knows beyond these, at all cuts together.
 FURTHER_S = 30.0
@@ -125,23 +130,27 @@ def profile_segments(
     runs: int = 20,
     codecs: Sequence[str] = CODECS,
     further_s: float = FURTHER_S,
+    within_s: float = inf,
     progress: Progress = no_progress,
 ) -> Profile:
     """Time the segments that `chain` holds, and every codec at every cut they reach.
 
-    `samples` are inputs of the network: the first `TIMED` are timed, and payload sizes are
+    `samples` are inputs of the network, alike in their open dimensions (`profile_sizes` takes
+    others): the first `TIMED` are timed, and payload sizes are
     means over all. The chain must start at the first segment. Times are taken at full speed
     and then multiplied by the device's slowdown.
 
     What the partition's calibration knows beyond `codecs` is timed, too, within `further_s`
-    seconds; for what is left a plan scales the calibrating machine's times.
+    seconds; for what is left a plan scales the calibrating machine's times. Fewer runs than
+    `runs` are timed, `LEAST_RUNS` at least, where they would take longer than `within_s`.
     """
     chain = chain.at_speed(1.0)
     partition = chain.partition
     last = chain.last
     walks = [_walk(chain, sample) for sample in samples[:TIMED]]
     steps = runs + 1 + last
-    segments = _time_segments(chain, walks, runs, lambda n: progress(n, steps))
+    until_s = time.monotonic() + within_s
+    segments = _time_segments(chain, walks, runs, until_s, lambda n: progress(n, steps))
     crossed = _crossing_nbytes(partition, walks)
     costs = _profiled(chain, walks, codecs, further_s, lambda k: progress(runs + 1 + k, steps))
     costs = _resized(chain, costs, samples[TIMED:])
@@ -154,6 +163,7 @@ def profile_segments(
         codecs=tuple(costs),
         replies_nbytes=_replies_nbytes(partition, walks),
         crossings_nbytes=crossed,
+        sizes=bind_sizes(partition.inputs, samples[0]),
     )
     return here.slowed(device.slowdown)
 
@@ -314,11 +324,14 @@ def _time_segments(
     chain: Chain,
     walks: Sequence[list[dict[str, Array]]],
     runs: int,
+    until_s: float,
     progress: Callable[[int], None],
 ) -> tuple[Stat, ...]:
     """Run the whole chain round after round: drift and caches then hit all segments alike."""
     times: list[list[float]] = [[] for _ in range(chain.last)]
     for done, walk in zip(range(-2, runs), _cycle(walks), strict=False):
+        if done >= LEAST_RUNS and time.monotonic() > until_s:
+            break
         time.sleep(PAUSE_S)
         for k in range(chain.last):
             started = time.perf_counter()

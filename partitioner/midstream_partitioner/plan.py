@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from math import inf
 from typing import final
 
@@ -20,12 +21,14 @@ from midstream_partitioner.calibration import (
     default_budget,
 )
 from midstream_partitioner.crossing import full_id
+from midstream_partitioner.curves import Curve
 from midstream_partitioner.cuts import CLOUD_ONLY, EDGE_ONLY
 from midstream_partitioner.device import Device
 from midstream_partitioner.link import Link
 from midstream_partitioner.offers import Offer, Pipeline, offers_of
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import Profile
+from midstream_partitioner.sizes import Sizes
 from midstream_partitioner.timings import Estimate
 from midstream_partitioner.units import format_duration, format_nbytes
 from midstream_partitioner.veils import secret_inputs
@@ -305,7 +308,8 @@ class Planner:
     With a `calibration` on data, the partition's own unless another is given, every codec that
     keeps to the budget is a candidate; without one, only those of which it is known
     beforehand. `window` requests of a session may be under way at a time; how many tails run
-    at once is the cloud device's `workers`. Raises `UsageError` for an unknown
+    at once is the cloud device's `workers`. What is planned are inputs of the edge's sizes,
+    on both sides; `at` plans others. Raises `UsageError` for an unknown
     objective, for profiles or a calibration of another partition, for a budget that nothing
     was calibrated for, and where no profile has measured any of the codecs named.
     """
@@ -326,6 +330,17 @@ class Planner:
                 f"an objective must be one of {', '.join(OBJECTIVES)} (not {objective!r})"
             )
         self.objective = objective
+        self._curves = Curve(edge), Curve(cloud)
+        self._of = partial(
+            Planner,
+            partition,
+            objective=objective,
+            constraints=constraints,
+            calibration=calibration,
+            window=window,
+        )
+        self.sizes = edge.sizes
+        cloud = self._curves[1].at(edge.sizes)
         self.device: Device = edge.device
         self.pipeline = Pipeline.of(edge.device, cloud.device, window)
         self.deadline_s = inf if constraints.deadline_s is None else constraints.deadline_s
@@ -341,6 +356,20 @@ class Planner:
         ]
         self.allowed = tuple(offer for offer, objection in judged if objection is None)
         self._refused = tuple((offer, why) for offer, why in judged if why is not None)
+
+    def at(self, sizes: Sizes) -> Planner:
+        """The same for inputs whose open dimensions have `sizes`, on both sides."""
+        edge, cloud = (curve.at(sizes) for curve in self._curves)
+        planner = self._of(edge, cloud)
+        planner._curves = self._curves
+        return planner
+
+    @property
+    def told(self) -> str:
+        """Where the figures go beyond the sizes that were measured; "" where they do not."""
+        edge, cloud = self._curves
+        said = edge.told(self.sizes, "the edge's"), cloud.told(self.sizes, "the cloud's")
+        return "; ".join(filter(None, said))
 
     def plan(self, link: Link, *, queue_s: float = 0.0) -> Plan:
         """The best of all candidates over `link`; `PlanError` if the constraints leave none.

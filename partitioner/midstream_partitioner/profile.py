@@ -1,5 +1,8 @@
 """What was measured on a device: times per layer and per segment, cost and size per codec.
 
+A network with open dimensions is measured at one bucket of their sizes or at several; `curves`
+tells what it takes at others.
+
 Profiles are documents: JSON on disk and on the wire, checked when read.
 """
 
@@ -11,10 +14,18 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar, final
 
 import numpy as np
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from midstream_partitioner.device import Device
+from midstream_partitioner.spans import MAX_SIZE, MOST_BUCKETS
 from midstream_wire.errors import UsageError
 from midstream_wire.text import read_text
 
@@ -22,6 +33,14 @@ _T = TypeVar("_T")
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, lt=1 << 62)]
+
+#: Bindings as they lie in a document: an object, sizes by name.
+_Bindings = Annotated[
+    tuple[tuple[str, Annotated[int, Field(ge=0, le=MAX_SIZE)]], ...],
+    BeforeValidator(lambda value: sorted(value.items()) if isinstance(value, dict) else value),
+    PlainSerializer(dict),
+    Field(max_length=64),
+]
 
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 
@@ -66,11 +85,36 @@ class CodecCost:
 
 @final
 @checked_dataclass(frozen=True, slots=True, config=_CONFIG)
+class Bucket:
+    """What the fields of `Profile` are where the open dimensions have these `sizes`."""
+
+    sizes: _Bindings
+    segments: tuple[Stat, ...]
+    codecs: tuple[CodecCost, ...]
+    replies_nbytes: tuple[Count, ...]
+    crossings_nbytes: tuple[Count, ...] = ()
+
+    def slowed(self, factor: float) -> Bucket:
+        """The same on a device `factor` times slower."""
+        return replace(
+            self,
+            segments=tuple(stat.scaled(factor) for stat in self.segments),
+            codecs=tuple(
+                replace(cost, encode_s=cost.encode_s * factor, decode_s=cost.decode_s * factor)
+                for cost in self.codecs
+            ),
+        )
+
+
+@final
+@checked_dataclass(frozen=True, slots=True, config=_CONFIG)
 class Profile:
     """Segments [0, len(segments)) of a partition as they really run on `device`.
 
     `replies_nbytes[k]` is the payload of the reply when the cloud runs segments [k, K), and
     `crossings_nbytes[k]` the most that what crosses cut k took before any codec, if known.
+    All this is for inputs whose open dimensions have `sizes`, and in `others` for further
+    sizes.
     """
 
     device: Device
@@ -80,7 +124,35 @@ class Profile:
     codecs: tuple[CodecCost, ...]
     replies_nbytes: tuple[Count, ...]
     crossings_nbytes: tuple[Count, ...] = ()
+    sizes: _Bindings = ()
+    others: Annotated[tuple[Bucket, ...], Field(max_length=MOST_BUCKETS)] = ()
     kind: Literal["segments"] = "segments"
+
+    @property
+    def buckets(self) -> tuple[Bucket, ...]:
+        """All that was measured, `sizes` first."""
+        return (
+            Bucket(
+                self.sizes,
+                self.segments,
+                self.codecs,
+                self.replies_nbytes,
+                self.crossings_nbytes,
+            ),
+            *self.others,
+        )
+
+    def holding(self, first: Bucket, others: Sequence[Bucket] = ()) -> Profile:
+        """The same device and partition with other measurements."""
+        return replace(
+            self,
+            segments=first.segments,
+            codecs=first.codecs,
+            replies_nbytes=first.replies_nbytes,
+            crossings_nbytes=first.crossings_nbytes,
+            sizes=first.sizes,
+            others=tuple(others),
+        )
 
     def segments_s(self, first: int, last: int) -> float:
         """Seconds for segments [first, last): the sum of their medians."""
@@ -88,15 +160,9 @@ class Profile:
 
     def slowed(self, factor: float) -> Profile:
         """The profile of an emulated device, `factor` times slower than this one."""
-        return replace(
-            self,
-            device=replace(self.device, slowdown=self.device.slowdown * factor),
-            segments=tuple(stat.scaled(factor) for stat in self.segments),
-            codecs=tuple(
-                replace(cost, encode_s=cost.encode_s * factor, decode_s=cost.decode_s * factor)
-                for cost in self.codecs
-            ),
-        )
+        first, *others = (bucket.slowed(factor) for bucket in self.buckets)
+        device = replace(self.device, slowdown=self.device.slowdown * factor)
+        return replace(self.holding(first, others), device=device)
 
     def serving(self, workers: int) -> Profile:
         """The profile of the same device that runs so many tails at once."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import Array, TensorSpec
 
-#: A dimension's name and its size, by name.
+#: Bindings: the name of each open dimension and its size, by name.
 Sizes = tuple[tuple[str, int], ...]
 
 #: The name of an open dimension that has none.
@@ -21,37 +21,6 @@ UNKNOWN = "?"
 
 #: Assumed of a picture's open side: halved eight times without a rest, and in the usual range.
 SIDE = 256
-
-#: No dimension is larger; keeps a typing error from asking for all memory.
-MAX_SIZE = 1 << 31
-
-
-def parse_sizes(texts: Iterable[str]) -> Sizes:
-    """Read NAME=N, several with commas between them; raises `UsageError`."""
-    found: dict[str, int] = {}
-    for part in (part for text in texts for part in text.split(",")):
-        name, _, size = part.strip().rpartition("=")
-        if not name or not (size.isascii() and size.isdecimal()):
-            raise UsageError(
-                f"--size must be a dimension's name and a whole number (not {part!r}): write "
-                "--size height=480, or --size height=480,width=640"
-            )
-        if found.setdefault(name, int(size)) != int(size):
-            raise UsageError(f"--size must give {name} once (not {found[name]} and {size})")
-    return checked_sizes(found)
-
-
-def checked_sizes(sizes: Mapping[str, object]) -> Sizes:
-    """`sizes` by name; `UsageError` unless a dimension may have them."""
-    found: dict[str, int] = {}
-    for name, size in sizes.items():
-        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_SIZE:
-            raise UsageError(
-                f"the size of {name} must be a whole number from 0 to {MAX_SIZE} (not "
-                f"{size!r}): give the size that inputs usually have"
-            )
-        found[name] = size
-    return tuple(sorted(found.items()))
 
 
 def nominal_shape(spec: TensorSpec, sizes: Sizes) -> tuple[int, ...]:
@@ -81,7 +50,7 @@ def assumed_sizes(specs: Sequence[TensorSpec], sizes: Sizes) -> Sizes:
 def sentence(specs: Sequence[TensorSpec], sizes: Sizes) -> str:
     """What figures of a network with the inputs `specs` rest on; "" where all is fixed."""
     assumed = assumed_sizes(specs, sizes)
-    told = f"figures are for {_listed((*sizes, *assumed))}" if sizes or assumed else ""
+    told = f"figures are for {listed((*sizes, *assumed))}" if sizes or assumed else ""
     if not assumed:
         return told
     name, size = assumed[-1]
@@ -92,17 +61,17 @@ def sentence(specs: Sequence[TensorSpec], sizes: Sizes) -> str:
     )
 
 
-def check_sizes(specs: Sequence[TensorSpec], sizes: Sizes) -> None:
-    """Raise `UsageError` unless `sizes` names open dimensions of the inputs `specs`."""
+def check_sizes(specs: Sequence[TensorSpec], names: Iterable[str]) -> None:
+    """Raise `UsageError` unless `names` are of open dimensions of the inputs `specs`."""
     open_dims = {name for spec in specs for axis in range(len(spec.shape))
                  for name in (open_name(spec, axis), f"{spec.name}:{axis}")
                  if open_name(spec, axis)}  # fmt: skip
-    for name, size in sizes:
+    for name in names:
         if name not in open_dims:
             shown = ", ".join(name for name, _ in assumed_sizes(specs, ())) or "none"
             raise UsageError(
                 f"a size must be of a dimension that the network leaves open, {shown} "
-                f"(not {name}={size}): leave it out, or name one of these"
+                f"(not {name!r}): leave it out, or name one of these"
             )
 
 
@@ -118,6 +87,17 @@ def bind_sizes(specs: Sequence[TensorSpec], arrays: Mapping[str, Array]) -> Size
             if name and found.setdefault(name, size) != size:
                 found[f"{spec.name}:{axis}"] = size
     return tuple(sorted(found.items()))
+
+
+def listed(sizes: Sizes) -> str:
+    """For people: "height=480, width=640"."""
+    return ", ".join(f"{name}={size}" for name, size in sizes)
+
+
+def open_names(specs: Iterable[TensorSpec]) -> tuple[str, ...]:
+    """The names of the dimensions that the inputs `specs` leave open, each once."""
+    named = (open_name(spec, axis) for spec in specs for axis in range(len(spec.shape)))
+    return tuple(dict.fromkeys(name for name in named if name))
 
 
 def open_name(spec: TensorSpec, axis: int) -> str:
@@ -140,7 +120,3 @@ def _open_sides(spec: TensorSpec) -> tuple[int, ...]:
         return ()
     sides = (2, 3) if channels == 1 else (1, 2)
     return sides if isinstance(spec.shape[sides[1]], str) else ()
-
-
-def _listed(sizes: Sizes) -> str:
-    return ", ".join(f"{name}={size}" for name, size in sizes)

@@ -9,15 +9,16 @@ import onnx
 import pytest
 
 import midstream
+from midstream_partitioner.feed import Feed
 from midstream_partitioner.intake import load_network
 from midstream_partitioner.partition import partition
 from midstream_partitioner.sizes import (
     assumed_sizes,
     bind_sizes,
     nominal_shape,
-    parse_sizes,
     sentence,
 )
+from midstream_partitioner.spans import MOST_BUCKETS, buckets, nominal_sizes, parse_sizes
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import TensorSpec
 
@@ -54,9 +55,39 @@ def test_a_size_that_is_none_is_refused(text: str) -> None:
         parse_sizes([text])
 
 
-def test_two_sizes_of_one_dimension_are_refused() -> None:
-    with pytest.raises(UsageError, match="height once"):
-        parse_sizes(["height=1", "height=2"])
+def test_several_sizes_of_one_dimension_span_it() -> None:
+    spans = parse_sizes(["height=64", "height=32", "height=64"])
+    assert spans == (("height", (32, 64)),)
+    assert nominal_sizes(spans) == (("height", 64),)
+    assert parse_sizes(["a=1..1000", "b=100..200"]) == (
+        ("a", (1, 8, 64, 512, 1000)),
+        ("b", (100, 200)),
+    )
+    assert parse_sizes(["past=0..64"]) == (("past", (0, 1, 4, 16, 64)),)
+
+
+@pytest.mark.parametrize("text", ["a=3..", "a=..3", "a=5..5", "a=9..3", "a=1..99999999999"])
+def test_a_range_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"a range .*8\.\.512"):
+        parse_sizes([text])
+
+
+def test_buckets_are_every_combination_and_few() -> None:
+    assert buckets(parse_sizes(["x:1=mask:1=8..16,batch=2"])) == (
+        (("batch", 2), ("mask:1", 8), ("x:1", 8)),
+        (("batch", 2), ("mask:1", 16), ("x:1", 16)),
+    )
+    many = buckets(parse_sizes(["a=1..99999,b=1..99999,c=1..9999"]))
+    assert len(many) <= MOST_BUCKETS
+    assert {dict(sizes)["a"] for sizes in many} == {1, 99999}
+    assert buckets(()) == ((),)
+
+
+def test_a_feed_keeps_the_sizes_that_it_spans() -> None:
+    feed = Feed.from_dict({"sizes": {"seq": "8..64", "batch": [2, 4], "w": 7}})
+    assert feed.sizes == (("batch", 4), ("seq", 32), ("w", 7))
+    assert Feed.from_dict(feed.to_dict()) == feed
+    assert dict(feed.asked)["batch"] == (2, 4)
 
 
 def test_open_dimensions_have_the_size_given_by_name_or_axis_or_the_one_assumed() -> None:
@@ -115,7 +146,7 @@ def test_open_pictures_are_cut_where_pictures_are() -> None:
 
 
 def test_a_size_that_names_no_open_dimension_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"batch, height, width \(not depth=3\)"):
+    with pytest.raises(UsageError, match=r"batch, height, width \(not 'depth'\)"):
         midstream.load(unet(), sizes={"depth": 3})
 
 

@@ -22,7 +22,7 @@ from midstream_cloud.repository import Repository
 from midstream_cloud.server import Settings, run
 from midstream_edge.describe import check_health, describe
 from midstream_partitioner.machine import usable_cores
-from midstream_partitioner.sizes import parse_sizes
+from midstream_partitioner.spans import parse_sizes
 from midstream_partitioner.units import format_nbytes
 from midstream_wire.address import Address, parse_address
 from midstream_wire.credentials import load_token, require_safe, server_tls

@@ -23,21 +23,24 @@ from midstream.cli.options import (
 from midstream.sources import (
     cuts_by,
     default_cuts,
+    open_buckets,
     open_inputs,
-    open_samples,
 )
 from midstream_lab.networks import NETWORKS
 from midstream_partitioner.artefact import SUFFIX, check_room, is_partition, save_partition
+from midstream_partitioner.bucketing import profile_sizes
 from midstream_partitioner.chain import Chain
+from midstream_partitioner.curves import Curve
 from midstream_partitioner.cuts import Cut, position_cuts
 from midstream_partitioner.device import this_device
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.graph import Graph
 from midstream_partitioner.intake import Network
-from midstream_partitioner.measure import profile_layers, profile_segments
+from midstream_partitioner.measure import profile_layers
 from midstream_partitioner.partition import Partition, partition
 from midstream_partitioner.pricing import MOST_CUTS
 from midstream_partitioner.profile import LayerProfile, Profile
+from midstream_partitioner.sizes import listed
 from midstream_partitioner.units import format_nbytes
 from midstream_wire.errors import UsageError
 
@@ -66,10 +69,10 @@ def profile(
     device = this_device(threads=threads, slowdown=slowdown)
     if is_partition(Path(model)):
         part = opened_partition(model, feed=feed, size=size)
-        samples = open_samples(part, input, seed=seed)
+        samples = open_buckets(part, input, seed=seed)
         with console.progress(f"profiling {part.name}") as tick:
             chain = Chain(part, threads=threads)
-            measured = profile_segments(chain, samples, device, runs=runs, progress=tick)
+            measured = profile_sizes(chain, samples, device, runs=runs, progress=tick)
         _hand_out(measured, output, json=json)
         if not json:
             print_segments(part, measured)
@@ -176,6 +179,22 @@ def print_segments(part: Partition, measured: Profile) -> None:
             console.ms(cost.decode_s),
         )
     console.show(rows)
+    if measured.others:
+        _print_buckets(measured)
+
+
+def _print_buckets(measured: Profile) -> None:
+    """The whole network at every size that was measured, and how far the law is off."""
+    curve = Curve(measured)
+    left_out = dict(curve.left_out())
+    rows = console.table("over sizes", "sizes", "all segments ms", "told from the others",
+                         left=("sizes",))  # fmt: skip
+    for bucket in measured.buckets:
+        whole_s = sum(stat.median_s for stat in bucket.segments)
+        error = left_out.get(bucket.sizes)
+        told = "" if error is None else f"{error:+.0%}"
+        rows.add_row(listed(bucket.sizes), console.ms(whole_s), told)
+    console.show(rows)
 
 
 @takes_feed
@@ -221,10 +240,10 @@ def cut(
     else:
         chosen = default_cuts(network, max_cuts=max_cuts)
     part = partition(network, chosen)
-    samples = open_samples(part, input)
+    samples = open_buckets(part, input)
     with console.progress(f"profiling the segments of {network.name}") as tick:
         chain = Chain(part, threads=threads)
-        measured = profile_segments(chain, samples, device, runs=runs, progress=tick)
+        measured = profile_sizes(chain, samples, device, runs=runs, progress=tick)
     save_partition(part, folder, profiles=[measured])
     if json:
         console.print_json(

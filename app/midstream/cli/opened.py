@@ -10,7 +10,8 @@ from midstream_partitioner.data import PYTHON
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.intake import Network
 from midstream_partitioner.partition import Partition
-from midstream_partitioner.sizes import parse_sizes, sentence
+from midstream_partitioner.sizes import sentence
+from midstream_partitioner.spans import parse_sizes
 from midstream_wire.tensors import TensorSpec
 
 

@@ -22,14 +22,16 @@ from midstream.cli.options import (
     takes_link,
     takes_planning,
 )
-from midstream.documents import plan_document
+from midstream.documents import plan_document, size_curve_document
 from midstream.serving import measure_chain
 from midstream_lab.draw import check_picture, draw_plan
 from midstream_partitioner.chain import Chain
+from midstream_partitioner.curves import check_sized
 from midstream_partitioner.device import Device
 from midstream_partitioner.envelope import Envelope, envelope_of
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.link import Link
+from midstream_partitioner.over_sizes import over_sizes
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.plan import Candidate, Plan, Planner
 from midstream_partitioner.profile import Profile, load_profile
@@ -76,7 +78,8 @@ def plan(
     like any cut. Profiles come from `midstream profile PARTITION -o FILE` on the devices
     themselves; without them this machine plays both, the edge slower by --edge-slowdown. A
     partition that was calibrated (midstream calibrate) is planned within a budget of accuracy,
-    cut and codec together.
+    cut and codec together. Where the network leaves sizes open, --size seq=128 says what to
+    plan for, and --size seq=8..512 shows also from which size on another candidate wins.
     """
     if link is None:
         raise UsageError(
@@ -87,15 +90,24 @@ def plan(
         check_picture(draw)
     part = opened_partition(model, feed=feed, size=size, like=input)
     planner, at_edge, in_cloud = open_planner(part, planning, devices, source=input)
+    if planner.told:
+        console.note(planner.told)
     made = planner.plan(link, queue_s=queue_s)
+    curves = over_sizes(planner, link, part.feed.asked, queue_s=queue_s)
     rows = envelope_of(planner, link, queue_s=queue_s, from_bps=FROM_BPS, to_bps=TO_BPS)
     if draw is not None:
-        draw_plan(made, rows, planner, draw, title=part.name)
+        draw_plan(made, rows, planner, draw, title=part.name, curves=curves)
     if json:
         sides = {"edge": at_edge.device.to_dict(), "cloud": in_cloud.device.to_dict()}
-        console.print_json({"model": part.name, **sides, **plan_document(made, rows)})
+        sized = {
+            "sizes": dict(planner.sizes),
+            "over_sizes": [size_curve_document(curve) for curve in curves],
+        }
+        console.print_json({"model": part.name, **sides, **sized, **plan_document(made, rows)})
         return
     print_plan(made, rows, title=_title(part, at_edge.device, in_cloud.device, link))
+    for curve in curves:
+        console.say(curve.sentence())
     if draw is not None:
         console.say(f"drawn to {draw}", to=console.err)
 
@@ -114,7 +126,7 @@ def open_planner(
         objective=planning.objective,
         constraints=planning.constraints,
     )
-    return planner, at_edge, in_cloud
+    return planner.at(part.feed.sizes), at_edge, in_cloud
 
 
 def open_profiles(
@@ -122,6 +134,8 @@ def open_profiles(
 ) -> tuple[Profile, Profile]:
     """The profiles in the files named; what is not named is measured here."""
     read = [read_profile(devices.edge), read_profile(devices.cloud)]
+    for found in filter(None, read):
+        check_sized(found, part.inputs)
     if None in read:
         with console.progress(f"profiling {part.name} on this machine") as tick:
             chain = Chain(part, threads=devices.threads)

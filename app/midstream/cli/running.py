@@ -22,7 +22,7 @@ from midstream_partitioner.feed import Feed, read_inputs
 from midstream_partitioner.measure import no_progress
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.samples import Sample
-from midstream_partitioner.sizes import parse_sizes
+from midstream_partitioner.spans import parse_sizes
 from midstream_partitioner.units import parse_duration
 
 #: Requests where nobody says how many.

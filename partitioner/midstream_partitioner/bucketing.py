@@ -1,0 +1,95 @@
+"""Measuring a device at several sizes of a network's open dimensions, bucket by bucket."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from midstream_partitioner.chain import Chain, State
+from midstream_partitioner.device import Device
+from midstream_partitioner.measure import (
+    CODECS,
+    FURTHER_S,
+    Progress,
+    no_progress,
+    profile_segments,
+)
+from midstream_partitioner.profile import Profile
+from midstream_partitioner.sizes import Sizes, bind_sizes, listed
+from midstream_partitioner.spans import MOST_BUCKETS
+from midstream_wire.errors import TensorError
+from midstream_wire.tensors import TensorSpec
+
+#: Seconds for timing the segments at all further sizes together.
+FURTHER_SIZES_S = 60.0
+
+
+def profile_sizes(
+    chain: Chain,
+    samples: Sequence[State],
+    device: Device,
+    *,
+    runs: int = 20,
+    codecs: Sequence[str] = CODECS,
+    further_s: float = FURTHER_S,
+    progress: Progress = no_progress,
+) -> Profile:
+    """Profile `chain` at every bucket of sizes that `samples` have, `MOST_BUCKETS` at most.
+
+    Samples of one size are one bucket, measured as `profile_segments` does. The profile's own
+    sizes are the feed's where samples have them, else those of the middle bucket. Raises
+    `TensorError`, naming the sizes that the network cannot run at.
+    """
+    part = chain.partition
+    groups = grouped(part.inputs, samples)
+    first = nearest(list(groups), part.feed.sizes)
+    order = [first, *(sizes for sizes in groups if sizes != first)]
+    count, made = len(order), []
+    for at, sizes in enumerate(order):
+        further = {"further_s": 0.0, "within_s": FURTHER_SIZES_S / count} if at else {}
+        try:
+            made.append(
+                profile_segments(
+                    chain,
+                    groups[sizes],
+                    device,
+                    runs=runs,
+                    codecs=codecs,
+                    progress=_share(progress, at, count),
+                    **{"further_s": further_s} | further,
+                )
+            )
+        except TensorError as error:
+            if not sizes:
+                raise
+            raise TensorError(f"at {listed(sizes)}: {error}") from error
+    others = tuple(profile.buckets[0] for profile in made[1:])
+    return replace(made[0], others=others)
+
+
+def grouped(specs: Sequence[TensorSpec], samples: Sequence[State]) -> dict[Sizes, list[State]]:
+    """`samples` by the sizes that the open dimensions of `specs` have in them, small first.
+
+    Of more than `MOST_BUCKETS` sizes some are left out, evenly.
+    """
+    found: dict[Sizes, list[State]] = {}
+    for sample in samples:
+        found.setdefault(bind_sizes(specs, sample), []).append(sample)
+    order = sorted(found, key=lambda sizes: (math.prod(size for _, size in sizes), sizes))
+    if len(order) > MOST_BUCKETS:
+        step = (len(order) - 1) / (MOST_BUCKETS - 1)
+        order = [order[round(at * step)] for at in range(MOST_BUCKETS)]
+    return {sizes: found[sizes] for sizes in order}
+
+
+def nearest(order: Sequence[Sizes], nominal: Sizes) -> Sizes:
+    """The sizes of `order` that have all those of `nominal`, or the middle ones."""
+    for sizes in order:
+        if set(nominal) <= set(sizes):
+            return sizes
+    return order[len(order) // 2]
+
+
+def _share(progress: Progress, at: int, count: int) -> Callable[[int, int], None]:
+    return lambda done, total: progress(done + at * total, total * count)

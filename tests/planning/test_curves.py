@@ -1,0 +1,217 @@
+"""Costs over sizes: the law against made-up truths, plans at sizes against brute force."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import product
+
+import pytest
+
+from midstream_partitioner.curves import Curve, check_sized
+from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.device import Device
+from midstream_partitioner.intake import load_network
+from midstream_partitioner.link import Link
+from midstream_partitioner.over_sizes import over_sizes
+from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.plan import Planner
+from midstream_partitioner.profile import Bucket, CodecCost, Profile, Stat
+from midstream_partitioner.sizes import Sizes
+from midstream_wire.errors import UsageError
+from midstream_wire.tensors import TensorSpec
+
+from ..partitioner.conftest import make_model
+
+Truth = Callable[[Mapping[str, int]], float]
+
+LENGTHS = (8, 32, 128, 512)
+
+
+def stat(seconds: float) -> Stat:
+    return Stat(seconds, seconds * 0.9, seconds * 1.1, 5)
+
+
+def bucket(sizes: Mapping[str, int], *truths: Truth) -> Bucket:
+    """Segments that take what `truths` say, and replies of as many bytes as milliseconds."""
+    taken_s = [truth(sizes) for truth in truths]
+    return Bucket(
+        tuple(sorted(sizes.items())),
+        tuple(map(stat, taken_s)),
+        (CodecCost("cloud-only", "raw", round(1e6 * taken_s[0]), taken_s[0] / 9, 0.0),),
+        (round(1e3 * taken_s[0]), 7, 0)[: len(truths) + 1],
+    )
+
+
+def profile(*buckets: Bucket, part: Partition | None = None) -> Profile:
+    digests = ("g", "p") if part is None else (part.graph_digest, part.digest)
+    empty = Profile(Device("d", threads=1), *digests, (), (), ())
+    return empty.holding(buckets[0], buckets[1:])
+
+
+def lengths(truth: Truth, sizes: tuple[int, ...] = LENGTHS) -> Curve:
+    return Curve(profile(*(bucket({"seq": size}, truth) for size in sizes)))
+
+
+@pytest.mark.parametrize(
+    "truth",
+    [
+        lambda s: 1e-3,
+        lambda s: 1e-4 + 2e-5 * s["seq"],
+        lambda s: 2e-5 * s["seq"] + 3e-7 * s["seq"] ** 2,
+        lambda s: 3e-4 + 1e-5 * s["seq"] + 1e-7 * s["seq"] ** 2,
+    ],
+)
+def test_sums_of_powers_are_told_between_and_beyond_what_was_measured(truth: Truth) -> None:
+    curve = lengths(truth)
+    for size in (8, 11, 20, 50, 100, 300, 512, 1500):
+        found = curve.at((("seq", size),)).segments[0].median_s
+        assert found == pytest.approx(truth({"seq": size}), rel=0.03)
+
+
+def test_what_was_measured_comes_out_as_it_was() -> None:
+    bent = {8: 3e-4, 32: 2e-4, 128: 9e-4, 512: 5e-3}
+    curve = lengths(lambda s: bent[s["seq"]])
+    for size, seconds in bent.items():
+        there = curve.at((("seq", size),))
+        assert there.segments == (stat(seconds),)
+        assert there.sizes == (("seq", size),)
+        assert there.others == ()
+    between = curve.at((("seq", 64),)).segments[0].median_s
+    assert 2e-4 < between < 9e-4
+
+
+def test_two_dimensions_cost_as_their_product() -> None:
+    def truth(sizes: Mapping[str, int]) -> float:
+        return 1e-4 + 1e-8 * sizes["height"] * sizes["width"]
+
+    grid = [{"height": h, "width": w} for h, w in product((64, 256), (64, 128, 512))]
+    curve = Curve(profile(*(bucket(sizes, truth) for sizes in grid)))
+    for height, width in ((64, 300), (100, 100), (200, 480), (256, 512), (480, 640)):
+        sizes = (("height", height), ("width", width))
+        found = curve.at(sizes).segments[0].median_s
+        assert found == pytest.approx(truth(dict(sizes)), rel=0.03)
+
+
+def test_samples_of_scattered_sizes_count_by_their_product() -> None:
+    def truth(sizes: Mapping[str, int]) -> float:
+        return 1e-4 + 1e-8 * sizes["height"] * sizes["width"]
+
+    seen = [(100, 80), (240, 320), (333, 512), (80, 100)]
+    curve = Curve(profile(*(bucket({"height": h, "width": w}, truth) for h, w in seen)))
+    sizes = (("height", 200), ("width", 256))
+    found = curve.at(sizes).segments[0].median_s
+    assert found == pytest.approx(truth(dict(sizes)), rel=0.03)
+
+
+def test_a_dimension_measured_at_one_size_is_taken_in_proportion_and_told() -> None:
+    curve = Curve(profile(bucket({"batch": 1, "seq": 64}, lambda s: 1e-3)))
+    there = curve.at((("batch", 3), ("seq", 64)))
+    assert there.segments[0].median_s == pytest.approx(3e-3)
+    assert there.replies_nbytes[0] == 3
+    told = curve.told((("batch", 3), ("seq", 64)), "the edge's")
+    assert "not measured at batch=3" in told
+    assert curve.told((("batch", 1), ("seq", 64)), "the edge's") == ""
+
+
+def test_one_axis_of_several_inputs_without_names_counts_once() -> None:
+    sizes = {"ids:0": 1, "ids:1": 32, "mask:0": 1, "mask:1": 32}
+    curve = Curve(profile(bucket(sizes, lambda s: 1e-3)))
+    longer = tuple(
+        (name, 2 * size if name.endswith("1") else size) for name, size in sizes.items()
+    )
+    assert curve.at(longer).segments[0].median_s == pytest.approx(2e-3)
+
+
+def test_leaving_a_bucket_out_tells_the_error_of_the_law() -> None:
+    assert dict(lengths(lambda s: 1e-5 * s["seq"]).left_out()) == pytest.approx(
+        {(("seq", 32),): 0.0, (("seq", 128),): 0.0}, abs=0.02
+    )
+    bent = lengths(lambda s: 1e-3 if s["seq"] != 128 else 2e-3)
+    assert dict(bent.left_out())[(("seq", 128),)] == pytest.approx(-0.5, abs=0.02)
+
+
+def test_a_profile_over_sizes_is_a_document_and_can_be_slowed() -> None:
+    found = lengths(lambda s: 1e-5 * s["seq"]).profile
+    assert Profile.from_json(found.to_json()) == found
+    slow = Curve(found.slowed(10.0)).at((("seq", 512),))
+    assert slow.segments[0].median_s == pytest.approx(5.12e-2)
+
+
+def test_a_profile_that_does_not_say_its_sizes_is_refused_where_sizes_are_open() -> None:
+    old = Profile(Device("d", threads=1), "g", "p", (stat(1.0),), (), (0, 0))
+    check_sized(old, [TensorSpec("x", "float32", (1, 3))])
+    with pytest.raises(UsageError, match=r"seq.*before profiles did: measure it again"):
+        check_sized(old, [TensorSpec("x", "float32", (1, "seq"))])
+
+
+@pytest.fixture(scope="module")
+def part() -> Partition:
+    network = load_network(
+        make_model(
+            "net (float[batch, seq] x) => (float[batch, seq] y) {a = Relu (x) y = Exp (a)}"
+        )
+    )
+    return partition(network, position_cuts(network.graph))
+
+
+LINK = Link(8e6, 8e6, 0.005, fixed_s=0.0)
+
+
+def sides(part: Partition) -> tuple[Profile, Profile]:
+    """An edge whose time grows with the square of the length, and a cloud 20 times faster."""
+    edges: list[Bucket] = []
+    clouds: list[Bucket] = []
+    for size in LENGTHS:
+        costs = tuple(
+            CodecCost(part.cuts[k].id, "raw", nbytes * size, 1e-5, 1e-5)
+            for k, nbytes in enumerate((40, 16))
+        )
+        for made, scale in ((edges, 1.0), (clouds, 0.05)):
+            seconds = [scale * 1e-4 * size, scale * 4e-7 * size**2]
+            stats = tuple(map(stat, seconds))
+            sizes = (("batch", 1), ("seq", size))
+            made.append(Bucket(sizes, stats, costs, (16 * size, 16 * size, 0)))
+    return profile(*edges, part=part), profile(*clouds, part=part)
+
+
+def test_a_plan_at_sizes_is_the_best_of_all_placements_there(part: Partition) -> None:
+    edge, cloud = sides(part)
+    planner = Planner(part, edge, cloud)
+    won = set()
+    for size in (8, 20, 60, 100, 200, 400, 512, 700):
+        sizes: Sizes = (("batch", 1), ("seq", size))
+        heads_s = (1e-4 * size, 4e-7 * size**2)
+        totals_s = {
+            (k, "raw"): sum(heads_s[:k]) + 0.05 * sum(heads_s[k:]) + 2e-5 + 0.005
+            + 8 * size * (40, 16)[k] / 8e6 + 8 * 16 * size / 8e6
+            for k in range(2)
+        }  # fmt: skip
+        totals_s[2, "raw"] = sum(heads_s)
+        made = planner.at(sizes).plan(LINK)
+        best = min(totals_s, key=lambda key: totals_s[key])
+        assert made.chosen.latency_s == pytest.approx(totals_s[best], rel=0.02)
+        won.add(made.chosen.k)
+    assert len(won) > 1
+
+
+def test_profiles_of_other_sizes_are_planned_at_those_of_the_edge(part: Partition) -> None:
+    edge, cloud = sides(part)
+    short = cloud.holding(cloud.buckets[0])
+    made = Planner(part, edge.holding(edge.buckets[2]), short)
+    assert made.sizes == (("batch", 1), ("seq", 128))
+    assert "the cloud's profile was not measured at seq=128" in made.told
+    tail_s = next(each.tail_s for each in made.allowed if each.k == 0)
+    assert tail_s == pytest.approx(16 * short.segments_s(0, 2))
+
+
+def test_where_another_plan_wins_is_found_to_the_size(part: Partition) -> None:
+    planner = Planner(part, *sides(part))
+    (curve,) = over_sizes(planner, LINK, (("batch", 1), ("seq", LENGTHS)))
+    assert [curve.pieces[0].first, curve.pieces[-1].last] == [8, 512]
+    assert len(curve.pieces) > 1
+    for piece in curve.pieces:
+        for size in (piece.first, piece.last):
+            best = planner.at((("batch", 1), ("seq", size))).plan(LINK).chosen
+            assert (best.k, best.codec) == (piece.k, piece.codec)
+    assert f"from {curve.pieces[-1].first} to 512" in curve.sentence()
+    assert curve.sentence().startswith("over seq (at batch=1): from 8 to")
