@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from midstream_partitioner.profile import Bucket, CodecCost, Profile, Stat
-from midstream_partitioner.sizes import Sizes, listed, open_names
+from midstream_partitioner.sizes import Sizes, open_names
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import TensorSpec
 
@@ -155,15 +155,14 @@ class Curve:
 
     def told(self, sizes: Sizes, whose: str) -> str:
         """Where figures for `sizes` go beyond what was measured; "" where they do not."""
-        names = self.law.beyond(sizes)
-        if not names:
-            return ""
-        asked = listed(tuple((name, size) for name, size in sizes if name in names))
-        seen = "; ".join(listed(each) for each in (self.sizes[0], self.sizes[-1]))
-        return (
-            f"{whose} profile was not measured at {asked}, and its figures there go on as "
-            f"between {seen}: profile with --size {names[0]}=LOW..HIGH around it"
-        )
+        given = dict(sizes)
+        found = []
+        for name in self.law.beyond(sizes):
+            measured = sorted({dict(each)[name] for each in self.sizes})
+            ends = f"{measured[0]} to {measured[-1]}" if len(measured) > 1 else measured[0]
+            found.append(f"{name}={given[name]} lies beyond the {ends} that {whose} profile "
+                         f"was measured at: profile with --size {name}=LOW..HIGH")  # fmt: skip
+        return "; ".join(found)
 
     def left_out(self) -> tuple[tuple[Sizes, float], ...]:
         """What the law says of each inner bucket without it: predicted over measured, less 1.

@@ -368,8 +368,8 @@ class Planner:
     def told(self) -> str:
         """Where the figures go beyond the sizes that were measured; "" where they do not."""
         edge, cloud = self._curves
-        said = edge.told(self.sizes, "the edge's"), cloud.told(self.sizes, "the cloud's")
-        return "; ".join(filter(None, said))
+        said = edge.told(self.sizes, "the edge's") or cloud.told(self.sizes, "the cloud's")
+        return said and f"figures go on as the costs do: {said}"
 
     def plan(self, link: Link, *, queue_s: float = 0.0) -> Plan:
         """The best of all candidates over `link`; `PlanError` if the constraints leave none.
