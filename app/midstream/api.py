@@ -9,6 +9,7 @@ from pathlib import Path
 
 from midstream import sources
 from midstream.deployment import EdgeSide
+from midstream.feeding import Feeding
 from midstream.joining import follow
 from midstream.serving import make_repository, measure_chain
 from midstream_cloud.server import Settings, serving
@@ -49,7 +50,9 @@ def load(
     those of the first input in `like`, a file. Raises `UsageError` when there is no such thing
     and `ModelError` when it cannot be cut.
     """
-    return sources.open_network(source, feed=feed, sizes=checked_sizes(sizes or {}), like=like)
+    return sources.open_network(
+        source, feed=Feeding(feed), sizes=checked_sizes(sizes or {}), like=like
+    )
 
 
 def partition(
@@ -73,8 +76,8 @@ def partition(
     if not isinstance(source, Network):
         known = checked_sizes(sizes or {})
         if cuts is None and not public:
-            return sources.open_partition(source, feed=feed, sizes=known, like=like)
-        source = sources.open_network(source, feed=feed, sizes=known, like=like)
+            return sources.open_partition(source, feed=Feeding(feed), sizes=known, like=like)
+        source = sources.open_network(source, feed=Feeding(feed), sizes=known, like=like)
     elif feed is not None or sizes or like is not None:
         raise UsageError("a loaded network has its feed and sizes: give them to `load`")
     if public:

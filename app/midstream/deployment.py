@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
+from midstream.feeding import AS_IT_IS, Feeding
 from midstream.serving import measure_chain
 from midstream.sources import cut_alike, open_network, open_partition
 from midstream_edge.channel import CONNECT_S, Dial
@@ -16,7 +17,7 @@ from midstream_partitioner.artefact import is_partition
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.curves import check_sized
 from midstream_partitioner.cuts import head_of
-from midstream_partitioner.feed import Feed
+from midstream_partitioner.feed_terms import Terms, difference, terms_of
 from midstream_partitioner.measure import Progress, no_progress
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import Profile
@@ -64,7 +65,7 @@ def agree(
     source: str,
     remote: tuple[ModelDescription, ...],
     *,
-    feed: Feed | None,
+    feed: Feeding,
     sizes: Spans,
     model: str | None,
 ) -> tuple[Partition, ModelDescription]:
@@ -84,7 +85,8 @@ def agree(
         for each in remote:
             if each.partition_digest == part.digest and model in (None, each.name):
                 return part, each
-        raise _disagreement(part.name, part.graph_digest, remote)
+        terms = terms_of(part.feed, part.inputs)
+        raise _disagreement(part.name, part.graph_digest, terms, remote, model)
     network = open_network(source, feed=feed, sizes=sizes)
     for each in remote:
         if each.graph_digest == network.graph.digest and model in (None, each.name):
@@ -99,12 +101,27 @@ def agree(
                     "folder"
                 )
             return part, each
-    raise _disagreement(network.name, network.graph.digest, remote)
+    inputs = [network.graph.tensors[name].spec for name in network.graph.inputs]
+    terms = terms_of(network.feed, inputs)
+    raise _disagreement(network.name, network.graph.digest, terms, remote, model)
 
 
 def _disagreement(
-    name: str, graph_digest: str, remote: tuple[ModelDescription, ...]
+    name: str,
+    graph_digest: str,
+    terms: Terms,
+    remote: tuple[ModelDescription, ...],
+    model: str | None,
 ) -> CloudRefused:
+    """Return what to raise where the server holds no model like the one of this side."""
+    meant = [each for each in remote if each.name == (model or name)] or list(remote)
+    differs = difference(terms, meant[0].feed) if len(meant) == 1 and meant[0].feed else ""
+    if differs and meant[0].graph_digest != graph_digest:
+        return CloudRefused(
+            _FAILED_PRECONDITION,
+            f"both sides must feed {meant[0].name} alike, and the feed differs: {differs}: "
+            "give both the same feed flags, the same TOML file, or one partition's folder",
+        )
     served = ", ".join(f"{each.name} {each.graph_digest[:12]}" for each in remote) or "nothing"
     alike = any(each.graph_digest == graph_digest for each in remote)
     what = "holds it cut at other places" if alike else f"serves {served}"
@@ -119,7 +136,7 @@ def deploy(
     source: str,
     dial: Dial,
     *,
-    feed: Feed | None = None,
+    feed: Feeding = AS_IT_IS,
     sizes: Spans = (),
     model: str | None = None,
     threads: int = 1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from midstream.feeding import AS_IT_IS, Feeding
 from midstream.sources import LeftOut, open_buckets, open_models, refuse
 from midstream_cloud.repository import Model, Repository
 from midstream_partitioner.bucketing import profile_sizes
@@ -20,6 +21,7 @@ from midstream_wire.errors import ModelError, TensorError, UsageError
 def open_repository(
     sources: Sequence[str],
     *,
+    feed: Feeding = AS_IT_IS,
     sizes: Spans = (),
     threads: int = 1,
     slowdown: float = 1.0,
@@ -37,7 +39,7 @@ def open_repository(
     none is left.
     """
     return make_repository(
-        open_models(sources, sizes=sizes, left_out=left_out),
+        open_models(sources, feed=feed, sizes=sizes, left_out=left_out),
         threads=threads,
         slowdown=slowdown,
         runs=runs,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnx
 
+from midstream.feeding import AS_IT_IS, Feeding
 from midstream_lab.networks import NETWORKS, build
 from midstream_partitioner.artefact import SUFFIX, is_partition, load_partition
 from midstream_partitioner.calibrate import Metric
@@ -40,20 +41,21 @@ Source = str | Path | bytes | onnx.ModelProto
 def open_network(
     source: Source,
     *,
-    feed: Feed | None = None,
+    feed: Feeding = AS_IT_IS,
     sizes: Spans = (),
     like: str | Path | None = None,
 ) -> Network:
     """The network called `source`: a reference network's name, an ONNX file or its content.
 
+    `feed` is said on top of its own, which a TOML file beside it or the reference network has.
     `sizes` and `like` say which sizes figures refer to, as in `load_network`.
     """
     if not isinstance(source, str | Path):
-        return load_network(source, feed=feed, sizes=sizes, like=like)
+        return load_network(source, feed=feed.over(None), sizes=sizes, like=like)
     if source in NETWORKS:
         name = str(source)
-        feed = feed or NETWORKS[name].feed
-        return load_network(build(name), feed=feed, name=name, sizes=sizes, like=like)
+        fed = feed.over(NETWORKS[name].feed)
+        return load_network(build(name), feed=fed, name=name, sizes=sizes, like=like)
     path = Path(source)
     if is_partition(path):
         raise UsageError(
@@ -62,13 +64,14 @@ def open_network(
         )
     if not path.exists() and path.suffix == "":
         build(str(source))  # raises, naming the reference networks and the closest one
-    return load_network(path, feed=feed, sizes=sizes, like=like)
+    own = Feed.find(path) if path.is_file() else None
+    return load_network(path, feed=feed.over(own), sizes=sizes, like=like)
 
 
 def open_partition(
     source: Source,
     *,
-    feed: Feed | None = None,
+    feed: Feeding = AS_IT_IS,
     sizes: Spans = (),
     like: str | Path | None = None,
     calibrated: bool = True,
@@ -81,12 +84,8 @@ def open_partition(
     machine that holds the network, and is told of the same sizes, cuts it at the same places.
     """
     if isinstance(source, str | Path) and is_partition(path := Path(source)):
-        if feed is not None:
-            raise UsageError(
-                f"what feeds {path} is part of the partition: leave these flags out, or write "
-                "it again with `midstream partition`"
-            )
-        return at_sizes(load_partition(path, calibrated=calibrated), sizes)
+        part = feed.beside(load_partition(path, calibrated=calibrated), path)
+        return at_sizes(part, sizes)
     network = open_network(source, feed=feed, sizes=sizes, like=like)
     return partition(network, default_cuts(network))
 
@@ -130,25 +129,35 @@ def refuse(source: str, error: Exception) -> None:
 
 
 def open_models(
-    sources: Sequence[str], *, sizes: Spans = (), left_out: LeftOut = refuse
+    sources: Sequence[str],
+    *,
+    feed: Feeding = AS_IT_IS,
+    sizes: Spans = (),
+    left_out: LeftOut = refuse,
 ) -> dict[str, Partition]:
     """What a server is asked to serve, by name: partitions, models, folders of either.
 
-    A model of a folder that cannot be opened, or whose name is taken, is handed to `left_out`,
-    and the others are opened; one that was named itself always raises.
+    `feed` is of the only model there is. A model of a folder that cannot be opened, or whose
+    name is taken, is handed to `left_out`, and the others are opened; one that was named
+    itself always raises.
     """
     found: dict[str, Partition] = {}
-    for source in sources:
-        for each in _models_at(source):
-            try:
-                name, part = model_name(each), open_partition(each, sizes=sizes)
-                if name in found:
-                    raise UsageError(
-                        f"two models must not share a name; {name!r} comes twice: rename one"
-                    )
-                found[name] = part
-            except (MidstreamError, OSError) as error:
-                (refuse if each == source else left_out)(each, error)
+    inside = [(source, each) for source in sources for each in _models_at(source)]
+    if len(inside) > 1 and not feed.is_silent:
+        raise UsageError(
+            "flags that say what feeds a network must be of one, and "
+            f"{len(inside)} are served: write NAME.toml beside each NAME.onnx"
+        )
+    for source, each in inside:
+        try:
+            name, part = model_name(each), open_partition(each, feed=feed, sizes=sizes)
+            if name in found:
+                raise UsageError(
+                    f"two models must not share a name; {name!r} comes twice: rename one"
+                )
+            found[name] = part
+        except (MidstreamError, OSError) as error:
+            (refuse if each == source else left_out)(each, error)
     return found
 
 
@@ -213,13 +222,3 @@ def open_buckets(part: Partition, source: str | None, *, seed: int = 0) -> Input
         pictures = source if part.feed.kind == "image" else None
         found += same or open_samples(here, pictures, most=TIMED, drawn=_DRAWN, seed=seed)
     return tuple(found)
-
-
-def merged_feed(file: Path | None, **fields: object) -> Feed | None:
-    """The feed in `file` with the fields that flags gave on top; None where neither says."""
-    said = {name: value for name, value in fields.items() if value is not None}
-    if file is None and not said:
-        return None
-    base = Feed.load(file) if file is not None else Feed()
-    changes = Feed.from_dict(said)
-    return replace(base, **{name: getattr(changes, name) for name in said})

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 from midstream_partitioner.chain import Chain
+from midstream_partitioner.feed_terms import terms_of
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import Profile
 from midstream_partitioner.scratch import Scratch
@@ -90,4 +91,5 @@ class Model:
             ),
             codecs=CODECS,
             profile=self.profile.to_json() if self.profile else "",
+            feed=terms_of(partition.feed, partition.inputs),
         )

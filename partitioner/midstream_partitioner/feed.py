@@ -49,6 +49,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "color": ("RGB", "BGR", "GRAY"),
 }
 
+#: Fields that never become nodes: whoever reads the inputs, or plans, heeds them.
+OUTSIDE = ("resize", "labels", "public")
+
+#: Fields that say something of pictures alone.
+PICTURES = ("resize", "color", "height", "width")
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -250,17 +256,26 @@ def _random_inputs(
 
 
 def _picture_of(feed: Feed, specs: Sequence[TensorSpec]) -> TensorSpec | None:
-    """The input that takes the picture: `prepend` calls it "image" unless that was taken."""
+    """The input that takes the picture."""
     if feed.kind != "image":
         return None
-    fitting = [s for s in specs if s.dtype == "uint8" and s.shape[3:] == (feed.channels,)]
+    fitting = pictures_among(feed, specs)
     if not fitting:
         came = ", ".join(f"{spec.name}: {spec}" for spec in specs)
         raise UsageError(
             f"pictures need a uint8 input of shape [N, H, W, {feed.channels}] (not {came}): "
             "put the network's preprocessing in front of it first"
         )
-    return min(fitting, key=lambda spec: spec.name != "image")
+    return fitting[0]
+
+
+def pictures_among(feed: Feed, specs: Sequence[TensorSpec]) -> list[TensorSpec]:
+    """Return what may take the pictures of `feed`, likeliest first.
+
+    `prepend` calls that input "image" unless the name was taken.
+    """
+    fitting = [s for s in specs if s.dtype == "uint8" and s.shape[3:] == (feed.channels,)]
+    return sorted(fitting, key=lambda spec: spec.name != "image")
 
 
 def _sizes(feed: Feed, spec: TensorSpec) -> tuple[int, tuple[int | None, int | None]]:
@@ -336,14 +351,14 @@ def _coerced(field: str, value: object) -> Any:
 
 def _number(field: str, value: object) -> float:
     """A number, or a fraction such as "1/255", which no decimal writes exactly."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(value, str):
-        above, slash, below = value.partition("/")
-        try:
+    try:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, str):
+            above, slash, below = value.partition("/")
             return float(above) / (float(below) if slash else 1.0)
-        except (ValueError, ZeroDivisionError):
-            pass
+    except (ValueError, ArithmeticError):
+        pass
     raise UsageError(f'{field} must be a number or a fraction such as "1/255" (not {value!r})')
 
 

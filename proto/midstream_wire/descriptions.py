@@ -31,7 +31,10 @@ class CutDescription:
 @final
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
-    """A partition that a server holds; `profile` is its profile's JSON, empty = none."""
+    """A partition that a server holds; `profile` is its profile's JSON, empty = none.
+
+    `feed` says what feeds it, by field, as far as that is part of its graph; empty = untold.
+    """
 
     name: str
     graph_digest: str
@@ -39,6 +42,7 @@ class ModelDescription:
     cuts: tuple[CutDescription, ...]
     codecs: tuple[str, ...]
     profile: str = ""
+    feed: tuple[tuple[str, str], ...] = ()
 
 
 @final

@@ -53,6 +53,11 @@ MAX_REQUEST_NBYTES: Final = 256 * MIB
 #: Requests of one session at a time: four round trips of 50 ms hide behind a tail of 25 ms.
 MAX_IN_FLIGHT: Final = 8
 
+#: Fields of a feed that a description tells, and letters of each name and value: a feed has 13
+#: fields, and 128 letters hold three means or a name.
+MAX_FEED_FIELDS: Final = 32
+MAX_FEED_CHARS: Final = 128
+
 #: Heads that one Prepare may name, and bounds of runs of one head: five cuts leave nothing to
 #: win, and the most ragged head of the networks tried has 9 runs.
 MAX_HEADS: Final = 64

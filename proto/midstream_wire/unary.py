@@ -7,7 +7,7 @@ and 7.36, upb).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from midstream_wire.descriptions import (
@@ -20,7 +20,7 @@ from midstream_wire.descriptions import (
 )
 from midstream_wire.errors import ProtocolError
 from midstream_wire.frames import Hello, Piece, Request, ServerTimings
-from midstream_wire.limits import MAX_BOUNDS, MAX_HEADS
+from midstream_wire.limits import MAX_BOUNDS, MAX_FEED_CHARS, MAX_FEED_FIELDS, MAX_HEADS
 from midstream_wire.messages import read_hello, read_names, read_transform, write_timings
 from midstream_wire.tensors import DTYPES, TensorSpec
 from midstream_wire.v1 import midstream_pb2 as pb
@@ -61,6 +61,9 @@ def write_description(description: Description) -> pb.DescribeReply:
         into.graph_digest = model.graph_digest
         into.partition_digest = model.partition_digest
         into.codecs.extend(model.codecs)
+        for field, value in model.feed:
+            told = into.feed.add()
+            told.name, told.value = field, value
         for cut in model.cuts:
             described = into.cuts.add()
             described.id = cut.id
@@ -117,7 +120,24 @@ def _read_model(message: pb.Model) -> ModelDescription:
         tuple(map(_read_cut, message.cuts)),
         tuple(message.codecs),
         message.profile,
+        _read_feed(message.feed),
     )
+
+
+def _read_feed(fields: Sequence[pb.FeedField]) -> tuple[tuple[str, str], ...]:
+    """What feeds a model, as text that can be shown; `ProtocolError` for anything else."""
+    if len(fields) > MAX_FEED_FIELDS:
+        raise ProtocolError(
+            f"a feed may be told in at most {MAX_FEED_FIELDS} fields (not {len(fields)}): use "
+            "the same version of midstream on both sides"
+        )
+    for text in (text for field in fields for text in (field.name, field.value)):
+        if len(text) > MAX_FEED_CHARS or not (text.isascii() and text.isprintable()):
+            raise ProtocolError(
+                f"a feed must be told in at most {MAX_FEED_CHARS} letters of ASCII a field "
+                f"(not {text[:64]!a}): use the same version of midstream on both sides"
+            )
+    return tuple((field.name, field.value) for field in fields)
 
 
 def _read_cut(message: pb.CutDescription) -> CutDescription:

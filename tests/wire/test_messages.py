@@ -176,7 +176,7 @@ def test_a_description_survives_the_wire(
 ) -> None:
     transforms = (TransformDescription("klt:4", specs), TransformDescription("klt:8", ()))
     cuts = (CutDescription("c", runs, specs, transforms), CutDescription("d", (), ()))
-    model = ModelDescription("m", "g", "p", cuts, ("raw",), "{}")
+    model = ModelDescription("m", "g", "p", cuts, ("raw",), "{}", (("kind", '"array"'),))
     description = Description("server", (model, model))
     encoded = write_description(description).SerializeToString()
     assert read_description(pb.DescribeReply.FromString(encoded)) == description
@@ -194,6 +194,27 @@ def test_a_description_with_an_unknown_dtype_is_refused() -> None:
     message = pb.DescribeReply()
     message.models.add().cuts.add().tensors.add().dtype = "string"
     with pytest.raises(ProtocolError, match="dtype must be one of"):
+        read_description(message)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "count"),
+    [
+        ("kind", "x" * 129, 1),
+        ("n" * 129, "1", 1),
+        ("kind", "\x1b[2J", 1),
+        ("kind", "\u0441", 1),
+        ("kind", "1", 33),
+    ],
+)
+def test_a_feed_that_is_long_or_no_plain_text_is_refused(
+    name: str, value: str, count: int
+) -> None:
+    message = pb.DescribeReply()
+    model = message.models.add()
+    for _ in range(count):
+        model.feed.add(name=name, value=value)
+    with pytest.raises(ProtocolError, match="a feed m"):
         read_description(message)
 
 

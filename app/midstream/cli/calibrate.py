@@ -21,6 +21,7 @@ from midstream.cli.codecs import (
 from midstream.cli.opened import opened_partition
 from midstream.cli.options import Json, Model, Runs, Seed, Size, Threads, takes_feed
 from midstream.documents import calibration_document
+from midstream.feeding import Feeding
 from midstream.sources import open_metric
 from midstream_partitioner.artefact import (
     SUFFIX,
@@ -35,7 +36,6 @@ from midstream_partitioner.calibration import save_calibration
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.data import read_data
 from midstream_partitioner.device import this_device
-from midstream_partitioner.feed import Feed
 from midstream_partitioner.fitting import fit_transforms
 from midstream_partitioner.measure import (
     BEHIND_TRANSFORMS,
@@ -54,7 +54,7 @@ from midstream_wire.errors import UsageError
 @takes_feed
 def calibrate(
     model: Model,
-    feed: Feed | None,
+    feed: Feeding,
     data: DataSource = None,
     labels: Labels = None,
     metric: MetricName = None,
@@ -179,9 +179,10 @@ def _folder(model: str, part: Partition, output: Path | None) -> Path:
     """Where the partition lies, after writing it there if it does not yet."""
     at = Path(model)
     folder = output or (at if is_partition(at) else Path(f"{part.name}{SUFFIX}"))
-    if not (
-        is_partition(folder) and load_partition(folder, calibrated=False).digest == part.digest
-    ):
-        check_room(folder)
-        save_partition(part, folder)
+    if is_partition(folder):
+        there = load_partition(folder, calibrated=False)
+        if (there.digest, there.feed) == (part.digest, part.feed):
+            return folder
+    check_room(folder)
+    save_partition(part, folder)
     return folder

@@ -13,10 +13,11 @@ import typer
 from midstream.cli import console
 from midstream.cli.flags import effective
 from midstream.cli.opened import say_sizes
-from midstream.cli.options import Json, Server, Size, Slowdown, Threads, takes
+from midstream.cli.options import Json, Server, Size, Slowdown, Threads, takes, takes_feed
 from midstream.cli.plan import read_profile
 from midstream.cli.security import Insecure, Token, Trust, takes_trust
 from midstream.documents import tensor_document
+from midstream.feeding import Feeding
 from midstream.serving import open_repository
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import Settings, run
@@ -67,10 +68,11 @@ class Tails:
         ),
     ] = 2
 
-    def open(self, models: Sequence[str], *, workers: int) -> Repository:
+    def open(self, models: Sequence[str], *, feed: Feeding, workers: int) -> Repository:
         with console.progress("loading and profiling") as tick:
             repository = open_repository(
                 models,
+                feed=feed,
                 sizes=parse_sizes(self.size or ()),
                 threads=self.threads,
                 slowdown=self.slowdown,
@@ -132,6 +134,7 @@ def _settings(
 @functools.partial(effective, "cloud serve")
 @takes("settings", _settings)
 @takes("tails", Tails)
+@takes_feed
 def serve(
     models: Annotated[
         list[str],
@@ -144,6 +147,7 @@ def serve(
         str, typer.Option(help="Address to listen on; port 0 takes a free one.")
     ] = "127.0.0.1:50051",
     *,
+    feed: Feeding,
     tails: Tails,
     settings: Settings,
     json: Annotated[
@@ -161,7 +165,7 @@ def serve(
         token=settings.token is not None,
         insecure=settings.insecure,
     )
-    repository = tails.open(models, workers=settings.workers or usable_cores())
+    repository = tails.open(models, feed=feed, workers=settings.workers or usable_cores())
 
     def announce(address: Address) -> None:
         names = sorted(repository.models)
@@ -232,6 +236,7 @@ def describe_server(
                     for cut in model.cuts
                 ],
                 "codecs": list(model.codecs),
+                "feed": dict(model.feed),
             }
             for model in models
         ]

@@ -12,6 +12,7 @@ from midstream.cli import console
 from midstream.cli.opened import opened_partition
 from midstream.cli.options import Json, Model, Seed, Size, Threads, takes_feed
 from midstream.documents import codecs_document
+from midstream.feeding import Feeding
 from midstream.sources import open_metric
 from midstream_lab.draw import check_picture, draw_codecs
 from midstream_partitioner.calibrate import calibrate
@@ -20,7 +21,6 @@ from midstream_partitioner.chain import Chain
 from midstream_partitioner.crossing import full_id
 from midstream_partitioner.data import read_data
 from midstream_partitioner.device import this_device
-from midstream_partitioner.feed import Feed
 from midstream_partitioner.measure import TIMED, profile_codecs
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import CodecCost
@@ -51,7 +51,7 @@ Ladder = Annotated[
 @takes_feed
 def codecs(
     model: Model,
-    feed: Feed | None,
+    feed: Feeding,
     data: DataSource = None,
     labels: Labels = None,
     metric: MetricName = None,

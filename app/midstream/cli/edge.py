@@ -38,6 +38,7 @@ from midstream.cli.running import (
 from midstream.cli.security import Trust, takes_trust
 from midstream.deployment import Deployment, EdgeSide, begin_session
 from midstream.documents import candidate_document, plan_document
+from midstream.feeding import Feeding
 from midstream.joining import Joining
 from midstream.sources import Inputs
 from midstream_edge.channel import CONNECT_S, Dial
@@ -45,7 +46,6 @@ from midstream_edge.session import EdgeSession
 from midstream_edge.trial import Outcome, Strategy, adopt, baselines, run_trial
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.envelope import Envelope, envelope_of
-from midstream_partitioner.feed import Feed
 from midstream_partitioner.link import Link
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.plan import Constraints, Plan, Planner
@@ -119,7 +119,7 @@ app = typer.Typer(help="Run heads here, tails in the cloud.", no_args_is_help=Tr
 @takes_trust
 def run(
     model: Model,
-    feed: Feed | None,
+    feed: Feeding,
     link: Link | None,
     planning: Planning,
     driving: Driving | None,
@@ -182,7 +182,7 @@ def _open(
     holding: Holding,
     *,
     model: str,
-    feed: Feed | None,
+    feed: Feeding,
     size: Sequence[str] | None,
     inputs: str | None,
     codecs: Sequence[str] | None,

@@ -48,7 +48,7 @@ class Rule:
 
 
 _PLANNING = (
-    "objective", "private", "public", "min_depth", "lossless", "codecs", "max_loss",
+    "objective", "private", "min_depth", "lossless", "codecs", "max_loss",
     "min_agreement", "max_error", "target_payload", "forbid", "deadline", "max_edge_memory",
 )  # fmt: skip
 _LINK = ("network", "uplink", "downlink", "rtt")

@@ -23,7 +23,6 @@ from midstream.cli.options import (
     Model,
     Objective,
     Private,
-    Public,
     Seed,
     Size,
     TargetPayload,
@@ -33,6 +32,7 @@ from midstream.cli.options import (
 )
 from midstream.cli.outcomes import outcome_table, verdict
 from midstream.documents import candidate_document
+from midstream.feeding import Feeding
 from midstream.sources import (
     model_name,
     open_inputs,
@@ -46,7 +46,6 @@ from midstream_lab.traces import open_trace
 from midstream_lab.verify import Verification, verify_cuts, verify_partition
 from midstream_partitioner.artefact import SUFFIX, is_partition, save_partition
 from midstream_partitioner.cuts import position_cuts
-from midstream_partitioner.feed import Feed
 from midstream_partitioner.partition import partition
 from midstream_partitioner.scratch import scratch_folder
 from midstream_partitioner.units import format_duration, format_nbytes, parse_duration
@@ -59,10 +58,10 @@ def _tell(what: str) -> None:
 
 @contextmanager
 def partition_folder(
-    model: str, feed: Feed | None, *, size: Sequence[str] | None, like: str | None
+    model: str, feed: Feeding, *, size: Sequence[str] | None, like: str | None
 ) -> Iterator[Path]:
-    """The folder of `model`'s partition; a temporary one unless it is a folder already."""
-    if is_partition(Path(model)):
+    """The folder of `model`'s partition; a temporary one unless it is that already."""
+    if is_partition(Path(model)) and feed.is_silent and not size:
         yield Path(model)
         return
     with scratch_folder("midstream-") as folder:
@@ -78,7 +77,6 @@ class Goal:
     """What the edge of a pair is to plan for."""
 
     private: Private = False
-    public: Public = None
     lossless: Lossless = False
     max_loss: MaxLoss = None
     min_agreement: MinAgreement = None
@@ -139,7 +137,7 @@ class Following:
 @takes("following", Following)
 def pair(
     model: Model,
-    feed: Feed | None,
+    feed: Feeding,
     network: Annotated[
         str, typer.Option(help="3g, lte, wifi, 5g, broadband, satellite, or 8Mbit:40ms.")
     ] = "lte",
@@ -238,7 +236,7 @@ def link(
 @takes_feed
 def verify(
     model: Model,
-    feed: Feed | None,
+    feed: Feeding,
     cuts: Annotated[
         str, typer.Option(help="Which cuts: those of the partition, or all positions.")
     ] = "partition",

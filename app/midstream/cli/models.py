@@ -20,6 +20,7 @@ from midstream.cli.options import (
     Threads,
     takes_feed,
 )
+from midstream.feeding import Feeding
 from midstream.sources import (
     cuts_by,
     default_cuts,
@@ -33,7 +34,6 @@ from midstream_partitioner.chain import Chain
 from midstream_partitioner.curves import Curve
 from midstream_partitioner.cuts import Cut, position_cuts
 from midstream_partitioner.device import this_device
-from midstream_partitioner.feed import Feed
 from midstream_partitioner.graph import Graph
 from midstream_partitioner.intake import Network
 from midstream_partitioner.measure import profile_layers
@@ -48,7 +48,7 @@ from midstream_wire.errors import UsageError
 @takes_feed
 def profile(
     model: Model,
-    feed: Feed | None,
+    feed: Feeding,
     input: Input = None,
     size: Size = None,
     seed: Seed = 0,
@@ -200,7 +200,7 @@ def _print_buckets(measured: Profile) -> None:
 @takes_feed
 def cut(
     model: Model,
-    feed: Feed | None,
+    feed: Feeding,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help=f"Folder to write; NAME{SUFFIX} if not given."),

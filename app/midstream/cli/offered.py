@@ -10,9 +10,9 @@ from pathlib import Path
 from midstream.cli.opened import opened_partition
 from midstream.cli.options import Devices, Planning
 from midstream.cli.plan import open_planner
+from midstream.feeding import Feeding
 from midstream_edge.policies.menu import Menu
 from midstream_lab.simulation.menus import SUFFIX, Offered
-from midstream_partitioner.feed import Feed
 from midstream_partitioner.profile import Profile
 from midstream_wire.errors import UsageError
 
@@ -24,7 +24,7 @@ MOST_SCATTER = 0.3
 
 def measure_offer(
     model: str,
-    feed: Feed | None,
+    feed: Feeding,
     size: Sequence[str] | None,
     *,
     planning: Planning,

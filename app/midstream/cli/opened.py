@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from midstream import sources
 from midstream.cli import console
+from midstream.feeding import Feeding
 from midstream_partitioner.data import PYTHON
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.intake import Network
@@ -16,7 +17,7 @@ from midstream_wire.tensors import TensorSpec
 
 
 def opened_network(
-    model: str, *, feed: Feed | None, size: Sequence[str] | None, like: str | None = None
+    model: str, *, feed: Feeding, size: Sequence[str] | None, like: str | None = None
 ) -> Network:
     """Open the network called `model` at the sizes of `--size`, or of the inputs in `like`."""
     sizes = parse_sizes(size or ())
@@ -29,7 +30,7 @@ def opened_network(
 def opened_partition(
     model: str,
     *,
-    feed: Feed | None,
+    feed: Feeding,
     size: Sequence[str] | None,
     like: str | None = None,
     calibrated: bool = True,

@@ -17,9 +17,8 @@ from typing import Annotated, Any, final, get_type_hints
 
 import typer
 
-from midstream.sources import merged_feed
+from midstream.feeding import Feeding
 from midstream_lab.conditions import condition
-from midstream_partitioner.feed import Feed
 from midstream_partitioner.link import Link
 from midstream_partitioner.plan import OBJECTIVES, UNCONSTRAINED, Constraints
 from midstream_partitioner.profile import Profile
@@ -31,6 +30,7 @@ from midstream_partitioner.units import (
     parse_share,
 )
 from midstream_wire.errors import UsageError
+from midstream_wire.text import read_text
 
 Model = Annotated[
     str,
@@ -89,14 +89,6 @@ Private = Annotated[
         help="Send no form of a secret input, only what layers that lose information made of "
         "it. No proof of privacy: activations reveal much of the input, and how much is not "
         "measured yet (docs/planning.md).",
-    ),
-]
-Public = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--public",
-        help="An input that is no secret, as a mask: --private and --min-depth let it cross. "
-        "May be repeated; a feed's public says the same.",
     ),
 ]
 Lossless = Annotated[bool, typer.Option("--lossless", help="Only codecs that change nothing.")]
@@ -161,24 +153,50 @@ def _feed(
     ] = None,
     *,
     kind: Annotated[_Text, typer.Option(help="What feeds it: image or array.")] = None,
-    layout: Annotated[_Text, typer.Option(help="Layout: NCHW or NHWC.")] = None,
-    resize: Annotated[
-        _Text, typer.Option(help="How pictures get their size: stretch, crop, pad.")
+    feed_input: Annotated[
+        _Text, typer.Option(help="The network's input that it feeds.")
     ] = None,
+    layout: Annotated[_Text, typer.Option(help="Layout: NCHW or NHWC.")] = None,
+    height: Annotated[
+        int | None, typer.Option(help="Height of pictures, where the network leaves it open.")
+    ] = None,
+    width: Annotated[int | None, typer.Option(help="The same for their width.")] = None,
+    resize: Annotated[
+        _Text, typer.Option(help="How pictures get their size: stretch, crop, pad, keep.")
+    ] = None,
+    color: Annotated[_Text, typer.Option(help="Channels of pictures: RGB, BGR, GRAY.")] = None,
     scale: Annotated[_Text, typer.Option(help="Factor on pixels: 1/255.")] = None,
     mean: Annotated[
         _Text, typer.Option(help="Subtracted after scaling: 0.485,0.456,0.406.")
     ] = None,
     std: Annotated[_Text, typer.Option(help="Divided by at last: 0.23,0.22,0.23.")] = None,
-) -> Feed | None:
-    return merged_feed(
+    feed_labels: Annotated[
+        Path | None, typer.Option(help="Names of the outputs' classes, a file, one a line.")
+    ] = None,
+    public: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An input that is no secret, as a mask: --private and --min-depth let it "
+            "cross. May be repeated.",
+        ),
+    ] = None,
+) -> Feeding:
+    return Feeding.of(
         feed_file,
-        kind=kind,
-        layout=layout,
-        resize=resize,
-        scale=scale,
-        mean=_numbers(mean, "--mean"),
-        std=_numbers(std, "--std"),
+        {
+            "kind": kind,
+            "input": feed_input,
+            "layout": layout,
+            "height": height,
+            "width": width,
+            "resize": resize,
+            "color": color,
+            "scale": scale,
+            "mean": _numbers(mean, "--mean"),
+            "std": _numbers(std, "--std"),
+            "labels": feed_labels and read_text(feed_labels, "a list of labels").splitlines(),
+            "public": public,
+        },
     )
 
 
@@ -234,7 +252,6 @@ def _planning(
     objective: Objective = "latency",
     *,
     private: Private = False,
-    public: Public = None,
     min_depth: Annotated[
         int, typer.Option(min=0, help="No cut before this many layers that lose information.")
     ] = 0,
@@ -260,7 +277,6 @@ def _planning(
         Constraints(
             max_edge_nbytes=parse_nbytes(max_edge_memory) if max_edge_memory else None,
             min_depth=max(min_depth, int(private)),
-            public=frozenset(public or ()),
             forbidden=frozenset(forbid or ()),
             deadline_s=_deadline(deadline),
             codecs=tuple(codecs.split(",")) if codecs else None,

@@ -23,13 +23,13 @@ from midstream.cli.options import (
     takes_planning,
 )
 from midstream.documents import plan_document, size_curve_document
+from midstream.feeding import Feeding
 from midstream.serving import measure_chain
 from midstream_lab.draw import check_picture, draw_plan
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.curves import check_sized
 from midstream_partitioner.device import Device
 from midstream_partitioner.envelope import Envelope, envelope_of
-from midstream_partitioner.feed import Feed
 from midstream_partitioner.link import Link
 from midstream_partitioner.over_sizes import over_sizes
 from midstream_partitioner.partition import Partition
@@ -57,7 +57,7 @@ MOST_PER_CUT = 4
 @takes_devices
 def plan(
     model: Model,
-    feed: Feed | None,
+    feed: Feeding,
     link: Link | None,
     planning: Planning,
     *,

@@ -15,10 +15,11 @@ from midstream.cli.opened import opened_partition
 from midstream.cli.options import Input, Runs, Seed, Slowdown, Threads, takes
 from midstream.cli.plan import read_profile
 from midstream.deployment import Deployment, EdgeSide, deploy, hold
+from midstream.feeding import Feeding
 from midstream.sources import Inputs, open_samples
 from midstream_edge.channel import Dial
 from midstream_partitioner.chain import Chain
-from midstream_partitioner.feed import Feed, read_inputs
+from midstream_partitioner.feed import read_inputs
 from midstream_partitioner.measure import no_progress
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.samples import Sample
@@ -93,7 +94,7 @@ class Holding:
         model: str,
         dial: Dial,
         *,
-        feed: Feed | None,
+        feed: Feeding,
         size: Sequence[str] | None,
         inputs: str | None,
         codecs: Sequence[str] | None,
@@ -115,7 +116,7 @@ class Holding:
         self,
         model: str,
         *,
-        feed: Feed | None,
+        feed: Feeding,
         size: Sequence[str] | None,
         inputs: str | None,
         codecs: Sequence[str] | None,

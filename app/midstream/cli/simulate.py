@@ -28,6 +28,7 @@ from midstream.cli.options import (
 from midstream.cli.summing import ANSWERED, LEGEND, chosen_most, remarks, who_answered
 from midstream.cli.sweeps import run_sweep
 from midstream.cli.trials import Sweep, Trial, takes_sweep, takes_trial
+from midstream.feeding import Feeding
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.registry import POLICIES
 from midstream_lab.simulation.edge import Machine
@@ -36,7 +37,6 @@ from midstream_lab.simulation.menus import SUFFIX, UNKNOWN, Offered, read_menu
 from midstream_lab.simulation.pair import Outcome, Setting, simulate_pair
 from midstream_lab.simulation.records import rows
 from midstream_lab.simulation.reporting import write_report
-from midstream_partitioner.feed import Feed
 from midstream_partitioner.units import format_nbytes, format_rate
 
 ORACLE = "oracle"
@@ -57,7 +57,7 @@ def simulate(
             "the scenario of a fleet (.toml).",
         ),
     ],
-    feed: Feed | None,
+    feed: Feeding,
     planning: Planning,
     policy: Annotated[
         list[str] | None,

@@ -194,20 +194,30 @@ class DescribeReply(_message.Message):
     def __init__(self, server: _Optional[str] = ..., models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "graph_digest", "partition_digest", "cuts", "codecs", "profile")
+    __slots__ = ("name", "graph_digest", "partition_digest", "cuts", "codecs", "profile", "feed")
     NAME_FIELD_NUMBER: _ClassVar[int]
     GRAPH_DIGEST_FIELD_NUMBER: _ClassVar[int]
     PARTITION_DIGEST_FIELD_NUMBER: _ClassVar[int]
     CUTS_FIELD_NUMBER: _ClassVar[int]
     CODECS_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
+    FEED_FIELD_NUMBER: _ClassVar[int]
     name: str
     graph_digest: str
     partition_digest: str
     cuts: _containers.RepeatedCompositeFieldContainer[CutDescription]
     codecs: _containers.RepeatedScalarFieldContainer[str]
     profile: str
-    def __init__(self, name: _Optional[str] = ..., graph_digest: _Optional[str] = ..., partition_digest: _Optional[str] = ..., cuts: _Optional[_Iterable[_Union[CutDescription, _Mapping]]] = ..., codecs: _Optional[_Iterable[str]] = ..., profile: _Optional[str] = ...) -> None: ...
+    feed: _containers.RepeatedCompositeFieldContainer[FeedField]
+    def __init__(self, name: _Optional[str] = ..., graph_digest: _Optional[str] = ..., partition_digest: _Optional[str] = ..., cuts: _Optional[_Iterable[_Union[CutDescription, _Mapping]]] = ..., codecs: _Optional[_Iterable[str]] = ..., profile: _Optional[str] = ..., feed: _Optional[_Iterable[_Union[FeedField, _Mapping]]] = ...) -> None: ...
+
+class FeedField(_message.Message):
+    __slots__ = ("name", "value")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: str
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
 
 class CutDescription(_message.Message):
     __slots__ = ("id", "head_runs", "tensors", "transforms")
