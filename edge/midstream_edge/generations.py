@@ -17,7 +17,8 @@ from dataclasses import fields
 from typing import final
 
 from midstream_edge.answers import Answer, Stats
-from midstream_edge.engine import CLOSE_S, Engine, Retired
+from midstream_edge.engine import CLOSE_S, Engine
+from midstream_edge.inflight_table import Retired
 from midstream_edge.worker import Crew
 from midstream_wire.allocator import release_freed_memory
 from midstream_wire.errors import ResourceError, UsageError

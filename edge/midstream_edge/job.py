@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import final
 
@@ -40,6 +40,7 @@ class Job:
         "late_s",
         "learning",
         "request",
+        "rest",
         "rest_began_s",
         "sending",
         "state",
@@ -50,9 +51,15 @@ class Job:
     )
 
     def __init__(
-        self, request: Request, inputs: Mapping[str, Array], *, deadline_s: float | None
+        self,
+        request: Request,
+        inputs: Mapping[str, Array],
+        *,
+        deadline_s: float | None,
+        rest: Callable[[Job], None],
     ) -> None:
         self.request = request
+        self.rest = rest  # runs it from the cut on, on the compute thread
         #: The inputs, then the activation at the cut; kept until the answer, for the rest.
         self.state: Mapping[str, Array] | None = inputs
         self.future: Future[Answer] = Future()

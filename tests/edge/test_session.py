@@ -134,8 +134,8 @@ def test_timings_add_up_to_the_wall_time(chain: Chain, server: str, picture: Pic
     assert timings.head_s > 0
     assert timings.encode_s > 0
     assert timings.tail_s > 0
-    assert timings.uplink_s > 0
-    assert timings.downlink_s > 0
+    # The clocks' offset is known to half a round trip: either may get the other's time.
+    assert timings.uplink_s + timings.downlink_s > 0
 
 
 def test_a_slow_edge_is_slow_in_encoding_too(
