@@ -11,7 +11,8 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow test-torch check format bench proto proto-check clean
+.DELETE_ON_ERROR:
+.PHONY: help demo test slow test-torch test-openvino check format bench proto proto-check clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -25,8 +26,11 @@ test: $(VENV)/.dev  ## the tests, without the exhaustive ones (PYTEST_ARGS="-k w
 slow: $(VENV)/.dev  ## the exhaustive proofs: every cut of every network
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow $(PYTEST_ARGS)
 
-test-torch: .venv-torch/.torch  ## intake of torch modules, in an environment that has torch
+test-torch: .venv-torch/.torch  ## torch modules taken in, and torch as a backend, in an environment that has torch
 	.venv-torch/bin/python -m pytest -m torch $(PYTEST_ARGS)
+
+test-openvino: .venv-openvino/.openvino  ## the proofs on OpenVINO, in an environment that has its onnxruntime
+	.venv-openvino/bin/python -m pytest -m openvino $(PYTEST_ARGS)
 
 check: $(VENV)/.dev proto-check  ## ruff, mypy --strict, the import rules, the generated code
 	@failed=; for tool in "ruff check" "ruff format --check --quiet" mypy "lint-imports --no-logo"; do \
@@ -55,7 +59,7 @@ proto-check: .venv-proto/.compiler
 	done; echo "generated code matches the .proto"
 
 clean:  ## remove environments, caches and outputs
-	rm -rf .venv .venv-torch .venv-proto build dist out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-torch .venv-openvino .venv-proto build dist out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Environments. A stamp stands for what is installed; .dev includes all that .lab does.
@@ -88,6 +92,14 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 .venv-torch/.torch: pyproject.toml constraints.txt
 	$(create)
 	$(install)
+
+# Its onnxruntime takes the place of the other: both are the same Python package.
+.venv-openvino/.openvino: EXTRAS := dev
+.venv-openvino/.openvino: pyproject.toml constraints.txt
+	$(create)
+	$(install)
+	@$(@D)/bin/pip uninstall --quiet --yes onnxruntime
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt --force-reinstall --no-deps onnxruntime-openvino
 
 .venv-proto/.compiler: proto/compiler.txt
 	$(create)

@@ -34,7 +34,14 @@ DOCUMENTS = tuple(
 #: What only some modules may import, and which (paths from the import root's folder up).
 RESERVED: dict[str, frozenset[str]] = {
     "onnxruntime": frozenset({"partitioner/midstream_partitioner/runtime.py"}),
-    "torch": frozenset({"partitioner/midstream_partitioner/torch_intake.py"}),
+    "torch": frozenset(
+        {
+            "partitioner/midstream_partitioner/torch_backend.py",
+            "partitioner/midstream_partitioner/torch_intake.py",
+        }
+    ),
+    "torchvision": frozenset({"partitioner/midstream_partitioner/torch_backend.py"}),
+    "onnx2pytorch": frozenset({"partitioner/midstream_partitioner/torch_backend.py"}),
     "onnxscript": frozenset({"partitioner/midstream_partitioner/torch_intake.py"}),
     "grpc_tools": frozenset({"proto/midstream_wire/generate.py"}),
 }
@@ -109,7 +116,15 @@ def test_generated_code_is_imported_by_the_wire_and_the_shells_of_edge_and_cloud
 
 def test_importing_the_base_packages_imports_no_extra() -> None:
     """The base install must fit a small device: extras are imported where they are used."""
-    extras = {"torch", "onnxscript", "matplotlib", "sklearn", "psutil"}
+    extras = {
+        "torch",
+        "torchvision",
+        "onnx2pytorch",
+        "onnxscript",
+        "matplotlib",
+        "sklearn",
+        "psutil",
+    }
     base = [p for p in MODULES if name_of(p).split("/")[0] not in ("lab", "app")]
     eager = {
         name_of(path)

@@ -18,6 +18,7 @@ import midstream.quiet  # noqa: F401  (before libraries are loaded)
 
 if TYPE_CHECKING:
     from midstream.api import (
+        backend as backend,
         calibrate as calibrate,
         connect as connect,
         inputs as inputs,
@@ -85,6 +86,7 @@ __version__ = "0.1.0"
 #: Module -> the public names that it defines, as in the imports above.
 _HOMES = {
     "midstream.api": (
+        "backend",
         "calibrate",
         "connect",
         "inputs",

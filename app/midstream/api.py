@@ -19,8 +19,10 @@ from midstream_edge.policies.values import Policy
 from midstream_edge.session import EdgeSession
 from midstream_partitioner import calibrate as calibrating
 from midstream_partitioner import partition as partitions
+from midstream_partitioner.backend import Backend
+from midstream_partitioner.backends import open_backend
 from midstream_partitioner.calibration import Calibration
-from midstream_partitioner.chain import Chain
+from midstream_partitioner.chain import ONNXRUNTIME, Chain
 from midstream_partitioner.crossing import full_id
 from midstream_partitioner.cuts import Cut
 from midstream_partitioner.data import read_data
@@ -34,6 +36,9 @@ from midstream_partitioner.spans import checked_sizes
 from midstream_partitioner.units import parse_duration, parse_rate
 from midstream_wire.credentials import trust
 from midstream_wire.errors import UsageError
+
+#: What runs segments: `backend(provider="openvino")`, `backend("torch", device="cuda")`.
+backend = open_backend
 
 
 def load(
@@ -133,15 +138,17 @@ def profile(
     threads: int = 1,
     slowdown: float = 1.0,
     runs: int = 20,
+    backend: Backend = ONNXRUNTIME,
 ) -> Profile:
     """Measure the segments of `part` and the codecs at its cuts on this machine.
 
     All codecs that `calibration` knows are among them: the partition's own, unless another is
-    given.
+    given. `backend` runs the segments, and the profile says so.
     """
     if calibration is not None:
         part = replace(part, calibration=calibration)
-    return measure_chain(Chain(part, threads=threads, slowdown=slowdown), runs=runs)
+    chain = Chain(part, threads=threads, slowdown=slowdown, backend=backend)
+    return measure_chain(chain, runs=runs)
 
 
 def link(uplink: str, *, downlink: str | None = None, rtt: str = "0ms") -> Link:
@@ -159,6 +166,7 @@ def serve(
     slowdown: float = 1.0,
     settings: Settings | None = None,
     profile: Profile | None = None,
+    backend: Backend = ONNXRUNTIME,
 ) -> Iterator[str]:
     """A cloud server in a thread of this process; yields its address.
 
@@ -169,7 +177,7 @@ def serve(
         {models.name: models} if isinstance(models, Partition) else models
     )
     repository = make_repository(
-        named, threads=threads, slowdown=slowdown, runs=0, profile=profile
+        named, threads=threads, slowdown=slowdown, runs=0, profile=profile, backend=backend
     )
     with serving(repository, address, settings=settings) as bound:
         yield bound.target
@@ -195,6 +203,7 @@ def connect(
     insecure: bool = False,
     threads: int = 1,
     slowdown: float = 1.0,
+    backend: Backend = ONNXRUNTIME,
 ) -> EdgeSession:
     """An edge session for `part`: heads here, tails on `server`, as `plan` or `policy` says.
 
@@ -210,7 +219,7 @@ def connect(
     The server finds the partition by its digest, whatever it calls it. One that cannot be
     reached yet is used as soon as it can. A context manager.
     """
-    chain = Chain(part, threads=threads, slowdown=slowdown)
+    chain = Chain(part, threads=threads, slowdown=slowdown, backend=backend)
     dial = None
     if server is not None:
         tls = trust(*(Path(each) if each else None for each in (ca, cert, key)))

@@ -14,7 +14,8 @@ from midstream_edge.channel import CONNECT_S, Dial
 from midstream_edge.describe import describe
 from midstream_edge.session import EdgeSession
 from midstream_partitioner.artefact import is_partition
-from midstream_partitioner.chain import Chain
+from midstream_partitioner.backend import Backend
+from midstream_partitioner.chain import ONNXRUNTIME, Chain
 from midstream_partitioner.curves import check_sized
 from midstream_partitioner.cuts import head_of
 from midstream_partitioner.feed_terms import Terms, difference, terms_of
@@ -146,6 +147,7 @@ def deploy(
     profile: Profile | None = None,
     inputs: str | None = None,
     codecs: Sequence[str] | None = None,
+    backend: Backend = ONNXRUNTIME,
     progress: Progress = no_progress,
     held: EdgeSide | None = None,
 ) -> Deployment:
@@ -175,6 +177,7 @@ def deploy(
         profile=profile,
         inputs=inputs,
         codecs=codecs,
+        backend=backend,
         progress=progress,
     ).join(remote)
 
@@ -199,6 +202,7 @@ def hold(
     profile: Profile | None = None,
     inputs: str | None = None,
     codecs: Sequence[str] | None = None,
+    backend: Backend = ONNXRUNTIME,
     progress: Progress = no_progress,
 ) -> EdgeSide:
     """Compile the edge's segments of `part` and measure them; the rest is as for `deploy`.
@@ -210,7 +214,7 @@ def hold(
             f"--segments must be at most {len(part.segments)}, of which {part.name} is made "
             f"(not {segments})"
         )
-    chain = Chain(part, last=segments, threads=threads, slowdown=slowdown)
+    chain = Chain(part, last=segments, threads=threads, slowdown=slowdown, backend=backend)
     edge = profile or measure_chain(
         chain,
         runs=runs,

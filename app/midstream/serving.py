@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from midstream.feeding import AS_IT_IS, Feeding
 from midstream.sources import LeftOut, open_buckets, open_models, refuse
 from midstream_cloud.repository import Model, Repository
+from midstream_partitioner.backend import Backend
 from midstream_partitioner.bucketing import profile_sizes
-from midstream_partitioner.chain import Chain
+from midstream_partitioner.chain import ONNXRUNTIME, Chain
 from midstream_partitioner.curves import check_sized
 from midstream_partitioner.device import this_device
 from midstream_partitioner.measure import CODECS, Progress, no_progress
@@ -29,14 +30,15 @@ def open_repository(
     repartition: int = 0,
     profile: Profile | None = None,
     workers: int = 1,
+    backend: Backend = ONNXRUNTIME,
     progress: Progress = no_progress,
     left_out: LeftOut = refuse,
 ) -> Repository:
     """Load what `sources` name, measure it on this machine, and hold it ready to serve.
 
-    `repartition` is as in `Repository`, `profile` as in `make_repository`. A model that cannot
-    be opened or run is handed to `left_out`, and the others are served; `ModelError` where
-    none is left.
+    `repartition` is as in `Repository`, `profile` as in `make_repository`; `backend` runs it.
+    A model that cannot be opened or run is handed to `left_out`, and the others are served;
+    `ModelError` where none is left.
     """
     return make_repository(
         open_models(sources, feed=feed, sizes=sizes, left_out=left_out),
@@ -46,6 +48,7 @@ def open_repository(
         repartition=repartition,
         profile=profile,
         workers=workers,
+        backend=backend,
         progress=progress,
         left_out=left_out,
     )
@@ -60,6 +63,7 @@ def make_repository(
     repartition: int = 0,
     profile: Profile | None = None,
     workers: int = 1,
+    backend: Backend = ONNXRUNTIME,
     progress: Progress = no_progress,
     left_out: LeftOut = refuse,
 ) -> Repository:
@@ -77,7 +81,7 @@ def make_repository(
     repository = Repository(repartition=repartition)
     for name, part in models.items():
         try:
-            chain = Chain(part, threads=threads, slowdown=slowdown)
+            chain = Chain(part, threads=threads, slowdown=slowdown, backend=backend)
             measured = profile
             if profile is not None:
                 check_sized(profile, part.inputs)

@@ -251,7 +251,7 @@ class Extras:
 def compile_model(base: Model, prepared: Prepared) -> Model:
     """`prepared` ready to run as `base` does: compiled, and run once."""
     part = prepared.partition
-    chain = Chain(part, threads=base.chain.threads)
+    chain = Chain(part, threads=base.chain.threads, backend=base.chain.backend)
     for k in range(len(part.cuts)):
         for name in part.transforms_at(k):
             chain.transform(k, name).compile_decoders()

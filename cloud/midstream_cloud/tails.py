@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 from midstream_cloud.models import Model
-from midstream_partitioner.runtime import Stop, Stopped
+from midstream_partitioner.stopping import Stop, Stopped
 from midstream_wire.errors import CloudRefused
 from midstream_wire.frames import Code, ServerTimings
 from midstream_wire.limits import MAX_REQUEST_NBYTES

@@ -13,7 +13,7 @@ from midstream_edge.policies.values import Evidence, Transfer
 from midstream_edge.requests import Request
 from midstream_edge.transmission import Transmission
 from midstream_edge.worker import Alarm
-from midstream_partitioner.runtime import Stop
+from midstream_partitioner.stopping import Stop
 from midstream_partitioner.timings import Timings
 from midstream_wire.tensors import Array
 

@@ -22,7 +22,7 @@ from midstream_edge.policies.values import Situation, Transfer
 from midstream_edge.requests import Action, Event, Stage
 from midstream_edge.worker import HEAD, Worker
 from midstream_partitioner.chain import Chain
-from midstream_partitioner.runtime import Stopped
+from midstream_partitioner.stopping import Stopped
 from midstream_partitioner.timings import Timings
 
 

@@ -60,7 +60,7 @@ def prepare(
         question()  # it begins, or refuses
     made = recut_beside(base, wanted, timeout_s=timeout_s)
     part = made.partition
-    chain = Chain(part, last=_held(part, like), threads=like.threads)
+    chain = Chain(part, last=_held(part, like), threads=like.threads, backend=like.backend)
     chain = chain.at_speed(like.slowdown)
     chain.fuse_stable(like.fuses_after)
     if dial is not None:

@@ -29,9 +29,11 @@ class CloudSetting:
     threads: int = 1
     slowdown: float = 1.0
     profile: Path | None = None
+    run_by: tuple[str, ...] = ()  # the flags of a backend, as typed
 
     def flags(self) -> list[str]:
         flags = ["--threads", str(self.threads), "--slowdown", str(self.slowdown)]
+        flags += self.run_by
         return [*flags, "--profile", str(self.profile)] if self.profile else flags
 
 
@@ -46,9 +48,11 @@ class EdgeSetting:
     input: str | None = None
     seed: int = 0
     planning: tuple[str, ...] = ()  # further flags of `midstream edge run`, as typed
+    run_by: tuple[str, ...] = ()
 
     def flags(self) -> list[str]:
         flags = ["--threads", str(self.threads), "--slowdown", str(self.slowdown)]
+        flags += self.run_by
         flags += ["--requests", str(self.requests)]
         # Only random inputs have a seed.
         drawn = ["--seed", str(self.seed)]

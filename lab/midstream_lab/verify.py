@@ -3,7 +3,7 @@
 For each cut: the head, what crosses through the codec and back, the tail; and beside it the
 unsplit network on the same input. onnxruntime fuses across what a cut keeps apart, so the two
 agree to the network's own rounding (`tolerances`); the placements of one partition run the
-same segments, so they agree bit by bit.
+same segments, so they agree bit by bit. The whole network is always onnxruntime's, on the CPU.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import numpy as np
 import onnx
 
 from midstream_lab.tolerances import limits_of, own_rounding, unit_of
-from midstream_partitioner.chain import Chain, State
+from midstream_partitioner.backend import DEFAULT_NAME, Backend
+from midstream_partitioner.chain import ONNXRUNTIME, Chain, State
 from midstream_partitioner.compare import EXACT, Apart, apart, relative_error
 from midstream_partitioner.crossing import (
     decode_crossing,
@@ -85,6 +86,7 @@ class Verification:
     own_rounding: float | None = None
     silent: tuple[str, ...] = ()
     random_operators: tuple[str, ...] = ()
+    backend: str = DEFAULT_NAME
 
     @property
     def checked(self) -> int:
@@ -115,6 +117,7 @@ class Verification:
         """Plain values for JSON; an error that is not finite is null."""
         return {
             "codec": self.codec,
+            "backend": self.backend,
             "tolerance": self.tolerance,
             "own_rounding": self.own_rounding,
             "cuts": max(self.planned, self.checked),
@@ -144,6 +147,7 @@ def verify_cuts(
     codec: str = "raw",
     threads: int = 1,
     tolerance: float | None = None,
+    backend: Backend = ONNXRUNTIME,
     progress: Progress = no_progress,
 ) -> Verification:
     """Split `network` at each of `cuts` on its own, and compare with the unsplit network.
@@ -163,12 +167,13 @@ def verify_cuts(
         network.graph.outputs,
         inputs,
         threads,
+        backend,
     )
     compared = []
     with contextlib.suppress(KeyboardInterrupt):
         for done, cut in enumerate(cuts):
             progress(done, len(cuts))
-            split = partial(_split, network, cut, inputs, threads=threads, codec=name)
+            split = partial(_split, network, cut, inputs, bench=bench, codec=name)
             compared.append(_compare(cut, split, bench.expected))
         progress(len(cuts), len(cuts))
     found = bench.judge(compared, name, tolerance, planned=len(cuts))
@@ -182,6 +187,7 @@ def verify_partition(
     codec: str = "raw",
     threads: int = 1,
     tolerance: float | None = None,
+    backend: Backend = ONNXRUNTIME,
     progress: Progress = no_progress,
 ) -> Verification:
     """Try every placement of the chain against the unsplit network, fused from the segments.
@@ -196,8 +202,8 @@ def verify_partition(
     names = [spec.name for spec in part.outputs]
     whole = fuse(part, 0, last)
     drawn = RandomNodes.of(onnx.load_model_from_string(whole)).operators
-    bench = _Bench.of(whole, names, inputs, threads)
-    chain = Chain(part, threads=threads)
+    bench = _Bench.of(whole, names, inputs, threads, backend)
+    chain = Chain(part, threads=threads, backend=backend)
     states: list[State] = list(inputs)
     bits = [_bits(dict(sample) | chain.run(sample, 0, last), names) for sample in inputs]
     compared = []
@@ -209,7 +215,8 @@ def verify_partition(
             if k not in able:
                 continue
             placed = partial(_place, chain, inputs, states, k=k, codec=name)
-            wanted = bits if is_lossless(name) and not drawn else None
+            alike = is_lossless(name) and backend.repeats and not drawn
+            wanted = bits if alike else None
             compared.append(_compare(cut, placed, bench.expected, wanted))
         progress(last + 1, last + 1)
     found = bench.judge(compared, name, tolerance, planned=len(able))
@@ -227,11 +234,12 @@ class _Crossing:
 
 
 def _split(
-    network: Network, cut: Cut, inputs: Sequence[State], *, threads: int, codec: str
+    network: Network, cut: Cut, inputs: Sequence[State], *, bench: _Bench, codec: str
 ) -> list[_Crossing]:
     """Split `network` at `cut` alone, and run every input through it."""
     part = partition(network, [cut])
-    chain, k = Chain(part, threads=threads), part.index_of(cut.id)
+    chain = Chain(part, threads=bench.threads, backend=bench.backend)
+    k = part.index_of(cut.id)
     states = [chain.run(sample, 0, k) for sample in inputs]
     return _place(chain, inputs, states, k=k, codec=codec)
 
@@ -349,10 +357,16 @@ class _Bench:
     inputs: Sequence[State]
     expected: Sequence[Answer]
     threads: int
+    backend: Backend
 
     @classmethod
     def of(
-        cls, model: bytes, names: Sequence[str], inputs: Sequence[State], threads: int
+        cls,
+        model: bytes,
+        names: Sequence[str],
+        inputs: Sequence[State],
+        threads: int,
+        backend: Backend,
     ) -> _Bench:
         """Run the network; `UsageError` where there is nothing to compare with."""
         if not inputs:
@@ -369,7 +383,7 @@ class _Bench:
                 "the unsplit network must answer the same input alike each time, and this one "
                 "does not, so nothing can be verified: take out what draws random numbers"
             )
-        bench = cls(model, inputs, expected, threads)
+        bench = cls(model, inputs, expected, threads, backend)
         if len(bench.silent) == len(names):
             raise UsageError(
                 f"the outputs must hold numbers to compare, and {', '.join(names)} hold none "
@@ -397,12 +411,14 @@ class _Bench:
         """Say what passes; the network's own rounding is measured where that decides."""
         names, own = list(self.expected[0]), None
         given = tolerance if is_lossless(codec) or tolerance is not None else math.inf
-        limits = dict.fromkeys(names, unit_of(self.model) if given is None else given)
+        unit = max(unit_of(self.model), self.backend.unit)
+        limits = dict.fromkeys(names, unit if given is None else given)
         if given is None and any(each.beyond(limits) for each in compared):
             own = own_rounding(self.model, self.inputs, self.expected, threads=self.threads)
             limits = limits_of(max(limits.values()), own)
         return Verification(
             codec=codec,
+            backend=self.backend.name,
             tolerance=_finite(max(limits.values())),
             rows=tuple(each.check(limits) for each in compared),
             planned=planned,

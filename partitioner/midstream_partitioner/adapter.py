@@ -136,7 +136,7 @@ class Adapter:
 
 
 def _apply(executor: Executor, array: Array, spec: TensorSpec | None = None) -> Array:
-    made = executor.run({executor.inputs[0]: array})[executor.outputs[0]]
+    made: Array = executor.run({executor.inputs[0]: array})[executor.outputs[0]]
     if spec is not None:
         spec.check(made)
     return made

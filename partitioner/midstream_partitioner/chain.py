@@ -10,15 +10,20 @@ from pathlib import Path
 from typing import final
 
 from midstream_partitioner.adapter import Adapter, Compiled
+from midstream_partitioner.backend import Backend, Runner, Value
 from midstream_partitioner.beside import fuse_beside
 from midstream_partitioner.fusing import Fuser, Span
 from midstream_partitioner.partition import Partition, fuse
-from midstream_partitioner.runtime import Executor, Stop
+from midstream_partitioner.runtime import OnnxRuntime
 from midstream_partitioner.scratch import Scratch
+from midstream_partitioner.stopping import Stop
 from midstream_wire.errors import ModelError, TensorError
 from midstream_wire.tensors import Array
 
 State = Mapping[str, Array]
+
+#: What runs segments unless a chain is told otherwise.
+ONNXRUNTIME = OnnxRuntime()
 
 
 @final
@@ -27,6 +32,8 @@ class Chain:
 
     `slowdown` > 1 emulates a device that is slower by that factor: every run is followed by a
     wait, during which the processor is free for others. `keep_pace` makes it exact.
+    `backend` runs the segments; transforms are always onnxruntime's, on the CPU, so that both
+    sides make the same of the same tensors.
     """
 
     def __init__(
@@ -37,15 +44,19 @@ class Chain:
         last: int | None = None,
         threads: int = 1,
         slowdown: float = 1.0,
+        backend: Backend = ONNXRUNTIME,
     ) -> None:
         self.partition = partition
+        self.backend = backend
         self.first = first
         self.last = len(partition.segments) if last is None else last
         self.threads = threads
         self.slowdown = slowdown
         self._pace_s: Sequence[float] = ()
-        self._links = {
-            (index, index + 1): Executor(partition.segments[index].compilable, threads=threads)
+        self._links: dict[Span, Runner] = {
+            (index, index + 1): backend.compile(
+                partition.segments[index].compilable, threads=threads
+            )
             for index in range(self.first, self.last)
         }
         self._transforms = Compiled(threads)
@@ -124,9 +135,11 @@ class Chain:
     def _join(
         self, first: int, last: int, model: bytes | Path, state: State | None = None
     ) -> None:
-        link = Executor(model, threads=self.threads)
+        link = self.backend.compile(model, threads=self.threads)
         if state is not None:
-            link.run(state)  # the first run takes several times as long as the others
+            link.run(
+                self._uploaded(state)
+            )  # the first run takes several times as long as the others
         self._links = self._links | {(first, last): link}
 
     def run(
@@ -142,15 +155,21 @@ class Chain:
         started = time.perf_counter()
         span, arrays = (first, last), dict(state)
         self._check_state(arrays, first)
-        links = self._links
+        links, given = self._links, self._uploaded(arrays)
+        values = dict(given)
         outputs = {spec.name for spec in self.partition.outputs}
         while first < last:
             reach = max(end for start, end in links if start == first and end <= last)
             link = links[first, reach]
-            made = link.run(arrays, stop=stop)
+            values |= link.run(values, stop=stop)
             alive = outputs.union(self.partition.cuts[reach].tensors)
-            arrays = {name: a for name, a in (arrays | made).items() if name in alive}
+            values = {name: value for name, value in values.items() if name in alive}
             first = reach
+        # What came in and goes on is the array that it was.
+        arrays = {
+            name: arrays[name] if value is given.get(name) else self.backend.download(value)
+            for name, value in values.items()
+        }
         if self.slowdown > 1.0:
             took_s = time.perf_counter() - started
             whole_s = sum(self._pace_s[slice(*span)]) or self.slowdown * took_s
@@ -159,6 +178,9 @@ class Chain:
         if self._fuser is not None:
             self._fuser.note(span, state)
         return arrays
+
+    def _uploaded(self, state: State) -> dict[str, Value]:
+        return {name: self.backend.upload(array) for name, array in state.items()}
 
     def transform(self, k: int, name: str) -> Adapter:
         """What goes over cut `k` under the transform called `name`; "" changes nothing.

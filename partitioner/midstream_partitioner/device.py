@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
+from midstream_partitioner.backend import DEFAULT_NAME
 from midstream_partitioner.machine import usable_cores, usable_memory_nbytes
 from midstream_wire.errors import UsageError
 
@@ -64,6 +65,7 @@ class Device:
     `slowdown` is 1.0 for a real device; above that the device is an emulation that waits, and
     `label()` says so in every output. `memory_nbytes` and `cores` are what a process may use
     of it (0 if unknown). `workers` tails run at once where it serves.
+    `backend` is what ran the segments (`backend.Backend.name`).
     `active_w`, `idle_w`, `tx_w` and `rx_w` are watts that the whole device draws while it
     computes, waits, sends and receives. Raises `UsageError` for values out of range.
     """
@@ -79,6 +81,7 @@ class Device:
     rx_w: float = RX_W
     cores: int = 0
     workers: int = 1
+    backend: str = DEFAULT_NAME
 
     def __post_init__(self) -> None:
         if self.threads < 1:
@@ -117,8 +120,9 @@ class Device:
 
     def label(self) -> str:
         """The name for people; an emulated device is always called one."""
+        on = "" if self.backend == DEFAULT_NAME else f" on {self.backend}"
         emulation = f" (emulated {self.slowdown:g}x slower)" if self.emulated else ""
-        return self.name + emulation
+        return self.name + on + emulation
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -17,7 +17,8 @@ from typing import Any, final
 
 import onnx
 
-from midstream_partitioner.chain import Chain, State
+from midstream_partitioner.backend import Backend
+from midstream_partitioner.chain import ONNXRUNTIME, Chain, State
 from midstream_partitioner.crossing import (
     decode_crossing,
     encode_crossing,
@@ -30,7 +31,6 @@ from midstream_partitioner.intake import Network
 from midstream_partitioner.offers import obstacle_at
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import CodecCost, Layer, LayerProfile, Profile, Stat
-from midstream_partitioner.runtime import Executor, trace_kernels
 from midstream_partitioner.serializing import serialized
 from midstream_partitioner.sizes import bind_sizes
 from midstream_wire.codecs import codec as codec_called
@@ -86,11 +86,12 @@ def profile_layers(
     device: Device,
     *,
     runs: int = 20,
+    backend: Backend = ONNXRUNTIME,
     progress: Progress = no_progress,
 ) -> LayerProfile:
     """Time every node of `network` on `inputs`.
 
-    onnxruntime's own profiler times the kernels of a run in which nodes keep their names; the
+    The backend times the nodes of a run in which they keep their names; the
     figures are then scaled so that they add up to the network as it really runs, with every
     optimisation. Nodes that were fused into another are given no time of their own.
     """
@@ -99,10 +100,17 @@ def profile_layers(
         what="a network that is measured layer by layer",
         advice="partition it with --no-measure, and profile or verify the partition",
     )
-    executor = Executor(model, threads=device.threads)
+    device = replace(device, backend=backend.name)
+    runner = backend.compile(model, threads=device.threads)
     steps = runs + 2
-    whole = _sample(lambda: executor.run(inputs), runs, lambda n, _: progress(n, steps))
-    optimised, kernels = trace_kernels(model, inputs, threads=device.threads, runs=runs)
+
+    def run() -> None:
+        made = runner.run({name: backend.upload(array) for name, array in inputs.items()})
+        for value in made.values():
+            backend.download(value)
+
+    whole = _sample(run, runs, lambda n, _: progress(n, steps))
+    optimised, kernels = backend.trace(model, inputs, threads=device.threads, runs=runs)
     owners = _owners(network.graph, onnx.load_model_from_string(optimised).graph)
     per_node = _attribute(network.graph, owners, kernels[len(kernels) // 4 :])
     progress(steps, steps)
@@ -156,7 +164,7 @@ def profile_segments(
     costs = _resized(chain, costs, samples[TIMED:])
     progress(steps, steps)
     here = Profile(
-        device=replace(device, slowdown=1.0),
+        device=replace(device, slowdown=1.0, backend=chain.backend.name),
         graph_digest=partition.graph_digest,
         partition_digest=partition.digest,
         segments=segments,

@@ -1,26 +1,33 @@
-"""The one module that touches onnxruntime: running a serialized ONNX model on the CPU."""
+"""The one module that touches onnxruntime: running an ONNX model, on any provider."""
 
 from __future__ import annotations
 
 import functools
 import json
-import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import Any, cast, final
 
 import onnxruntime as ort
 
+from midstream_partitioner.backend import Value
 from midstream_partitioner.machine import usable_memory_nbytes
+from midstream_partitioner.providers import CPU, Provider, parse_provider
 from midstream_partitioner.refusals import refusal
 from midstream_partitioner.rewiring import with_own_bytes
 from midstream_partitioner.scratch import scratch_folder
-from midstream_wire.errors import ModelError, TensorError
+from midstream_partitioner.stopping import Stop, Stopped
+from midstream_wire.errors import MidstreamError, ModelError, TensorError, UsageError
 from midstream_wire.tensors import Array
 
 ort.set_default_logger_severity(4)
 # Builds with telemetry would tell their makers what runs here; that is its owner's business.
 ort.disable_telemetry_events()
+
+_CPU = Provider("CPUExecutionProvider")
 
 #: Share of the machine's memory that all sessions together may take: a network that wants more
 #: (120 bytes of one can ask for terabytes) fails with an error instead of taking the machine
@@ -36,34 +43,17 @@ _TRACE_LEVEL = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
 _SHARED = "Attempt to replace the existing tensor"
 
 
-class Stopped(Exception):
-    """A run was given up by whoever had asked for it; no result, and no error."""
-
-
-@final
-class Stop:
-    """Ends the runs that it is given to, from another thread, before their next node."""
-
-    def __init__(self) -> None:
-        self.options = ort.RunOptions()
-        self._told = threading.Event()
-
-    def tell(self) -> None:
-        self.options.terminate = True
-        self._told.set()
-
-    def pause(self, seconds: float) -> None:
-        """Wait so long; raises `Stopped` as soon as it is told."""
-        if self._told.wait(seconds):
-            raise Stopped
-
-
 @final
 class Executor:
-    """One onnxruntime session. `run` may be called from several threads at once."""
+    """One onnxruntime session, whose values are arrays; a `Runner`."""
 
     def __init__(
-        self, model: bytes | Path, *, threads: int = 1, optimised: bool = True
+        self,
+        model: bytes | Path,
+        *,
+        threads: int = 1,
+        optimised: bool = True,
+        provider: Provider = _CPU,
     ) -> None:
         """Compile `model`; `ModelError` if it has operators or types that cannot run here.
 
@@ -74,32 +64,39 @@ class Executor:
         options = _options(threads)
         if not optimised:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._session = _open(model, options)
+        self._session = _open(model, options, provider)
+        self._memory = provider.traits.memory
+        self._device_id = provider.device_id
         self.inputs = tuple(value.name for value in self._session.get_inputs())
         self.outputs = tuple(value.name for value in self._session.get_outputs())
 
     def run(
         self,
-        feeds: Mapping[str, Array],
+        feeds: Mapping[str, Value],
         outputs: Sequence[str] | None = None,
         *,
         stop: Stop | None = None,
-    ) -> dict[str, Array]:
+    ) -> dict[str, Value]:
         """Outputs by name for `feeds` by name.
 
         Raises `TensorError` if the network refuses them, `Stopped` if `stop` was told.
         """
         names = self.outputs if outputs is None else tuple(outputs)
-        options = None if stop is None else stop.options
+        options = None
+        ending: AbstractContextManager[None] = nullcontext()
+        if stop is not None:
+            options = ort.RunOptions()
+            ending = stop.calling(partial(setattr, options, "terminate", True))
         try:
             wanted = {name: feeds[name] for name in self.inputs}
-            values = self._session.run(names, wanted, options)
+            with ending:
+                values = self._values(names, wanted, options)
         except KeyError as error:
             raise TensorError(
                 f"the network needs the inputs {', '.join(self.inputs)}; {error} is missing"
             ) from None
         except Exception as error:  # onnxruntime raises a dozen unrelated types
-            if options is not None and options.terminate:
+            if stop is not None and stop.told:
                 raise Stopped from None
             raise TensorError(
                 "the network cannot run on this input: "
@@ -107,23 +104,83 @@ class Executor:
             ) from error
         return dict(zip(names, values, strict=True))
 
+    def _values(
+        self, names: Sequence[str], feeds: Mapping[str, Value], options: ort.RunOptions | None
+    ) -> Sequence[Value]:
+        if not self._memory:
+            return cast(Sequence[Value], self._session.run(names, feeds, options))
+        binding = self._session.io_binding()
+        for name, value in feeds.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in names:
+            binding.bind_output(name, self._memory, self._device_id)
+        self._session.run_with_iobinding(binding, options)
+        return cast(Sequence[Value], binding.get_outputs())
 
-def trace_kernels(
-    model: bytes, feeds: Mapping[str, Array], *, threads: int, runs: int
-) -> tuple[bytes, list[dict[str, float]]]:
-    """The optimised model and, per run, seconds spent in each of its nodes, by node name."""
-    with scratch_folder("midstream-trace-") as folder:
-        options = _options(threads)
-        options.graph_optimization_level = _TRACE_LEVEL
-        options.optimized_model_filepath = str(folder / "optimised.onnx")
-        options.enable_profiling = True
-        options.profile_file_prefix = str(folder / "trace")
-        session = _open(model, options)
-        for _ in range(runs):
-            session.run(None, dict(feeds))
-        events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
-        optimised = Path(options.optimized_model_filepath).read_bytes()
-    return optimised, _split_runs(events)
+
+@final
+@dataclass(frozen=True, slots=True)
+class OnnxRuntime:
+    """onnxruntime with one of its providers, the CPU unless another is given; a `Backend`.
+
+    What a provider cannot run, onnxruntime runs on the CPU.
+    """
+
+    provider: Provider = _CPU
+
+    @property
+    def name(self) -> str:
+        return f"onnxruntime-{self.provider}"
+
+    @property
+    def unit(self) -> float:
+        return self.provider.unit
+
+    @property
+    def repeats(self) -> bool:
+        return self.provider.traits.repeats
+
+    def compile(self, model: bytes | Path, *, threads: int = 1) -> Executor:
+        """Compile; other threads go on meanwhile where `model` is a file. See `Executor`."""
+        return Executor(model, threads=threads, provider=self.provider)
+
+    def trace(
+        self, model: bytes, feeds: Mapping[str, Array], *, threads: int, runs: int
+    ) -> tuple[bytes, list[dict[str, float]]]:
+        """Time the kernels of the optimised model; see `Backend`."""
+        with scratch_folder("midstream-trace-") as folder:
+            options = _options(threads)
+            options.graph_optimization_level = _TRACE_LEVEL
+            options.optimized_model_filepath = str(folder / "optimised.onnx")
+            options.enable_profiling = True
+            options.profile_file_prefix = str(folder / "trace")
+            try:
+                session = _compile(model, options, self.provider)
+            except Exception as error:
+                raise _untold(error, self.name) from error
+            for _ in range(runs):
+                session.run(None, dict(feeds))
+            events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
+            optimised = Path(options.optimized_model_filepath).read_bytes()
+        return optimised, _split_runs(events)
+
+    def upload(self, array: Array) -> Value:
+        memory = self.provider.traits.memory
+        if not memory:
+            return array
+        return ort.OrtValue.ortvalue_from_numpy(array, memory, self.provider.device_id)
+
+    def download(self, value: Value) -> Array:
+        return cast(Array, value.numpy() if isinstance(value, ort.OrtValue) else value)
+
+
+def onnxruntime_with(provider: str = CPU) -> OnnxRuntime:
+    """Return onnxruntime with the provider that `provider` says: NAME or NAME:KEY=VALUE,...
+
+    Raises `UsageError` where the installed build has none such.
+    """
+    known, held = ort.get_all_providers(), ort.get_available_providers()
+    return OnnxRuntime(parse_provider(provider, known, held))
 
 
 def observe(model: bytes, feeds: Mapping[str, Array]) -> dict[str, Any]:
@@ -132,7 +189,7 @@ def observe(model: bytes, feeds: Mapping[str, Array]) -> dict[str, Any]:
     Raises `ModelError` if the network cannot run, on these inputs or within the memory there
     is. What is no tensor comes as a list or None.
     """
-    session = _open(model, _options(1))
+    session = _open(model, _options(1), _CPU)
     once = ort.RunOptions()
     once.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     names = [value.name for value in session.get_outputs()]
@@ -203,28 +260,56 @@ def _options(threads: int) -> ort.SessionOptions:
     return options
 
 
-def _open(model: bytes | Path, options: ort.SessionOptions) -> ort.InferenceSession:
+def _open(
+    model: bytes | Path, options: ort.SessionOptions, provider: Provider
+) -> ort.InferenceSession:
     try:
-        return _compile(model, options)
+        return _compile(model, options, provider)
     except Exception as error:  # onnxruntime raises a dozen unrelated types
         if _SHARED not in str(error):
             raise _refusal(error) from error
     try:
-        return _compile(with_own_bytes(model), options)
+        return _compile(with_own_bytes(model), options, provider)
     except Exception as error:
         raise _refusal(error) from error
 
 
-def _compile(model: bytes | Path, options: ort.SessionOptions) -> ort.InferenceSession:
+def _compile(
+    model: bytes | Path, options: ort.SessionOptions, provider: Provider
+) -> ort.InferenceSession:
     source = str(model) if isinstance(model, Path) else model
+    settings = provider.settings(options.intra_op_num_threads)
     # The fallback would try the same provider again, and print to standard output first.
-    return ort.InferenceSession(
-        source, options, providers=["CPUExecutionProvider"], enable_fallback=0
+    session = ort.InferenceSession(
+        source,
+        options,
+        providers=[(provider.name, settings)],
+        enable_fallback=0,
+        disabled_optimizers=list(provider.traits.without),
     )
+    if provider.name not in session.get_providers():
+        # onnxruntime would go on with the CPU, and say so in its log alone.
+        raise UsageError(
+            f"the provider {provider} must find its device and libraries on this machine, "
+            "with these options, and does not: install what it needs, or leave --provider out"
+        )
+    return session
 
 
-def _refusal(error: Exception) -> ModelError:
+def _refusal(error: Exception) -> MidstreamError:
+    if isinstance(error, MidstreamError):
+        return error
     return ModelError(
         f"the network must run on onnxruntime {ort.__version__}, which refuses it: "
         + refusal(error, advice="export it with other operators, dtypes or another opset")
+    )
+
+
+def _untold(error: Exception, name: str) -> MidstreamError:
+    refused = _refusal(error)
+    if "compiled nodes" not in str(error):
+        return refused
+    return ModelError(
+        f"layers can be timed where a backend tells them apart, and {name} compiles many into "
+        "one: partition the network, and profile the partition on it"
     )

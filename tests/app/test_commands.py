@@ -137,7 +137,7 @@ def test_an_edge_that_needs_the_cloud_fails_where_no_answer_came_from_it(
 def test_a_pair_under_a_policy_follows_a_trace_and_leaves_nothing_behind(
     start: Start, schema: Schema
 ) -> None:
-    line = "pair digits --network 20Mbit:20ms --trace wifi:3 --policy oracle --backend proxy"
+    line = "pair digits --network 20Mbit:20ms --trace wifi:3 --policy oracle --emulator proxy"
     pair = start(f"{line} --duration 2s --every 100ms --edge-slowdown 4 --json")
     out, err = pair.process.communicate(timeout=PATIENCE_S)
     assert pair.process.returncode == 0, err

@@ -22,7 +22,7 @@ from midstream_cloud.repository import Model, Repository
 from midstream_cloud.server import Settings, serving
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.partition import Partition
-from midstream_partitioner.runtime import Stop
+from midstream_partitioner.stopping import Stop
 from midstream_wire.errors import UsageError
 from midstream_wire.frames import Code
 from midstream_wire.tensors import Array

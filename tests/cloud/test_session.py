@@ -20,7 +20,7 @@ from midstream_partitioner.chain import Chain
 from midstream_partitioner.device import this_device
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import Profile, Stat
-from midstream_partitioner.runtime import Stop
+from midstream_partitioner.stopping import Stop
 from midstream_wire.codecs import codec, encode_bytes
 from midstream_wire.errors import CloudRefused, ModelError, ProtocolError, UsageError
 from midstream_wire.frames import (

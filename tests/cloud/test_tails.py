@@ -15,7 +15,7 @@ from midstream_cloud.repository import Model
 from midstream_cloud.tails import Answer, Job, Tails
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.partition import Partition
-from midstream_partitioner.runtime import Stop
+from midstream_partitioner.stopping import Stop
 from midstream_wire.codecs import Decoder, codec, decode, encode_bytes
 from midstream_wire.errors import CloudRefused, CodecError
 from midstream_wire.frames import Code, Piece

@@ -19,7 +19,7 @@ from midstream_edge.session import Answer, EdgeSession
 from midstream_edge.worker import HEAD
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.partition import Partition
-from midstream_partitioner.runtime import Stop, Stopped
+from midstream_partitioner.stopping import Stop, Stopped
 from midstream_wire.tensors import Array
 
 Inputs = Mapping[str, Array]

@@ -13,7 +13,17 @@ import typer
 from midstream.cli import console
 from midstream.cli.flags import effective
 from midstream.cli.opened import say_sizes
-from midstream.cli.options import Json, Server, Size, Slowdown, Threads, takes, takes_feed
+from midstream.cli.options import (
+    Execution,
+    Json,
+    Server,
+    Size,
+    Slowdown,
+    Threads,
+    takes,
+    takes_execution,
+    takes_feed,
+)
 from midstream.cli.plan import read_profile
 from midstream.cli.security import Insecure, Token, Trust, takes_trust
 from midstream.documents import tensor_document
@@ -22,6 +32,7 @@ from midstream.serving import open_repository
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import Settings, run
 from midstream_edge.describe import check_health, describe
+from midstream_partitioner.backend import Backend
 from midstream_partitioner.machine import usable_cores
 from midstream_partitioner.spans import parse_sizes
 from midstream_partitioner.units import format_nbytes
@@ -68,7 +79,9 @@ class Tails:
         ),
     ] = 2
 
-    def open(self, models: Sequence[str], *, feed: Feeding, workers: int) -> Repository:
+    def open(
+        self, models: Sequence[str], *, feed: Feeding, workers: int, backend: Backend
+    ) -> Repository:
         with console.progress("loading and profiling") as tick:
             repository = open_repository(
                 models,
@@ -78,7 +91,8 @@ class Tails:
                 slowdown=self.slowdown,
                 runs=self.runs,
                 repartition=self.repartition,
-                profile=read_profile(self.profile),
+                profile=read_profile(self.profile, backend),
+                backend=backend,
                 workers=workers,
                 progress=tick,
                 left_out=_not_served,
@@ -135,6 +149,7 @@ def _settings(
 @takes("settings", _settings)
 @takes("tails", Tails)
 @takes_feed
+@takes_execution
 def serve(
     models: Annotated[
         list[str],
@@ -149,6 +164,7 @@ def serve(
     *,
     feed: Feeding,
     tails: Tails,
+    execution: Execution,
     settings: Settings,
     json: Annotated[
         bool, typer.Option("--json", help="Say where it listens as one JSON line.")
@@ -165,7 +181,8 @@ def serve(
         token=settings.token is not None,
         insecure=settings.insecure,
     )
-    repository = tails.open(models, feed=feed, workers=settings.workers or usable_cores())
+    workers, backend = settings.workers or usable_cores(), execution.open()
+    repository = tails.open(models, feed=feed, workers=workers, backend=backend)
 
     def announce(address: Address) -> None:
         names = sorted(repository.models)

@@ -17,10 +17,12 @@ from midstream.cli.driving import Driving, takes_driving
 from midstream.cli.flags import effective
 from midstream.cli.opened import opened_partition
 from midstream.cli.options import (
+    Execution,
     Json,
     Model,
     Planning,
     Size,
+    takes_execution,
     takes_feed,
     takes_link,
     takes_planning,
@@ -44,6 +46,7 @@ from midstream.sources import Inputs
 from midstream_edge.channel import CONNECT_S, Dial
 from midstream_edge.session import EdgeSession
 from midstream_edge.trial import Outcome, Strategy, adopt, baselines, run_trial
+from midstream_partitioner.backend import Backend
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.envelope import Envelope, envelope_of
 from midstream_partitioner.link import Link
@@ -116,6 +119,7 @@ app = typer.Typer(help="Run heads here, tails in the cloud.", no_args_is_help=Tr
 @takes_answering
 @takes_choice
 @takes_holding
+@takes_execution
 @takes_trust
 def run(
     model: Model,
@@ -132,6 +136,7 @@ def run(
     answering: Answering,
     choice: Choice,
     holding: Holding,
+    execution: Execution,
     trust: Trust,
     size: Size = None,
     json: Json = False,
@@ -145,17 +150,19 @@ def run(
     every request is answered: what the cloud does not finish is finished here, and said so. A
     server that cannot be reached yet is used as soon as it can.
     """
-    quiet = json or json_line
+    quiet, backend = json or json_line, execution.open()
     with ExitStack() as stack:
         if server is None:
             part = opened_partition(model, feed=feed, size=size, like=workload.input)
-            document = _run_alone(part, workload, holding, answering=answering, quiet=quiet)
+            document = _run_alone(
+                part, workload, holding, backend=backend, answering=answering, quiet=quiet
+            )
         else:
             codecs = planning.constraints.codecs if choice.cut is None else (choice.codec,)
             opened = _open(
                 stack, trust.dial(server), holding,
                 model=model, feed=feed, size=size, inputs=workload.input, codecs=codecs,
-                link=link,
+                link=link, backend=backend,
                 must=choice.compare or holding.segments is not None,
             )  # fmt: skip
             document = {"model": opened.side.partition.name, "server": server}
@@ -187,6 +194,7 @@ def _open(
     inputs: str | None,
     codecs: Sequence[str] | None,
     link: Link | None,
+    backend: Backend,
     must: bool,
 ) -> _Opened:
     """Agree with the server and open a session; alone for now where it cannot be reached.
@@ -196,8 +204,9 @@ def _open(
     """
     agree: Callable[[], Deployment]
     agree = ask = partial(
-        holding.deploy, model, dial, feed=feed, size=size, inputs=inputs, codecs=codecs
-    )
+        holding.deploy, model, dial, feed=feed, size=size, inputs=inputs, codecs=codecs,
+        backend=backend,
+    )  # fmt: skip
     away: list[PeerError | DeadlineExceeded] = []
 
     def tell(error: PeerError | DeadlineExceeded) -> None:
@@ -211,7 +220,9 @@ def _open(
         side = agree()
     except (CloudUnavailable, DeadlineExceeded) as error:
         tell(error)
-        side = held = holding.hold(model, feed=feed, size=size, inputs=inputs, codecs=codecs)
+        side = held = holding.hold(
+            model, feed=feed, size=size, inputs=inputs, codecs=codecs, backend=backend
+        )
         agree = partial(ask, held=held)
     patience_s = 0.0 if away else CONNECT_S
     session = stack.enter_context(begin_session(side, dial, patience_s=patience_s))
@@ -256,11 +267,12 @@ def _run_alone(
     workload: Workload,
     holding: Holding,
     *,
+    backend: Backend,
     answering: Answering,
     quiet: bool,
 ) -> dict[str, Any]:
     """Everything on this device, no server."""
-    chain = Chain(part, threads=holding.threads, slowdown=holding.slowdown)
+    chain = Chain(part, threads=holding.threads, slowdown=holding.slowdown, backend=backend)
     inputs = workload.stream(part, every_once=answering.output is not None)
     with EdgeSession(chain, None, plan=(chain.last, "raw")) as session:
         sent = send_all(session, inputs, part, answering=answering, quiet=quiet)

@@ -77,7 +77,11 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "profile": (_SEED,),
     "plan": (
         *_PROFILES,
-        Rule(("input",), beside=("edge", "cloud"), why="then nothing is measured"),
+        Rule(
+            ("input", "backend", "provider", "device"),
+            beside=("edge", "cloud"),
+            why="then nothing is measured",
+        ),
         _NETWORK,
         _PUBLIC,
     ),
@@ -125,7 +129,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "pair": (
         Rule(
-            ("duration", "every", "backend", "log"),
+            ("duration", "every", "emulator", "log"),
             needs=("policy", "trace"),
             why="they are for requests under a policy",
         ),

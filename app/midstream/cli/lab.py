@@ -14,6 +14,7 @@ from midstream import demo as demonstration
 from midstream.cli import console
 from midstream.cli.opened import opened_network, opened_partition
 from midstream.cli.options import (
+    Execution,
     Input,
     Json,
     Lossless,
@@ -28,6 +29,7 @@ from midstream.cli.options import (
     TargetPayload,
     Threads,
     takes,
+    takes_execution,
     takes_feed,
 )
 from midstream.cli.outcomes import outcome_table, verdict
@@ -112,7 +114,7 @@ class Following:
     every: Annotated[
         str | None, typer.Option(help="With a policy: a request every 200ms.")
     ] = None
-    backend: Annotated[
+    emulator: Annotated[
         str, typer.Option(help="With a policy: auto, tun, kernel or proxy emulates the link.")
     ] = "auto"
     log: Annotated[
@@ -135,6 +137,7 @@ class Following:
 @takes_feed
 @takes("goal", Goal)
 @takes("following", Following)
+@takes_execution
 def pair(
     model: Model,
     feed: Feeding,
@@ -155,6 +158,7 @@ def pair(
     seed: Seed = 0,
     threads: Threads = 1,
     following: Following,
+    execution: Execution,
     json: Json = False,
 ) -> None:
     """Start cloud, emulated link and edge as three processes; run requests through them.
@@ -166,13 +170,17 @@ def pair(
     end, also when interrupted.
     """
     where = condition(network)
-    edge = EdgeSetting(threads, edge_slowdown, requests, input, seed, goal.flags())
-    cloud = CloudSetting(threads, cloud_slowdown)
+    execution.open()  # raises before anything is started
+    run_by = tuple(execution.flags())
+    edge = EdgeSetting(
+        threads, edge_slowdown, requests, input, seed, goal.flags(), run_by=run_by
+    )
+    cloud = CloudSetting(threads, cloud_slowdown, run_by=run_by)
     drive = following.drive()
     with partition_folder(model, feed, size=size, like=input) as folder:
         if drive is not None:
             document = _follow(
-                folder, where, following.backend, cloud=cloud, edge=edge, drive=drive
+                folder, where, following.emulator, cloud=cloud, edge=edge, drive=drive
             )
         else:
             document = run_pair(folder, where, cloud=cloud, edge=edge, say=_tell)
@@ -190,7 +198,7 @@ def pair(
 def _follow(
     folder: Path,
     where: Condition,
-    backend: str,
+    emulator: str,
     *,
     cloud: CloudSetting,
     edge: EdgeSetting,
@@ -202,7 +210,7 @@ def _follow(
         spec = replace(spec, uplink=open_trace(drive.trace))
     with ExitStack() as stack:
         _tell("setting the link up and measuring it")
-        link = stack.enter_context(emulate(spec, backend=cast(Backend, backend)))
+        link = stack.enter_context(emulate(spec, backend=cast(Backend, emulator)))
         for better, why in link.passed_over.items():
             _tell(f"the link is emulated by {link.backend}, not {better}: {why}")
         return run_policy(folder, link, drive, cloud=cloud, edge=edge, say=_tell)
@@ -234,6 +242,7 @@ def link(
 
 
 @takes_feed
+@takes_execution
 def verify(
     model: Model,
     feed: Feeding,
@@ -246,7 +255,8 @@ def verify(
         typer.Option(
             min=0,
             help="Maximum error of an output, relative to its largest value (0.01). Default: "
-            "1e-5 (float16: 1e-3), or 4 times the network's own rounding if that is more.",
+            "1e-5 (float16: 1e-3; other backends: docs/backends.md), or 4 times the "
+            "network's own rounding if that is more.",
         ),
     ] = None,
     input: Input = None,
@@ -254,17 +264,21 @@ def verify(
     samples: Annotated[int, typer.Option(min=1, help="Inputs to try.")] = 1,
     seed: Seed = 0,
     threads: Threads = 1,
+    *,
+    execution: Execution,
     json: Json = False,
 ) -> None:
     """Check that head, codec and tail give the whole network's answer, cut by cut."""
     if cuts not in ("partition", "all"):
         raise UsageError(f"--cuts must be partition or all (not {cuts!r})")
+    backend = execution.open()
     if cuts == "partition":
         part = opened_partition(model, feed=feed, size=size, like=input)
         inputs = open_inputs(part, input, count=samples, seed=seed)
         with console.progress(f"verifying {part.name}") as tick:
             found = verify_partition(part, codec=codec, inputs=inputs, threads=threads,
-                                     tolerance=tolerance, progress=tick)  # fmt: skip
+                                     tolerance=tolerance, backend=backend,
+                                     progress=tick)  # fmt: skip
     else:
         network = opened_network(model, feed=feed, size=size, like=input)
         part = partition(network, [])
@@ -272,7 +286,7 @@ def verify(
         with console.progress(f"verifying {network.name}") as tick:
             found = verify_cuts(network, cuts=position_cuts(network.graph), codec=codec,
                                 inputs=inputs, threads=threads, tolerance=tolerance,
-                                progress=tick)  # fmt: skip
+                                backend=backend, progress=tick)  # fmt: skip
     if json:
         console.print_json({"model": part.name, **found.to_dict()})
     else:

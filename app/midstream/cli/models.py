@@ -10,6 +10,7 @@ import typer
 from midstream.cli import console
 from midstream.cli.opened import opened_network, opened_partition
 from midstream.cli.options import (
+    Execution,
     Input,
     Json,
     Model,
@@ -18,6 +19,7 @@ from midstream.cli.options import (
     Size,
     Slowdown,
     Threads,
+    takes_execution,
     takes_feed,
 )
 from midstream.feeding import Feeding
@@ -46,6 +48,7 @@ from midstream_wire.errors import UsageError
 
 
 @takes_feed
+@takes_execution
 def profile(
     model: Model,
     feed: Feeding,
@@ -55,6 +58,8 @@ def profile(
     threads: Threads = 1,
     slowdown: Slowdown = 1.0,
     runs: Runs = 20,
+    *,
+    execution: Execution,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the profile to this file.")
     ] = None,
@@ -67,11 +72,12 @@ def profile(
     the profile that plans are made from.
     """
     device = this_device(threads=threads, slowdown=slowdown)
+    backend = execution.open()
     if is_partition(Path(model)):
         part = opened_partition(model, feed=feed, size=size)
         samples = open_buckets(part, input, seed=seed)
         with console.progress(f"profiling {part.name}") as tick:
-            chain = Chain(part, threads=threads)
+            chain = Chain(part, threads=threads, backend=backend)
             measured = profile_sizes(chain, samples, device, runs=runs, progress=tick)
         _hand_out(measured, output, json=json)
         if not json:
@@ -81,7 +87,9 @@ def profile(
     part = partition(network, [])
     (sample,) = open_inputs(part, input, count=1, seed=seed)
     with console.progress(f"profiling {network.name}") as tick:
-        layers = profile_layers(network, sample, device, runs=runs, progress=tick)
+        layers = profile_layers(
+            network, sample, device, runs=runs, backend=backend, progress=tick
+        )
     _hand_out(layers, output, json=json)
     if not json:
         _print_layers(network, layers)

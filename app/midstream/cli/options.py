@@ -19,6 +19,8 @@ import typer
 
 from midstream.feeding import Feeding
 from midstream_lab.conditions import condition
+from midstream_partitioner.backend import Backend
+from midstream_partitioner.backends import open_backend
 from midstream_partitioner.link import Link
 from midstream_partitioner.plan import OBJECTIVES, UNCONSTRAINED, Constraints
 from midstream_partitioner.profile import Profile
@@ -328,7 +330,35 @@ class Devices:
         return replace(cloud, device=replace(cloud.device, workers=self.workers))
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """What runs the segments, by name: docs/backends.md."""
+
+    backend: Annotated[
+        str, typer.Option(help="What runs segments: onnxruntime, or torch.")
+    ] = "onnxruntime"
+    provider: Annotated[
+        _Text,
+        typer.Option(
+            help="A provider of onnxruntime: openvino, cuda:device_id=1 (default: cpu)."
+        ),
+    ] = None
+    device: Annotated[_Text, typer.Option(help="Device of torch: cpu, cuda, cuda:1.")] = None
+
+    def open(self) -> Backend:
+        """The backend; `UsageError` for what is not installed here."""
+        return open_backend(self.backend, provider=self.provider, device=self.device)
+
+    def flags(self) -> list[str]:
+        """As another process takes them."""
+        named = {"--backend": self.backend, "--provider": self.provider}
+        named |= {"--device": self.device}
+        return [word for flag, value in named.items() if value for word in (flag, value)]
+
+
 takes_feed = takes("feed", _feed)
+takes_execution = takes("execution", Execution)
 takes_link = takes("link", _link)
 takes_planning = takes("planning", _planning)
 takes_devices = takes("devices", Devices)

@@ -12,12 +12,14 @@ from midstream.cli import console
 from midstream.cli.opened import opened_partition
 from midstream.cli.options import (
     Devices,
+    Execution,
     Input,
     Json,
     Model,
     Planning,
     Size,
     takes_devices,
+    takes_execution,
     takes_feed,
     takes_link,
     takes_planning,
@@ -26,7 +28,8 @@ from midstream.documents import plan_document, size_curve_document
 from midstream.feeding import Feeding
 from midstream.serving import measure_chain
 from midstream_lab.draw import check_picture, draw_plan
-from midstream_partitioner.chain import Chain
+from midstream_partitioner.backend import Backend
+from midstream_partitioner.chain import ONNXRUNTIME, Chain
 from midstream_partitioner.curves import check_sized
 from midstream_partitioner.device import Device
 from midstream_partitioner.envelope import Envelope, envelope_of
@@ -55,6 +58,7 @@ MOST_PER_CUT = 4
 @takes_link
 @takes_planning
 @takes_devices
+@takes_execution
 def plan(
     model: Model,
     feed: Feeding,
@@ -62,6 +66,7 @@ def plan(
     planning: Planning,
     *,
     devices: Devices,
+    execution: Execution,
     queue: Annotated[
         str | None, typer.Option(help="How long a request waits in the cloud: 5ms.")
     ] = None,
@@ -89,7 +94,9 @@ def plan(
     if draw is not None:
         check_picture(draw)
     part = opened_partition(model, feed=feed, size=size, like=input)
-    planner, at_edge, in_cloud = open_planner(part, planning, devices, source=input)
+    planner, at_edge, in_cloud = open_planner(
+        part, planning, devices, backend=execution.open(), source=input
+    )
     if planner.told:
         console.note(planner.told)
     made = planner.plan(link, queue_s=queue_s)
@@ -113,12 +120,19 @@ def plan(
 
 
 def open_planner(
-    part: Partition, planning: Planning, devices: Devices, *, source: str | None
+    part: Partition,
+    planning: Planning,
+    devices: Devices,
+    *,
+    source: str | None,
+    backend: Backend = ONNXRUNTIME,
 ) -> tuple[Planner, Profile, Profile]:
     """A planner of `part`, and the profiles of edge and cloud."""
     named = planning.constraints.codecs or ()
     planning.constraints.budget(part.calibration)  # raises before anything is measured
-    at_edge, in_cloud = open_profiles(part, devices, source=source, named=named)
+    at_edge, in_cloud = open_profiles(
+        part, devices, source=source, named=named, backend=backend
+    )
     planner = Planner(
         part,
         at_edge,
@@ -130,7 +144,12 @@ def open_planner(
 
 
 def open_profiles(
-    part: Partition, devices: Devices, *, source: str | None, named: Sequence[str]
+    part: Partition,
+    devices: Devices,
+    *,
+    source: str | None,
+    named: Sequence[str],
+    backend: Backend = ONNXRUNTIME,
 ) -> tuple[Profile, Profile]:
     """The profiles in the files named; what is not named is measured here."""
     read = [read_profile(devices.edge), read_profile(devices.cloud)]
@@ -138,7 +157,7 @@ def open_profiles(
         check_sized(found, part.inputs)
     if None in read:
         with console.progress(f"profiling {part.name} on this machine") as tick:
-            chain = Chain(part, threads=devices.threads)
+            chain = Chain(part, threads=devices.threads, backend=backend)
             here = measure_chain(
                 chain, runs=devices.runs, source=source, named=named, progress=tick
             )
@@ -150,8 +169,17 @@ def open_profiles(
     return at_edge, devices.serving(in_cloud)
 
 
-def read_profile(path: Path | None) -> Profile | None:
-    return None if path is None else load_profile(path)
+def read_profile(path: Path | None, backend: Backend | None = None) -> Profile | None:
+    """The profile in a file; a note follows where it was measured on another backend."""
+    if path is None:
+        return None
+    found = load_profile(path)
+    if backend is not None and found.device.backend != backend.name:
+        console.note(
+            f"{path} was measured on {found.device.backend}, and {backend.name} runs here: "
+            "times will be others; measure it with the flags that it is used with"
+        )
+    return found
 
 
 def _title(part: Partition, edge: Device, cloud: Device, link: Link) -> str:

@@ -18,6 +18,7 @@ from midstream.deployment import Deployment, EdgeSide, deploy, hold
 from midstream.feeding import Feeding
 from midstream.sources import Inputs, open_samples
 from midstream_edge.channel import Dial
+from midstream_partitioner.backend import Backend
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.feed import read_inputs
 from midstream_partitioner.measure import no_progress
@@ -98,6 +99,7 @@ class Holding:
         size: Sequence[str] | None,
         inputs: str | None,
         codecs: Sequence[str] | None,
+        backend: Backend,
         held: EdgeSide | None = None,
     ) -> Deployment:
         """Agree with the server at `dial`, and measure what is held here; see `deploy`."""
@@ -108,8 +110,8 @@ class Holding:
                 model, dial, feed=feed, sizes=parse_sizes(size or ()),
                 model=self.name, threads=self.threads,
                 slowdown=self.slowdown, segments=self.segments, runs=self.runs,
-                profile=read_profile(self.profile), inputs=inputs, codecs=codecs,
-                progress=tick, held=held,
+                profile=read_profile(self.profile, backend), inputs=inputs, codecs=codecs,
+                backend=backend, progress=tick, held=held,
             )  # fmt: skip
 
     def hold(
@@ -120,14 +122,16 @@ class Holding:
         size: Sequence[str] | None,
         inputs: str | None,
         codecs: Sequence[str] | None,
+        backend: Backend,
     ) -> EdgeSide:
         """Cut the network here, and measure it, for a server that cannot be asked yet."""
         with console.progress("profiling") as tick:
             return hold(
                 opened_partition(model, feed=feed, size=size, like=inputs),
                 model=self.name, threads=self.threads,
-                slowdown=self.slowdown, runs=self.runs, profile=read_profile(self.profile),
-                inputs=inputs, codecs=codecs, progress=tick,
+                slowdown=self.slowdown, runs=self.runs,
+                profile=read_profile(self.profile, backend), inputs=inputs, codecs=codecs,
+                backend=backend, progress=tick,
             )  # fmt: skip
 
     def fuse_head(self, chain: Chain, k: int) -> None:
