@@ -6,7 +6,7 @@ candidates like any cut. When one of them is best, it is what the plan says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
@@ -363,6 +363,22 @@ class Planner:
         planner = self._of(edge, cloud)
         planner._curves = self._curves
         return planner
+
+    def only(self, placements: Collection[tuple[str, str]]) -> Planner:
+        """The same with no more than these cuts and codecs, which makes `at` faster.
+
+        All of it, where a side has not measured one of them: its time is then scaled by all.
+        """
+        profiles = [curve.profile.only(placements) for curve in self._curves]
+        remote = {(cut, codec) for cut, codec in placements if cut != EDGE_ONLY}
+        if any({(c.cut, c.codec) for c in found.codecs} != remote for found in profiles):
+            return self
+        return self._of(*profiles)
+
+    @property
+    def buckets(self) -> tuple[Sizes, ...]:
+        """The sizes that the edge was measured at besides those that are planned."""
+        return tuple(sizes for sizes in self._curves[0].sizes if sizes != self.sizes)
 
     @property
     def told(self) -> str:

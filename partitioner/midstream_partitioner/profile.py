@@ -8,7 +8,7 @@ Profiles are documents: JSON on disk and on the wire, checked when read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar, final
@@ -94,6 +94,11 @@ class Bucket:
     replies_nbytes: tuple[Count, ...]
     crossings_nbytes: tuple[Count, ...] = ()
 
+    def only(self, placements: Collection[tuple[str, str]]) -> Bucket:
+        """The same with no other costs than of these cuts and codecs."""
+        kept = tuple(cost for cost in self.codecs if (cost.cut, cost.codec) in placements)
+        return replace(self, codecs=kept)
+
     def slowed(self, factor: float) -> Bucket:
         """The same on a device `factor` times slower."""
         return replace(
@@ -157,6 +162,11 @@ class Profile:
     def segments_s(self, first: int, last: int) -> float:
         """Seconds for segments [first, last): the sum of their medians."""
         return sum(stat.median_s for stat in self.segments[first:last])
+
+    def only(self, placements: Collection[tuple[str, str]]) -> Profile:
+        """The same with no other costs than of these cuts and codecs."""
+        first, *others = (bucket.only(placements) for bucket in self.buckets)
+        return self.holding(first, others)
 
     def slowed(self, factor: float) -> Profile:
         """The profile of an emulated device, `factor` times slower than this one."""

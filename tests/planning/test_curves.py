@@ -2,50 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import product
 
 import pytest
 
 from midstream_partitioner.curves import Curve, check_sized
-from midstream_partitioner.cuts import position_cuts
 from midstream_partitioner.device import Device
-from midstream_partitioner.intake import load_network
-from midstream_partitioner.link import Link
 from midstream_partitioner.over_sizes import over_sizes
-from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.partition import Partition
 from midstream_partitioner.plan import Planner
-from midstream_partitioner.profile import Bucket, CodecCost, Profile, Stat
-from midstream_partitioner.sizes import Sizes
+from midstream_partitioner.profile import Profile
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import TensorSpec
 
-from ..partitioner.conftest import make_model
-
-Truth = Callable[[Mapping[str, int]], float]
-
-LENGTHS = (8, 32, 128, 512)
+from .sized import LENGTHS, LINK, Truth, bucket, profile, sides, stat, total_s, two_steps
 
 
-def stat(seconds: float) -> Stat:
-    return Stat(seconds, seconds * 0.9, seconds * 1.1, 5)
-
-
-def bucket(sizes: Mapping[str, int], *truths: Truth) -> Bucket:
-    """Segments that take what `truths` say, and replies of as many bytes as milliseconds."""
-    taken_s = [truth(sizes) for truth in truths]
-    return Bucket(
-        tuple(sorted(sizes.items())),
-        tuple(map(stat, taken_s)),
-        (CodecCost("cloud-only", "raw", round(1e6 * taken_s[0]), taken_s[0] / 9, 0.0),),
-        (round(1e3 * taken_s[0]), 7, 0)[: len(truths) + 1],
-    )
-
-
-def profile(*buckets: Bucket, part: Partition | None = None) -> Profile:
-    digests = ("g", "p") if part is None else (part.graph_digest, part.digest)
-    empty = Profile(Device("d", threads=1), *digests, (), (), ())
-    return empty.holding(buckets[0], buckets[1:])
+@pytest.fixture(scope="module")
+def part() -> Partition:
+    return two_steps()
 
 
 def lengths(truth: Truth, sizes: tuple[int, ...] = LENGTHS) -> Curve:
@@ -144,52 +120,13 @@ def test_a_profile_that_does_not_say_its_sizes_is_refused_where_sizes_are_open()
         check_sized(old, [TensorSpec("x", "float32", (1, "seq"))])
 
 
-@pytest.fixture(scope="module")
-def part() -> Partition:
-    network = load_network(
-        make_model(
-            "net (float[batch, seq] x) => (float[batch, seq] y) {a = Relu (x) y = Exp (a)}"
-        )
-    )
-    return partition(network, position_cuts(network.graph))
-
-
-LINK = Link(8e6, 8e6, 0.005, fixed_s=0.0)
-
-
-def sides(part: Partition) -> tuple[Profile, Profile]:
-    """An edge whose time grows with the square of the length, and a cloud 20 times faster."""
-    edges: list[Bucket] = []
-    clouds: list[Bucket] = []
-    for size in LENGTHS:
-        costs = tuple(
-            CodecCost(part.cuts[k].id, "raw", nbytes * size, 1e-5, 1e-5)
-            for k, nbytes in enumerate((40, 16))
-        )
-        for made, scale in ((edges, 1.0), (clouds, 0.05)):
-            seconds = [scale * 1e-4 * size, scale * 4e-7 * size**2]
-            stats = tuple(map(stat, seconds))
-            sizes = (("batch", 1), ("seq", size))
-            made.append(Bucket(sizes, stats, costs, (16 * size, 16 * size, 0)))
-    return profile(*edges, part=part), profile(*clouds, part=part)
-
-
 def test_a_plan_at_sizes_is_the_best_of_all_placements_there(part: Partition) -> None:
-    edge, cloud = sides(part)
-    planner = Planner(part, edge, cloud)
+    planner = Planner(part, *sides(part))
     won = set()
     for size in (8, 20, 60, 100, 200, 400, 512, 700):
-        sizes: Sizes = (("batch", 1), ("seq", size))
-        heads_s = (1e-4 * size, 4e-7 * size**2)
-        totals_s = {
-            (k, "raw"): sum(heads_s[:k]) + 0.05 * sum(heads_s[k:]) + 2e-5 + 0.005
-            + 8 * size * (40, 16)[k] / 8e6 + 8 * 16 * size / 8e6
-            for k in range(2)
-        }  # fmt: skip
-        totals_s[2, "raw"] = sum(heads_s)
-        made = planner.at(sizes).plan(LINK)
-        best = min(totals_s, key=lambda key: totals_s[key])
-        assert made.chosen.latency_s == pytest.approx(totals_s[best], rel=0.02)
+        made = planner.at((("batch", 1), ("seq", size))).plan(LINK)
+        best_s = min(total_s(k, size) for k in range(3))
+        assert made.chosen.latency_s == pytest.approx(best_s, rel=0.02)
         won.add(made.chosen.k)
     assert len(won) > 1
 

@@ -59,11 +59,16 @@ class Adaptive:
 
     def learn(self, evidence: Evidence) -> Adaptive:
         """The same policy with a better belief."""
-        option = None if evidence.option is None else self.menu.options[evidence.option]
-        return replace(self, belief=self.belief.observe(evidence, option))
+        return replace(
+            self, belief=self.belief.observe(evidence, self.menu.option_of(evidence))
+        )
 
     def decide(self, situation: Situation) -> Decision:
         """Edge-only at once where the link is not well; else the cheapest option."""
+        return replace(self, menu=self.menu.at(situation.sizes))._decide(situation)
+
+    def _decide(self, situation: Situation) -> Decision:
+        """The same for a request of the menu's sizes."""
         menu, belief = self.menu, self.belief.at(situation.now_s)
         met = belief.conditions(situation.backlog_nbytes)
         if situation.link != "connected" and menu.edge_only is not None:

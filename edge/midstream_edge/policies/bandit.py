@@ -50,7 +50,7 @@ class LinUcb:
         waits_s = menu.waits_s(belief.conditions())
         for index, option in enumerate(menu.options):
             if option.remote:
-                start = start._sampled(index, float(waits_s[index]))
+                start = start._sampled(menu, index, float(waits_s[index]))
         return replace(start, requests=0)
 
     @property
@@ -58,11 +58,11 @@ class LinUcb:
         return "linucb"
 
     def decide(self, situation: Situation) -> Decision:
-        menu, belief = self.menu, self.belief.at(situation.now_s)
+        menu, belief = self.menu.at(situation.sizes), self.belief.at(situation.now_s)
         met = belief.conditions(situation.backlog_nbytes)
         if situation.link != "connected" and menu.edge_only is not None:
             return Decision(menu.edge_only, None, menu.estimate(menu.edge_only, met))
-        features = self._features
+        features = self._features(menu)
         inverse = np.linalg.inv(self.gram)
         spread = np.sqrt(np.maximum(((features @ inverse) * features).sum(axis=1), 0.0))
         totals_s = menu.heads_s * met.head_scale + menu.remote * (
@@ -77,16 +77,17 @@ class LinUcb:
         """The bandit after one more request; what a local answer hides is taken as waited."""
         if evidence.option is None or evidence.latency_s is None:
             return replace(self, belief=self.belief.observe(evidence))
-        option = self.menu.options[evidence.option]
+        menu = self.menu.at(evidence.sizes)
+        option = menu.options[evidence.option]
         belief = self.belief.observe(evidence, option)
         after = replace(self, belief=belief, requests=self.requests + 1)
         if not option.remote or not np.isfinite(evidence.latency_s):
             return after
         head_s = evidence.head_s if evidence.head_s is not None else option.head_s
-        return after._sampled(evidence.option, evidence.latency_s - head_s)
+        return after._sampled(menu, evidence.option, evidence.latency_s - head_s)
 
-    def _sampled(self, index: int, wait_s: float) -> LinUcb:
-        row = self._features[index]
+    def _sampled(self, menu: Menu, index: int, wait_s: float) -> LinUcb:
+        row = self._features(menu)[index]
         gram = MEMORY * self.gram + np.outer(row, row) + (1 - MEMORY) * 1e-3 * np.eye(4)
         return replace(self, gram=gram, moment=MEMORY * self.moment + wait_s * row)
 
@@ -94,10 +95,14 @@ class LinUcb:
     def _unit_s(self) -> float:
         return self.menu.edge_only_s or float(self.menu.serves_s.max())
 
-    @property
-    def _features(self) -> Floats:
-        menu = self.menu
+    def _features(self, menu: Menu) -> Floats:
+        """[n, 4] of `menu`'s options, in the units of the session's first one."""
         columns = (menu.payload_bits, menu.reply_bits, menu.serves_s, menu.remote)
-        scaled = [column / max(float(column.max()), 1e-12) for column in columns]
+        first = self.menu
+        units = (first.payload_bits, first.reply_bits, first.serves_s, first.remote)
+        scaled = [
+            column / max(float(unit.max()), 1e-12)
+            for column, unit in zip(columns, units, strict=True)
+        ]
         features: Floats = np.stack(scaled, axis=1) * menu.remote[:, None]
         return features

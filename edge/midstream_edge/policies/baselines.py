@@ -28,16 +28,17 @@ class Fixed:
 
     def decide(self, situation: Situation) -> Decision:
         met = self.belief.at(situation.now_s).conditions(situation.backlog_nbytes)
-        option = self.menu.options[self.option]
-        estimate = self.menu.estimate(self.option, met)
+        menu = self.menu.at(situation.sizes)
+        option, estimate = menu.options[self.option], menu.estimate(self.option, met)
         if not (self.racing and option.remote and option.rest_s is not None):
             return Decision(self.option, None, estimate)
         alone_s = (option.head_s + option.rest_s) * met.head_scale
         return Decision(self.option, 0.0, estimate, min(estimate.total_s, alone_s))
 
     def learn(self, evidence: Evidence) -> Fixed:
-        option = None if evidence.option is None else self.menu.options[evidence.option]
-        return replace(self, belief=self.belief.observe(evidence, option))
+        return replace(
+            self, belief=self.belief.observe(evidence, self.menu.option_of(evidence))
+        )
 
 
 @final
@@ -55,7 +56,7 @@ class Follower:
     estimator: Ewma | Harmonic | Periodic
 
     def decide(self, situation: Situation) -> Decision:
-        menu = self.menu
+        menu = self.menu.at(situation.sizes)
         met = self._met(situation)
         if situation.link != "connected" and menu.edge_only is not None:
             return Decision(menu.edge_only, None, menu.estimate(menu.edge_only, met))
@@ -63,8 +64,7 @@ class Follower:
         return Decision(index, None, menu.estimate(index, met))
 
     def learn(self, evidence: Evidence) -> Follower:
-        option = None if evidence.option is None else self.menu.options[evidence.option]
-        belief = self.belief.observe(evidence, option)
+        belief = self.belief.observe(evidence, self.menu.option_of(evidence))
         rate_bps = _goodput_bps(evidence.transfer, belief)
         if rate_bps is None:
             return replace(self, belief=belief)

@@ -1,25 +1,39 @@
-"""What a policy chooses from: the placements that can win somewhere, and what each takes."""
+"""What a policy chooses from: the placements that can win somewhere, and what each takes.
+
+Where a network leaves dimensions open, a menu has the same options at all sizes of them, in
+the same order, and `at` gives what they take at those of one request.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import inf
+from math import inf, log2
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from midstream_edge.policies.values import Option
+from midstream_edge.policies.values import Evidence, Option
 from midstream_partitioner.crossing import has_transform
 from midstream_partitioner.cuts import CLOUD_ONLY
 from midstream_partitioner.offers import SIMPLE_PIPELINE, Offer, Pipeline
 from midstream_partitioner.plan import Planner
+from midstream_partitioner.sizes import Sizes
 from midstream_partitioner.timings import Estimate
 from midstream_wire.errors import UsageError
 
 Floats = NDArray[np.float64]
+
+#: Seconds of an option that is not allowed at the sizes of a request: longer than anything,
+#: and finite, so that no arithmetic gives a NaN.
+NEVER_S = 1e9
+#: Sizes from 2 to 2 ** (1 / STEPS) times 2 apart are priced as one: costs differ by 2 %.
+STEPS = 32
+#: Menus that are kept, and exact sizes of which it is known which menu they have.
+MOST_MENUS, MOST_SIZES = 256, 4096
 
 
 @final
@@ -53,6 +67,7 @@ class Menu:
     options: tuple[Option, ...]
     objective: str = "latency"
     pipeline: Pipeline = SIMPLE_PIPELINE
+    menus: Menus | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not self.options:
@@ -68,16 +83,36 @@ class Menu:
         a rest to run locally. Edge-only, the raw input and every option that one of `policies`
         names ("fixed:CUT:CODEC") stay, beaten or not.
         """
-        allowed = [offer for offer in planner.allowed if offer.remote or complete]
-        whole = next((offer for offer in allowed if not offer.remote), None)
         named = {part for text in policies for part in text.split(":", 1)[1:]}
-        kept = [
-            offer
-            for index, offer in enumerate(allowed)
-            if _is_asked_for(offer, named) or not _is_beaten(index, allowed)
-        ]
-        options = tuple(_option(offer, whole) for offer in kept)
-        return cls(options, planner.objective, planner.pipeline)
+        planners = [planner, *map(planner.at, planner.buckets)]
+        kept: dict[Key, Option] = {}
+        for each in planners:
+            allowed = _allowed(each, complete=complete)
+            found = _options(allowed)
+            for index, offer in enumerate(allowed):
+                if _is_asked_for(offer, named) or not _is_beaten(index, allowed):
+                    kept.setdefault(_key(offer), found[_key(offer)])
+        if not planner.sizes:
+            return cls(tuple(kept.values()), planner.objective, planner.pipeline)
+        kept = dict(sorted(kept.items(), key=lambda item: item[1].k))
+        few = planner.only(kept)
+        menus = Menus(lambda sizes: few.at(sizes).allowed, kept, complete=complete)
+        options = menus.priced(planner.sizes)
+        return cls(options, planner.objective, planner.pipeline, menus)
+
+    def at(self, sizes: Sizes) -> Menu:
+        """The same options for inputs whose open dimensions have `sizes`; () says nothing.
+
+        Sizes close together are priced as one. An option that is not allowed there takes
+        `NEVER_S`.
+        """
+        return self if self.menus is None or not sizes else self.menus.at(sizes, self)
+
+    def option_of(self, evidence: Evidence) -> Option | None:
+        """The option that `evidence` is of, as it was priced for that request."""
+        if evidence.option is None:
+            return None
+        return self.at(evidence.sizes).options[evidence.option]
 
     def __len__(self) -> int:
         return len(self.options)
@@ -188,6 +223,85 @@ class Menu:
         column = np.array(values, dtype=np.float64)
         column.flags.writeable = False
         return column
+
+
+@final
+class Menus:
+    """The menus of a session by the sizes of its requests, made when first asked for.
+
+    `allowed` gives what may be offered at some sizes, `options` is what any menu has, as some
+    size has it.
+    """
+
+    def __init__(
+        self,
+        allowed: Callable[[Sizes], Sequence[Offer]],
+        options: Mapping[Key, Option],
+        *,
+        complete: bool,
+    ) -> None:
+        self._allowed = allowed
+        self._options = options
+        self._complete = complete
+        self._lock = threading.Lock()
+        self._by_bucket: dict[Sizes, Menu] = {}
+        self._by_sizes: dict[Sizes, Menu] = {}
+
+    def at(self, sizes: Sizes, like: Menu) -> Menu:
+        """The menu at `sizes`, in all else as `like`."""
+        found = self._by_sizes.get(sizes)
+        if found is None:
+            with self._lock:
+                found = self._find(_bucket(sizes), like)
+                if len(self._by_sizes) >= MOST_SIZES:
+                    self._by_sizes.clear()
+                self._by_sizes[sizes] = found
+        return found
+
+    def _find(self, bucket: Sizes, like: Menu) -> Menu:
+        if bucket not in self._by_bucket:
+            if len(self._by_bucket) >= MOST_MENUS:
+                del self._by_bucket[next(iter(self._by_bucket))]
+            self._by_bucket[bucket] = replace(like, options=self.priced(bucket))
+        return self._by_bucket[bucket]
+
+    def priced(self, sizes: Sizes) -> tuple[Option, ...]:
+        """All options as they are at just these sizes."""
+        offers = [each for each in self._allowed(sizes) if each.remote or self._complete]
+        priced = _options([each for each in offers if _key(each) in self._options])
+        barred = {
+            key: replace(option, encode_s=NEVER_S)
+            if option.remote
+            else replace(option, head_s=NEVER_S)
+            for key, option in self._options.items()
+            if key not in priced
+        }
+        return tuple((priced | barred)[key] for key in self._options)
+
+
+def _bucket(sizes: Sizes) -> Sizes:
+    """The sizes that stand for `sizes` and all that are close to them."""
+    return tuple(
+        (name, size if size <= STEPS else round(2 ** (round(STEPS * log2(size)) / STEPS)))
+        for name, size in sizes
+    )
+
+
+#: What names an option on every menu of a session: cut and codec.
+Key = tuple[str, str]
+
+
+def _key(offer: Offer) -> Key:
+    return offer.cut.id, offer.codec
+
+
+def _allowed(planner: Planner, *, complete: bool) -> list[Offer]:
+    return [offer for offer in planner.allowed if offer.remote or complete]
+
+
+def _options(offers: Sequence[Offer]) -> dict[Key, Option]:
+    whole = next((offer for offer in offers if not offer.remote), None)
+    return {_key(offer): _option(offer, whole) for offer in offers}
 
 
 def _option(offer: Offer, whole: Offer | None) -> Option:

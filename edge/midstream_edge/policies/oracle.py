@@ -98,12 +98,13 @@ class Oracle:
 
     def learn(self, evidence: Evidence) -> Oracle:
         """The same policy with a better belief of all but the uplink."""
-        option = None if evidence.option is None else self.menu.options[evidence.option]
-        return replace(self, belief=self.belief.observe(evidence, option))
+        return replace(
+            self, belief=self.belief.observe(evidence, self.menu.option_of(evidence))
+        )
 
     def decide(self, situation: Situation) -> Decision:
         """The option that will have been the fastest; edge-only while the link is not well."""
-        menu, belief = self.menu, self.belief.at(situation.now_s)
+        menu, belief = self.menu.at(situation.sizes), self.belief.at(situation.now_s)
         met = belief.conditions(situation.backlog_nbytes)
         if situation.link != "connected" and menu.edge_only is not None:
             return Decision(menu.edge_only, None, menu.estimate(menu.edge_only, met))

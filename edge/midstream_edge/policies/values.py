@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self, final
 
+from midstream_partitioner.sizes import Sizes
 from midstream_partitioner.timings import Estimate
 
 LinkState = Literal["connected", "suspect", "down"]
@@ -51,7 +52,8 @@ class Situation:
     way. `deadline_s` is the time left for this one. `link` is the connection's state.
     `waiting` counts requests whose head has not begun, which this one keeps from the edge's
     processor. `backlog_nbytes` were handed to the link before, for requests under way or given
-    up, and are not acknowledged yet: they leave first.
+    up, and are not acknowledged yet: they leave first. `sizes` are what the request's inputs
+    have where the network leaves dimensions open: `menu.at(sizes)` prices the options there.
     """
 
     now_s: float
@@ -61,6 +63,7 @@ class Situation:
     deadline_s: float | None = None
     waiting: int = 0
     backlog_nbytes: int = 0
+    sizes: Sizes = ()
 
 
 @final
@@ -108,7 +111,8 @@ class Evidence:
     `option`, `latency_s` and `hedged` are given when a request has ended: which option of the
     menu it took, its time from the head's start to the answer, and whether the edge had run
     the rest as well. `head_s`, `queue_s` and `tail_s` are its measured times, where known.
-    `link` is given when the connection's state has changed, and is the new one.
+    `link` is given when the connection's state has changed, and is the new one. `sizes` are
+    the request's, as in its `Situation`.
     """
 
     at_s: float
@@ -120,6 +124,7 @@ class Evidence:
     queue_s: float | None = None
     tail_s: float | None = None
     link: LinkState | None = None
+    sizes: Sizes = ()
 
 
 class Policy(Protocol):
