@@ -11,17 +11,20 @@ import subprocess
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from midstream.cli import adaptive
 from midstream.cli.live import View
 from midstream.metrics import served
-from midstream_edge.answers import CLOUD, Answer
+from midstream_edge.answers import CLOUD, Answer, Stats
 from midstream_edge.belief import LinkBelief
 from midstream_edge.drive import Record, Schedule, energy_j
+from midstream_edge.session import EdgeSession
 from midstream_partitioner.device import Device
 from midstream_partitioner.link import Link
 from midstream_partitioner.timings import Estimate, Timings
@@ -63,6 +66,16 @@ def record(number: int = 0, *, failed: str | None = None) -> Record:
         belief=LinkBelief.of(LINK),
         switched=number == 1,
     )
+
+
+def test_failures_of_a_policy_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    session = cast(EdgeSession, SimpleNamespace(stats=Stats(requests=5, policy_errors=3)))
+    document = adaptive._document(session, adaptive.Tally(), sent=5, name="own")
+    assert document["policy_errors"] == 3
+    adaptive._print_summary(document)
+    assert "the policy failed 3 times" in " ".join(capsys.readouterr().out.split())
+    adaptive._print_summary(document | {"policy_errors": 0})
+    assert capsys.readouterr().out == ""
 
 
 def test_every_request_leaves_a_line_with_prediction_and_measurement(

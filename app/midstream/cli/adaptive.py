@@ -248,6 +248,7 @@ def _document(
         "p99_s": tally.quantile_s(0.99),
         "switches": tally.switches,
         "reconnects": stats.reconnects,
+        "policy_errors": stats.policy_errors,
         "uplink_nbytes": stats.uplink_nbytes,
         "downlink_nbytes": stats.downlink_nbytes,
     }
@@ -261,6 +262,11 @@ def _print_summary(document: dict[str, Any]) -> None:
             f"p99 {p99}; {document['hedges']} hedged, {document['local']} finished on the "
             f"edge because the cloud failed, {document['switches']} switches, "
             f"{document['reconnects']} reconnects"
+        )
+    if failures := document["policy_errors"]:
+        console.say(
+            f"the policy failed {failures} times: it raised, or answered with what cannot be, "
+            "and its last decision stood or the edge ran everything"
         )
 
 

@@ -166,7 +166,8 @@ class Facts:
     where it does. `settings` are all that the outcome depends on, as the scenario has it.
     `menu` are the placements that could be chosen, as the profiles have them, and `bandwidth`
     is the true uplink over the run. `cuts` are the moments on the run's clock at which the
-    link was cut, and for how long.
+    link was cut, and for how long. `policy_errors` counts how often the policy raised, or
+    answered with what cannot be.
     """
 
     kind: Literal["measured", "simulated"]
@@ -196,6 +197,7 @@ class Facts:
     bandwidth: Curve = ()
     deadline_s: float | None = None
     cuts: tuple[tuple[float, float], ...] = ()
+    policy_errors: int = 0
 
 
 @final

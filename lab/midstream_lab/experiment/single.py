@@ -31,7 +31,7 @@ LEAST_STEP_S = 0.1
 #: Figures that the edge's document and a run's facts call alike.
 _COUNTS = (
     "requests", "answered", "duplicated", "local", "hedges", "switches", "reconnects",
-    "probe_nbytes", "uplink_nbytes", "downlink_nbytes", "probe_share",
+    "policy_errors", "probe_nbytes", "uplink_nbytes", "downlink_nbytes", "probe_share",
 )  # fmt: skip
 _PACKAGES = ("midstream", "onnxruntime", "grpcio", "numpy")
 

@@ -47,7 +47,8 @@ class Figures:
     Regrets are fractions; their mean is over cells, the worst is the worst trace's. Fields
     that end in _low and _high bound 95 % intervals. Of latencies, energies and shares every
     run counts the same, however many requests it had room for. `local` counts requests that
-    the edge finished because the cloud failed; `edge_share` is the share of all answers that
+    the edge finished because the cloud failed, `policy_errors` how often the policy raised, or
+    answered with what cannot be; `edge_share` is the share of all answers that
     came from the edge, `inside_share` of those that were cut inside the network.
     `behind_equal_energy` is how much longer the mean latency is than the best mixture of
     fixed placements and race on no more edge energy, where any of them spends so little.
@@ -83,6 +84,7 @@ class Figures:
     local: int
     hedges: int
     switches: int
+    policy_errors: int
     probe_share: float | None
     edge_share: float | None
     inside_share: float | None
@@ -225,6 +227,7 @@ class _Pool:
             local=sum(each.local for each in facts),
             hedges=sum(each.hedges for each in facts),
             switches=sum(each.switches for each in facts),
+            policy_errors=sum(each.policy_errors for each in facts),
             probe_share=_number(
                 sum(each.probe_share * each.uplink_nbytes for each in facts) / sent
                 if sent

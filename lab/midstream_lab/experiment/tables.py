@@ -40,6 +40,7 @@ _LATENCY = (
 _CONDUCT = (
     "policy", "requests", "on the edge", "hedged", "switches", "probes", "J a request",
     "at equal energy", "lost", "twice", "after failure",
+    "policy errors",
 )  # fmt: skip
 #: Where there are deadlines.
 _MISSED = "over the deadline"
@@ -88,6 +89,7 @@ def _conduct_row(each: Figures, names: Names) -> list[str]:
         _trouble(each.lost),
         _trouble(each.duplicated),
         f"{each.local:,}",
+        _trouble(each.policy_errors),
     ]
 
 

@@ -112,6 +112,7 @@ def verdict(summary: Summary, labels: Mapping[str, str]) -> list[str]:
         *_against_rivals(summary, chief, labels),
         *_in_time(summary, chief, name),
         _answers(summary),
+        *_policy_errors(summary, labels),
         *_where_splitting_wins(summary),
     ]
 
@@ -194,6 +195,16 @@ def _answers(summary: Summary) -> str:
         f"Of {counted(summary.requests, 'request')} {lost:,} got no answer and {doubled:,} "
         "were answered twice."
     )
+
+
+def _policy_errors(summary: Summary, labels: Mapping[str, str]) -> Iterable[str]:
+    for each in summary.policies:
+        if each.policy_errors and each.policy != BEST_FIXED:
+            yield (
+                f"The policy {policy_words(each.policy, labels)} failed "
+                f"{counted(each.policy_errors, 'time')}: it raised, or answered with what "
+                "cannot be, and its last decision stood or the edge ran everything."
+            )
 
 
 def _where_splitting_wins(summary: Summary) -> Iterable[str]:

@@ -21,7 +21,7 @@ Make = Callable[..., list[RunResult]]
 #: What the report of an experiment must say of every policy.
 PROMISED = {
     "regret_mean", "regret_worst", "p50_s", "p95_s", "p99_s", "lost", "duplicated", "local",
-    "switches", "probe_share",
+    "switches", "policy_errors", "probe_share",
 }  # fmt: skip
 
 
@@ -155,12 +155,15 @@ def test_void_runs_count_for_nothing_and_are_named(plain: Plain) -> None:
 def test_counts_add_up_and_probes_are_weighed_by_what_was_sent(plain: Plain) -> None:
     results = [
         plain("adaptive", [0.1], trace="a", hedges=1, switches=2, local=3, duplicated=1,
-              probe_share=0.5, uplink_nbytes=100),
+              policy_errors=1, probe_share=0.5, uplink_nbytes=100),
         plain("adaptive", [0.1], trace="b", hedges=1, switches=5, probe_share=0.1,
-              uplink_nbytes=300),
+              policy_errors=3, uplink_nbytes=300),
     ]  # fmt: skip
     found = figures(results, "adaptive")
     assert (found.hedges, found.switches, found.local, found.duplicated) == (2, 7, 3, 1)
+    assert found.policy_errors == 4
+    (told,) = (each for each in verdict(summarise(results), {}) if "failed" in each)
+    assert told.startswith("The policy adaptive failed 4 times")
     assert found.probe_share == pytest.approx((0.5 * 100 + 0.1 * 300) / 400)
 
 
