@@ -54,17 +54,21 @@ class Model:
                 f"first_segment must be 0 to {last} for {self.name!r} (not {first_segment}): "
                 "cut the same partition on both sides"
             )
-        crossing = self.partition.crossing(first_segment)
         try:
             specs = self.partition.travelling(first_segment, transform)
         except UsageError as error:
             raise ProtocolError(str(error)) from None
-        if transform:
-            pairs = zip(crossing, specs, strict=True)
-            growth = max((expansion(*pair) for pair in pairs), default=1.0)
-            max_nbytes = int(max_nbytes / max(1.0, growth))
+        max_nbytes = int(max_nbytes / self.growth(first_segment, transform))
         # Segments only read what they are given, at any alignment.
         return Incoming(names, specs, max_nbytes=max_nbytes, borrow=True, defer=True)
+
+    def growth(self, first_segment: int, transform: str) -> float:
+        """How many times larger a transform's inverse makes what came, at least 1."""
+        if not transform:
+            return 1.0
+        crossing = self.partition.crossing(first_segment)
+        pairs = zip(crossing, self.partition.travelling(first_segment, transform), strict=True)
+        return max((1.0, *(expansion(*pair) for pair in pairs)))
 
     def returns(self, first_segment: int) -> tuple[TensorSpec, ...]:
         """What a reply to such a request carries."""

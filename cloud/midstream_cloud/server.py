@@ -8,7 +8,7 @@ import importlib.metadata
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import grpc
@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
+from midstream_cloud.budget import Budget, memory_budget
 from midstream_cloud.repository import Repository
 from midstream_cloud.service import SERVICE, Midstream, RequireToken, handlers
 from midstream_cloud.session import Limits, Service
@@ -29,6 +30,10 @@ from midstream_wire.credentials import require_safe
 from midstream_wire.errors import UsageError
 from midstream_wire.frames import Code, Status
 from midstream_wire.limits import MAX_MESSAGE_NBYTES, MIB
+
+#: How long large requests must have ceased before the memory that they took is given back: it
+#: would have to be faulted in again for the next one.
+TIDY_S = 1.0
 
 _STOPPING = Status(
     Code.UNAVAILABLE, "the server is stopping: connect again later, or to another one"
@@ -58,13 +63,18 @@ _OPTIONS = (
 @final
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a server serves. `workers` None means one per processor."""
+    """How a server serves.
+
+    `workers` None means one per processor; `memory_nbytes`, what the whole process may take,
+    None means a share of what the container or the machine lets it have.
+    """
 
     credentials: grpc.ServerCredentials | None = None
     token: str | None = None
     insecure: bool = False
     workers: int | None = None
     max_queued: int = 64
+    memory_nbytes: int | None = None
     limits: Limits = field(default_factory=Limits)
     drain_s: float = 10.0
 
@@ -74,12 +84,19 @@ class Server:
     """A gRPC server over a repository; lives in one event loop."""
 
     def __init__(self, repository: Repository, settings: Settings) -> None:
+        """Raises `UsageError` when the memory allowed is no more than the networks take."""
         self._settings = settings
         self._repository = repository
         workers = settings.workers or usable_cores()
         self._tails = Tails(workers=workers, max_queued=settings.max_queued)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tidying: asyncio.TimerHandle | None = None
+        budget = Budget(memory_budget(settings.memory_nbytes), self._tidy_soon)
+        # Nothing that the budget cannot hold, encoded and decoded, is asked for.
+        most_nbytes = min(settings.limits.max_request_nbytes, budget.nbytes // 2)
+        limits = replace(settings.limits, max_request_nbytes=most_nbytes)
         name = f"midstream {importlib.metadata.version('midstream')}"
-        self._midstream = Midstream(Service(name, repository, self._tails, settings.limits))
+        self._midstream = Midstream(Service(name, repository, self._tails, budget, limits))
         self._health = health.HealthServicer()
         interceptors = [RequireToken(settings.token)] if settings.token else []
         self._grpc = grpc.aio.server(options=_OPTIONS, interceptors=interceptors)
@@ -90,6 +107,7 @@ class Server:
 
     async def start(self, address: Address) -> Address:
         """Listen; returns the address with the port that port 0 became. `UsageError`."""
+        self._loop = asyncio.get_running_loop()
         settings = self._settings
         require_safe(
             address,
@@ -111,6 +129,17 @@ class Server:
         for name in ("", SERVICE):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         return address.with_port(port)
+
+    def _tidy_soon(self) -> None:
+        """Large requests have gone: give their memory back if none follow. Any thread."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended
+                self._loop.call_soon_threadsafe(self._put_off_tidying)
+
+    def _put_off_tidying(self) -> None:
+        if self._tidying is not None:
+            self._tidying.cancel()
+        self._tidying = asyncio.get_running_loop().call_later(TIDY_S, self._tails.tidy)
 
     async def stop(self) -> None:
         """Refuse what is new, finish what is under way for at most `drain_s`, close."""

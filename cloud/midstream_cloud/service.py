@@ -27,6 +27,9 @@ from midstream_wire.v1 import midstream_pb2 as pb
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Midstream"].full_name
 
+#: How often a session is looked at for what is overdue in it.
+WATCH_S = 5.0
+
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -54,14 +57,17 @@ class Midstream:
         session = Session(self._service, send)
         reading = asyncio.create_task(_converse(session, send, context, self._service.clock))
         self._reading[session] = reading
+        watching = asyncio.create_task(_watch(session, send, self._service.clock))
         try:
-            await asyncio.wait((reading,))
+            await asyncio.wait((reading, watching), return_when=asyncio.FIRST_COMPLETED)
         finally:
             del self._reading[session]
             session.close()
             reading.cancel()
-        if not reading.cancelled():  # by `drain`
-            reading.result()
+            watching.cancel()
+        for task in (reading, watching):
+            if task.done() and not task.cancelled():  # by `drain`
+                task.result()
 
     async def Infer(self, request: pb.InferRequest, context: Any) -> pb.InferReply:
         try:
@@ -126,8 +132,16 @@ class Midstream:
             incoming=incoming,
             received_s=received_s,
             transform=request.transform,
+            claim=service.budget.claim(),
         )
-        return await asyncio.wrap_future(service.tails.submit(job))
+        growth = model.growth(request.first_segment, request.transform)
+        job.claim.hold(message.ByteSize() + int(growth * incoming.nbytes))
+        future = service.tails.submit(job)
+        try:
+            # A call that breaks off must not cancel the future itself: `abandon` does more.
+            return await asyncio.shield(asyncio.wrap_future(future))
+        finally:
+            service.tails.abandon(job, future)
 
 
 async def _converse(
@@ -148,6 +162,18 @@ async def _converse(
         await send(GoAway(status_of(error)))
         return
     await session.finish()
+
+
+async def _watch(
+    session: Session, send: Callable[[ServerFrame], Awaitable[None]], clock: Clock
+) -> None:
+    """End what is overdue in a session; returns when it has to end itself."""
+    try:
+        while True:
+            await asyncio.sleep(WATCH_S)
+            await session.expire(clock())
+    except MidstreamError as error:
+        await send(GoAway(status_of(error)))
 
 
 def handlers(midstream: Midstream) -> grpc.GenericRpcHandler:

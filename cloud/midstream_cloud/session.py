@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import final
 
+from midstream_cloud.budget import Budget, Claim, memory_budget
 from midstream_cloud.eager import Eager
 from midstream_cloud.repository import Model, Repository
 from midstream_cloud.tails import Answer, Clock, Job, Tails
@@ -59,11 +60,18 @@ Send = Callable[[ServerFrame], Awaitable[None]]
 @final
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one session may ask for."""
+    """What one session may ask for, and how long it may keep the server waiting.
+
+    `hello_s` is the time for its Hello, `idle_s` that for which it may have nothing under way
+    and say nothing, `stall_s` that for which a request may wait for its next piece.
+    """
 
     max_request_nbytes: int = MAX_REQUEST_NBYTES
     max_in_flight: int = MAX_IN_FLIGHT
     keepalive_s: float = KEEPALIVE_S
+    hello_s: float = 30.0
+    idle_s: float = 600.0
+    stall_s: float = 30.0
 
 
 @final
@@ -74,6 +82,7 @@ class Service:
     name: str
     repository: Repository
     tails: Tails
+    budget: Budget = field(default_factory=lambda: Budget(memory_budget()))
     limits: Limits = field(default_factory=Limits)
     clock: Clock = time.monotonic
     padding: bytes = field(default_factory=lambda: _incompressible(MAX_PADDING_NBYTES))
@@ -82,6 +91,10 @@ class Service:
 #: So much of a request that is not complete yet is worth a thread's time: large ones are
 #: decoded while they arrive.
 _AHEAD_NBYTES = 256 * KIB
+
+#: Bytes per second of a request that is to hold memory until it is complete; a link of
+#: 0.5 Mbit/s carries sixty times as many.
+_LEAST_RATE = KIB
 
 
 @final
@@ -93,7 +106,24 @@ class _Arriving:
     transform: str
     incoming: Incoming
     deadline_s: float | None
+    claim: Claim
+    growth: float  # of what came, by the transform's inverse
+    until_s: float  # when the next piece is due
+    fed_nbytes: int = 0
     waiting_nbytes: int = 0  # that nobody has been asked to decode
+
+    def feed(self, pieces: tuple[Piece, ...]) -> None:
+        """Take pieces in, and claim what they hold before any of it is allocated."""
+        for piece in pieces:
+            self.incoming.feed(piece)
+            self.fed_nbytes += len(piece.data)
+            self.waiting_nbytes += len(piece.data)
+        self.claim.hold(self.fed_nbytes + int(self.incoming.nbytes * self.growth))
+
+    def drop(self) -> None:
+        """Forget what came."""
+        self.incoming.drop()
+        self.claim.release()
 
 
 @final
@@ -108,7 +138,8 @@ class Session:
         self._highest_id = -1
         self._arriving: dict[int, _Arriving] = {}
         self._waiting: dict[int, tuple[Future[Answer], Job]] = {}  # for their tail
-        self._replying: set[Eager] = set()
+        self._replying: dict[Eager, Job] = {}
+        self._heard_s = service.clock()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -117,6 +148,7 @@ class Session:
 
         Raises `MidstreamError` when the session cannot go on.
         """
+        self._heard_s = arrived_s
         if self._model is None:
             await self._open(frame)
             return
@@ -143,9 +175,37 @@ class Session:
 
     async def finish(self) -> None:
         """The peer will send nothing more; returns when all that arrived whole is answered."""
-        self._arriving.clear()
+        for id in [*self._arriving]:
+            self._cancel(id)
         self._note_idle()
         await self._idle.wait()
+
+    async def expire(self, now_s: float) -> None:
+        """End the waiting for what is overdue: requests that do not go on, idle sessions.
+
+        Raises `CloudRefused` when the session has to end.
+        """
+        limits = self._service.limits
+        for id, arriving in [*self._arriving.items()]:
+            if now_s > min(arriving.until_s, arriving.deadline_s or arriving.until_s):
+                message = (
+                    f"a request's pieces must come within {limits.stall_s:g} s of each other "
+                    f"and {_LEAST_RATE} bytes a second, and within its own time "
+                    f"({arriving.fed_nbytes} bytes came): send it again"
+                )
+                await self._fail(id, Status(Code.DEADLINE_EXCEEDED, message))
+        silent_s = now_s - self._heard_s
+        if self._model is None and silent_s > limits.hello_s:
+            raise CloudRefused(
+                Code.DEADLINE_EXCEEDED,
+                f"a session must say Hello within {limits.hello_s:g} s: open another one",
+            )
+        if self._idle.is_set() and silent_s > limits.idle_s:
+            raise CloudRefused(
+                Code.UNAVAILABLE,
+                f"a session must not be idle for {limits.idle_s:g} s: ping, or open another "
+                "one when there is something to ask",
+            )
 
     def close(self) -> None:
         """Drop everything: the stream is gone."""
@@ -153,8 +213,9 @@ class Session:
             self._service.repository.leave(self._model)
         for id in [*self._arriving, *self._waiting]:
             self._cancel(id)
-        for reply in self._replying:
+        for reply, job in self._replying.items():
             reply.close()
+            job.drop()
         self._replying.clear()
 
     async def _open(self, frame: ClientFrame) -> None:
@@ -214,7 +275,15 @@ class Session:
             max_nbytes=limits.max_request_nbytes,
         )
         deadline_s = arrived_s + request.budget_s if request.budget_s else None
-        return _Arriving(request.first_segment, request.transform, incoming, deadline_s)
+        return _Arriving(
+            request.first_segment,
+            request.transform,
+            incoming,
+            deadline_s,
+            claim=self._service.budget.claim(),
+            growth=self._model.growth(request.first_segment, request.transform),
+            until_s=arrived_s + limits.stall_s,
+        )
 
     async def _continue(self, more: More, arrived_s: float) -> None:
         if more.id in self._arriving:
@@ -226,22 +295,27 @@ class Session:
 
     async def _feed(self, id: int, pieces: tuple[Piece, ...], arrived_s: float) -> None:
         arriving = self._arriving[id]
+        fed_nbytes = arriving.fed_nbytes
         try:
-            for piece in pieces:
-                arriving.incoming.feed(piece)
-                arriving.waiting_nbytes += len(piece.data)
+            arriving.feed(pieces)
         except Exception as error:
             await self._fail(id, status_of(error))
             return
         if arriving.incoming.done:
             del self._arriving[id]
             await self._run(id, arriving, arrived_s)
-        elif arriving.waiting_nbytes >= _AHEAD_NBYTES:
+            return
+        # Who sends less than this rate allows runs out of time in the end.
+        more_s = (arriving.fed_nbytes - fed_nbytes) / _LEAST_RATE
+        until_s = arrived_s + self._service.limits.stall_s
+        arriving.until_s = min(until_s, arriving.until_s + more_s)
+        if arriving.waiting_nbytes >= _AHEAD_NBYTES:
             arriving.waiting_nbytes = 0
             self._service.tails.decode_ahead(arriving.incoming)
 
     async def _fail(self, id: int, status: Status) -> None:
-        self._arriving.pop(id, None)
+        if (arriving := self._arriving.pop(id, None)) is not None:
+            arriving.drop()
         await self._send(Reply(id, status))
         self._note_idle()
 
@@ -254,10 +328,12 @@ class Session:
             received_s=received_s,
             deadline_s=arriving.deadline_s,
             transform=arriving.transform,
+            claim=arriving.claim,
         )
         try:
             future = self._service.tails.submit(job)
         except Exception as error:
+            job.drop()
             await self._fail(id, status_of(error))
             return
         self._waiting[id] = future, job
@@ -270,9 +346,9 @@ class Session:
         """A tail has run, or failed; unless nobody wants it any more, say so."""
         if id not in self._waiting or self._waiting[id][0] is not future:
             return
-        del self._waiting[id]
+        _, job = self._waiting.pop(id)
         reply = Eager(self._reply(_frames_of(id, future)), self._replied)
-        self._replying.add(reply)
+        self._replying[reply] = job
         reply.step()
 
     async def _reply(self, frames: Iterable[ServerFrame]) -> None:
@@ -280,18 +356,19 @@ class Session:
             await self._send(frame)
 
     def _replied(self, reply: Eager, error: BaseException | None) -> None:
-        self._replying.discard(reply)
+        if (job := self._replying.pop(reply, None)) is not None:
+            job.drop()
         self._note_idle()
         if error is not None:
             _LOG.debug("a reply was not sent: %s", error)  # the stream broke
 
     def _cancel(self, id: int) -> None:
         """Drop a request. A reply that is being sent goes on: half of it is out."""
-        self._arriving.pop(id, None)
+        if (arriving := self._arriving.pop(id, None)) is not None:
+            arriving.drop()
         if (waiting := self._waiting.pop(id, None)) is not None:
             future, job = waiting
-            if not future.cancel():
-                job.stop.tell()
+            self._service.tails.abandon(job, future)
         self._note_idle()
 
     async def _pong(self, ping: Ping, arrived_s: float) -> None:
@@ -332,6 +409,13 @@ def status_of(error: BaseException) -> Status:
         return Status(Code.INVALID_ARGUMENT, str(error))
     if isinstance(error, MidstreamError):
         return Status(Code.INTERNAL, str(error))
+    if isinstance(error, MemoryError):
+        _LOG.warning("a request was refused for lack of memory: %s", error)
+        return Status(
+            Code.RESOURCE_EXHAUSTED,
+            "the server has no memory for this request now: send less or later, or run the "
+            "rest on the edge",
+        )
     _LOG.error("a request failed", exc_info=error)
     return Status(Code.INTERNAL, "the cloud failed to run this request: see its log")
 

@@ -8,6 +8,7 @@ takes as many cores as there are workers.
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,8 +16,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import final
 
+from midstream_cloud.budget import Budget, Claim
 from midstream_cloud.models import Model
+from midstream_partitioner.runtime import release_working_memory
 from midstream_partitioner.stopping import Stop, Stopped
+from midstream_wire.allocator import release_freed_memory
 from midstream_wire.errors import CloudRefused
 from midstream_wire.frames import Code, ServerTimings
 from midstream_wire.limits import MAX_REQUEST_NBYTES
@@ -43,7 +47,7 @@ class Job:
 
     Clock readings: `received_s` when the last piece had arrived, `deadline_s` from when on
     nobody waits for the answer. `transform` names what the tensors went through, and have to
-    go back. `stop` ends the run when it is told.
+    go back. `stop` ends the run when it is told, and `claim` is to what the request holds.
     """
 
     model: Model
@@ -53,6 +57,7 @@ class Job:
     deadline_s: float | None = None
     transform: str = ""
     stop: Stop = field(default_factory=Stop)
+    claim: Claim = field(default_factory=lambda: Budget(sys.maxsize).claim())
 
     @property
     def kind(self) -> Kind:
@@ -60,6 +65,11 @@ class Job:
         digest = self.model.partition.digest
         bits = self.incoming.nbytes.bit_length()
         return digest, self.first_segment, self.transform, self.incoming.codec_ids, bits
+
+    def drop(self) -> None:
+        """Forget what came, and give back what it held."""
+        self.incoming.drop()
+        self.claim.release()
 
     def tensors(self) -> Mapping[str, Array]:
         """Decode what came: the tensors as they crossed the cut."""
@@ -96,8 +106,7 @@ class Tails:
         self._estimates_s: dict[Kind, float] = {}
 
     def submit(self, job: Job) -> Future[Answer]:
-        """Queue a job. Cancelling the future drops it unless it runs already; telling its
-        `stop` ends it within a node of the network, with CANCELLED.
+        """Queue a job; its claim then covers its answer. `abandon` takes it back.
 
         `CloudRefused`, here or from the future: RESOURCE_EXHAUSTED when the queue is full,
         DEADLINE_EXCEEDED as soon as it is clear that the answer would come too late.
@@ -119,6 +128,12 @@ class Tails:
             ) from None
         future.add_done_callback(lambda _: self._leave(estimate_s))
         return future
+
+    def abandon(self, job: Job, future: Future[Answer]) -> None:
+        """Nobody wants the answer to `job`, submitted as `future`: drop it, or end its run."""
+        if not future.cancel():
+            job.stop.tell()
+        future.add_done_callback(lambda _: job.drop())
 
     def decode_ahead(self, incoming: Incoming) -> None:
         """Decode what has arrived of a request while the rest is under way.
@@ -151,7 +166,24 @@ class Tails:
             self._unfinished -= 1
             self._work_s = max(0.0, self._work_s - estimate_s) if self._unfinished else 0.0
 
+    def tidy(self) -> None:
+        """Have a worker give memory that nothing uses back to the system."""
+        with contextlib.suppress(RuntimeError, MemoryError):
+            self._pool.submit(_release_memory)
+
     def _run(self, job: Job) -> Answer:
+        try:
+            answer = self._answer(job)
+            nbytes = sum(len(part) for parts in answer.payloads.values() for part in parts)
+            job.claim.hold(nbytes)
+        except BaseException:
+            job.claim.release()
+            raise
+        finally:
+            job.incoming.drop()
+        return answer
+
+    def _answer(self, job: Job) -> Answer:
         started_s = self._clock()
         queue_s = started_s - job.received_s
         if job.deadline_s is not None and started_s > job.deadline_s:
@@ -186,6 +218,11 @@ class Tails:
                 self._estimates_s.clear()
             known_s = self._estimates_s.get(job.kind, tail_s)
             self._estimates_s[job.kind] = known_s + _NEWEST * (tail_s - known_s)
+
+
+def _release_memory() -> None:
+    release_working_memory()
+    release_freed_memory()
 
 
 def _too_late(wait_s: float) -> CloudRefused:

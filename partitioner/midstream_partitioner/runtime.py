@@ -11,7 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast, final
 
+import numpy as np
 import onnxruntime as ort
+from onnx import TensorProto, helper
 
 from midstream_partitioner.backend import Value
 from midstream_partitioner.machine import usable_memory_nbytes
@@ -33,6 +35,9 @@ _CPU = Provider("CPUExecutionProvider")
 #: (120 bytes of one can ask for terabytes) fails with an error instead of taking the machine
 #: down.
 _MEMORY_SHARE = 0.8
+
+#: A run's option to give back what the shared arena does not use once the run has ended.
+_GIVE_BACK = ("memory.enable_memory_arena_shrinkage", "cpu:0")
 
 #: Below ALL, so that nodes keep the names of their tensors: ALL rewrites convolutions into a
 #: blocked layout and renames what lies between them.
@@ -191,7 +196,7 @@ def observe(model: bytes, feeds: Mapping[str, Array]) -> dict[str, Any]:
     """
     session = _open(model, _options(1), _CPU)
     once = ort.RunOptions()
-    once.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    once.add_run_config_entry(*_GIVE_BACK)
     names = [value.name for value in session.get_outputs()]
     try:
         return dict(zip(names, session.run(names, dict(feeds), once), strict=True))
@@ -201,6 +206,32 @@ def observe(model: bytes, feeds: Mapping[str, Array]) -> dict[str, Any]:
             "this machine's memory; onnxruntime says: "
             + refusal(error, advice="say their sizes with --size, or give one with --input")
         ) from error
+
+
+def release_working_memory() -> None:
+    """Give back what no session needs of the memory that they share, in milliseconds.
+
+    Not an option of the runs that took it: what a segment made is in use until the next one
+    has run, and would stay behind.
+    """
+    session = _idle_session()
+    once = ort.RunOptions()
+    once.add_run_config_entry(*_GIVE_BACK)
+    session.run(None, {"x": np.zeros(1, np.float32)}, once)
+
+
+@functools.cache
+def _idle_session() -> ort.InferenceSession:
+    """A session that does nothing, to have its runs' options heeded."""
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "idle",
+        [value("x", TensorProto.FLOAT, [1])],
+        [value("y", TensorProto.FLOAT, [1])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return _open(model.SerializeToString(), _options(1), _CPU)
 
 
 @functools.cache

@@ -240,6 +240,10 @@ class Incoming:
             for decoder in tuple(self._decoders):
                 decoder.advance()
 
+    def drop(self) -> None:
+        """Forget all that has come; it is of no use after that."""
+        self._decoders = []
+
     def result(self) -> dict[str, Array]:
         """The tensors by name; `ProtocolError` unless `done`."""
         if not self.done:

@@ -13,6 +13,7 @@ from typing import cast
 import numpy as np
 import pytest
 
+from midstream_cloud.budget import Budget
 from midstream_cloud.repository import Model, Repository
 from midstream_cloud.session import Limits, Service, Session
 from midstream_cloud.tails import Tails
@@ -28,6 +29,7 @@ from midstream_wire.frames import (
     Code,
     GoAway,
     Hello,
+    More,
     Piece,
     Reply,
     Request,
@@ -39,18 +41,23 @@ from midstream_wire.tensors import Array
 
 _PATIENCE_S = 10.0
 
+#: For two requests of 8 KiB, encoded and decoded, and their answers, not for three.
+_ROOM = 40_000
+
 
 class Gate:
     """Stands in for a chain that runs when it is let, or fails."""
 
     def __init__(self) -> None:
+        self.begun = threading.Semaphore(0)
         self.let = threading.Semaphore(0)
         self.ran = 0
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def run(
         self, state: Mapping[str, Array], first: int, last: int, *, stop: Stop
     ) -> dict[str, Array]:
+        self.begun.release()
         assert self.let.acquire(timeout=_PATIENCE_S)
         self.ran += 1
         if self.error:
@@ -58,10 +65,20 @@ class Gate:
         return {"y": np.zeros((1, 10), np.float32)}
 
 
+class Clock:
+    """Real time, and what was added to it."""
+
+    ahead_s = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead_s
+
+
 class Hall:
     """A session with its other side's ear."""
 
     def __init__(self, service: Service, digest: str) -> None:
+        self.budget, self.clock = service.budget, service.clock
         self.heard: asyncio.Queue[ServerFrame] = asyncio.Queue()
         self.session = Session(service, self.heard.put)
         self._digest = digest
@@ -72,8 +89,17 @@ class Hall:
 
     async def ask(self, id: int, *, budget_s: float = 0.0) -> None:
         payload = encode_bytes(codec("raw"), np.ones((1, 8, 16, 16), np.float32))
-        request = Request(id, 1, ("a1",), (Piece(0, payload),), budget_s)
-        await self.session.receive(request, time.monotonic())
+        await self.send(id, payload, budget_s=budget_s)
+
+    async def send(self, id: int, data: bytes, *, budget_s: float = 0.0) -> None:
+        request = Request(id, 1, ("a1",), (Piece(0, data),), budget_s)
+        await self.session.receive(request, self.clock())
+
+    async def later(self, seconds: float) -> None:
+        """So much time goes by, and the session is looked at."""
+        assert isinstance(self.clock, Clock)
+        self.clock.ahead_s += seconds
+        await self.session.expire(self.clock())
 
     async def hear(self) -> ServerFrame:
         return await asyncio.wait_for(self.heard.get(), _PATIENCE_S)
@@ -103,7 +129,9 @@ def meet(gate: Gate, small: Partition) -> Meet:
     @asynccontextmanager
     async def hall() -> AsyncIterator[Hall]:
         tails = Tails(workers=1)
-        service = Service("test", repository, tails, Limits(max_in_flight=2))
+        service = Service(
+            "test", repository, tails, Budget(_ROOM), Limits(max_in_flight=2), Clock()
+        )
         hall = Hall(service, small.digest)
         await hall.open()
         try:
@@ -256,3 +284,104 @@ def test_a_profile_of_another_partition_is_refused(small: Partition, model: Mode
     fitting = replace(profile, partition_digest=small.digest)
     described = Repository().add("small", small, profile=fitting).describe()
     assert Profile.from_json(described.profile) == fitting
+
+
+_PAYLOAD = encode_bytes(codec("raw"), np.ones((1, 8, 16, 16), np.float32))
+
+
+def test_what_requests_hold_is_bounded_and_comes_back(meet: Meet, gate: Gate) -> None:
+    async def talk(hall: Hall) -> None:
+        other = hall.budget.claim()  # of another session
+        other.hold(_ROOM // 2)
+        await hall.ask(1)
+        await hall.ask(2)  # its header and its pieces do not fit beside those of the first
+        assert await hall.status() == (2, Code.RESOURCE_EXHAUSTED)
+        gate.let.release()
+        assert await hall.status() == (1, Code.OK)
+        assert hall.budget.taken_nbytes == _ROOM // 2
+        await hall.ask(3)
+        gate.let.release()
+        assert await hall.status() == (3, Code.OK)
+
+    meet(talk)
+
+
+@pytest.mark.parametrize("end", ["cancel", "damage", "finish", "close"])
+def test_a_request_that_ends_early_gives_back_what_it_held(
+    meet: Meet, gate: Gate, end: str
+) -> None:
+    async def talk(hall: Hall) -> None:
+        await hall.send(1, _PAYLOAD[:100])  # a header is enough to claim what it says
+        assert hall.budget.taken_nbytes > 8192
+        if end == "cancel":
+            await hall.session.receive(Cancel(1), hall.clock())
+        elif end == "damage":
+            await hall.session.receive(More(1, (Piece(7, b"?"),)), hall.clock())
+        elif end == "finish":
+            await hall.session.finish()
+        else:
+            hall.session.close()
+        assert hall.budget.taken_nbytes == 0
+
+    meet(talk)
+
+
+def test_a_cancelled_request_gives_back_what_it_held_with_its_worker_busy(
+    meet: Meet, gate: Gate
+) -> None:
+    async def talk(hall: Hall) -> None:
+        small = Request(1, 1, ("a1",), (Piece(0, _PAYLOAD),))
+        await hall.session.receive(small, hall.clock())
+        while not gate.begun.acquire(blocking=False):
+            await asyncio.sleep(0.001)
+        assert hall.budget.taken_nbytes > 8192
+        await hall.session.receive(Cancel(1), hall.clock())
+        gate.let.release()
+        while hall.budget.taken_nbytes:
+            await asyncio.sleep(0.001)
+
+    meet(talk)
+
+
+def test_a_request_that_does_not_go_on_is_ended_in_band(meet: Meet, gate: Gate) -> None:
+    async def talk(hall: Hall) -> None:
+        await hall.send(1, _PAYLOAD[:100])
+        await hall.later(29.0)
+        assert hall.heard.empty()
+        await hall.session.receive(More(1, (Piece(0, _PAYLOAD[100:101]),)), hall.clock())
+        await hall.later(2.0)  # a byte is not worth another half minute
+        assert await hall.status() == (1, Code.DEADLINE_EXCEEDED)
+        assert hall.budget.taken_nbytes == 0
+        await hall.send(2, _PAYLOAD[:100], budget_s=1.0)
+        await hall.later(1.5)  # nobody waits for it any more
+        assert await hall.status() == (2, Code.DEADLINE_EXCEEDED)
+
+    meet(talk)
+
+
+def test_a_session_that_is_idle_too_long_is_ended_and_one_at_work_is_not(
+    meet: Meet, gate: Gate
+) -> None:
+    async def talk(hall: Hall) -> None:
+        await hall.later(590.0)
+        await hall.ask(1)
+        await hall.later(1000.0)  # its tail runs
+        gate.let.release()
+        assert await hall.status() == (1, Code.OK)
+        with pytest.raises(CloudRefused, match="idle for 600 s"):
+            await hall.later(0.0)
+
+    meet(talk)
+
+
+def test_a_lack_of_memory_is_answered_in_band(meet: Meet, gate: Gate) -> None:
+    async def talk(hall: Hall) -> None:
+        gate.error = MemoryError("Unable to allocate 9.00 GiB")
+        gate.let.release(2)
+        await hall.ask(1)
+        assert await hall.status() == (1, Code.RESOURCE_EXHAUSTED)
+        gate.error = None
+        await hall.ask(2)
+        assert await hall.status() == (2, Code.OK)
+
+    meet(talk)

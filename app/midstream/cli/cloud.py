@@ -35,7 +35,7 @@ from midstream_edge.describe import check_health, describe
 from midstream_partitioner.backend import Backend
 from midstream_partitioner.machine import usable_cores
 from midstream_partitioner.spans import parse_sizes
-from midstream_partitioner.units import format_nbytes
+from midstream_partitioner.units import format_nbytes, parse_nbytes
 from midstream_wire.address import Address, parse_address
 from midstream_wire.credentials import load_token, require_safe, server_tls
 from midstream_wire.errors import UsageError
@@ -111,6 +111,13 @@ def _settings(
         typer.Option(min=1, help="Tails that run at once; one per core if not given."),
     ] = None,
     *,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="Memory that the whole server may take (2GiB); three quarters of what the "
+            "container or the machine has, if not given."
+        ),
+    ] = None,
     cert: Annotated[Path | None, typer.Option(help="Server certificate (PEM).")] = None,
     key: Annotated[Path | None, typer.Option(help="Key of the certificate (PEM).")] = None,
     client_ca: Annotated[
@@ -135,6 +142,7 @@ def _settings(
         token=load_token(token_file) if token_file is not None else None,
         insecure=insecure,
         workers=workers,
+        memory_nbytes=None if memory is None else parse_nbytes(memory),
         drain_s=drain,
     )
 

@@ -1,0 +1,55 @@
+"""The server's budget of bytes: what is refused, and what comes back."""
+
+from __future__ import annotations
+
+import pytest
+
+from midstream_cloud.budget import LARGE_NBYTES, Budget, memory_budget, resident
+from midstream_wire.errors import CloudRefused, UsageError
+from midstream_wire.frames import Code
+from midstream_wire.limits import MIB
+
+
+def test_claims_share_a_budget_and_give_back() -> None:
+    budget = Budget(100)
+    one, two = budget.claim(), budget.claim()
+    one.hold(60)
+    two.hold(40)
+    with pytest.raises(
+        CloudRefused, match="may hold 100 B together, and 100 B are taken"
+    ) as no:
+        two.hold(41)
+    assert no.value.code == Code.RESOURCE_EXHAUSTED
+    assert budget.taken_nbytes == 100  # it holds what it did
+    one.hold(10)
+    two.hold(90)
+    one.release()
+    one.release()
+    one.hold(50)  # after its release nothing is held any more
+    assert budget.taken_nbytes == 90
+    two.release()
+    assert budget.taken_nbytes == 0
+
+
+def test_it_tells_once_that_little_is_left_of_much() -> None:
+    ebbs: list[int] = []
+    budget = Budget(100 * MIB, lambda: ebbs.append(budget.taken_nbytes))
+    small, large = budget.claim(), budget.claim()
+    small.hold(MIB)
+    large.hold(LARGE_NBYTES)
+    large.release()
+    small.release()
+    assert ebbs == [MIB]
+    another = budget.claim()
+    another.hold(LARGE_NBYTES - 1)
+    another.release()
+    assert len(ebbs) == 1
+
+
+def test_requests_get_half_of_what_the_networks_leave() -> None:
+    assert memory_budget(1000 * MIB, resident_nbytes=200 * MIB) == 400 * MIB
+    assert memory_budget(None, resident_nbytes=0) > 0
+    assert resident() > 10 * MIB
+    with pytest.raises(UsageError, match="beside the 200 MiB that it takes") as caught:
+        memory_budget(250 * MIB, resident_nbytes=200 * MIB)
+    assert "not 250 MiB in all" in str(caught.value)
