@@ -21,6 +21,7 @@ from midstream_edge.policies.registry import policy
 from midstream_edge.policies.values import Policy
 from midstream_edge.session import EdgeSession
 from midstream_edge.verdicts import is_settled
+from midstream_edge.worker import start_thread
 from midstream_partitioner.device import Device
 from midstream_partitioner.link import Link
 from midstream_partitioner.plan import Planner
@@ -57,7 +58,7 @@ class Joining:
         self.joined = threading.Event()
 
     def __enter__(self) -> Joining:
-        self._thread.start()
+        start_thread(self._thread, "joining a server later")
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -19,9 +19,9 @@ from typing import final
 from midstream_edge.answers import Answer, Stats
 from midstream_edge.engine import CLOSE_S, Engine
 from midstream_edge.inflight_table import Retired
-from midstream_edge.worker import Crew
+from midstream_edge.worker import Crew, start_thread
 from midstream_wire.allocator import release_freed_memory
-from midstream_wire.errors import ResourceError, UsageError
+from midstream_wire.errors import UsageError
 from midstream_wire.tensors import Array
 
 
@@ -84,13 +84,7 @@ class Generations:
             thread = threading.Thread(
                 target=self._see_off, name="midstream-retire", daemon=True
             )
-            try:
-                thread.start()  # first: where there is no thread, nothing has changed
-            except RuntimeError as error:
-                raise ResourceError(
-                    f"a swap needs a thread of its own, but none can be had ({error}): end "
-                    "some, and swap again"
-                ) from error
+            start_thread(thread, "a swap")  # first: without one, nothing has changed
             self._retiring[thread] = old
             self._present = engine
             old.retire()

@@ -51,7 +51,7 @@ def prepare(
     the threads and the speed of `like`, and as much of the network: all segments, or those
     whose weights fit into what `like` holds. Takes seconds and blocks; the work here is done
     in a process of its own, and in compiling, which holds no other thread up. Raises
-    `CloudRefused`, `CloudUnavailable`, `ModelError`, `DeadlineExceeded`.
+    `CloudRefused`, `CloudUnavailable`, `ModelError`, `DeadlineExceeded`, `ResourceError`.
     """
     until_s = time.monotonic() + timeout_s
     wanted = checked_heads(base, heads)

@@ -16,6 +16,7 @@ from typing import Protocol, final
 
 from midstream_edge.channel import Dial
 from midstream_edge.preparation import Fresh, ask, prepare
+from midstream_edge.worker import start_thread
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.crossing import full_id
 from midstream_partitioner.graph import Graph
@@ -124,7 +125,7 @@ class Renewal:
         self.renewals = 0
 
     def __enter__(self) -> Renewal:
-        self._thread.start()
+        start_thread(self._thread, "looking for better partitions")
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -15,8 +15,21 @@ from collections.abc import Callable
 from typing import final
 
 from midstream_edge.faults import Faults
+from midstream_wire.errors import ResourceError
 
 Task = Callable[[], None]
+
+
+def start_thread(thread: threading.Thread, purpose: str) -> None:
+    """Start `thread`. Raises `ResourceError` where the system has none left for `purpose`."""
+    try:
+        thread.start()
+    except (RuntimeError, MemoryError) as error:
+        raise ResourceError(
+            f"{purpose} needs a thread of its own, but none can be had ({error!r}): end some "
+            "threads or processes, and try again"
+        ) from error
+
 
 #: Ranks of tasks: what others wait for already goes first.
 REST, HEAD = 0, 1
@@ -47,7 +60,7 @@ class Worker:
         self._thread = threading.Thread(
             target=self._run, name="midstream-compute", daemon=True
         )
-        self._thread.start()
+        start_thread(self._thread, "a session")
 
     def put(self, task: Task, *, rank: int, order: int) -> None:
         """Queue `task`."""
@@ -127,7 +140,7 @@ class Alarms:
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="midstream-alarms", daemon=True)
-        self._thread.start()
+        start_thread(self._thread, "a session")
 
     def __len__(self) -> int:
         """Alarms held, those dropped a moment ago included."""

@@ -37,6 +37,9 @@ TIMEOUT_S = 300.0
 #: 15-30 s on a machine loaded to twice its cores, and disturbed requests no less.
 _NICE = 10
 
+#: What the child ends with: an error of ours, and a machine that has no room or memory left.
+_FAILED, _LACKING = 1, 3
+
 #: Lowers the priority before anything large is imported. Where Linux shares processors out
 #: among sessions first (sched(7), autogroups), a process of low priority takes half of one
 #: from a session that is at work, unless its own session has a low priority, too.
@@ -104,11 +107,18 @@ def _lacking_is_told() -> Iterator[None]:
     try:
         yield
     except (OSError, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise ResourceError(
-            "cutting a network anew takes a process, memory and room in the folder for "
-            f"temporary files, which this machine lacks ({reason}): free some, or set TMPDIR"
-        ) from error
+        raise _lack(_reason(error)) from error
+
+
+def _lack(reason: str) -> ResourceError:
+    return ResourceError(
+        "cutting a network anew takes a process, memory and room in the folder for "
+        f"temporary files, which this machine lacks ({reason}): free some, or set TMPDIR"
+    )
+
+
+def _reason(error: OSError | MemoryError) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__
 
 
 def _work(part: Partition, job: Mapping[str, Any], timeout_s: float, *, gently: bool) -> None:
@@ -146,8 +156,17 @@ def _run(job: Mapping[str, Any], timeout_s: float, *, nice: int) -> None:
     finally:
         child.kill()
         child.communicate()
-    if child.returncode:
-        raise ModelError(answer.strip() or _last_line(complaint))
+    _check_end(child.returncode, answer.strip(), complaint)
+
+
+def _check_end(code: int, answer: str, complaint: str = "") -> None:
+    """Raise what a child that ended with `code` says, if it failed."""
+    if code == _LACKING:
+        raise _lack(answer)
+    if code < 0:  # by a signal: most often the system's, for want of memory
+        raise _lack(f"its process was ended by signal {-code}")
+    if code:
+        raise ModelError(answer or _last_line(complaint))
 
 
 def _last_line(complaint: str) -> str:
@@ -161,7 +180,14 @@ def _last_line(complaint: str) -> str:
 def main() -> int:
     """The child: one job from standard input, its error on standard output."""
     follow_parent()
-    job = json.load(sys.stdin)
+    code, answer = _carry_out(json.load(sys.stdin))
+    with suppress(BrokenPipeError):
+        print(answer, flush=True)
+    return code
+
+
+def _carry_out(job: Mapping[str, Any]) -> tuple[int, str]:
+    """Do a job: the exit code, and why it is not 0."""
     try:
         part = load_partition(Path(job["from"]), calibrated=False)
         into = Path(job["into"])
@@ -170,7 +196,7 @@ def main() -> int:
         else:
             into.write_bytes(fuse(part, job["first"], job["last"]))
     except MidstreamError as error:
-        with suppress(BrokenPipeError):
-            print(error, flush=True)
-        return 1
-    return 0
+        return _FAILED, str(error)
+    except (OSError, MemoryError) as error:
+        return _LACKING, _reason(error)
+    return 0, ""

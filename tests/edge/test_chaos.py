@@ -24,7 +24,7 @@ from midstream_edge.pilot import Pilot
 from midstream_edge.policies.values import Decision, Evidence, Option, Situation
 from midstream_edge.session import EdgeSession
 from midstream_partitioner.chain import Chain
-from midstream_wire.errors import MidstreamError, UsageError
+from midstream_wire.errors import MidstreamError, ResourceError, UsageError
 from midstream_wire.tensors import Array
 
 Inputs = Mapping[str, Array]
@@ -33,6 +33,9 @@ Picture = Callable[[int], Inputs]
 #: Requests of one run, and how long each may take; far more than any needs.
 REQUESTS = 6
 ANSWER_S = 30.0
+
+#: The name of a test's own threads, which always start.
+ASKER = "asker"
 
 
 class Broken(BaseException):
@@ -146,7 +149,38 @@ def failing_callbacks(session: EdgeSession, rng: random.Random) -> Iterator[None
     del session._generations.submit
 
 
-FAULTS: tuple[Fault, ...] = (moody_policy, failing_segments, failing_alarms)
+@contextmanager
+def starved_of_threads(session: EdgeSession, rng: random.Random) -> Iterator[None]:
+    """The link breaks, and most threads that it wants anew cannot be started."""
+    with threads_fail(rng, rng.choice((0.3, 0.7, 1.0))):
+        connection = session._engine.connection
+        stream = None if connection is None else connection.stream
+        if stream is not None:
+            stream._call.cancel()
+        yield
+
+
+@contextmanager
+def threads_fail(rng: random.Random, rate: float) -> Iterator[None]:
+    """`Thread.start` raises at random, as at a limit of the process or without memory."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name != ASKER and rng.random() < rate:
+            raise rng.choice((RuntimeError("can't start new thread"), MemoryError()))
+        start(thread)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        yield
+
+
+FAULTS: tuple[Fault, ...] = (
+    moody_policy,
+    failing_segments,
+    failing_alarms,
+    starved_of_threads,
+)
 
 
 def option(k: int, *, remote: bool) -> Option:
@@ -177,6 +211,7 @@ def run_broken(
                     ended[_ending(_inferred(session, inputs, deadline_s))] += 1
             ended.update(_ending(future) for future in futures)
         session.use(1, "raw")
+        assert server is None or session.wait_connected(ANSWER_S)
         sane = session.infer(inputs)
         assert sane.where in ("cloud", "edge"), sane.reason
         stats = session.stats
@@ -206,7 +241,7 @@ def _inferred(
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=infer, daemon=True).start()
+    threading.Thread(target=infer, name=ASKER, daemon=True).start()
     return future
 
 
@@ -232,6 +267,31 @@ def test_every_request_has_one_outcome_and_the_session_goes_on(
             chain, None if alone else server, picture(0), seed=seed, fault=fault
         )
         assert ended.total() == 9
+
+
+def open_starved(chain: Chain, server: str, inputs: Inputs, *, seed: int) -> bool:
+    """Whether a session opens while threads fail to start. It must answer, or say why not."""
+    rng, lacking = random.Random(seed), None
+    try:
+        with threads_fail(rng, rng.choice((0.1, 0.3, 0.7))):
+            session = EdgeSession(chain, server, plan=(1, "raw"), patience_s=0.0)
+    except ResourceError as error:
+        lacking = str(error)
+    if lacking is not None:
+        assert "needs a thread" in lacking
+        return False
+    with session:
+        assert session.infer(inputs).where in ("cloud", "edge-after-cloud-failed")
+        assert session.wait_connected(ANSWER_S)
+        assert session.infer(inputs).where == "cloud"
+    return True
+
+
+def test_a_session_that_lacks_threads_opens_or_says_so(
+    chain: Chain, server: str, picture: Picture
+) -> None:
+    opened = [open_starved(chain, server, picture(0), seed=seed) for seed in range(12)]
+    assert {True, False} == set(opened)
 
 
 def test_what_callbacks_raise_is_their_own_affair(
@@ -296,4 +356,16 @@ def test_a_thousand_sessions_go_on(
     ended: Counter[str] = Counter()
     for seed in range(1000):
         ended += run_broken(chain, server, picture(0), seed=1000 + seed, fault=fault)
+    print(dict(ended))
     assert ended.total() == 9000
+
+
+@pytest.mark.slow
+def test_a_thousand_sessions_that_lack_threads_open_or_say_so(
+    chain: Chain, server: str, picture: Picture
+) -> None:
+    opened = Counter(
+        open_starved(chain, server, picture(0), seed=1000 + seed) for seed in range(1000)
+    )
+    print(dict(opened))
+    assert opened.total() == 1000
