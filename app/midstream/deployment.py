@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -12,16 +13,18 @@ from midstream.serving import measure_chain
 from midstream.sources import cut_alike, open_network, open_partition
 from midstream_edge.channel import CONNECT_S, Dial
 from midstream_edge.describe import describe
+from midstream_edge.pace import DeclaredRest
 from midstream_edge.session import EdgeSession
 from midstream_partitioner.artefact import is_partition
 from midstream_partitioner.backend import Backend
 from midstream_partitioner.chain import ONNXRUNTIME, Chain
-from midstream_partitioner.curves import check_sized
+from midstream_partitioner.curves import Curve, check_sized
 from midstream_partitioner.cuts import head_of
 from midstream_partitioner.feed_terms import Terms, difference, terms_of
 from midstream_partitioner.measure import Progress, no_progress
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import Profile
+from midstream_partitioner.sizes import Sizes
 from midstream_partitioner.spans import Spans
 from midstream_wire.descriptions import ModelDescription
 from midstream_wire.errors import CloudRefused, ModelError, UsageError
@@ -252,9 +255,21 @@ def go_over(session: EdgeSession, side: EdgeSide | Deployment) -> None:
     session.swap(side.chain, plan=plan, model=side.model, local_rest_s=rest_s)
 
 
-def _beginning(side: EdgeSide | Deployment) -> tuple[tuple[int, str], dict[int, float]]:
-    """The plan to begin with, and the seconds of every local rest."""
+def _beginning(side: EdgeSide | Deployment) -> tuple[tuple[int, str], DeclaredRest]:
+    """The plan to begin with, and the seconds of every local rest at any sizes."""
     last = len(side.partition.segments)
     if side.chain.last < last:
         return (0, "raw"), {}
-    return (last, "raw"), {k: side.edge.segments_s(k, last) for k in range(last)}
+    return (last, "raw"), declared_rest(side.edge, last)
+
+
+def declared_rest(edge: Profile, last: int) -> DeclaredRest:
+    """Seconds of the segments from every k to `last`, by k, as a function of sizes."""
+    curve = Curve(edge)
+
+    @functools.lru_cache(maxsize=256)
+    def rest_s(sizes: Sizes) -> Mapping[int, float]:
+        there = curve.at(sizes)
+        return {k: there.segments_s(k, last) for k in range(last)}
+
+    return rest_s

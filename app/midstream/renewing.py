@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import is_dataclass, replace
 from typing import Any, cast, final
 
-from midstream.deployment import Deployment
+from midstream.deployment import Deployment, declared_rest
 from midstream_edge.belief import LinkBelief
 from midstream_edge.channel import Dial
 from midstream_edge.drive import DRAIN_S
@@ -102,7 +102,7 @@ class Course:
         complete = sides.chain.last == last
         menu = Menu.of(planner, complete=complete, policies=(self._name,))
         chosen = _carried(self._policy(menu, link), self.belief)
-        rest_s = {k: sides.edge.segments_s(k, last) for k in range(last)} if complete else None
+        rest_s = declared_rest(sides.edge, last) if complete else None
         plan = planner.plan(link).chosen
         session.swap(sides.chain, plan=(plan.k, plan.codec), local_rest_s=rest_s)
         self.menu, self.pilot = menu, session.follow(chosen, menu.options)

@@ -107,9 +107,27 @@ def default_cuts(network: Network, *, max_cuts: int = MOST_CUTS) -> tuple[Cut, .
 def cuts_by(
     network: Network, layer_s: Sequence[float], *, max_cuts: int = MOST_CUTS
 ) -> tuple[Cut, ...]:
-    """The cuts that can ever win by these seconds per node; the feed says what is public."""
+    """The cuts that can ever win by these seconds per node; the feed says what is public.
+
+    Where it spans sizes, they may win at the smallest or the largest of them; there a node
+    takes as many times longer as arithmetic says.
+    """
     public = Constraints(public=frozenset(network.feed.public))
-    return choose_cuts(network.graph, layer_s, max_cuts=max_cuts, constraints=public)
+    nominal_s = static_profile(network.graph)
+    every = buckets(network.feed.asked) if network.feed.spans else ()
+    ends = [sizes for sizes in (*every[:1], *every[-1:]) if sizes != network.feed.sizes]
+    others = []
+    for graph in map(network.at, ends):
+        there_s = static_profile(graph)
+        times = zip(layer_s, there_s, nominal_s, strict=True)
+        others.append((graph, [_scaled(*each) for each in times]))
+    return choose_cuts(
+        network.graph, layer_s, others=others, max_cuts=max_cuts, constraints=public
+    )
+
+
+def _scaled(layer_s: float, there_s: float, nominal_s: float) -> float:
+    return layer_s * there_s / nominal_s if nominal_s > 0 else there_s
 
 
 def cut_alike(network: Network, heads: Iterable[frozenset[int]]) -> Partition:

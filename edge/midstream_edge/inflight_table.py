@@ -28,6 +28,7 @@ from midstream_edge.requests import Action, Event, Request, Stage
 from midstream_edge.transmission import Transmission
 from midstream_edge.worker import LONGEST_WAIT_S, REST, Crew
 from midstream_partitioner.partition import Partition
+from midstream_partitioner.sizes import Binder
 from midstream_partitioner.timings import Timings
 from midstream_wire.errors import UsageError
 from midstream_wire.frames import Cancel
@@ -74,6 +75,7 @@ class InFlightTable:
         self.heads_s: dict[int, float] = {}
         self.ids = crew.ids
         self._partition = partition
+        self._binder = Binder(partition.inputs)
         self._held = held
         self._max_in_flight = max_in_flight
         self._jobs: dict[int, Job] = {}
@@ -181,7 +183,7 @@ class InFlightTable:
 
     def rest_s(self, job: Job, now_s: float) -> float | None:
         """Seconds that are left of a request's local rest; None where that is unknown."""
-        rest_s = self.pace.rest_s(job.k)
+        rest_s = self.pace.rest_s(job.k, job.sizes)
         ran_s = 0.0 if job.rest_began_s is None else now_s - job.rest_began_s
         return None if rest_s is None else max(0.0, rest_s - ran_s)
 
@@ -195,7 +197,8 @@ class InFlightTable:
         """Take up a request; `rest` runs its local rest, should it come to that."""
         with self.lock:
             request = Request(next(self.ids), self.complete)
-            job = Job(request, dict(inputs), deadline_s=deadline_s, rest=rest)
+            sizes = self._binder.bind(inputs)
+            job = Job(request, dict(inputs), sizes=sizes, deadline_s=deadline_s, rest=rest)
             self._jobs[job.id] = job
             self._counts["requests"] += 1
             return job

@@ -13,6 +13,7 @@ from midstream_edge.policies.values import Evidence, Transfer
 from midstream_edge.requests import Request
 from midstream_edge.transmission import Transmission
 from midstream_edge.worker import Alarm
+from midstream_partitioner.sizes import Sizes
 from midstream_partitioner.stopping import Stop
 from midstream_partitioner.timings import Timings
 from midstream_wire.tensors import Array
@@ -43,6 +44,7 @@ class Job:
         "rest",
         "rest_began_s",
         "sending",
+        "sizes",
         "state",
         "stop",
         "transform_s",
@@ -55,10 +57,12 @@ class Job:
         request: Request,
         inputs: Mapping[str, Array],
         *,
+        sizes: Sizes,
         deadline_s: float | None,
         rest: Callable[[Job], None],
     ) -> None:
         self.request = request
+        self.sizes = sizes  # of the inputs' open dimensions
         self.rest = rest  # runs it from the cut on, on the compute thread
         #: The inputs, then the activation at the cut; kept until the answer, for the rest.
         self.state: Mapping[str, Array] | None = inputs
@@ -127,6 +131,7 @@ class Job:
             head_s=self.head_s,
             queue_s=None if served is None else served.queue_s,
             tail_s=None if served is None else served.tail_s,
+            sizes=self.sizes,
         )
 
     def cloud_timings(self, clock: ClockEstimate, answered_s: float) -> Timings:

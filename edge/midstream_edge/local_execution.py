@@ -117,6 +117,7 @@ class LocalExecution:
             deadline_s=None if job.deadline_s is None else job.deadline_s - job.began_s,
             waiting=waiting,
             backlog_nbytes=self._offloading.backlog_nbytes,
+            sizes=job.sizes,
         )
 
     def _run_rest(self, job: Job) -> None:
@@ -129,7 +130,8 @@ class LocalExecution:
                 return
             started_s = time.monotonic()
             state = self._chain.run(state, segment, segment + 1, stop=stop)
-            table.pace = table.pace.observe(segment, time.monotonic() - started_s)
+            took_s = time.monotonic() - started_s
+            table.pace = table.pace.observe(segment, took_s, job.sizes)
         finished_s = time.monotonic()
         if state is None or table.move(job, Event.FINISHED) is not Action.ANSWER:
             return

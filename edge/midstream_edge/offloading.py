@@ -123,7 +123,7 @@ class Offloading:
         """When to stop waiting for the cloud, and whether the rest has to be measured."""
         if job.deadline_s is None or not self._table.complete:
             return job.useful_s, False
-        rest_s = self._table.pace.rest_s(job.k)
+        rest_s = self._table.pace.rest_s(job.k, job.sizes)
         if rest_s is None:
             return max(job.useful_s, job.asked_s + 1e-3), True
         busy_s = job.head_s if len(self._table) > 1 else 0.0

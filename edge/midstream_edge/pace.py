@@ -6,9 +6,11 @@ Pure: durations come in as values, smoothed by an exponential moving average.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import final
+
+from midstream_partitioner.sizes import Sizes
 
 #: How long the cloud may take for a request that has no deadline of its own.
 TIMEOUT_S = 5.0
@@ -22,26 +24,69 @@ MARGIN_SHARE = 0.1
 MARGIN_S = 0.003
 
 
+#: Sizes of which measured times are remembered, each a quarter of an octave wide.
+MOST_SIZES = 64
+
+#: What is known beforehand: seconds of the rest by its first segment, at any sizes or at some.
+DeclaredRest = Mapping[int, float] | Callable[[Sizes], Mapping[int, float]]
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class LocalPace:
-    """Seconds per segment as measured, and per first segment as declared beforehand."""
+    """Seconds per segment as measured, and per first segment as declared beforehand.
+
+    Both are for requests of certain sizes, where the network leaves dimensions open.
+    """
 
     segment_count: int
-    declared_s: Mapping[int, float] = field(default_factory=dict)
-    measured_s: Mapping[int, float] = field(default_factory=dict)
+    declared_s: DeclaredRest = field(default_factory=dict)
+    measured_s: Mapping[Sizes, Mapping[int, float]] = field(default_factory=dict)
 
-    def observe(self, segment: int, seconds: float) -> LocalPace:
-        """The pace after `segment` took `seconds`."""
-        smoothed_s = smooth(self.measured_s.get(segment), seconds)
-        return replace(self, measured_s={**self.measured_s, segment: smoothed_s})
+    def observe(self, segment: int, seconds: float, sizes: Sizes = ()) -> LocalPace:
+        """The pace after `segment` took `seconds` for a request of `sizes`."""
+        bucket = _bucket(sizes)
+        others = {key: each for key, each in self.measured_s.items() if key != bucket}
+        known = self.measured_s.get(bucket, {})
+        smoothed_s = {**known, segment: smooth(known.get(segment), seconds)}
+        if len(others) >= MOST_SIZES:
+            del others[next(iter(others))]  # the one not seen for longest
+        return replace(self, measured_s={**others, bucket: smoothed_s})
 
-    def rest_s(self, first: int) -> float | None:
-        """Predicted time of the segments from `first` on; `None` where nothing is known."""
-        rest = range(first, self.segment_count)
-        if all(segment in self.measured_s for segment in rest):
-            return sum(self.measured_s[segment] for segment in rest)
+    def rest_s(self, first: int, sizes: Sizes = ()) -> float | None:
+        """Predicted time of the segments from `first` on; `None` where nothing is known.
+
+        What was not measured at these sizes is what was declared for them, else it is in
+        proportion to the nearest sizes that were. Without `sizes`, the latest count.
+        """
+        measured_s = self._measured(first, _bucket(sizes))
+        if measured_s is not None:
+            return measured_s
+        if callable(self.declared_s):
+            return self.declared_s(sizes).get(first)
+        volume = _volume(_bucket(sizes))
+        latest = reversed(list(self.measured_s))
+        nearest = sorted(latest, key=lambda b: abs(_volume(b) - volume) if sizes else 0.0)
+        for bucket in nearest:
+            there_s = self._measured(first, bucket)
+            if there_s is not None:
+                return there_s * volume / _volume(bucket) if sizes else there_s
         return self.declared_s.get(first)
+
+    def _measured(self, first: int, bucket: Sizes) -> float | None:
+        known_s = self.measured_s.get(bucket, {})
+        rest = range(first, self.segment_count)
+        return sum(known_s[at] for at in rest) if all(at in known_s for at in rest) else None
+
+
+def _bucket(sizes: Sizes) -> Sizes:
+    """The sizes, in quarters of an octave."""
+    return tuple((name, round(4 * math.log2(max(size, 1)))) for name, size in sizes)
+
+
+def _volume(bucket: Sizes) -> float:
+    """The product of all sizes of a bucket."""
+    return math.exp2(sum(at for _, at in bucket) / 4)
 
 
 def give_up_at(deadline_at_s: float, *, rest_s: float, busy_s: float = 0.0) -> float:

@@ -25,7 +25,8 @@ from midstream_partitioner.measure import CODECS, profile_codecs
 from midstream_partitioner.outlook import Outlook, Watch, estimated_profile, node_seconds
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.plan import UNCONSTRAINED, Constraints, Planner
-from midstream_partitioner.profile import Profile
+from midstream_partitioner.profile import Bucket, Profile
+from midstream_partitioner.sizes import bind_sizes
 from midstream_wire.errors import MidstreamError, PlanError
 from midstream_wire.tensors import Array
 
@@ -185,23 +186,23 @@ class Renewal:
         """
         old, part = self._now, chain.partition
         edge, cloud = (
-            estimated_profile(part, node_seconds(self._graph, old.partition, profile), profile)
+            estimated_profile(self._graph, old.partition, part, profile)
             for profile in (old.edge, old.cloud)
         )
         known = {cost.cut for cost in edge.codecs}
         new = [cut.id for cut in part.cuts if cut.id not in known]
         costs = profile_codecs(chain, [self._sample], codecs=self._codecs, cuts=new)
-        slower = edge.device.slowdown
-        measured = (
-            replace(cost, encode_s=slower * cost.encode_s, decode_s=slower * cost.decode_s)
-            for cost in costs
+        here = Bucket(bind_sizes(part.inputs, self._sample), (), tuple(costs), ())
+        here = here.slowed(edge.device.slowdown)
+        first, *others = (
+            replace(
+                bucket,
+                segments=bucket.segments[: chain.last],
+                codecs=(*bucket.codecs, *here.grown(bucket.sizes or here.sizes)),
+            )
+            for bucket in edge.buckets
         )
-        edge = replace(
-            edge,
-            segments=edge.segments[: chain.last],
-            codecs=(*edge.codecs, *measured),
-        )
-        return Sides(chain, edge, cloud)
+        return Sides(chain, edge.holding(first, others), cloud)
 
     def _look_out(self) -> Outlook:
         now = self._now

@@ -20,7 +20,7 @@ from midstream_edge.describe import describe
 from midstream_edge.engine import Engine
 from midstream_edge.faults import POLICY
 from midstream_edge.generations import Generations
-from midstream_edge.pace import TIMEOUT_S, LocalPace
+from midstream_edge.pace import TIMEOUT_S, DeclaredRest, LocalPace
 from midstream_edge.pilot import Choice, Pilot, Steady
 from midstream_edge.policies.values import LinkState, Option, Policy
 from midstream_edge.probe import measure_link
@@ -58,8 +58,9 @@ class EdgeSession:
 
     Late means: `timeout_s` after the head has run, or, for a request with a deadline, so short
     before it that the edge can just finish. How long that takes is measured, and taken from
-    `local_rest_s` (seconds by k) before anything has been measured; where there is neither,
-    the first request with a deadline runs on both sides, and the first result wins.
+    `local_rest_s` (seconds by k, or what gives them for a request's sizes) before anything has
+    been measured; where there is neither, the first request with a deadline runs on both
+    sides, and the first result wins.
 
     Opening waits for the server's first word, at most `patience_s`. Raises `UsageError`, and
     `CloudRefused` or `ProtocolError` where the two sides' configuration does not fit (unknown
@@ -80,7 +81,7 @@ class EdgeSession:
         insecure: bool = False,
         timeout_s: float = TIMEOUT_S,
         max_in_flight: int = MAX_IN_FLIGHT,
-        local_rest_s: Mapping[int, float] | None = None,
+        local_rest_s: DeclaredRest | None = None,
         patience_s: float = CONNECT_S,
     ) -> None:
         """`model` is the name under which the server holds the partition (None: its own).
@@ -200,7 +201,7 @@ class EdgeSession:
         *,
         plan: tuple[int, str],
         model: str | None = None,
-        local_rest_s: Mapping[int, float] | None = None,
+        local_rest_s: DeclaredRest | None = None,
     ) -> None:
         """Go over to another partition of the same network, between two requests.
 
@@ -319,12 +320,12 @@ class EdgeSession:
             self.close()
 
     def _make_engine(
-        self, chain: Chain, plan: tuple[int, str], local_rest_s: Mapping[int, float]
+        self, chain: Chain, plan: tuple[int, str], local_rest_s: DeclaredRest
     ) -> Engine:
         return Engine(
             chain,
             director=self._steady(chain, *plan),
-            pace=LocalPace(len(chain.partition.segments), dict(local_rest_s)),
+            pace=LocalPace(len(chain.partition.segments), local_rest_s),
             max_in_flight=self._max_in_flight,
             crew=self._crew,
         )

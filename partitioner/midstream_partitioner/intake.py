@@ -25,7 +25,7 @@ from midstream_partitioner.operators import WEIGHTS
 from midstream_partitioner.preprocess import prepend
 from midstream_partitioner.rewiring import fresh_name, rename_uses, value_names
 from midstream_partitioner.serializing import MAX_MODEL_NBYTES
-from midstream_partitioner.sizes import bind_sizes, check_sizes
+from midstream_partitioner.sizes import Sizes, bind_sizes, check_sizes
 from midstream_partitioner.soundness import check_graph, check_weights
 from midstream_partitioner.spans import Spans, checked_sizes, tied_names
 from midstream_partitioner.veils import secret_inputs
@@ -44,6 +44,16 @@ class Network:
     graph: Graph
     feed: Feed
     model: onnx.ModelProto
+
+    def at(self, sizes: Sizes) -> Graph:
+        """The graph with the shapes that it has where the open dimensions have `sizes`.
+
+        Infers them anew, which takes as long as loading does. Raises `ModelError`, and
+        `TensorError` where the network has to be run for it and cannot at these sizes.
+        """
+        feed = self.feed.sized(checked_sizes(dict(self.feed.sizes) | dict(sizes)))
+        graph = _build(self.model, feed=feed, name=self.name).graph
+        return replace(graph, digest=self.graph.digest)
 
 
 def load_network(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import final
 
@@ -21,11 +21,15 @@ from midstream_partitioner.profile import CodecCost, Profile
 from midstream_partitioner.timings import Estimate
 from midstream_wire.errors import UsageError
 from midstream_wire.limits import MAX_IN_FLIGHT
+from midstream_wire.tensors import nbytes_of
 from midstream_wire.transfers import obstacle
 
 #: Figures of one offer, or of several at once.
 Seconds = float | NDArray[np.float64]
 Flags = bool | NDArray[np.bool_]
+
+#: Sizes this close are one: a calibration's are told by its bits per element.
+_SAME_SIZE = 1e-3
 
 #: The codec of edge-only, where nothing is encoded: one that every session takes.
 NO_CODEC = "raw"
@@ -210,6 +214,7 @@ def offers_of(
         k, encode = index_of.get(cut, count), encoding.of(cut, codec)
         if encode is not None and k < count and k <= len(edge.segments):
             row = known.find(cut, codec) if known else None
+            row = row and _at_sizes(row, partition, k, edge)
             decode = decoding.of(cut, codec) or (cost.decode_s, 1.0)
             offers.append(
                 Offer(
@@ -242,6 +247,26 @@ def offers_of(
             offers = [offer for offer in offers if offer.k != k]
             offers.append(_uncarried(partition, edge, cloud, k, found))
     return tuple(sorted(offers, key=lambda offer: offer.k))
+
+
+def _at_sizes(row: Fidelity, partition: Partition, k: int, edge: Profile) -> Fidelity:
+    """`row` with the payload of what crosses where the open dimensions have the edge's sizes.
+
+    What a codec loses is taken to be as it was on the calibration's data.
+    """
+    dtypes = {spec.dtype for spec in partition.crossing(k)}
+    bits = 8 * row.payload_nbytes
+    if not edge.sizes or k >= len(edge.crossings_nbytes) or len(dtypes) > 1 or not bits:
+        return row
+    elements = edge.crossings_nbytes[k] / nbytes_of(dtypes.pop(), ())
+    ratio = elements * row.bits_per_element / bits
+    if abs(ratio - 1) < _SAME_SIZE:
+        return row
+    return replace(
+        row,
+        payload_nbytes=round(ratio * row.payload_nbytes),
+        payload_p95_nbytes=round(ratio * row.payload_p95_nbytes),
+    )
 
 
 def obstacle_at(

@@ -31,7 +31,7 @@ from midstream_partitioner.pricing import (
     static_profile,
     wire_nbytes,
 )
-from midstream_partitioner.profile import Profile, Stat
+from midstream_partitioner.profile import Bucket, Profile, Stat
 from midstream_partitioner.table import Table, costs_of, set_table
 
 #: What another partition must promise over the best plan of the present one: its times and
@@ -232,19 +232,26 @@ def node_seconds(graph: Graph, part: Partition, profile: Profile) -> tuple[float
     return tuple(seconds)
 
 
-def estimated_profile(part: Partition, node_s: Sequence[float], like: Profile) -> Profile:
-    """What `like`, of another partition of the network, lets expect of `part`.
+def estimated_profile(graph: Graph, old: Partition, part: Partition, like: Profile) -> Profile:
+    """What `like`, of `old`, lets expect of another partition of `graph`, at all its sizes.
 
     Segments take the sum of their nodes; codecs are those known at cuts that both have.
     Replies shrink on the wire as that of the whole network does.
     """
+    first, *others = (
+        _estimated(part, node_seconds(graph, old, like.holding(bucket)), bucket)
+        for bucket in like.buckets
+    )
+    return replace(like.holding(first, others), partition_digest=part.digest)
+
+
+def _estimated(part: Partition, node_s: Sequence[float], like: Bucket) -> Bucket:
     whole = sum(spec.nominal_nbytes for spec in part.outputs_from(0))
     shrunk = like.replies_nbytes[0] / whole if whole else 1.0
     ids = {cut.id for cut in part.cuts}
     sums = [sum(node_s[node] for node in segment.nodes) for segment in part.segments]
     return replace(
         like,
-        partition_digest=part.digest,
         segments=tuple(Stat(seconds, seconds, seconds, 0) for seconds in sums),
         codecs=tuple(cost for cost in like.codecs if cost.cut in ids),
         crossings_nbytes=(),

@@ -137,6 +137,7 @@ def choose_cuts(
     graph: Graph,
     layer_s: Sequence[float],
     *,
+    others: Sequence[tuple[Graph, Sequence[float]]] = (),
     ranges: Ranges = RANGES,
     max_cuts: int = MOST_CUTS,
     min_gain: float = MIN_GAIN,
@@ -144,9 +145,10 @@ def choose_cuts(
 ) -> tuple[Cut, ...]:
     """The few cuts inside the network that can ever win, each within the next.
 
-    `layer_s` are seconds by node index. Candidates are all positions of the execution order
-    and the minimum cuts of every scenario, with the inputs free to leave the device, none of
-    them (but those that are public), and all but one.
+    `layer_s` are seconds by node index. `others` are the same graph at other sizes of its open
+    dimensions, with its times there: every scenario is then one at each size. Candidates are
+    all positions of the execution order and the minimum cuts of every scenario, with the
+    inputs free to leave the device, none of them (but those that are public), and all but one.
     Greedily, the cut that is nested with those chosen and lowers the mean regret over all
     scenarios most joins, until no cut makes any scenario `min_gain` faster. Edge-only and
     cloud-only always exist and are what the cuts are held against.
@@ -155,15 +157,26 @@ def choose_cuts(
     `graph` does not have.
     """
     barred = barred_tensors(graph, constraints)
-    costs = costs_of(
-        graph, layer_s, layer_s, wire_nbytes=wire_nbytes(graph, constraints), forbidden=barred
-    )
-    search = CutSearch(graph, costs)
+    searches = [
+        CutSearch(
+            each,
+            costs_of(
+                each,
+                seconds,
+                seconds,
+                wire_nbytes=wire_nbytes(each, constraints),
+                forbidden=barred,
+            ),
+        )
+        for each, seconds in ((graph, layer_s), *others)
+    ]
     most = inf if constraints.max_edge_nbytes is None else constraints.max_edge_nbytes
     secret = _indices(graph, secret_inputs(graph.inputs, constraints.public))
     scenarios = _scenarios(ranges, Limits(most, constraints.min_depth, secret))
-    heads, table = _pool(search, scenarios)
-    latency_s = np.stack([_price(table, scenario) for scenario in scenarios])
+    heads = _heads(searches, scenarios)
+    tables = [_rows(search, heads) for search in searches]
+    latency_s = np.stack([_price(table, each) for table in tables for each in scenarios])
+    table = tables[0]
     inner = [
         row
         for row, head in enumerate(heads)
@@ -240,11 +253,11 @@ def _indices(graph: Graph, names: Iterable[str]) -> tuple[int, ...]:
     return tuple(map(graph.inputs.index, names))
 
 
-def _pool(search: CutSearch, scenarios: Sequence[_Scenario]) -> tuple[list[int], Table]:
-    """All positions, then the winners that are none, as bits of nodes and rows of a table."""
-    count = len(search.graph.nodes)
+def _heads(searches: Sequence[CutSearch], scenarios: Sequence[_Scenario]) -> list[int]:
+    """All positions, then the winners that are none, as bits of nodes."""
+    count = len(searches[0].graph.nodes)
     heads = dict.fromkeys((1 << position) - 1 for position in range(count + 1))
-    for scenario in scenarios:
+    for search, scenario in product(searches, scenarios):
         try:
             best = search.best(
                 scenario.link, edge_slowdown=scenario.ratio, limits=scenario.limits
@@ -252,11 +265,17 @@ def _pool(search: CutSearch, scenarios: Sequence[_Scenario]) -> tuple[list[int],
         except PlanError:
             continue
         heads.setdefault(sum(1 << index for index in best.head))
-    beyond = list(heads)[count + 1 :]
+    return list(heads)
+
+
+def _rows(search: CutSearch, heads: Sequence[int]) -> Table:
+    """A row for each of `heads`, which begin with all positions."""
+    count = len(search.graph.nodes)
+    beyond = heads[count + 1 :]
     if not beyond:
-        return list(heads), search.positions
+        return search.positions
     rows = set_table(search.graph, search.costs, unpack(beyond, count), start=0)
-    return list(heads), join([search.positions, rows])
+    return join([search.positions, rows])
 
 
 def _price(table: Table, scenario: _Scenario) -> Floats:

@@ -8,6 +8,7 @@ Profiles are documents: JSON on disk and on the wire, checked when read.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from midstream_partitioner.device import Device
+from midstream_partitioner.sizes import Sizes
 from midstream_partitioner.spans import MAX_SIZE, MOST_BUCKETS
 from midstream_wire.errors import UsageError
 from midstream_wire.text import read_text
@@ -98,6 +100,21 @@ class Bucket:
         """The same with no other costs than of these cuts and codecs."""
         kept = tuple(cost for cost in self.codecs if (cost.cut, cost.codec) in placements)
         return replace(self, codecs=kept)
+
+    def grown(self, sizes: Sizes) -> tuple[CodecCost, ...]:
+        """What its codecs may cost at other `sizes`, in proportion to all of them."""
+        here = math.prod(max(size, 1) for _, size in self.sizes)
+        ratio = math.prod(max(size, 1) for _, size in sizes) / here
+        return tuple(
+            replace(
+                cost,
+                payload_nbytes=round(ratio * cost.payload_nbytes),
+                encode_s=ratio * cost.encode_s,
+                decode_s=ratio * cost.decode_s,
+                payloads_nbytes=tuple(round(ratio * each) for each in cost.payloads_nbytes),
+            )
+            for cost in self.codecs
+        )
 
     def slowed(self, factor: float) -> Bucket:
         """The same on a device `factor` times slower."""

@@ -9,6 +9,7 @@ what a network computes nor where a given cut lies, only what is believed of its
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import final
 
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import Array, TensorSpec
@@ -76,17 +77,33 @@ def check_sizes(specs: Sequence[TensorSpec], names: Iterable[str]) -> None:
 
 
 def bind_sizes(specs: Sequence[TensorSpec], arrays: Mapping[str, Array]) -> Sizes:
-    """The sizes that the open dimensions of `specs` have in one input.
+    """The sizes that the open dimensions of `specs` have in one input; see `Binder`."""
+    return Binder(specs).bind(arrays)
 
-    Where two inputs give one name different sizes, the later is told as INPUT:AXIS.
-    """
-    found: dict[str, int] = {}
-    for spec in specs:
-        for axis, size in enumerate(arrays[spec.name].shape):
-            name = open_name(spec, axis)
-            if name and found.setdefault(name, size) != size:
-                found[f"{spec.name}:{axis}"] = size
-    return tuple(sorted(found.items()))
+
+@final
+class Binder:
+    """Reads the bindings of one network's inputs, again and again."""
+
+    def __init__(self, specs: Sequence[TensorSpec]) -> None:
+        self._open = [
+            (spec.name, axis, open_name(spec, axis))
+            for spec in specs
+            for axis in range(len(spec.shape))
+            if open_name(spec, axis)
+        ]
+
+    def bind(self, arrays: Mapping[str, Array]) -> Sizes:
+        """The sizes by name. What `arrays` lack, or have too few axes for, is left out.
+
+        Where two inputs give one name different sizes, the later is told as INPUT:AXIS.
+        """
+        found: dict[str, int] = {}
+        for tensor, axis, name in self._open:
+            shape = arrays[tensor].shape if tensor in arrays else ()
+            if axis < len(shape) and found.setdefault(name, shape[axis]) != shape[axis]:
+                found[f"{tensor}:{axis}"] = shape[axis]
+        return tuple(sorted(found.items()))
 
 
 def listed(sizes: Sizes) -> str:

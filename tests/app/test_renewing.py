@@ -15,7 +15,7 @@ from midstream_edge.channel import Dial
 from midstream_edge.preparation import prepare
 from midstream_edge.renewal import Sides
 from midstream_partitioner.link import Link
-from midstream_partitioner.outlook import estimated_profile, node_seconds
+from midstream_partitioner.outlook import estimated_profile
 from midstream_partitioner.plan import UNCONSTRAINED, Planner
 from midstream_partitioner.recut import network_of
 from midstream_wire.errors import ModelError, UsageError
@@ -32,7 +32,7 @@ def made_for(deployment: Deployment, dial: Dial) -> Sides:
     )
     part = fresh.chain.partition
     edge, cloud = (
-        estimated_profile(part, node_seconds(network.graph, base, each), each)
+        estimated_profile(network.graph, base, part, each)
         for each in (deployment.edge, deployment.cloud)
     )
     return Sides(fresh.chain, edge, cloud)

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from midstream_edge.faults import Faults
-from midstream_edge.pace import LocalPace, give_up_at
+from midstream_edge.pace import MOST_SIZES, LocalPace, give_up_at
 from midstream_edge.verdicts import (
     UNDIAGNOSED,
     Finding,
@@ -33,6 +33,26 @@ def test_the_rest_is_what_was_declared_until_it_has_been_measured() -> None:
     pace = pace.observe(1, 0.1)
     assert pace.rest_s(1) == pytest.approx(0.3)
     assert pace.rest_s(3) == 0
+
+
+def test_the_rest_is_known_by_the_size_of_a_request() -> None:
+    pace = LocalPace(2, lambda sizes: {0: 1e-3 * dict(sizes)["seq"]})
+    short, long = (("seq", 10),), (("seq", 640),)
+    assert pace.rest_s(0, long) == pytest.approx(0.64)
+    pace = pace.observe(0, 0.1, long).observe(1, 0.2, long)
+    assert pace.rest_s(0, long) == pytest.approx(0.3)
+    assert pace.rest_s(0, (("seq", 641),)) == pytest.approx(0.3)
+    assert pace.rest_s(0, short) == pytest.approx(0.01)
+
+
+def test_without_anything_declared_the_rest_is_in_proportion_to_sizes_that_were_seen() -> None:
+    pace = LocalPace(1).observe(0, 0.1, (("seq", 64),)).observe(0, 0.8, (("seq", 1024),))
+    assert pace.rest_s(0, (("seq", 128),)) == pytest.approx(0.2)
+    assert pace.rest_s(0, (("seq", 2048),)) == pytest.approx(1.6)
+    assert pace.rest_s(0) == pytest.approx(0.8)
+    for size in range(100):
+        pace = pace.observe(0, 0.1, (("seq", 2**size),))
+    assert len(pace.measured_s) == MOST_SIZES
 
 
 def test_one_slow_run_moves_the_pace_only_a_little() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import product
 
 import pytest
 
+from midstream_partitioner.calibration import Calibration, Fidelity
 from midstream_partitioner.curves import Curve, check_sized
 from midstream_partitioner.device import Device
 from midstream_partitioner.over_sizes import over_sizes
@@ -139,6 +141,27 @@ def test_profiles_of_other_sizes_are_planned_at_those_of_the_edge(part: Partitio
     assert "seq=128 lies beyond the 8 that the cloud's profile was measured at" in made.told
     tail_s = next(each.tail_s for each in made.allowed if each.k == 0)
     assert tail_s == pytest.approx(16 * short.segments_s(0, 2))
+
+
+def test_what_a_calibration_says_of_a_payload_grows_with_the_size(part: Partition) -> None:
+    def told(found: Profile) -> Profile:
+        first, *others = (
+            replace(bucket, crossings_nbytes=(4 * size, 4 * size, 0))
+            for bucket, size in zip(found.buckets, LENGTHS, strict=True)
+        )
+        return found.holding(first, others)
+
+    edge, cloud = map(told, sides(part))
+    row = Fidelity("cloud-only", "raw", 700, 900, bits_per_element=10.0, agreement=1.0)
+    found = Calibration(
+        part.graph_digest, part.digest, "texts", False, 1000, None, None, rows=(row,)
+    )
+    planner = Planner(part, edge, cloud, calibration=found)
+    for size in (8, 128, 300):
+        offers = planner.at((("batch", 1), ("seq", size))).allowed
+        (sent,) = [each for each in offers if each.cut.is_cloud_only]
+        assert sent.payload_nbytes == pytest.approx(10 * size / 8, rel=0.01)
+        assert sent.most_nbytes == pytest.approx(10 * size / 8 * 9 / 7, abs=0.5)
 
 
 def test_where_another_plan_wins_is_found_to_the_size(part: Partition) -> None:

@@ -205,7 +205,7 @@ def test_times_of_segments_are_shared_out_among_their_nodes_and_add_up_again(
     seconds = node_seconds(network.graph, old, measured)
     assert sum(seconds[:4]) == pytest.approx(0.3)
     assert sum(seconds[4:]) == pytest.approx(0.5)
-    expected = estimated_profile(new, seconds, measured)
+    expected = estimated_profile(network.graph, old, new, measured)
     assert expected.partition_digest == new.digest
     assert expected.segments_s(0, 3) == pytest.approx(0.8)
     assert expected.segments_s(0, 1) == pytest.approx(sum(seconds[:2]))
