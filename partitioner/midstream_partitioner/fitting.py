@@ -24,13 +24,14 @@ from midstream_partitioner.shaping import SAMPLES as METRIC_SAMPLES
 from midstream_partitioner.shaping import fit_metric
 from midstream_partitioner.signs import is_nonnegative
 from midstream_partitioner.transforms import (
+    FLOATS,
     Transform,
     make_packing,
     transformable,
     with_transforms,
 )
 from midstream_wire.errors import UsageError
-from midstream_wire.tensors import Array, TensorSpec
+from midstream_wire.tensors import Array, TensorSpec, dtype_of
 
 #: Samples that a transform is fitted to. Every place of a tensor counts as one, so that some
 #: tens of samples have thousands of places for the few hundred channels of a layer.
@@ -141,9 +142,11 @@ class Responses:
     def _run(self, batch: Array) -> Array:
         count = len(batch)
         state = {name: np.repeat(array, count, axis=0) for name, array in self.state.items()}
-        made = self.chain.run({**state, self.tensor: batch}, self.k, self.k + 1)
-        floats = [made[name] for name in sorted(made) if made[name].dtype.kind == "f"]
-        return np.concatenate([each.reshape(count, -1) for each in floats], axis=1)
+        state[self.tensor] = batch.astype(self.state[self.tensor].dtype, copy=False)
+        made = self.chain.run(state, self.k, self.k + 1)
+        floats = [made[name] for name in sorted(made) if dtype_of(made[name]) in FLOATS]
+        flat = [each.reshape(count, -1).astype(np.float32, copy=False) for each in floats]
+        return np.concatenate(flat, axis=1)
 
 
 def _transforms_at(

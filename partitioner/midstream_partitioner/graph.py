@@ -16,9 +16,9 @@ from midstream_wire.tensors import DTYPES, TensorSpec, nbytes_of
 #: Producer index of a graph input.
 INPUT = -1
 
-#: Dtypes that may cross a cut: what the wire carries and onnxruntime takes and gives as numpy
-#: arrays, which leaves out bfloat16. Strings, sequences and optionals never may.
-CARRIABLE = frozenset(DTYPES) - {"bfloat16"}
+#: Dtypes that may cross a cut: what the wire carries. Strings, sequences and optionals never
+#: may.
+CARRIABLE = frozenset(DTYPES)
 
 #: Operators that onnxruntime moves to the 8-bit side of a DequantizeLinear before them or a
 #: QuantizeLinear behind them; and those besides that it lets the latter's range do.

@@ -40,7 +40,7 @@ _TOGETHER = 16
 
 def can_have_prior(spec: TensorSpec) -> bool:
     """Whether `fit_prior` takes such tensors: floats, planes of few enough channels."""
-    if "float" not in spec.dtype or spec.dtype == "bfloat16" or len(spec.shape) != 4:
+    if "float" not in spec.dtype or len(spec.shape) != 4:
         return False
     channels, *sides = spec.shape[1:]
     fixed = [size for size in sides if isinstance(size, int)]

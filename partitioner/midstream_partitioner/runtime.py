@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast, final
 
+import ml_dtypes
 import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper
@@ -22,6 +23,7 @@ from midstream_partitioner.refusals import refusal
 from midstream_partitioner.rewiring import with_own_bytes
 from midstream_partitioner.scratch import scratch_folder
 from midstream_partitioner.stopping import Stop, Stopped
+from midstream_partitioner.widening import widened
 from midstream_wire.errors import MidstreamError, ModelError, TensorError, UsageError
 from midstream_wire.tensors import Array
 
@@ -42,6 +44,9 @@ _GIVE_BACK = ("memory.enable_memory_arena_shrinkage", "cpu:0")
 #: Below ALL, so that nodes keep the names of their tensors: ALL rewrites convolutions into a
 #: blocked layout and renames what lies between them.
 _TRACE_LEVEL = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+
+#: How onnxruntime's Python face names what it has no arrays for.
+_BFLOAT16 = "tensor(bfloat16)"
 
 #: What onnxruntime says where it is to widen 8-bit weights, for exact sums, and two operators
 #: share one of them or its zero point.
@@ -69,7 +74,14 @@ class Executor:
         options = _options(threads)
         if not optimised:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._session = _open(model, options, provider)
+        self._opened = _open(model, options, provider)
+        if provider.traits.memory and self._opened.narrow:
+            raise ModelError(
+                "tensors of bfloat16 cross no cut in the memory of a device, and "
+                f"{', '.join(sorted(self._opened.narrow))} would on {provider}: run the "
+                "network with --backend torch, or on the CPU"
+            )
+        self._session = self._opened.session
         self._memory = provider.traits.memory
         self._device_id = provider.device_id
         self.inputs = tuple(value.name for value in self._session.get_inputs())
@@ -113,7 +125,7 @@ class Executor:
         self, names: Sequence[str], feeds: Mapping[str, Value], options: ort.RunOptions | None
     ) -> Sequence[Value]:
         if not self._memory:
-            return cast(Sequence[Value], self._session.run(names, feeds, options))
+            return self._opened.run(names, feeds, options)
         binding = self._session.io_binding()
         for name, value in feeds.items():
             binding.bind_ortvalue_input(name, value)
@@ -160,12 +172,13 @@ class OnnxRuntime:
             options.enable_profiling = True
             options.profile_file_prefix = str(folder / "trace")
             try:
-                session = _compile(model, options, self.provider)
+                opened = _open(model, options, self.provider)
             except Exception as error:
                 raise _untold(error, self.name) from error
+            names = [value.name for value in opened.session.get_outputs()]
             for _ in range(runs):
-                session.run(None, dict(feeds))
-            events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
+                opened.run(names, feeds, None)
+            events = json.loads(Path(opened.session.end_profiling()).read_text("utf-8"))
             optimised = Path(options.optimized_model_filepath).read_bytes()
         return optimised, _split_runs(events)
 
@@ -194,12 +207,12 @@ def observe(model: bytes, feeds: Mapping[str, Array]) -> dict[str, Any]:
     Raises `ModelError` if the network cannot run, on these inputs or within the memory there
     is. What is no tensor comes as a list or None.
     """
-    session = _open(model, _options(1), _CPU)
+    opened = _open(model, _options(1), _CPU)
     once = ort.RunOptions()
     once.add_run_config_entry(*_GIVE_BACK)
-    names = [value.name for value in session.get_outputs()]
+    names = [value.name for value in opened.session.get_outputs()]
     try:
-        return dict(zip(names, session.run(names, dict(feeds), once), strict=True))
+        return dict(zip(names, opened.run(names, feeds, once), strict=True))
     except Exception as error:  # onnxruntime raises a dozen unrelated types
         raise ModelError(
             f"a network must run on the inputs it declares, within {_MEMORY_SHARE:.0%} of "
@@ -231,7 +244,7 @@ def _idle_session() -> ort.InferenceSession:
         [value("y", TensorProto.FLOAT, [1])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return _open(model.SerializeToString(), _options(1), _CPU)
+    return _open(model.SerializeToString(), _options(1), _CPU).session
 
 
 @functools.cache
@@ -291,16 +304,62 @@ def _options(threads: int) -> ort.SessionOptions:
     return options
 
 
-def _open(
-    model: bytes | Path, options: ort.SessionOptions, provider: Provider
-) -> ort.InferenceSession:
+@final
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A session; of the inputs and outputs in `narrow`, which are bfloat16, it takes and gives
+    float32."""
+
+    session: ort.InferenceSession
+    narrow: frozenset[str] = frozenset()
+
+    def run(
+        self, names: Sequence[str], feeds: Mapping[str, Any], options: ort.RunOptions | None
+    ) -> list[Any]:
+        wide = {
+            name: array.astype(np.float32) if name in self.narrow else array
+            for name, array in feeds.items()
+        }
+        values = self.session.run(names, wide, options)
+        return [
+            array.astype(ml_dtypes.bfloat16) if name in self.narrow else array
+            for name, array in zip(names, values, strict=True)
+        ]
+
+
+def _open(model: bytes | Path, options: ort.SessionOptions, provider: Provider) -> _Opened:
     try:
-        return _compile(model, options, provider)
+        session = _compile(model, options, provider)
     except Exception as error:  # onnxruntime raises a dozen unrelated types
-        if _SHARED not in str(error):
+        if _SHARED in str(error):
+            return _opened(with_own_bytes(model), options, provider)
+        found = _widened(model)
+        if found is None:
             raise _refusal(error) from error
+        return _opened(found[0], options, provider, found[1])
+    ends = (*session.get_inputs(), *session.get_outputs())
+    if all(value.type != _BFLOAT16 for value in ends):
+        return _Opened(session)
+    made, narrow = widened(model) or (model, frozenset())
+    return _opened(made, options, provider, narrow)
+
+
+def _widened(model: bytes | Path) -> tuple[bytes, frozenset[str]] | None:
+    """As `widened`; None, too, for what cannot even be read."""
     try:
-        return _compile(with_own_bytes(model), options, provider)
+        return widened(model)
+    except Exception:  # the refusal that made us ask says more
+        return None
+
+
+def _opened(
+    model: bytes | Path,
+    options: ort.SessionOptions,
+    provider: Provider,
+    narrow: frozenset[str] = frozenset(),
+) -> _Opened:
+    try:
+        return _Opened(_compile(model, options, provider), narrow)
     except Exception as error:
         raise _refusal(error) from error
 

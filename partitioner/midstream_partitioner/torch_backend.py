@@ -30,6 +30,7 @@ from midstream_partitioner.random_nodes import RandomNodes
 from midstream_partitioner.refusals import refusal
 from midstream_partitioner.runtime import Executor
 from midstream_partitioner.stopping import Stop, Stopped
+from midstream_partitioner.widening import widened
 from midstream_wire.errors import MidstreamError, ModelError, TensorError, UsageError
 from midstream_wire.tensors import Array
 
@@ -119,10 +120,12 @@ class TorchRunner:
     """
 
     def __init__(self, model: bytes | Path, backend: Torch) -> None:
+        # The converter reads no weights of bfloat16.
+        wide, self._narrow = widened(model) or (model, frozenset())
         proto = (
-            onnx.load(str(model))
-            if isinstance(model, Path)
-            else onnx.load_model_from_string(model)
+            onnx.load(str(wide))
+            if isinstance(wide, Path)
+            else onnx.load_model_from_string(wide)
         )
         self.inputs = tuple(value.name for value in proto.graph.input)
         self.outputs = tuple(value.name for value in proto.graph.output)
@@ -155,7 +158,10 @@ class TorchRunner:
     ) -> dict[str, Value]:
         """As `Runner.run`; a stop takes effect before the next node that is a module."""
         try:
-            values = [feeds[name] for name in self.inputs]
+            values = [
+                feeds[name].float() if name in self._narrow else feeds[name]
+                for name in self.inputs
+            ]
         except KeyError as error:
             raise TensorError(
                 f"the network needs the inputs {', '.join(self.inputs)}; {error} is missing"
@@ -175,7 +181,11 @@ class TorchRunner:
             self._current.stop = None
         found = dict(zip(self.outputs, made if len(self.outputs) > 1 else [made], strict=True))
         # Sums follow the layout in memory: across a cut it is C order, so it is within, too.
-        found = {name: value.contiguous() for name, value in found.items()}
+        narrow = self._torch.bfloat16
+        found = {
+            name: (value.to(narrow) if name in self._narrow else value).contiguous()
+            for name, value in found.items()
+        }
         if self._unchecked is not None:
             self._check(self._unchecked, feeds, found)
             self._unchecked = None

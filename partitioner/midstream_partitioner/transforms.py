@@ -26,7 +26,7 @@ from midstream_wire.limits import MAX_TRANSFORM_CHARS
 from midstream_wire.tensors import DTYPES, TensorSpec
 
 #: What a transform takes: the arithmetic is float32, so these alone go through it.
-FLOATS = ("float16", "float32", "float64")
+FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 #: Below this there is no axis that a transform could mix beside those of batch and place.
 MIN_RANK = 3

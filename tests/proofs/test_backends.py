@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import parser
+from tests.partitioner.test_half_precision import model_of
 from tests.proofs.conftest import TRAINED, load, take_in
 
 from midstream_lab.networks import NETWORKS
@@ -31,6 +32,7 @@ from midstream_partitioner.partition import partition
 from midstream_partitioner.runtime import Executor
 from midstream_partitioner.stopping import Stop, Stopped
 from midstream_wire.errors import ModelError, UsageError
+from midstream_wire.tensors import DTYPES
 
 # The converter's own, of how it indexes; without a test around it is told to be silent.
 pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence:UserWarning")
@@ -135,6 +137,18 @@ def test_a_run_is_given_up(backend: Backend, request: pytest.FixtureRequest) -> 
     stop.tell()
     with pytest.raises(Stopped):
         chain.run(subject.inputs, 0, 1, stop=stop)
+
+
+@pytest.mark.parametrize(("dtype", "unit"), [("float16", 2.0**-10), ("bfloat16", 2.0**-7)])
+def test_half_precision_runs(backend: Backend, dtype: str, unit: float) -> None:
+    network = load_network(model_of(dtype))
+    part = partition(network, position_cuts(network.graph)[1:-1])
+    x = np.random.default_rng(1).standard_normal((2, 3, 16, 16)).astype(DTYPES[dtype])
+    last = len(part.segments)
+    expected = Chain(part).run({"x": x}, 0, last)
+    answer = Chain(part, backend=backend).run({"x": x}, 0, last)
+    assert answer["y"].dtype == x.dtype
+    assert relative_error(expected, answer) <= 2 * unit
 
 
 @pytest.mark.torch

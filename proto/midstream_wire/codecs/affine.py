@@ -17,10 +17,11 @@ import numpy as np
 from midstream_wire.codecs.base import Codec, DecodeBlock, Encoding, plain
 from midstream_wire.codecs.channels import Layout, layout_of, runs
 from midstream_wire.codecs.header import MAX_PARAMS_NBYTES
+from midstream_wire.codecs.narrow import FLOATS, rounding, widened
 from midstream_wire.codecs.planes import pack_words, scratch, unpack_words
 from midstream_wire.codecs.ranges import finite_range
 from midstream_wire.errors import CodecError
-from midstream_wire.tensors import Array
+from midstream_wire.tensors import Array, dtype_of
 
 _STEPS = 254
 # Differences of values up to here, and all that follows from them, stay finite in float32.
@@ -47,13 +48,15 @@ class Affine(Codec):
     per_channel: bool = False
 
     def accepts(self, dtype: str, shape: tuple[int, ...]) -> bool:
-        return dtype in ("float32", "float64")
+        return dtype in FLOATS
 
     def error_bound(self, array: Array) -> float | None:
         """Half a step, plus the rounding of float32 at the magnitude of the values."""
         array = plain(array)
-        if not self.accepts(array.dtype.name, array.shape):
+        dtype = dtype_of(array)
+        if not self.accepts(dtype, array.shape):
             return 0.0
+        array = widened(self, array)
         found = self._ranges(array)
         if found is None:
             return 0.0
@@ -62,7 +65,8 @@ class Affine(Codec):
         scale = _params_of(low, high)["scale"].astype(np.float64)
         # Quantizing rounds four times, by 2**-24 of at most 256 steps each; restoring once,
         # by 2**-24 of the value.
-        return float((0.5001 * scale + 2.0**-23 * peak).max())
+        bound = float((0.5001 * scale + 2.0**-23 * peak).max())
+        return bound + rounding(dtype, float(peak.max()) + bound)
 
     def begin(self, array: Array) -> Encoding | None:
         found = self._ranges(array)

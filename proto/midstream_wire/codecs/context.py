@@ -19,8 +19,9 @@ from midstream_wire.codecs.deadzone import DeadZone
 from midstream_wire.codecs.grid import UNIT, Grid, grid_of, parse_grid
 from midstream_wire.codecs.header import BLOCK_NBYTES
 from midstream_wire.codecs.interlace import MAX_MAGNITUDE, pack_planes, unpack_planes
+from midstream_wire.codecs.narrow import widened, working_dtype
 from midstream_wire.errors import CodecError
-from midstream_wire.tensors import DTYPES, Array
+from midstream_wire.tensors import DTYPES, Array, dtype_of
 
 _EC = DeadZone("ec", 9, lossless=False)
 # Narrower planes are mostly edge.
@@ -49,7 +50,7 @@ class Context(Codec):
     def accepts(self, dtype: str, shape: tuple[int, ...]) -> bool:
         if not self.otherwise.accepts(dtype, shape) or len(shape) != 4:
             return False
-        nbytes = shape[2] * shape[3] * DTYPES[dtype].itemsize
+        nbytes = shape[2] * shape[3] * DTYPES[working_dtype(self, dtype)].itemsize
         return min(shape[2:]) >= _MIN_SIDE and nbytes <= BLOCK_NBYTES
 
     def suited_to(self, dtype: str, shape: tuple[int, ...]) -> Codec:
@@ -58,7 +59,8 @@ class Context(Codec):
     def error_bound(self, array: Array) -> float | None:
         """That of `otherwise`."""
         array = plain(array)
-        if self.accepts(array.dtype.name, array.shape) and self._grid(array) is None:
+        accepted = self.accepts(dtype_of(array), array.shape)
+        if accepted and self._grid(widened(self, array)) is None:
             return 0.0
         return self._flat.error_bound(array)
 

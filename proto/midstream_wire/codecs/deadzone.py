@@ -21,9 +21,10 @@ from midstream_wire.codecs.base import Codec, DecodeBlock, Encoding, plain
 from midstream_wire.codecs.channels import Layout, layout_of, runs
 from midstream_wire.codecs.grid import FIXED, UNIT, Grid, encoding_of, grid_of, parse_grid
 from midstream_wire.codecs.header import FRAME_NBYTES, MAX_PARAMS_NBYTES, Header
+from midstream_wire.codecs.narrow import FLOATS, rounding, widened
 from midstream_wire.codecs.target import fitting_grid
 from midstream_wire.codecs.unpacking import Unpacker
-from midstream_wire.tensors import DTYPES, Array
+from midstream_wire.tensors import DTYPES, Array, dtype_of
 
 #: What D may be. Below, int8 is as small; above, nearly everything is zero.
 MIN_DIAL, MAX_DIAL = 0.01, 16.0
@@ -44,7 +45,7 @@ class DeadZone(Codec):
     needs neither; where `dial` is 0, it is not known.
 
     What has no deviation worth the name (constants among it), values out of range and all that
-    is not float32 or float64 goes losslessly.
+    is no float goes losslessly.
     """
 
     per_channel: bool = False
@@ -62,13 +63,15 @@ class DeadZone(Codec):
         return f"{self.family}:{self.dial:g}" if self.dial else self.family
 
     def accepts(self, dtype: str, shape: tuple[int, ...]) -> bool:
-        return dtype in ("float32", "float64")
+        return dtype in FLOATS
 
     def error_bound(self, array: Array) -> float | None:
         """About 0.5 + theta of the largest step, plus the rounding of float32 at the peak."""
         array = plain(array)
-        if not self.accepts(array.dtype.name, array.shape):
+        dtype = dtype_of(array)
+        if not self.accepts(dtype, array.shape):
             return 0.0
+        array = widened(self, array)
         grid = self._grid(array)
         if grid is None:
             return 0.0
@@ -76,7 +79,8 @@ class DeadZone(Codec):
         steps = max(0.5 + theta, 0.5 + theta + delta, 0.5 - theta - delta)
         peak = max(abs(float(array.min())), abs(float(array.max())))
         # float32 rounds numbers of up to 256 steps, by 2**-17, and those of the peak.
-        return 1.0001 * steps * float(grid.steps.max()) + 2.0**-20 * peak
+        bound = 1.0001 * steps * float(grid.steps.max()) + 2.0**-20 * peak
+        return bound + rounding(dtype, peak + bound)
 
     def begin(self, array: Array) -> Encoding | None:
         grid = self._grid(array)

@@ -21,6 +21,7 @@ from midstream_wire.codecs.header import (
     parse_frame,
     parse_header,
 )
+from midstream_wire.codecs.narrow import narrowing, working_dtype
 from midstream_wire.codecs.registry import codec_of
 from midstream_wire.errors import CodecError
 from midstream_wire.tensors import DTYPES, Array, TensorSpec
@@ -163,14 +164,15 @@ class Decoder:
             )
         if header.fallback and codec.family != "lossless":
             raise CodecError(f"only lossless must take another codec's place (not {codec.id})")
-        self._decode_block: DecodeBlock = codec.resume(
-            header.dtype, header.shape, header.params
-        )
+        working = working_dtype(codec, header.dtype)
+        self._decode_block: DecodeBlock = codec.resume(working, header.shape, header.params)
+        if working != header.dtype:
+            self._decode_block = narrowing(self._decode_block, header.dtype)
         self._codec, self._fallback = codec, header.fallback
         self._shape, self._dtype = header.shape, DTYPES[header.dtype]
         self._size = math.prod(header.shape)
         self._nbytes = self._size * self._dtype.itemsize
-        self._step = codec.block_elements(header.dtype, header.shape) if self._size else 0
+        self._step = codec.block_elements(working, header.shape) if self._size else 0
         self._found = self._start = self._index = 0  # elements seen, and decoded
         self._checksum = header_checksum(self._front)
         self._expect_frame()

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from midstream_wire.codecs.base import Codec, Encoding, plain
 from midstream_wire.codecs.header import Header, frame_of, header_checksum
+from midstream_wire.codecs.narrow import widened, working_dtype
 from midstream_wire.codecs.registry import LOSSLESS
-from midstream_wire.tensors import Array, dtype_of
+from midstream_wire.tensors import DTYPES, Array, dtype_of
 
 #: Bodies up to here are copied behind their frame, so that a small tensor is one piece. Larger
 #: ones that alias the array are pieces of their own: the copy would cost more than the call.
@@ -28,13 +29,14 @@ def encode(codec: Codec, array: Array) -> Iterator[bytes | memoryview]:
     dtype = dtype_of(array)
     codec = codec.suited_to(dtype, array.shape)
     accepted = codec.accepts(dtype, array.shape)
-    encoding = codec.begin(array) if accepted else None
+    wide = widened(codec, array) if accepted else array
+    encoding = codec.begin(wide) if accepted else None
     fallback = encoding is None
     if encoding is None:
-        codec, encoding = LOSSLESS, LOSSLESS.begin(array)
+        codec, wide, encoding = LOSSLESS, array, LOSSLESS.begin(array)
     assert encoding is not None, "lossless takes everything"
     header = Header(codec.code, codec.quality, fallback, dtype, array.shape, encoding.params)
-    return _pieces(codec, encoding, header, array)
+    return _pieces(codec, encoding, header, wide)
 
 
 def _pieces(
@@ -45,12 +47,13 @@ def _pieces(
     if not flat.size:
         yield front
         return
-    step = codec.block_elements(header.dtype, header.shape)
+    step = codec.block_elements(working_dtype(codec, header.dtype), header.shape)
+    itemsize = DTYPES[header.dtype].itemsize
     checksum = header_checksum(front)
     for start in range(0, flat.size, step):
         block = flat[start : start + step]
         parts = encoding.encode_block(block, start)
-        frame = frame_of(parts, decoded_nbytes=block.nbytes, seed=checksum)
+        frame = frame_of(parts, decoded_nbytes=block.size * itemsize, seed=checksum)
         checksum = frame.checksum
         front += frame.pack()
         body = parts[0]
