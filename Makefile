@@ -12,7 +12,7 @@ SHELL := bash
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test slow test-torch test-openvino check format bench proto proto-check clean
+.PHONY: help demo test slow test-torch test-oldest test-openvino check format bench proto proto-check clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -24,10 +24,13 @@ test: $(VENV)/.dev  ## the tests, without the exhaustive ones (PYTEST_ARGS="-k w
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 slow: $(VENV)/.dev  ## the exhaustive proofs: every cut of every network
-	$(BIN)/python -m pytest -n $(WORKERS) -m slow $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m slow --hypothesis-profile explore $(PYTEST_ARGS)
 
 test-torch: .venv-torch/.torch  ## torch modules taken in, and torch as a backend, in an environment that has torch
 	.venv-torch/bin/python -m pytest -m torch $(PYTEST_ARGS)
+
+test-oldest: .venv-oldest/.oldest  ## the tests with the oldest versions that pyproject.toml allows
+	.venv-oldest/bin/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 test-openvino: .venv-openvino/.openvino  ## the proofs on OpenVINO, in an environment that has its onnxruntime
 	.venv-openvino/bin/python -m pytest -m openvino $(PYTEST_ARGS)
@@ -59,7 +62,7 @@ proto-check: .venv-proto/.compiler
 	done; echo "generated code matches the .proto"
 
 clean:  ## remove environments, caches and outputs
-	rm -rf .venv .venv-torch .venv-openvino .venv-proto build dist out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-torch .venv-oldest .venv-openvino .venv-proto build dist out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Environments. A stamp stands for what is installed; .dev includes all that .lab does.
@@ -92,6 +95,23 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 .venv-torch/.torch: pyproject.toml constraints.txt
 	$(create)
 	$(install)
+
+# Every lower bound of what midstream and its lab need, as an exact version.
+define floors
+import tomllib
+project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+needed = project["dependencies"] + project["optional-dependencies"]["lab"]
+print(*(each.replace(">=", "==") for each in needed), sep="\n")
+endef
+export floors
+
+.venv-oldest/.oldest: EXTRAS := dev
+.venv-oldest/.oldest: pyproject.toml constraints.txt
+	$(create)
+	@$(@D)/bin/python -c "$$floors" > $(@D)/floors.txt
+	$(install)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check -r $(@D)/floors.txt
+	@touch $@
 
 # Its onnxruntime takes the place of the other: both are the same Python package.
 .venv-openvino/.openvino: EXTRAS := dev

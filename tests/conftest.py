@@ -12,8 +12,10 @@ from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# No deadline per example: a busy machine is not a bug. A failure prints how to repeat it.
-settings.register_profile("house", deadline=None, print_blob=True)
+# No deadline per example: a busy machine is not a bug. A failure prints how to repeat it. The
+# default suite tries the same examples every time; `make slow` looks for others.
+settings.register_profile("house", deadline=None, print_blob=True, derandomize=True)
+settings.register_profile("explore", deadline=None, print_blob=True)
 settings.load_profile("house")
 
 

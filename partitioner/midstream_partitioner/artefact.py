@@ -169,6 +169,9 @@ def check_room(folder: Path) -> None:
 def load_profiles(folder: Path) -> tuple[Profile, ...]:
     """The profiles kept beside a partition, by file name."""
     paths = sorted((folder / "profiles").glob("*.json"))
+    for path in paths:
+        if not path.is_file():  # reading a pipe would wait for a writer
+            raise UsageError(f"a profile must be a file, and {path} is none: remove it")
     return tuple(map(load_profile, paths))
 
 

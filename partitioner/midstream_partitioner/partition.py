@@ -17,6 +17,7 @@ import onnx
 
 from midstream_partitioner.constants import Constants, captured_names
 from midstream_partitioner.cuts import Cut, cut_of
+from midstream_partitioner.external import check_self_contained
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.graph import Graph
 from midstream_partitioner.intake import Network
@@ -148,29 +149,34 @@ class Partition:
 def read_model(source: bytes | Path, digest: str, *, what: str, max_nbytes: int) -> bytes:
     """The bytes of a model, from memory or from a file that must still have the digest.
 
-    Raises `ModelError` about `what`; a file larger than `max_nbytes` is not read.
+    Raises `ModelError` about `what`, also where weights are in other files; a file larger than
+    `max_nbytes` is not read.
     """
     if isinstance(source, bytes):
         return source
     try:
-        too_large = source.stat().st_size > max_nbytes
-        data = b"" if too_large else source.read_bytes()
+        fits = source.stat().st_size <= max_nbytes and source.is_file()
+        data = source.read_bytes() if fits else b""
     except OSError as error:
         raise _unreadable(what, source, error) from None
-    if too_large or hashlib.sha256(data).hexdigest() != digest:
+    if not fits or hashlib.sha256(data).hexdigest() != digest:
         raise _other_content(what, digest, source)
+    check_self_contained(data, what=what)
     return data
 
 
 def check_file(path: Path, digest: str, *, what: str) -> None:
-    """Raise `ModelError` about `what` unless the file has the digest."""
+    """Raise `ModelError` about `what` unless the file has the digest, and all its weights."""
     try:
+        if path.exists() and not path.is_file():  # a device has no end, a pipe no writer
+            raise _other_content(what, digest, path)
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise _unreadable(what, path, error) from None
     if found != digest:
         raise _other_content(what, digest, path)
+    check_self_contained(path, what=what)
 
 
 def _unreadable(what: str, path: Path, error: OSError) -> ModelError:

@@ -45,6 +45,11 @@ _KNOWN = (
         r"a smaller input, or more memory",
     ),
     (
+        r"std::bad_alloc",
+        r"more of this machine's memory must be available: give the network a smaller input, "
+        r"or more memory",
+    ),
+    (
         r"Unexpected input data type\. Actual: \(tensor\((\w+)\)\) ?, expected: "
         r"\(tensor\((\w+)\)\)",
         r"an input must be of dtype \2 (not \1): convert it",

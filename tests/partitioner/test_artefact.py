@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from midstream_partitioner.artefact import (
@@ -17,6 +21,7 @@ from midstream_partitioner.artefact import (
     save_partition,
 )
 from midstream_partitioner.chain import Chain
+from midstream_partitioner.constants import walk_tensors
 from midstream_partitioner.cuts import position_cuts
 from midstream_partitioner.device import Device
 from midstream_partitioner.intake import Network
@@ -170,6 +175,69 @@ def test_a_missing_segment_is_named(folder: Path) -> None:
         ModelError, match=r"segment 2 must be in .*2\.onnx, which cannot be read"
     ):
         Chain(load_partition(folder))
+
+
+def send_weights_out(folder: Path, part: Partition, *, place: str) -> Partition:
+    """`part` in `folder`, with a weight of segment 1 at `place` and the digest of that."""
+    path = folder / "segments" / "1.onnx"
+    model = onnx.load(path, load_external_data=False)
+    (tensor, *_) = walk_tensors(model)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=place)
+    data = model.SerializeToString()
+    path.write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    first, second, *others = part.segments
+    forged = replace(second, digest=digest, source=path)
+    return replace(part, segments=(first, forged, *others))
+
+
+@pytest.mark.parametrize("place", ["w.bin", "../../secret.bin", "*/_ORT_MEM_ADDR_/*"])
+def test_weights_that_no_digest_covers_are_refused(
+    part: Partition, folder: Path, place: str
+) -> None:
+    """onnxruntime follows a location to any file, and some versions to an address."""
+    (folder / "segments" / "w.bin").write_bytes(bytes(4096))
+    (folder.parent / "secret.bin").write_bytes(bytes(4096))
+    forged = send_weights_out(folder, part, place=place)
+    for read in (lambda: Chain(forged), lambda: forged.segments[1].model):
+        with pytest.raises(ModelError, match="segment 1 must hold its own weights"):
+            read()
+
+
+def test_a_layer_may_be_called_location(make_network: Any, tmp_path: Path) -> None:
+    network = make_network(
+        "net (float[2] x) => (float[2] location) { location = Relu(x) }", {}
+    )
+    save_partition(
+        partition(network, position_cuts(network.graph)), tmp_path / "net.midstream"
+    )
+    chain = Chain(load_partition(tmp_path / "net.midstream"))
+    assert "location" in chain.run({"x": np.ones(2, np.float32)}, 0, 1)
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a device", "a folder"])
+def test_a_segment_that_is_no_regular_file_is_refused_at_once(folder: Path, kind: str) -> None:
+    path = folder / "segments" / "1.onnx"
+    path.unlink()
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    part = load_partition(folder)
+    for read in (lambda: Chain(part), lambda: part.segments[1].model):
+        with pytest.raises(ModelError, match=r"segment 1 must have digest .* other content"):
+            read()
+
+
+def test_a_profile_that_is_no_regular_file_is_refused_at_once(folder: Path) -> None:
+    (folder / "profiles").mkdir(exist_ok=True)
+    os.mkfifo(folder / "profiles" / "edge.json")
+    with pytest.raises(UsageError, match=r"a profile must be a file.*edge\.json"):
+        load_profiles(folder)
 
 
 def edit(folder: Path, change: Change) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ RunPlaced = Callable[..., dict[str, Array]]
 #: The newest that the oldest supported and the current onnxruntime both run is 21; this one is
 #: the newest of the current.
 NEWEST_OPSET = 26
+#: The oldest onnxruntime that is allowed takes no newer one.
+EVERY_RUNTIMES_OPSET = 23
 
 CONVOLVED = """
 net (float[n, 3, 8, 8] x) => (float[n, 5] y) {
@@ -75,6 +78,17 @@ VECTORS = {
 }
 
 
+@contextmanager
+def newest_runtimes_alone(opset: int) -> Iterator[None]:
+    """Skip where the installed onnxruntime is too old for an opset that not all must take."""
+    try:
+        yield
+    except ModelError as error:
+        if opset <= EVERY_RUNTIMES_OPSET or "its opset must be at most" not in str(error):
+            raise
+        pytest.skip(str(error))
+
+
 def split_everywhere(network: Network) -> Any:
     return partition(network, position_cuts(network.graph))
 
@@ -93,7 +107,8 @@ def test_every_opset_is_taken_in_and_runs_split(
     part = split_everywhere(network)
     for batch in (1, 3):
         inputs = {"x": rng.standard_normal((batch, 3, 8, 8)).astype(np.float32)}
-        answer = run_placed(part, 2, inputs)["y"]
+        with newest_runtimes_alone(opset):
+            answer = run_placed(part, 2, inputs)["y"]
         np.testing.assert_allclose(
             answer, run_whole(network, inputs)["y"], rtol=1e-5, atol=1e-5
         )

@@ -36,7 +36,7 @@ def by_hand(case: Any, link: Link, queue_s: float = 0.0) -> dict[tuple[str, str]
         whole = busy + up + wait + down
         found[cost.cut, cost.codec] = [
             whole,
-            max(head[k], cost.encode_s, up, cost.decode_s, tail, down, whole / 8),
+            max(head[k], cost.encode_s, up, cost.decode_s + tail, down, whole / 8),
             device.active_w * busy
             + device.tx_w * up
             + device.idle_w * wait
