@@ -13,11 +13,11 @@ from typing import final
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
+from midstream_cloud import health
 from midstream_cloud.budget import Budget, memory_budget
+from midstream_cloud.health import Health
 from midstream_cloud.repository import Repository
 from midstream_cloud.service import SERVICE, Midstream, RequireToken, handlers
 from midstream_cloud.session import Limits, Service
@@ -34,6 +34,9 @@ from midstream_wire.limits import MAX_MESSAGE_NBYTES, MIB
 #: How long large requests must have ceased before the memory that they took is given back: it
 #: would have to be faulted in again for the next one.
 TIDY_S = 1.0
+
+#: Calls at a time that a server takes however little memory it has.
+_LEAST_CALLS = 64
 
 _STOPPING = Status(
     Code.UNAVAILABLE, "the server is stopping: connect again later, or to another one"
@@ -74,6 +77,7 @@ class Settings:
     insecure: bool = False
     workers: int | None = None
     max_queued: int = 64
+    max_calls: int = 1024
     memory_nbytes: int | None = None
     limits: Limits = field(default_factory=Limits)
     drain_s: float = 10.0
@@ -97,13 +101,17 @@ class Server:
         limits = replace(settings.limits, max_request_nbytes=most_nbytes)
         name = f"midstream {importlib.metadata.version('midstream')}"
         self._midstream = Midstream(Service(name, repository, self._tails, budget, limits))
-        self._health = health.HealthServicer()
+        self._health = Health(("", SERVICE))
         interceptors = [RequireToken(settings.token)] if settings.token else []
-        self._grpc = grpc.aio.server(options=_OPTIONS, interceptors=interceptors)
+        # Of each call gRPC may hold a message that is not complete yet.
+        calls = min(settings.max_calls, max(_LEAST_CALLS, budget.nbytes // MAX_MESSAGE_NBYTES))
+        self._grpc = grpc.aio.server(
+            options=_OPTIONS, interceptors=interceptors, maximum_concurrent_rpcs=calls
+        )
         self._grpc.add_generic_rpc_handlers((handlers(self._midstream),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
-        reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._grpc)
+        self._grpc.add_generic_rpc_handlers((self._health.handlers(),))
+        names = (SERVICE, health.NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._grpc)
 
     async def start(self, address: Address) -> Address:
         """Listen; returns the address with the port that port 0 became. `UsageError`."""
@@ -126,8 +134,7 @@ class Server:
                 "machine and a port that nothing else uses (0 for any)"
             ) from None
         await self._grpc.start()
-        for name in ("", SERVICE):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._health.tell(serving=True)
         return address.with_port(port)
 
     def _tidy_soon(self) -> None:
@@ -143,7 +150,7 @@ class Server:
 
     async def stop(self) -> None:
         """Refuse what is new, finish what is under way for at most `drain_s`, close."""
-        await self._health.enter_graceful_shutdown()
+        self._health.tell(serving=False)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._midstream.drain(_STOPPING), self._settings.drain_s)
         await self._grpc.stop(grace=0.5)

@@ -10,13 +10,14 @@ import grpc
 import grpc.aio
 
 from midstream_cloud.session import Service, Session, status_of
-from midstream_cloud.tails import Answer, Clock, Job
+from midstream_cloud.tails import Clock, Job
 from midstream_wire.credentials import is_bearer
 from midstream_wire.descriptions import Description
-from midstream_wire.errors import CloudRefused, MidstreamError
-from midstream_wire.frames import GoAway, ServerFrame, Status
+from midstream_wire.errors import CloudRefused, MidstreamError, ProtocolError
+from midstream_wire.frames import Code, GoAway, ServerFrame, Status
 from midstream_wire.messages import read_client, write_server
 from midstream_wire.unary import (
+    read_describe,
     read_infer,
     read_preparation,
     write_description,
@@ -69,54 +70,11 @@ class Midstream:
             if task.done() and not task.cancelled():  # by `drain`
                 task.result()
 
-    async def Infer(self, request: pb.InferRequest, context: Any) -> pb.InferReply:
-        try:
-            answer = await self._infer(request)
-        except Exception as error:
-            status = status_of(error)
-            await context.abort(_STATUS_CODES[status.code], status.message)
-        payloads = {name: b"".join(pieces) for name, pieces in answer.payloads.items()}
-        return write_infer(payloads, answer.timings)
-
-    async def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.DescribeReply:
-        models = self._service.repository.models
-        if request.model and request.model not in models:
-            await context.abort(
-                grpc.StatusCode.NOT_FOUND,
-                f"the model must be one that is served here ({', '.join(sorted(models))}), "
-                f"not {request.model[:64]!r}",
-            )
-        named = [models[request.model]] if request.model else models.values()
-        described = tuple(model.describe() for model in named)
-        return write_description(Description(self._service.name, described))
-
-    async def Prepare(self, request: pb.PrepareRequest, context: Any) -> pb.PrepareReply:
-        try:
-            if self._draining is not None:
-                raise CloudRefused(self._draining.code, self._draining.message)
-            readiness = self._service.repository.prepare(read_preparation(request))
-        except Exception as error:
-            status = status_of(error)
-            await context.abort(_STATUS_CODES[status.code], status.message)
-        return write_readiness(readiness)
-
-    async def drain(self, reason: Status) -> None:
-        """Say GoAway to every session; returns when each has finished what is under way."""
-        self._draining = reason
-
-        async def close(session: Session, reading: asyncio.Task[None]) -> None:
-            await session.drain(reason)
-            reading.cancel()
-
-        closing = [close(*entry) for entry in self._reading.items()]
-        await asyncio.gather(*closing, return_exceptions=True)
-
-    async def _infer(self, message: pb.InferRequest) -> Answer:
+    async def Infer(self, data: bytes) -> bytes:
         service = self._service
         received_s = service.clock()
-        if self._draining is not None:
-            raise CloudRefused(self._draining.code, self._draining.message)
-        hello, request = read_infer(message)
+        self._refuse_draining()
+        hello, request = read_infer(data)
         model = service.repository.find(hello)
         incoming = model.assemble(
             request.first_segment,
@@ -135,13 +93,49 @@ class Midstream:
             claim=service.budget.claim(),
         )
         growth = model.growth(request.first_segment, request.transform)
-        job.claim.hold(message.ByteSize() + int(growth * incoming.nbytes))
+        job.claim.hold(len(data) + int(growth * incoming.nbytes))
         future = service.tails.submit(job)
         try:
             # A call that breaks off must not cancel the future itself: `abandon` does more.
-            return await asyncio.shield(asyncio.wrap_future(future))
+            answer = await asyncio.shield(asyncio.wrap_future(future))
+            payloads = {name: b"".join(parts) for name, parts in answer.payloads.items()}
+            return write_infer(payloads, answer.timings).SerializeToString()
         finally:
             service.tails.abandon(job, future)
+
+    async def Describe(self, data: bytes) -> bytes:
+        models = self._service.repository.models
+        name = read_describe(data)
+        if name and name not in models:
+            raise CloudRefused(
+                Code.NOT_FOUND,
+                f"the model must be one that is served here ({', '.join(sorted(models))}), "
+                f"not {name[:64]!r}",
+            )
+        named = [models[name]] if name else models.values()
+        described = tuple(model.describe() for model in named)
+        description = Description(self._service.name, described)
+        return write_description(description).SerializeToString()
+
+    async def Prepare(self, data: bytes) -> bytes:
+        self._refuse_draining()
+        readiness = self._service.repository.prepare(read_preparation(data))
+        return write_readiness(readiness).SerializeToString()
+
+    async def drain(self, reason: Status) -> None:
+        """Say GoAway to every session; returns when each has finished what is under way."""
+        self._draining = reason
+
+        async def close(session: Session, reading: asyncio.Task[None]) -> None:
+            await session.drain(reason)
+            reading.cancel()
+
+        closing = [close(*entry) for entry in self._reading.items()]
+        await asyncio.gather(*closing, return_exceptions=True)
+
+    def _refuse_draining(self) -> None:
+        if self._draining is not None:
+            raise CloudRefused(self._draining.code, self._draining.message)
 
 
 async def _converse(
@@ -177,28 +171,40 @@ async def _watch(
 
 
 def handlers(midstream: Midstream) -> grpc.GenericRpcHandler:
-    """What the server calls, by method. A session's messages come and go as bytes, since
-    `messages` leaves payloads where they lie."""
-    infer, describe = pb.InferRequest.FromString, pb.DescribeRequest.FromString
-    prepare = pb.PrepareRequest.FromString
+    """What the server calls, by method.
+
+    Every method is a stream of bytes here, whatever it is on the wire, so that nothing is read
+    of a call that is refused, and nothing parsed that has not been looked at.
+    """
     methods = {
         "Session": grpc.stream_stream_rpc_method_handler(midstream.Session),
-        "Infer": grpc.unary_unary_rpc_method_handler(
-            midstream.Infer, infer, pb.InferReply.SerializeToString
-        ),
-        "Describe": grpc.unary_unary_rpc_method_handler(
-            midstream.Describe, describe, pb.DescribeReply.SerializeToString
-        ),
-        "Prepare": grpc.unary_unary_rpc_method_handler(
-            midstream.Prepare, prepare, pb.PrepareReply.SerializeToString
-        ),
+        "Infer": _unary(midstream.Infer),
+        "Describe": _unary(midstream.Describe),
+        "Prepare": _unary(midstream.Prepare),
     }
     return grpc.method_handlers_generic_handler(SERVICE, methods)
 
 
+def _unary(answer: Callable[[bytes], Awaitable[bytes]]) -> Any:
+    """The handler of a call that brings one message and gets one, or a status."""
+
+    async def call(_requests: object, context: Any) -> None:
+        message = await context.read()
+        try:
+            if message is grpc.aio.EOF:
+                raise ProtocolError("a call must bring a message: none came")
+            reply = await answer(message)
+        except Exception as error:
+            status = status_of(error)
+            await context.abort(_STATUS_CODES[status.code], status.message)
+        await context.write(reply)
+
+    return grpc.stream_stream_rpc_method_handler(call)
+
+
 @final
 class RequireToken(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # untyped base
-    """Answers UNAUTHENTICATED to every call that does not carry the bearer token.
+    """Answers UNAUTHENTICATED to every call that does not carry the bearer token, unread.
 
     Health checks pass: those who ask (load balancers, container engines) have no secrets, and
     learn nothing but whether the server is up.
@@ -214,23 +220,15 @@ class RequireToken(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # untyped
             return handler
         if is_bearer(details.invocation_metadata or (), self._token):
             return handler
-        return _refusing(handler)
+        return _REFUSING
 
 
-def _refusing(handler: Any) -> Any:
-    """A handler of the same kind that only says why not."""
+async def _refuse(_requests: object, context: Any) -> None:
+    await context.abort(
+        grpc.StatusCode.UNAUTHENTICATED,
+        "this server must be given its bearer token: name the file that holds it",
+    )
 
-    async def refuse(_request: object, context: Any) -> None:
-        await context.abort(
-            grpc.StatusCode.UNAUTHENTICATED,
-            "this server must be given its bearer token: name the file that holds it",
-        )
 
-    make = grpc.unary_unary_rpc_method_handler
-    if handler.response_streaming:
-        make = (
-            grpc.stream_stream_rpc_method_handler
-            if handler.request_streaming
-            else grpc.unary_stream_rpc_method_handler
-        )
-    return make(refuse, handler.request_deserializer, handler.response_serializer)
+#: A stream for all methods alike: the handler of a unary one is called with its message.
+_REFUSING = grpc.stream_stream_rpc_method_handler(_refuse)

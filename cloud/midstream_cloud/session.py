@@ -16,8 +16,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import final
 
-from midstream_cloud.budget import Budget, Claim, memory_budget
+from midstream_cloud.arriving import Arriving
+from midstream_cloud.budget import Budget, memory_budget
 from midstream_cloud.eager import Eager
+from midstream_cloud.ration import Ration
 from midstream_cloud.repository import Model, Repository
 from midstream_cloud.tails import Answer, Clock, Job, Tails
 from midstream_wire.errors import (
@@ -49,8 +51,9 @@ from midstream_wire.limits import (
     MAX_IN_FLIGHT,
     MAX_PADDING_NBYTES,
     MAX_REQUEST_NBYTES,
+    MIB,
 )
-from midstream_wire.transfers import Incoming, reply_frames
+from midstream_wire.transfers import reply_frames
 
 _LOG = logging.getLogger(__name__)
 
@@ -85,45 +88,17 @@ class Service:
     budget: Budget = field(default_factory=lambda: Budget(memory_budget()))
     limits: Limits = field(default_factory=Limits)
     clock: Clock = time.monotonic
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
     padding: bytes = field(default_factory=lambda: _incompressible(MAX_PADDING_NBYTES))
 
 
-#: So much of a request that is not complete yet is worth a thread's time: large ones are
-#: decoded while they arrive.
-_AHEAD_NBYTES = 256 * KIB
+#: Bytes of pongs, at once and a second; each ping counts as so many more. An edge that
+#: measures a link from scratch asks for some 8 MiB.
+_PING_BURST, _PING_RATE, _PING_NBYTES = 16 * MIB, 2 * MIB, 64 * KIB
 
-#: Bytes per second of a request that is to hold memory until it is complete; a link of
-#: 0.5 Mbit/s carries sixty times as many.
-_LEAST_RATE = KIB
-
-
-@final
-@dataclass(slots=True)
-class _Arriving:
-    """A request that is not complete yet."""
-
-    first_segment: int
-    transform: str
-    incoming: Incoming
-    deadline_s: float | None
-    claim: Claim
-    growth: float  # of what came, by the transform's inverse
-    until_s: float  # when the next piece is due
-    fed_nbytes: int = 0
-    waiting_nbytes: int = 0  # that nobody has been asked to decode
-
-    def feed(self, pieces: tuple[Piece, ...]) -> None:
-        """Take pieces in, and claim what they hold before any of it is allocated."""
-        for piece in pieces:
-            self.incoming.feed(piece)
-            self.fed_nbytes += len(piece.data)
-            self.waiting_nbytes += len(piece.data)
-        self.claim.hold(self.fed_nbytes + int(self.incoming.nbytes * self.growth))
-
-    def drop(self) -> None:
-        """Forget what came."""
-        self.incoming.drop()
-        self.claim.release()
+#: Requests that were wrong, at once and a second. A cancelled one takes less: hedges that lost
+#: are cancelled, too.
+_TROUBLE_BURST, _TROUBLE_RATE, _CANCEL_COST = 64.0, 16.0, 0.25
 
 
 @final
@@ -136,10 +111,12 @@ class Session:
         self._model: Model | None = None
         self._draining: Status | None = None
         self._highest_id = -1
-        self._arriving: dict[int, _Arriving] = {}
+        self._arriving: dict[int, Arriving] = {}
         self._waiting: dict[int, tuple[Future[Answer], Job]] = {}  # for their tail
         self._replying: dict[Eager, Job] = {}
-        self._heard_s = service.clock()
+        self._heard_s = self._unpaid_s = now_s = service.clock()
+        self._pings = Ration(burst=_PING_BURST, rate=_PING_RATE, now_s=now_s)
+        self._trouble = Ration(burst=_TROUBLE_BURST, rate=_TROUBLE_RATE, now_s=now_s)
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -149,6 +126,8 @@ class Session:
         Raises `MidstreamError` when the session cannot go on.
         """
         self._heard_s = arrived_s
+        if (wait_s := self._unpaid_s - self._service.clock()) > 0:
+            await self._service.pause(wait_s)
         if self._model is None:
             await self._open(frame)
             return
@@ -159,7 +138,9 @@ class Session:
                 await self._continue(frame, arrived_s)
             case Cancel():
                 self._cancel(frame.id)
+                self._charge(self._trouble, _CANCEL_COST)
             case Ping():
+                self._charge(self._pings, _PING_NBYTES + frame.reply_nbytes)
                 await self._pong(frame, arrived_s)
             case Hello():
                 raise ProtocolError(
@@ -187,13 +168,8 @@ class Session:
         """
         limits = self._service.limits
         for id, arriving in [*self._arriving.items()]:
-            if now_s > min(arriving.until_s, arriving.deadline_s or arriving.until_s):
-                message = (
-                    f"a request's pieces must come within {limits.stall_s:g} s of each other "
-                    f"and {_LEAST_RATE} bytes a second, and within its own time "
-                    f"({arriving.fed_nbytes} bytes came): send it again"
-                )
-                await self._fail(id, Status(Code.DEADLINE_EXCEEDED, message))
+            if arriving.is_overdue(now_s):
+                await self._fail(id, arriving.overdue_status())
         silent_s = now_s - self._heard_s
         if self._model is None and silent_s > limits.hello_s:
             raise CloudRefused(
@@ -240,13 +216,13 @@ class Session:
         try:
             arriving = self._admit(request, arrived_s)
         except Exception as error:
-            await self._send(Reply(request.id, status_of(error)))
+            await self._send(self._refusal(request.id, status_of(error)))
             return
         self._arriving[request.id] = arriving
         self._idle.clear()
         await self._feed(request.id, request.pieces, arrived_s)
 
-    def _admit(self, request: Request, arrived_s: float) -> _Arriving:
+    def _admit(self, request: Request, arrived_s: float) -> Arriving:
         """Check what can be checked before any piece is decoded."""
         assert self._model is not None
         limits = self._service.limits
@@ -275,13 +251,14 @@ class Session:
             max_nbytes=limits.max_request_nbytes,
         )
         deadline_s = arrived_s + request.budget_s if request.budget_s else None
-        return _Arriving(
+        return Arriving(
             request.first_segment,
             request.transform,
             incoming,
             deadline_s,
             claim=self._service.budget.claim(),
             growth=self._model.growth(request.first_segment, request.transform),
+            stall_s=limits.stall_s,
             until_s=arrived_s + limits.stall_s,
         )
 
@@ -290,12 +267,11 @@ class Session:
             await self._feed(more.id, more.pieces, arrived_s)
         elif more.id > self._highest_id:
             message = f"pieces must belong to a request that was opened (not {more.id})"
-            await self._send(Reply(more.id, Status(Code.INVALID_ARGUMENT, message)))
+            await self._send(self._refusal(more.id, Status(Code.INVALID_ARGUMENT, message)))
         # Else they were under way when their request was refused or cancelled.
 
     async def _feed(self, id: int, pieces: tuple[Piece, ...], arrived_s: float) -> None:
         arriving = self._arriving[id]
-        fed_nbytes = arriving.fed_nbytes
         try:
             arriving.feed(pieces)
         except Exception as error:
@@ -305,21 +281,16 @@ class Session:
             del self._arriving[id]
             await self._run(id, arriving, arrived_s)
             return
-        # Who sends less than this rate allows runs out of time in the end.
-        more_s = (arriving.fed_nbytes - fed_nbytes) / _LEAST_RATE
-        until_s = arrived_s + self._service.limits.stall_s
-        arriving.until_s = min(until_s, arriving.until_s + more_s)
-        if arriving.waiting_nbytes >= _AHEAD_NBYTES:
-            arriving.waiting_nbytes = 0
+        if arriving.go_on(arrived_s):
             self._service.tails.decode_ahead(arriving.incoming)
 
     async def _fail(self, id: int, status: Status) -> None:
         if (arriving := self._arriving.pop(id, None)) is not None:
             arriving.drop()
-        await self._send(Reply(id, status))
+        await self._send(self._refusal(id, status))
         self._note_idle()
 
-    async def _run(self, id: int, arriving: _Arriving, received_s: float) -> None:
+    async def _run(self, id: int, arriving: Arriving, received_s: float) -> None:
         assert self._model is not None
         job = Job(
             model=self._model,
@@ -347,7 +318,7 @@ class Session:
         if id not in self._waiting or self._waiting[id][0] is not future:
             return
         _, job = self._waiting.pop(id)
-        reply = Eager(self._reply(_frames_of(id, future)), self._replied)
+        reply = Eager(self._reply(self._frames_of(id, future)), self._replied)
         self._replying[reply] = job
         reply.step()
 
@@ -375,18 +346,27 @@ class Session:
         padding = self._service.padding[: ping.reply_nbytes]
         await self._send(Pong(ping.id, padding, arrived_s, self._service.clock()))
 
+    def _frames_of(self, id: int, future: Future[Answer]) -> Iterable[ServerFrame]:
+        """What tells the peer how a tail ended."""
+        error = future.exception()
+        if error is not None:
+            return (self._refusal(id, status_of(error)),)
+        answer = future.result()
+        return reply_frames(id, answer.payloads, answer.timings)
+
+    def _refusal(self, id: int, status: Status) -> Reply:
+        """The reply that says so; what the peer did wrong itself is charged to it."""
+        if status.code == Code.INVALID_ARGUMENT:
+            self._charge(self._trouble, 1.0)
+        return Reply(id, status)
+
+    def _charge(self, ration: Ration, cost: float) -> None:
+        """Hear nothing more of a peer until it has earned what it has spent."""
+        self._unpaid_s = max(self._unpaid_s, ration.spend(cost, self._service.clock()))
+
     def _note_idle(self) -> None:
         if not (self._arriving or self._waiting or self._replying):
             self._idle.set()
-
-
-def _frames_of(id: int, future: Future[Answer]) -> Iterable[ServerFrame]:
-    """What tells a peer how a tail ended."""
-    error = future.exception()
-    if error is not None:
-        return (Reply(id, status_of(error)),)
-    answer = future.result()
-    return reply_frames(id, answer.payloads, answer.timings)
 
 
 def _tell(

@@ -8,6 +8,7 @@ lie, takes one copy and none: 0.1-0.6 ms less for 800 KB over loopback, of 2.7-3
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import final
 
 from midstream_wire.errors import ProtocolError
 from midstream_wire.limits import MAX_FIELDS
@@ -45,18 +46,31 @@ def front_of(number: int, nbytes: int) -> bytes:
     return varint(number << 3 | _BYTES) + varint(nbytes)
 
 
-def fields_of(message: Bytes) -> Iterator[tuple[int, int | memoryview, memoryview]]:
+@final
+class Allowance:
+    """How many fields a message may have yet, whatever level they are on."""
+
+    __slots__ = ("left", "most")
+
+    def __init__(self, most: int = MAX_FIELDS) -> None:
+        self.most = self.left = most
+
+
+def fields_of(
+    message: Bytes, allowance: Allowance
+) -> Iterator[tuple[int, int | memoryview, memoryview]]:
     """Number, value and whole encoding of each field of a serialized message, in place.
 
     The value is a number, or a view of bytes that are not interpreted. Raises `ProtocolError`
-    for what is no message, and for more than `MAX_FIELDS`.
+    for what is no message, and for more fields than are allowed.
     """
-    view, end, count = memoryview(message), 0, 0
+    view, end = memoryview(message), 0
     while (start := end) < len(view):
-        count += 1
-        if count > MAX_FIELDS:
+        allowance.left -= 1
+        if allowance.left < 0:
             raise ProtocolError(
-                f"a message may hold at most {MAX_FIELDS} fields: send fewer, larger pieces"
+                f"a message of its kind may hold at most {allowance.most} fields: send fewer, "
+                "larger pieces"
             )
         key, at = _read_varint(view, start)
         kind = key & 7
@@ -79,6 +93,8 @@ def fields_of(message: Bytes) -> Iterator[tuple[int, int | memoryview, memoryvie
 
 def _read_varint(view: memoryview, at: int) -> tuple[int, int]:
     """The number at `at`, and where the next byte stands."""
+    if at < len(view) and view[at] < 0x80:
+        return view[at], at + 1
     value = 0
     for shift, group in enumerate(view[at : at + 10]):
         value |= (group & 0x7F) << 7 * shift

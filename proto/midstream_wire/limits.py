@@ -42,9 +42,17 @@ MAX_NAMES_NBYTES: Final = MIB
 #: Length of a transform's name; "klt:4096" has 8.
 MAX_TRANSFORM_CHARS: Final = 64
 
-#: Fields of one message at one level: names and pieces of `MAX_TENSORS`, several times over. A
-#: message of 4 MiB could hold two million, each of which takes a microsecond to look at.
-MAX_FIELDS: Final = 4 * MAX_TENSORS
+#: Pieces of one message: a tensor has its headers in one and its first block in the next.
+MAX_PIECES: Final = 2 * MAX_TENSORS
+
+#: Fields of one message, those of what lies in it included: `MAX_TENSORS` names, and as many
+#: pieces of two fields, with some to spare. A message of 4 MiB could hold two million, each of
+#: which takes half a microsecond to look at.
+MAX_FIELDS: Final = 5 * MAX_TENSORS
+
+#: What the requests of Describe, which name a model, and of Prepare, heads, may take.
+MAX_DESCRIBE_NBYTES: Final = 4 * KIB
+MAX_PREPARE_NBYTES: Final = 256 * KIB
 
 #: Decoded size of one request's tensors: a batch of 64 pictures of 3 x 512 x 512 float32 is
 #: 201 MB.

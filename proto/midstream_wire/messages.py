@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
 
 from midstream_wire.errors import ProtocolError
-from midstream_wire.fields import Bytes, fields_of, front_of, malformed
+from midstream_wire.fields import Allowance, Bytes, fields_of, front_of, malformed
 from midstream_wire.frames import (
     Cancel,
     ClientFrame,
@@ -40,6 +40,7 @@ from midstream_wire.limits import (
     KIB,
     MAX_PADDING_NBYTES,
     MAX_PIECE_NBYTES,
+    MAX_PIECES,
     MAX_TENSORS,
     MAX_TRANSFORM_CHARS,
 )
@@ -228,23 +229,24 @@ def _detach(data: bytes, fields: Mapping[int, int]) -> tuple[bytes, tuple[Piece,
     """A message without its pieces, and these. `fields`: where the kinds that have any do."""
     rest: list[Bytes] = []
     pieces: list[Piece] = []
-    for number, value, whole in fields_of(data):
+    allowance = Allowance()
+    for number, value, whole in fields_of(data, allowance):
         if number not in fields or isinstance(value, int):
             rest.append(whole)
             continue
         inner: list[Bytes] = []
-        for at, part, field in fields_of(value):
+        for at, part, field in fields_of(value, allowance):
             if at == fields[number] and not isinstance(part, int):
-                pieces.append(_read_piece(part))
+                pieces.append(_read_piece(part, allowance))
             else:
                 inner.append(field)
         rest += (front_of(number, sum(map(len, inner))), *inner)
     return b"".join(rest), tuple(pieces)
 
 
-def _read_piece(message: memoryview) -> Piece:
+def _read_piece(message: memoryview, allowance: Allowance) -> Piece:
     tensor, data = 0, memoryview(b"")
-    for number, value, _ in fields_of(message):
+    for number, value, _ in fields_of(message, allowance):
         if number == pb.Piece.TENSOR_FIELD_NUMBER and isinstance(value, int):
             tensor = value
         elif number == pb.Piece.DATA_FIELD_NUMBER and not isinstance(value, int):
@@ -252,7 +254,12 @@ def _read_piece(message: memoryview) -> Piece:
     return Piece(tensor, _within(data))
 
 
-def _read_pieces(pieces: Iterable[pb.Piece]) -> tuple[Piece, ...]:
+def _read_pieces(pieces: Sequence[pb.Piece]) -> tuple[Piece, ...]:
+    if len(pieces) > MAX_PIECES:
+        raise ProtocolError(
+            f"a message may hold at most {MAX_PIECES} pieces (not {len(pieces)}): send larger "
+            "ones"
+        )
     return tuple(Piece(piece.tensor, _within(piece.data)) for piece in pieces)
 
 
@@ -261,6 +268,8 @@ def _within(data: Bytes) -> Bytes:
         raise ProtocolError(
             f"a piece may hold at most {MAX_PIECE_NBYTES} bytes (not {len(data)}): split it"
         )
+    if not data:
+        raise ProtocolError("a piece must hold a byte or more (not none): leave it out")
     return data
 
 

@@ -8,7 +8,9 @@ and 7.36, upb).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+from google.protobuf.message import DecodeError, Message
 
 from midstream_wire.descriptions import (
     CutDescription,
@@ -19,23 +21,80 @@ from midstream_wire.descriptions import (
     TransformDescription,
 )
 from midstream_wire.errors import ProtocolError
+from midstream_wire.fields import Allowance, Bytes, fields_of, malformed
 from midstream_wire.frames import Hello, Piece, Request, ServerTimings
-from midstream_wire.limits import MAX_BOUNDS, MAX_FEED_CHARS, MAX_FEED_FIELDS, MAX_HEADS
+from midstream_wire.limits import (
+    MAX_BOUNDS,
+    MAX_DESCRIBE_NBYTES,
+    MAX_FEED_CHARS,
+    MAX_FEED_FIELDS,
+    MAX_HEADS,
+    MAX_PREPARE_NBYTES,
+)
 from midstream_wire.messages import read_hello, read_names, read_transform, write_timings
 from midstream_wire.tensors import DTYPES, TensorSpec
 from midstream_wire.v1 import midstream_pb2 as pb
 
+_M = TypeVar("_M", bound=Message)
 
-def read_infer(message: pb.InferRequest) -> tuple[Hello, Request]:
-    """The unary form, as the session it stands for."""
-    tensors = message.tensors
-    names = read_names([tensor.name for tensor in tensors])
-    # The size of the message bounds these payloads; pieces of a stream are smaller.
-    pieces = tuple(Piece(index, tensor.payload) for index, tensor in enumerate(tensors))
+#: Fields that a message has beside those that repeat, with some to spare for newer peers.
+_FEW_FIELDS = 64
+
+
+def read_infer(data: bytes) -> tuple[Hello, Request]:
+    """The unary form, serialized, as the session it stands for; payloads stay where they lie.
+
+    Raises `ProtocolError` when it is none, or has more fields than a request may.
+    """
+    allowance = Allowance()
+    rest: list[Bytes] = []
+    names: list[str] = []
+    pieces: list[Piece] = []
+    for number, value, whole in fields_of(data, allowance):
+        if number != pb.InferRequest.TENSORS_FIELD_NUMBER or isinstance(value, int):
+            rest.append(whole)
+            continue
+        name, payload = _read_tensor(value, allowance)
+        # The size of the message bounds these payloads; pieces of a stream are smaller.
+        pieces.append(Piece(len(names), payload))
+        names.append(name)
+    read_names(names)
+    message = _parse(pb.InferRequest, b"".join(rest))
     request = Request(
-        0, message.first_segment, names, pieces, transform=read_transform(message.transform)
+        0,
+        message.first_segment,
+        tuple(names),
+        tuple(pieces),
+        transform=read_transform(message.transform),
     )
     return read_hello(message.hello), request
+
+
+def _read_tensor(message: memoryview, allowance: Allowance) -> tuple[str, memoryview]:
+    name, payload = b"", memoryview(b"")
+    for number, value, _ in fields_of(message, allowance):
+        if number == pb.Tensor.NAME_FIELD_NUMBER and not isinstance(value, int):
+            name = bytes(value)
+        elif number == pb.Tensor.PAYLOAD_FIELD_NUMBER and not isinstance(value, int):
+            payload = value
+    try:
+        return name.decode(), payload
+    except UnicodeDecodeError:
+        raise malformed() from None
+
+
+def _check_size(data: bytes, most: int, advice: str) -> None:
+    if len(data) > most:
+        raise ProtocolError(
+            f"a message of its kind may take at most {most} bytes (not {len(data)}): {advice}"
+        )
+
+
+def _parse(kind: type[_M], data: bytes) -> _M:
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        raise malformed() from None
 
 
 def write_infer(payloads: Mapping[str, bytes], timings: ServerTimings) -> pb.InferReply:
@@ -76,8 +135,21 @@ def write_description(description: Description) -> pb.DescribeReply:
     return message
 
 
-def read_preparation(message: pb.PrepareRequest) -> Preparation:
-    """What a server is asked to cut; `ProtocolError` when it is more than may be asked for."""
+def read_describe(data: bytes) -> str:
+    """The model that a serialized DescribeRequest names; "" = all. Raises `ProtocolError`."""
+    _check_size(data, MAX_DESCRIBE_NBYTES, "name one model")
+    return _parse(pb.DescribeRequest, data).model
+
+
+def read_preparation(data: bytes) -> Preparation:
+    """What a server is asked to cut, serialized.
+
+    Raises `ProtocolError` when it is none, or more than may be asked for.
+    """
+    _check_size(data, MAX_PREPARE_NBYTES, "name the cuts that can win")
+    for _ in fields_of(data, Allowance(MAX_HEADS + _FEW_FIELDS)):
+        pass  # counted before objects are made of them
+    message = _parse(pb.PrepareRequest, data)
     if len(message.heads) > MAX_HEADS:
         raise ProtocolError(
             f"a partition may be asked for with at most {MAX_HEADS} heads "

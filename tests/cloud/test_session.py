@@ -31,12 +31,15 @@ from midstream_wire.frames import (
     Hello,
     More,
     Piece,
+    Ping,
+    Pong,
     Reply,
     Request,
     ServerFrame,
     Status,
     Welcome,
 )
+from midstream_wire.limits import MIB
 from midstream_wire.tensors import Array
 
 _PATIENCE_S = 10.0
@@ -68,7 +71,14 @@ class Gate:
 class Clock:
     """Real time, and what was added to it."""
 
-    ahead_s = 0.0
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+        self.pauses_s: list[float] = []
+
+    async def pause(self, seconds: float) -> None:
+        """Let so much time go by at once, and note it."""
+        self.pauses_s.append(seconds)
+        self.ahead_s += seconds
 
     def __call__(self) -> float:
         return time.monotonic() + self.ahead_s
@@ -128,10 +138,11 @@ def meet(gate: Gate, small: Partition) -> Meet:
 
     @asynccontextmanager
     async def hall() -> AsyncIterator[Hall]:
-        tails = Tails(workers=1)
+        tails, clock = Tails(workers=1), Clock()
         service = Service(
-            "test", repository, tails, Budget(_ROOM), Limits(max_in_flight=2), Clock()
+            "test", repository, tails, Budget(_ROOM), Limits(max_in_flight=2), clock
         )
+        service = replace(service, pause=clock.pause)
         hall = Hall(service, small.digest)
         await hall.open()
         try:
@@ -383,5 +394,37 @@ def test_a_lack_of_memory_is_answered_in_band(meet: Meet, gate: Gate) -> None:
         gate.error = None
         await hall.ask(2)
         assert await hall.status() == (2, Code.OK)
+
+    meet(talk)
+
+
+def test_a_peer_that_asks_for_much_padding_is_held_up_and_answered(meet: Meet) -> None:
+    async def talk(hall: Hall) -> None:
+        clock = cast(Clock, hall.clock)
+        for id in range(8):
+            await hall.session.receive(Ping(id, b"", 2 * MIB), clock())
+        for id in range(8):
+            pong = await hall.hear()
+            assert isinstance(pong, Pong)
+            assert (pong.id, len(pong.padding)) == (id, 2 * MIB)
+        assert sum(clock.pauses_s) < 1.0  # 16 MiB at once are free, the pings nearly
+        for id in range(8, 12):
+            await hall.session.receive(Ping(id, b"", 2 * MIB), clock())
+        assert 2.0 < sum(clock.pauses_s) < 5.0  # 2 MiB a second after that
+
+    meet(talk)
+
+
+def test_a_peer_whose_requests_are_wrong_is_held_up(meet: Meet, gate: Gate) -> None:
+    async def talk(hall: Hall) -> None:
+        clock = cast(Clock, hall.clock)
+        damaged = _PAYLOAD[:-1] + b"!"
+        for id in range(1, 121):  # half of them wrong at once, half when they are decoded
+            await hall.send(id, damaged if id % 2 else b"?" * 100)
+            assert await hall.status() == (id, Code.INVALID_ARGUMENT)
+        assert 2.0 < sum(clock.pauses_s) < 6.0  # 64 at once, 16 a second after that
+        await hall.ask(121)
+        gate.let.release()
+        assert await hall.status() == (121, Code.OK)
 
     meet(talk)

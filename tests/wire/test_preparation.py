@@ -24,7 +24,7 @@ _RUNS = st.lists(st.integers(0, 2**32 - 1), max_size=4).map(tuple)
 @given(st.builds(Preparation, _NAMES, _NAMES, _NAMES, st.lists(_RUNS, max_size=3).map(tuple)))
 def test_what_is_asked_for_survives_the_wire(asked: Preparation) -> None:
     encoded = write_preparation(asked).SerializeToString()
-    assert read_preparation(pb.PrepareRequest.FromString(encoded)) == asked
+    assert read_preparation(encoded) == asked
 
 
 @given(st.builds(Readiness, st.booleans(), _NAMES))
@@ -36,7 +36,7 @@ def test_how_far_it_is_survives_the_wire(readiness: Readiness) -> None:
 def test_more_heads_or_longer_ones_than_any_network_needs_are_refused() -> None:
     many = pb.PrepareRequest(heads=[pb.Head()] * (MAX_HEADS + 1))
     with pytest.raises(ProtocolError, match=f"at most {MAX_HEADS} heads"):
-        read_preparation(many)
+        read_preparation(many.SerializeToString())
     long = pb.PrepareRequest(heads=[pb.Head(runs=range(MAX_BOUNDS + 1))])
     with pytest.raises(ProtocolError, match=f"at most {MAX_BOUNDS} bounds"):
-        read_preparation(long)
+        read_preparation(long.SerializeToString())
