@@ -50,7 +50,7 @@ from midstream_edge.policies.values import (
     Situation,
     Transfer,
 )
-from midstream_edge.probing import ProbeBudget, probe_due
+from midstream_edge.probing import DAY_NBYTES, ProbeBudget, parse_budget, probe_due
 from midstream_lab.traces import Trace, load_trace
 from midstream_partitioner.artefact import load_partition
 from midstream_partitioner.device import Device
@@ -315,6 +315,7 @@ class Setting:
     seconds: float
     period_s: float | None
     seed: int
+    probes_day_nbytes: float = DAY_NBYTES
 
 
 def load_menus(path: Path = MENUS) -> dict[str, tuple[Menu, Device]]:
@@ -336,7 +337,8 @@ def play(setting: Setting, name: str, menu: Menu, device: Device) -> Run:
     link = Link(first_bps, DOWNLINK_BPS, RTT_S)
     curve = Curve(trace.times_s, trace.rates_bps, 0.0)
     chosen = policy(name, menu, link=link, device=device, curve=curve)
-    world = World(trace, menu, chosen, setting.seed)
+    run = Run(budget=ProbeBudget(0.0, setting.probes_day_nbytes))
+    world = World(trace, menu, chosen, setting.seed, run=run)
     return world.play(setting.seconds, setting.period_s)
 
 
@@ -466,6 +468,7 @@ def main() -> None:
     parser.add_argument("--policies", default=",".join(POLICIES))
     parser.add_argument("--networks", default=None, help="parts of their names, by comma")
     parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--probe-budget", default="50MB/day", help="most sent to ask the link")
     parser.add_argument("--periods", default="0", help="seconds between requests; 0: none")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=usable_cores())
@@ -485,7 +488,14 @@ def main() -> None:
     wanted = options.networks.split(",") if options.networks else [""]
     jobs = [
         (
-            Setting(name, path, options.seconds, float(period) or None, options.seed),
+            Setting(
+                name,
+                path,
+                options.seconds,
+                float(period) or None,
+                options.seed,
+                parse_budget(options.probe_budget),
+            ),
             options.policies.split(","),
         )
         for name in load_menus()

@@ -16,6 +16,7 @@ from midstream_cloud.server import Settings, serving
 from midstream_edge.channel import Dial
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.values import Policy
+from midstream_edge.probing import ProbeBudget, parse_budget
 from midstream_edge.session import EdgeSession
 from midstream_partitioner import calibrate as calibrating
 from midstream_partitioner import partition as partitions
@@ -196,6 +197,7 @@ def connect(
     policy: str | Policy | Callable[[Menu], Policy] | None = None,
     edge: Profile | None = None,
     cloud: Profile | None = None,
+    probe_budget: str | None = None,
     ca: str | Path | None = None,
     cert: str | Path | None = None,
     key: str | Path | None = None,
@@ -211,6 +213,8 @@ def connect(
     `use` says otherwise. `policy` chooses for every request: a name ("adaptive"), a `Policy`
     over the menu that `menu` gives, or what makes one of a menu. It needs the profiles of both
     sides: `edge` is measured and `cloud` asked of the server where they are not given.
+    `probe_budget` is the most that is sent to ask a silent link: "50MB/day", which is the
+    default, or "0" for nothing.
 
     `ca`, `cert` and `key` are PEM files: the authority of the server's certificate, and this
     side's for mutual TLS. With one of them the link is TLS, else plaintext, which leaves this
@@ -219,6 +223,9 @@ def connect(
     The server finds the partition by its digest, whatever it calls it. One that cannot be
     reached yet is used as soon as it can. A context manager.
     """
+    if probe_budget is not None and policy is None:
+        raise UsageError("a budget for probes is of a policy: give one, or leave it out")
+    probes = ProbeBudget(day_nbytes=parse_budget(probe_budget)) if probe_budget else None
     chain = Chain(part, threads=threads, slowdown=slowdown, backend=backend)
     dial = None
     if server is not None:
@@ -231,7 +238,7 @@ def connect(
                 "and no plan"
             )
         side = EdgeSide(part, part.name, chain, edge or measure_chain(chain))
-        return follow(side, dial, policy, cloud=cloud)
+        return follow(side, dial, policy, cloud=cloud, probes=probes)
     if isinstance(plan, Plan):
         plan = (plan.chosen.k, plan.chosen.codec)
     return EdgeSession(chain, dial, plan=plan or (chain.last, "raw"))

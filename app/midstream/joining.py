@@ -19,6 +19,7 @@ from midstream_edge.describe import describe
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.registry import policy
 from midstream_edge.policies.values import Policy
+from midstream_edge.probing import ProbeBudget
 from midstream_edge.session import EdgeSession
 from midstream_edge.verdicts import is_settled
 from midstream_edge.worker import start_thread
@@ -106,11 +107,12 @@ def follow(
     chosen: str | Policy | Callable[[Menu], Policy],
     *,
     cloud: Profile | None = None,
+    probes: ProbeBudget | None = None,
 ) -> EdgeSession:
     """A session under a policy, from the start if the server is there, else once it is.
 
-    `cloud` stands in for the profile that the server has. Raises as `EdgeSession` and
-    `deploy` do.
+    `cloud` stands in for the profile that the server has, `probes` for the usual budget.
+    Raises as `EdgeSession` and `deploy` do.
     """
 
     def agree() -> Deployment:
@@ -124,7 +126,8 @@ def follow(
     def begin(found: Deployment) -> None:
         link = session.measure_link()
         menu = Menu.of(Planner(side.partition, side.edge, found.cloud), complete=True)
-        session.follow(_policy(chosen, menu, link, side.edge.device), menu.options)
+        made = _policy(chosen, menu, link, side.edge.device)
+        session.follow(made, menu.options, probes=probes)
 
     session = begin_session(side, dial)
     try:

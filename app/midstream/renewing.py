@@ -13,6 +13,7 @@ from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.oracle import Curve
 from midstream_edge.policies.registry import policy
 from midstream_edge.policies.values import Policy
+from midstream_edge.probing import ProbeBudget
 from midstream_edge.renewal import Believed, Renewal, Sides
 from midstream_edge.session import EdgeSession
 from midstream_partitioner.link import Link
@@ -27,7 +28,8 @@ from midstream_wire.tensors import Array
 class Course:
     """The policy called `name` over the present partition of a session, and over the next.
 
-    `menu` and `pilot` are those of the partition that new requests begin with. Raises
+    `menu` and `pilot` are those of the partition that new requests begin with; `probes` is
+    what may be sent to ask the link, over all partitions. Raises
     `UsageError` as `registry.policy` does.
     """
 
@@ -41,6 +43,7 @@ class Course:
         constraints: Constraints,
         name: str,
         curve: Curve | None,
+        probes: ProbeBudget,
     ) -> None:
         self._session = session
         self._deployment = deployment
@@ -51,7 +54,8 @@ class Course:
         self._curve = curve
         complete = deployment.chain.last == len(deployment.partition.segments)
         self.menu = Menu.of(planner, complete=complete, policies=(name,))
-        self.pilot = session.follow(self._policy(self.menu, link), self.menu.options)
+        chosen = self._policy(self.menu, link)
+        self.pilot = session.follow(chosen, self.menu.options, probes=probes)
 
     @property
     def labels(self) -> dict[tuple[int, str], str]:
@@ -105,7 +109,8 @@ class Course:
         rest_s = declared_rest(sides.edge, last) if complete else None
         plan = planner.plan(link).chosen
         session.swap(sides.chain, plan=(plan.k, plan.codec), local_rest_s=rest_s)
-        self.menu, self.pilot = menu, session.follow(chosen, menu.options)
+        probes = self.pilot.budget
+        self.menu, self.pilot = menu, session.follow(chosen, menu.options, probes=probes)
         if session.wait_swapped(DRAIN_S):
             old.release()
             release_freed_memory()

@@ -101,6 +101,7 @@ class Pilot:
     be, is noted in `faults` and goes no further. Then its last decision stands, and after
     `FAILURES` in a row edge-only does until it decides again: all segments run here (`whole`
     is their number, None where the edge does not hold them: the last decision stands).
+    `probes` is what may be sent to ask the link, by default within the usual budget.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Pilot:
         timeout_s: float,
         whole: int | None = None,
         faults: Faults | None = None,
+        probes: ProbeBudget | None = None,
     ) -> None:
         if not options:
             raise UsageError("a policy needs at least one option to choose from, but got none")
@@ -123,7 +125,7 @@ class Pilot:
         self._alone = None if whole is None else Choice(whole, "raw", timeout_s)
         self._last: Choice | None = None
         self._failures = 0  # in a row
-        self._budget = ProbeBudget(-math.inf)
+        self._budget = probes or ProbeBudget()
         self._asked_s = -math.inf
         self.switches = 0
 
@@ -151,7 +153,7 @@ class Pilot:
     def choose(self, situation: Situation) -> Choice:
         with self._lock:
             if self._asked_s == -math.inf:  # the budget for probes is earned from now on
-                self._budget = ProbeBudget(situation.now_s)
+                self._budget = replace(self._budget, at_s=situation.now_s)
             self._asked_s = situation.now_s
             try:
                 decision = self._policy.decide(replace(situation, current=self._current))

@@ -24,6 +24,7 @@ from midstream_edge.pace import TIMEOUT_S, DeclaredRest, LocalPace
 from midstream_edge.pilot import Choice, Pilot, Steady
 from midstream_edge.policies.values import LinkState, Option, Policy
 from midstream_edge.probe import measure_link
+from midstream_edge.probing import ProbeBudget
 from midstream_edge.scout import Scout
 from midstream_edge.verdicts import is_settled
 from midstream_edge.worker import Crew
@@ -174,12 +175,18 @@ class EdgeSession:
         engine = self._engine
         engine.director = self._steady(engine.chain, k, codec)
 
-    def follow(self, policy: Policy, options: Sequence[Option]) -> Pilot:
+    def follow(
+        self,
+        policy: Policy,
+        options: Sequence[Option],
+        *,
+        probes: ProbeBudget | None = None,
+    ) -> Pilot:
         """Have `policy` choose among `options` for every request, from the next head on.
 
         What the session measures is told to the policy, small probes of a silent link
-        included; the pilot holds what it knows. Raises `UsageError` for an option that this
-        edge cannot run.
+        included, within `probes`; the pilot holds what it knows. Raises `UsageError` for an
+        option that this edge cannot run.
         """
         engine = self._engine
         for option in options:
@@ -190,6 +197,7 @@ class EdgeSession:
             timeout_s=self._timeout_s,
             whole=engine.whole,
             faults=self._crew.faults,
+            probes=probes,
         )
         engine.director = pilot
         Scout(lambda: self._engine, pilot, self._crew.alarms)

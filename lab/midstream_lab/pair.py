@@ -134,11 +134,13 @@ class Drive:
     every_s: float | None = None
     log: Path | None = None
     trace: str | None = None
+    probe_budget: str | None = None
 
     def flags(self) -> list[str]:
         flags = ["--adaptive", "--policy", self.policy, "--duration", f"{self.duration_s}s"]
         flags += ["--every", f"{self.every_s}s"] if self.every_s is not None else []
         flags += ["--log", str(self.log)] if self.log is not None else []
+        flags += ["--probe-budget", self.probe_budget] if self.probe_budget else []
         if self.trace is not None and self.policy == ORACLE:
             flags += ["--trace", self.trace]
         return [*flags, "--gate"]

@@ -25,10 +25,12 @@ import pytest
 
 import midstream
 from midstream_cloud.server import Settings
+from midstream_edge.pilot import Pilot
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.compare import EXACT, relative_error
 from midstream_partitioner.fitting import fit_transforms
 from midstream_wire.credentials import server_tls
+from midstream_wire.errors import UsageError
 
 if TYPE_CHECKING:
     from tests.app.conftest import Environment, Ran
@@ -314,6 +316,24 @@ def test_a_policy_is_a_name_or_the_users_own(
             midstream.connect(part, server, policy="nonsense", edge=measured)
         with pytest.raises(midstream.UsageError, match="and no plan"):
             midstream.connect(part, server, (0, "raw"), policy="adaptive")
+
+
+def test_a_session_keeps_to_the_budget_for_probes_that_it_is_given(
+    part: midstream.Partition, measured: midstream.Profile
+) -> None:
+    with pytest.raises(UsageError, match="is of a policy"):
+        midstream.connect(part, "127.0.0.1:1", (0, "raw"), probe_budget="0")
+    with pytest.raises(UsageError, match="must be a size a day"):
+        midstream.connect(part, "127.0.0.1:1", policy="adaptive", probe_budget="50MB")
+    with (
+        midstream.serve(part, profile=measured) as server,
+        midstream.connect(
+            part, server, policy="cloud-only", edge=measured, probe_budget="1MB/day"
+        ) as session,
+    ):
+        director = session._engine.director
+        assert isinstance(director, Pilot)
+        assert director.budget.day_nbytes == 1e6
 
 
 def test_a_policy_waits_for_a_server_that_is_away(

@@ -13,6 +13,7 @@ from midstream.serving import open_repository
 from midstream_cloud.server import serving
 from midstream_edge.channel import Dial
 from midstream_edge.preparation import prepare
+from midstream_edge.probing import ProbeBudget
 from midstream_edge.renewal import Sides
 from midstream_partitioner.link import Link
 from midstream_partitioner.outlook import estimated_profile
@@ -48,6 +49,7 @@ def course_of(deployment: Deployment, session: object, name: str) -> Course:
         constraints=UNCONSTRAINED,
         name=name,
         curve=None,
+        probes=ProbeBudget(),
     )
 
 

@@ -13,14 +13,18 @@ from hypothesis import strategies as st
 from midstream_edge.belief import LEAST_BPS, MOST_BPS, LinkBelief
 from midstream_edge.policies.values import Evidence, Option, Transfer
 from midstream_edge.probing import (
-    BUDGET_NBYTES_PER_S,
-    BUDGET_SHARE,
+    DAY_NBYTES,
     KEEP_S,
+    LEAST_NBYTES,
+    OVERHEAD_NBYTES,
+    PACE_NBYTES_PER_S,
     SILENT_S,
     ProbeBudget,
+    parse_budget,
     probe_due,
 )
 from midstream_partitioner.link import Link
+from midstream_wire.errors import UsageError
 
 LINK = Link(uplink_bps=20e6, downlink_bps=50e6, rtt_s=0.02)
 DELAY_S = LINK.rtt_s + LINK.fixed_s
@@ -53,7 +57,7 @@ def test_a_tenfold_rise_is_believed_after_one_transfer() -> None:
 
 def test_a_tenfold_rise_is_noticed_by_probes_within_a_second() -> None:
     belief = after(LinkBelief.of(LINK), *[sent(60_000, 2e6)] * 20)
-    start_s, budget = belief.at_s, ProbeBudget(belief.at_s, BUDGET_NBYTES_PER_S)
+    start_s, budget = belief.at_s, ProbeBudget(belief.at_s, allowance_nbytes=PACE_NBYTES_PER_S)
     now_s, noticed_s = start_s, math.inf
     while now_s < start_s + 3 and math.isinf(noticed_s):
         nbytes = probe_due(budget, now_s, uplink_bps=belief.uplink_bps)
@@ -205,27 +209,71 @@ def test_no_evidence_makes_a_belief_that_is_not_a_number(
     assert (np.diff(belief.quantiles_bps(10)) > 0).all()
 
 
+DAY_S = 86400.0
+
+
 @given(
-    st.lists(st.tuples(st.floats(0, 2), st.integers(0, 10**6)), max_size=60),
+    st.lists(st.tuples(st.floats(0, 20_000), st.integers(0, 10**6)), max_size=60),
     st.floats(1e3, 1e9),
+    st.sampled_from([0.0, 31e3, 1e6, DAY_NBYTES]),
 )
 def test_probes_keep_to_their_budget(
-    requests: list[tuple[float, int]], uplink_bps: float
+    requests: list[tuple[float, int]], uplink_bps: float, day_nbytes: float
 ) -> None:
-    budget, now_s = ProbeBudget(0.0), 0.0
+    budget, now_s = ProbeBudget(0.0, day_nbytes), 0.0
+    sent_at: list[tuple[float, int]] = []
     for gap_s, nbytes in requests:
         now_s += gap_s
         due = probe_due(budget, now_s, uplink_bps=uplink_bps)
         if due:
             budget = budget.probed(now_s, due)
+            sent_at.append((now_s, due + OVERHEAD_NBYTES))
         elif nbytes:
             budget = budget.heard(now_s, nbytes)
-        allowed = BUDGET_NBYTES_PER_S * now_s + BUDGET_SHARE * budget.traffic_nbytes
-        assert budget.probed_nbytes <= allowed + 1
+        within = [spent for at_s, spent in sent_at if now_s - at_s <= DAY_S]
+        assert sum(within) <= day_nbytes * (1 + 1e-9)
+        assert budget.probed_nbytes <= PACE_NBYTES_PER_S * now_s + 1
+
+
+def probes_in(seconds: float, budget: ProbeBudget, *, uplink_bps: float) -> ProbeBudget:
+    """The budget after a silent link was asked whenever that was due."""
+    now_s = 0.0
+    while now_s < seconds:
+        due = probe_due(budget, now_s, uplink_bps=uplink_bps)
+        budget = budget.probed(now_s, due) if due else budget
+        now_s += 0.5
+    return budget
+
+
+@pytest.mark.parametrize("uplink_bps", [1e5, 1e9])
+def test_the_least_budget_has_room_for_a_probe_now_and_then(uplink_bps: float) -> None:
+    least = ProbeBudget(0.0, parse_budget("31KB/day"))
+    asked = probes_in(12_000.0, least, uplink_bps=uplink_bps).probed_nbytes
+    assert LEAST_NBYTES + OVERHEAD_NBYTES < asked < 0.3 * 31e3
+
+
+def test_a_silent_day_takes_no_more_than_the_budget_and_most_of_it() -> None:
+    spent = probes_in(DAY_S, ProbeBudget(0.0), uplink_bps=2e6).probed_nbytes
+    assert 0.9 * DAY_NBYTES < spent <= DAY_NBYTES
+
+
+@pytest.mark.parametrize(
+    ("text", "day_nbytes"), [("50MB/day", 50e6), ("1 MiB/day", 2.0**20), ("0", 0.0)]
+)
+def test_budgets_are_sizes_a_day(text: str, day_nbytes: float) -> None:
+    assert parse_budget(text) == day_nbytes
+
+
+@pytest.mark.parametrize(
+    "text", ["50MB", "1MB/s", "-1MB/day", "1KB/day", "nan", "", "50Mb/day"]
+)
+def test_other_budgets_are_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_budget(text)
 
 
 def test_a_link_that_speaks_or_is_not_well_is_not_probed() -> None:
     budget = ProbeBudget(0.0).heard(10.0, 50_000)
     assert probe_due(budget, 10.0 + SILENT_S / 2, uplink_bps=1e6) == 0
     assert probe_due(budget, 20.0, uplink_bps=1e6, link="suspect") == 0
-    assert 0 < probe_due(budget, 20.0, uplink_bps=1e6) <= BUDGET_NBYTES_PER_S * KEEP_S
+    assert 0 < probe_due(budget, 20.0, uplink_bps=1e6) <= PACE_NBYTES_PER_S * KEEP_S

@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from midstream_edge.belief import LinkBelief
+from midstream_edge.pilot import Pilot
 from midstream_edge.policies.values import Decision, Evidence, Option, Situation
-from midstream_edge.probing import BUDGET_NBYTES_PER_S, KEEP_S, LEAST_NBYTES
+from midstream_edge.probing import KEEP_S, LEAST_NBYTES, PACE_NBYTES_PER_S, ProbeBudget
 from midstream_edge.session import EdgeSession
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.link import Link
@@ -56,8 +57,22 @@ def test_a_link_that_no_request_uses_is_probed_within_the_budget(
         pilot = session.follow(policy, [EDGE_ONLY])
         session.infer(picture(0))
         assert policy.heard.wait(PATIENCE_S)
-    assert LEAST_NBYTES <= pilot.budget.probed_nbytes <= BUDGET_NBYTES_PER_S * KEEP_S
+    assert LEAST_NBYTES <= pilot.budget.probed_nbytes <= PACE_NBYTES_PER_S * KEEP_S
     assert pilot.budget.share == 1.0
+
+
+def test_a_pilot_keeps_to_the_budget_that_it_is_given() -> None:
+    def pilot(probes: ProbeBudget | None) -> Pilot:
+        made = Pilot(Homebody(is_probe), [EDGE_ONLY], timeout_s=1.0, probes=probes)
+        made.choose(Situation(100.0))
+        return made
+
+    assert pilot(None).probe_due(105.0, "connected") >= LEAST_NBYTES
+    assert pilot(ProbeBudget(day_nbytes=0)).probe_due(105.0, "connected") == 0
+    # The next partition's pilot goes on with the budget of the one before.
+    spent = ProbeBudget(90.0, day_nbytes=1e6, drawn_nbytes=1e5, probed_nbytes=100_000)
+    assert pilot(spent).probe_due(105.0, "connected") == 0
+    assert pilot(spent).budget.probed_nbytes == 100_000
 
 
 def test_nothing_is_probed_before_the_first_request(chain: Chain, server: str) -> None:

@@ -28,6 +28,7 @@ from midstream_edge.belief import LinkBelief
 from midstream_edge.channel import Dial
 from midstream_edge.drive import Record, drive
 from midstream_edge.policies.oracle import Curve
+from midstream_edge.probing import ProbeBudget
 from midstream_edge.renewal import Renewal
 from midstream_edge.session import EdgeSession
 from midstream_partitioner.lifeline import heeded
@@ -81,6 +82,7 @@ class Following:
         course = Course(
             self._session, deployment, planner, link,
             constraints=self._constraints, name=self._driving.policy, curve=self._curve,
+            probes=ProbeBudget(day_nbytes=self._driving.probes_day_nbytes),
         )  # fmt: skip
         if self._driving.repartition:
             renewal = course.renewal(self._dial, self._sample)

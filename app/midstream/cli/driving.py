@@ -14,6 +14,7 @@ from midstream.cli.options import Command, with_flags
 from midstream_edge.drive import Schedule
 from midstream_edge.policies.oracle import Curve
 from midstream_edge.policies.registry import POLICIES
+from midstream_edge.probing import DAY_NBYTES, parse_budget
 from midstream_lab.traces import Trace, open_trace
 from midstream_partitioner.units import parse_duration
 from midstream_wire.address import Address, parse_address
@@ -38,6 +39,13 @@ _FLAGS: dict[str, Any] = {
     ],
     "log": Annotated[
         Path | None, typer.Option("--log", help="Write a JSON line for every request.")
+    ],
+    "probe_budget": Annotated[
+        _Text,
+        typer.Option(
+            "--probe-budget",
+            help="Most that is sent to ask a silent link: 50MB/day (default), or 0 for none.",
+        ),
     ],
     "metrics": Annotated[
         _Text, typer.Option("--metrics", help="Serve Prometheus metrics at this host:port.")
@@ -77,6 +85,7 @@ class Driving:
     every_s: float | None = None
     duration_s: float | None = None
     log: Path | None = None
+    probes_day_nbytes: float = DAY_NBYTES
     metrics: Address | None = None
     trace: Trace | None = None
     origin_s: float | None = None
@@ -112,6 +121,7 @@ def _driving(
     every: str | None = None,
     duration: str | None = None,
     log: Path | None = None,
+    probe_budget: str | None = None,
     metrics: str | None = None,
     trace: str | None = None,
     trace_origin: float | None = None,
@@ -125,6 +135,7 @@ def _driving(
         every_s=_seconds(every, "--every"),
         duration_s=_seconds(duration, "--duration"),
         log=log,
+        probes_day_nbytes=DAY_NBYTES if probe_budget is None else parse_budget(probe_budget),
         metrics=None if metrics is None else parse_address(metrics),
         trace=_trace(trace, policy, known=gate or trace_origin is not None),
         origin_s=trace_origin,

@@ -54,8 +54,8 @@ _PLANNING = (
 _LINK = ("network", "uplink", "downlink", "rtt")
 _TLS = ("ca", "cert", "key")
 _POLICY = (
-    "policy", "every", "duration", "log", "metrics", "trace", "trace_origin", "repartition",
-    "gate",
+    "policy", "every", "duration", "log", "probe_budget", "metrics", "trace", "trace_origin",
+    "repartition", "gate",
 )  # fmt: skip
 
 _PUBLIC = Rule(("public",), needs=("private", "min_depth"), why="else all may be sent")
@@ -129,7 +129,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "pair": (
         Rule(
-            ("duration", "every", "emulator", "log"),
+            ("duration", "every", "emulator", "log", "probe_budget"),
             needs=("policy", "trace"),
             why="they are for requests under a policy",
         ),

@@ -39,6 +39,7 @@ from midstream.sources import (
     model_name,
     open_inputs,
 )
+from midstream_edge.probing import parse_budget
 from midstream_lab import proxy
 from midstream_lab.conditions import Condition, condition
 from midstream_lab.draw import check_picture, draw_outcomes, network_title
@@ -120,17 +121,24 @@ class Following:
     log: Annotated[
         Path | None, typer.Option(help="With a policy: a JSON line for every request.")
     ] = None
+    probe_budget: Annotated[
+        str | None,
+        typer.Option(help="With a policy: most sent to ask a silent link, 50MB/day or 0."),
+    ] = None
 
     def drive(self) -> Drive | None:
         """How the edge runs under a policy, None if it runs every strategy in turn."""
         if self.policy is None and self.trace is None:
             return None
+        if self.probe_budget is not None:
+            parse_budget(self.probe_budget)  # raises before anything is started
         return Drive(
             self.policy or "adaptive",
             parse_duration(self.duration),
             parse_duration(self.every) if self.every is not None else None,
             self.log,
             self.trace,
+            self.probe_budget,
         )
 
 
