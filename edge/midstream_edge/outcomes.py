@@ -13,6 +13,7 @@ from midstream_wire.errors import (
     PeerError,
     ResourceError,
 )
+from midstream_wire.text import one_line
 
 
 def outcome_of(error: BaseException) -> Exception:
@@ -21,7 +22,7 @@ def outcome_of(error: BaseException) -> Exception:
         return error
     if isinstance(error, KeyboardInterrupt):
         return CancelledError("the program was interrupted")
-    text = " ".join(str(error).split())[:200]
+    text = one_line(str(error))
     failed: MidstreamError = EdgeFailed(
         "the edge must be able to run every part of a request, but one raised "
         f"{type(error).__name__}{f' ({text})' if text else ''}: see what that is the cause of"

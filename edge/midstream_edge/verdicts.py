@@ -11,6 +11,7 @@ from enum import Enum, auto
 from typing import final
 
 from midstream_wire.errors import CloudRefused, CloudUnavailable, PeerError, ProtocolError
+from midstream_wire.text import one_line
 
 # Numbers of google.rpc.Code.
 OK = 0
@@ -57,7 +58,7 @@ UNDIAGNOSED = Finding(Kind.PRESENT, "the connection broke or never stood")
 def verdict(server: str, code: int, details: str, finding: Finding = UNDIAGNOSED) -> PeerError:
     """The error that a gRPC status stands for; `code` is a number of google.rpc.Code."""
     if code == UNIMPLEMENTED or (code in UNCLEAR and finding.kind is Kind.FOREIGN):
-        why = _short(details) if code == UNIMPLEMENTED else finding.what
+        why = one_line(details) if code == UNIMPLEMENTED else finding.what
         return ProtocolError(
             f"the server at {server} must speak midstream.v1, but it does not know it "
             f"({why}): check the address and port"
@@ -66,7 +67,7 @@ def verdict(server: str, code: int, details: str, finding: Finding = UNDIAGNOSED
         return CloudRefused(
             code,
             f"the server at {server} must be given credentials that it accepts "
-            f"({_short(details)}): check the token and the certificates",
+            f"({one_line(details)}): check the token and the certificates",
         )
     if code in UNCLEAR and finding.kind is Kind.MISTRUST:
         return ProtocolError(
@@ -74,12 +75,12 @@ def verdict(server: str, code: int, details: str, finding: Finding = UNDIAGNOSED
             "certificates, the name in the address, and whether the server uses TLS"
         )
     if code in UNCLEAR or code in (CANCELLED, DEADLINE_EXCEEDED):
-        said = f" ({_short(details)})" if finding.kind is Kind.PRESENT else ""
+        said = f" ({one_line(details)})" if finding.kind is Kind.PRESENT else ""
         return CloudUnavailable(
             f"a server must answer at {server}, but {finding.what}{said}: check that it "
             "runs and can be reached, and this device's network and clock"
         )
-    return CloudRefused(code, f"the server at {server} refused: {_short(details)}")
+    return CloudRefused(code, f"the server at {server} refused: {one_line(details)}")
 
 
 def silence(server: str, timeout_s: float) -> CloudUnavailable:
@@ -102,8 +103,10 @@ def unopened(server: str, error: Exception) -> CloudUnavailable:
 def farewell(server: str, code: int, message: str) -> PeerError:
     """The error for a GoAway: the server's own sentence, and whose it is."""
     if code in (OK, UNAVAILABLE):
-        return CloudUnavailable(f"the server at {server} is leaving: {_short(message)}")
-    return CloudRefused(code, f"the server at {server} refused the session: {_short(message)}")
+        return CloudUnavailable(f"the server at {server} is leaving: {one_line(message)}")
+    return CloudRefused(
+        code, f"the server at {server} refused the session: {one_line(message)}"
+    )
 
 
 def is_settled(error: Exception) -> bool:
@@ -111,8 +114,3 @@ def is_settled(error: Exception) -> bool:
     if isinstance(error, CloudRefused):
         return error.code in SETTLED
     return isinstance(error, ProtocolError)
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 200 else line[:197] + "..."

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import pytest
 from onnx import TensorProto, helper
+
+from midstream.cli import console
 
 if TYPE_CHECKING:
     from tests.app.conftest import CommandLine, Environment
@@ -84,3 +86,15 @@ def test_an_output_that_takes_nothing_ends_a_command_without_a_traceback(
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
     assert done.stderr.count("\n") <= 1
+
+
+def test_names_and_sentences_of_others_command_no_terminal(capsys: Any) -> None:
+    rows = console.table("\x1b[2J of a model", "layer")
+    rows.add_row("\x1b]0;owned\x07 :smile: [red]x")
+    console.show(rows)
+    console.say("\x9b31m of a peer")
+    said = capsys.readouterr().out
+    assert "\\x1b[2J of a model" in said
+    assert "\\x1b]0;owned\\x07 :smile: [red]x" in said
+    assert "\\x9b31m of a peer" in said
+    assert not {"\x1b", "\x07", "\x9b"} & set(said)

@@ -7,20 +7,36 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 from rich.console import Console
 from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
+from rich.text import Text
+
+from midstream_wire.text import harmless
 
 if TYPE_CHECKING:
     from midstream_partitioner.measure import Progress as OnProgress
 
+
+@final
+class _Terminal(Console):
+    """Prints words of networks, files and peers as they are, and lets none command it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return `text` for a terminal, its control characters as escapes."""
+        return super().render_str(harmless(text), **options)
+
+
 #: Results go to standard output, everything else to standard error. Names of layers and
 #: tensors are printed as they are, brackets included.
-out = Console(highlight=False, markup=False)
-err = Console(stderr=True, highlight=False, markup=False)
+out = _Terminal()
+err = _Terminal(stderr=True)
 
 
 #: Longer names burst a table.
@@ -98,7 +114,7 @@ def show(rows: Table) -> None:
     """
     free = out.options.update(max_width=10_000)
     width = max(out.width, Measurement.get(out, free, rows).maximum)
-    Console(highlight=False, markup=False, width=width).print(rows, crop=False)
+    _Terminal(width=width).print(rows, crop=False)
 
 
 def say(sentence: str, *, to: Console = out, style: str | None = None) -> None:

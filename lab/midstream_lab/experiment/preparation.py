@@ -25,6 +25,7 @@ from midstream_partitioner.measure import calibrated_codecs
 from midstream_partitioner.plan import Planner
 from midstream_partitioner.profile import load_profile
 from midstream_wire.errors import MidstreamError, UsageError
+from midstream_wire.text import file_name
 
 #: Fixed placements are those that are best at some uplink between these.
 FROM_BPS, TO_BPS = 100e3, 1e9
@@ -74,7 +75,7 @@ def _partition(model: ModelTable, folder: Path) -> Path:
     """Cut by arithmetic alone, so that every machine compares the same placements."""
     if is_partition(Path(model.source)):
         return Path(model.source)
-    path = folder / f"{model.name}{SUFFIX}"
+    path = folder / f"{file_name(model.name)}{SUFFIX}"
     if not is_partition(path):
         _command(["partition", model.source, "--no-measure", "-o", str(path)])
     return path
@@ -85,7 +86,8 @@ def _profile(model: ModelTable, side: SideTable, partition: Path, folder: Path) 
     flags = ["--threads", str(side.threads), "--slowdown", f"{side.slowdown:g}"]
     flags += ["--input", model.input] if model.input else []
     measured = [*flags, str(partition), *calibrated_codecs(load_partition(partition))]
-    path = folder / f"{model.name}.{digest_of(' '.join(measured).encode())}.json"
+    digest = digest_of(" ".join(measured).encode())
+    path = folder / f"{file_name(model.name)}.{digest}.json"
     if not path.exists():
         partial = path.with_suffix(".partial")
         runs = ["--runs", str(RUNS), "-o", str(partial)]

@@ -12,7 +12,6 @@ import io
 import json
 import math
 import os
-import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from midstream_wire.errors import MidstreamError, UsageError
+from midstream_wire.text import file_name
 
 #: Moments on a trace's clock, and the rate from each on.
 Curve = tuple[tuple[float, float], ...]
@@ -85,14 +85,6 @@ COLUMNS: tuple[Column, ...] = (
 _KINDS = {column.name: column.kind for column in COLUMNS}
 
 
-#: What stands in no file's name here; "~" parts the parts.
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
-
-
-def _escaped(match: re.Match[str]) -> str:
-    return "".join(f"%{byte:02x}" for byte in match[0].encode())
-
-
 @final
 @dataclass(frozen=True, slots=True, order=True)
 class RunKey:
@@ -112,7 +104,7 @@ class RunKey:
     def filename(self) -> str:
         """Readable where possible, and different for different keys in any case."""
         parts = (self.model, self.trace, self.policy, str(self.seed))
-        return "~".join(_UNSAFE.sub(_escaped, part) for part in parts) + ".json.gz"
+        return "~".join(map(file_name, parts)) + ".json.gz"
 
     def __str__(self) -> str:
         return f"{self.policy} on {self.model} over {self.trace}, seed {self.seed}"
