@@ -22,7 +22,7 @@ from midstream_partitioner.partition import Partition, partition
 from midstream_partitioner.plan import Constraints
 from midstream_partitioner.pricing import MOST_CUTS, choose_cuts, static_profile
 from midstream_partitioner.samples import Sample
-from midstream_partitioner.sizes import bind_sizes, check_sizes
+from midstream_partitioner.sizes import bind_sizes, check_sizes, check_told
 from midstream_partitioner.spans import Spans, buckets, checked_sizes, tied_names
 from midstream_wire.errors import MidstreamError, ModelError, UsageError
 
@@ -112,6 +112,8 @@ def cuts_by(
     Where it spans sizes, they may win at the smallest or the largest of them; there a node
     takes as many times longer as arithmetic says.
     """
+    graph = network.graph
+    check_told([graph.tensors[name].spec for name in graph.inputs], network.feed.sizes)
     public = Constraints(public=frozenset(network.feed.public))
     nominal_s = static_profile(network.graph)
     every = buckets(network.feed.asked) if network.feed.spans else ()
@@ -228,6 +230,8 @@ def open_buckets(part: Partition, source: str | None, *, seed: int = 0) -> Input
     Where sizes are spanned, each of their buckets has inputs: pictures of `source` at these
     sizes, arrays of it that have them, else random ones.
     """
+    if source is None:
+        check_told(part.inputs, part.feed.sizes)
     if not part.feed.spans:
         return open_samples(part, source, seed=seed)
     found: list[Sample] = []

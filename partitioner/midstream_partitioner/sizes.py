@@ -20,6 +20,9 @@ Sizes = tuple[tuple[str, int], ...]
 #: The name of an open dimension that has none.
 UNKNOWN = "?"
 
+#: What the first axis is called where it is no batch.
+_LENGTHS = ("seq", "len", "time", "frame", "token", "sample")
+
 #: Assumed of a picture's open side: halved eight times without a rest, and in the usual range.
 SIDE = 256
 
@@ -60,6 +63,30 @@ def sentence(specs: Sequence[TensorSpec], sizes: Sizes) -> str:
         f"{told}, where {names} {'is' if len(assumed) == 1 else 'are'} assumed: say otherwise "
         f"with --size {name}={2 * size}, or give --input"
     )
+
+
+def check_told(specs: Sequence[TensorSpec], sizes: Sizes) -> None:
+    """Raise `UsageError` where costs hang on a size that is neither given nor usual.
+
+    A batch of 1 and a picture of `SIDE` pixels are usual; a text has no usual length.
+    """
+    given = dict(sizes)
+    for spec in specs:
+        sides = _open_sides(spec)
+        for axis in range(len(spec.shape)):
+            name = open_name(spec, axis)
+            told = not name or name in given or f"{spec.name}:{axis}" in given
+            if not told and axis not in sides and not _is_batch(name, axis):
+                raise UsageError(
+                    f"costs depend on {name}, which the network leaves open ({spec.name}: "
+                    f"{spec}): say it with --size {name}=128, or {name}=8..512 for a range, "
+                    "in the feed's sizes, or give --input"
+                )
+
+
+def _is_batch(name: str, axis: int) -> bool:
+    lower = name.lower()
+    return "batch" in lower or (axis == 0 and not any(word in lower for word in _LENGTHS))
 
 
 def check_sizes(specs: Sequence[TensorSpec], names: Iterable[str]) -> None:

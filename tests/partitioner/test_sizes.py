@@ -15,6 +15,7 @@ from midstream_partitioner.partition import partition
 from midstream_partitioner.sizes import (
     assumed_sizes,
     bind_sizes,
+    check_told,
     nominal_shape,
     sentence,
 )
@@ -102,6 +103,26 @@ def test_a_cache_of_keys_is_no_picture() -> None:
     assert nominal_shape(cache, ()) == (1, 3, 1, 64)
     lines = TensorSpec("x", "float32", ("n", 3, 48, "width"))
     assert nominal_shape(lines, ()) == (1, 3, 48, 256)
+
+
+def test_a_length_that_nobody_told_is_asked_for_by_name() -> None:
+    check_told([PICTURE], ())
+    check_told([TensorSpec("state", "float32", (2, "batch", 128))], ())
+    with pytest.raises(UsageError, match=r"costs depend on ids:1, .*--size ids:1=128"):
+        check_told([WORDS], ())
+    check_told([WORDS], (("ids:1", 7),))
+    frames = TensorSpec("input", "float32", ("sequence_length", 576))
+    with pytest.raises(UsageError, match=r"sequence_length=8\.\.512 for a range"):
+        check_told([frames], (("batch", 1),))
+
+
+def test_networks_are_neither_cut_nor_profiled_at_a_length_that_nobody_told() -> None:
+    network = make_model("net (float[batch, seq] x) => (float[batch, seq] y) {y = Relu (x)}")
+    with pytest.raises(UsageError, match="costs depend on seq"):
+        midstream.partition(network)
+    part = partition(load_network(network), [])
+    with pytest.raises(UsageError, match="costs depend on seq"):
+        midstream.profile(part)
 
 
 def test_what_is_assumed_is_said_with_how_to_say_otherwise() -> None:
