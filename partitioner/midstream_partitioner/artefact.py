@@ -29,6 +29,7 @@ from midstream_partitioner.calibration import load_calibration, save_calibration
 from midstream_partitioner.cuts import MAX_NODES, Cut, check_runs, head_of, runs_of
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.partition import Partition, Segment
+from midstream_partitioner.places import check_folder
 from midstream_partitioner.profile import Profile, load_profile
 from midstream_partitioner.transforms import (
     MAX_TRANSFORMS,
@@ -156,14 +157,7 @@ _OWN = ("manifest.json", "segments", "profiles", "transforms", "calibrat", ".")
 
 def check_room(folder: Path) -> None:
     """Raise `UsageError` unless `folder` is new, empty, or a partition to be replaced."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"a partition is a folder, and {folder} is a file: name another")
-    others = sorted(each.name for each in folder.glob("*") if not each.name.startswith(_OWN))
-    if others:
-        raise UsageError(
-            f"a partition must have its folder to itself, and {folder} holds {others[0]}: "
-            "name another folder"
-        )
+    check_folder(folder, "a partition", _OWN)
 
 
 def load_profiles(folder: Path) -> tuple[Profile, ...]:

@@ -92,7 +92,7 @@ IGNORED = {
     "menu.json --sweep default --policy race": f"--policy {SWEPT}",
     "menu.json --sweep default --network 3g --loss 1%": f"--network and --loss {SWEPT}",
     "menu.json --sweep default --deadline 1s": f"--deadline {SWEPT}",
-    "menu.json --sweep default --log rows.jsonl --report out": f"--log and --report {SWEPT}",
+    "menu.json --sweep default --log rows.jsonl --report out": f"--log {SWEPT}",
     "menu.json -o out": "--output must be given with --sweep",
     "menu.json --jobs 2 --engine ray": "--jobs and --engine must be given with --sweep",
     "net.onnx --edge pi.json --edge-slowdown 4": "--edge-slowdown must not be given",

@@ -208,7 +208,7 @@ def test_power_and_energy_say_what_they_are(text: str) -> None:
 
 def test_the_figures_come_with_the_page_and_beside_it(tmp_path: Path) -> None:
     outcome, found = ran()
-    write_fleet_report(outcome, found, folder=tmp_path, title="t", scenario="")
+    write_fleet_report(outcome, found, place=tmp_path, title="t", scenario="")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([REPORT, SUMMARY])
     summary = json.loads((tmp_path / SUMMARY).read_text())
     assert data_of((tmp_path / REPORT).read_text()) == summary

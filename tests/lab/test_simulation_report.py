@@ -43,7 +43,7 @@ SETTING = Setting(NETWORK, OFFERED.device, duration_s=20.0, seed=3)
 def test_a_report_holds_every_policy_and_says_that_it_is_simulated(tmp_path: Path) -> None:
     names = ("adaptive", "edge-only", "oracle")
     outcomes = [simulate_pair(MENU, name, SETTING) for name in names]
-    write_report(outcomes, OFFERED, SETTING, folder=tmp_path, command="midstream simulate")
+    write_report(outcomes, OFFERED, SETTING, place=tmp_path, command="midstream simulate")
     page = (tmp_path / REPORT).read_text()
     assert "Simulated" in page
     assert "midstream simulate" in page
@@ -59,7 +59,7 @@ def test_a_report_holds_every_policy_and_says_that_it_is_simulated(tmp_path: Pat
 def reported(folder: Path, setting: Setting, *names: str, menu: Menu = MENU) -> str:
     """The page, as people read it: without style, pictures and script."""
     outcomes = [simulate_pair(menu, name, setting) for name in names]
-    write_report(outcomes, OFFERED, setting, folder=folder, command="midstream simulate")
+    write_report(outcomes, OFFERED, setting, place=folder, command="midstream simulate")
     page = (folder / REPORT).read_text().split("</style>")[1].split("<script")[0]
     return re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from midstream.cli import console
 from midstream.cli.opened import opened_partition
 from midstream.cli.options import Json, Model, Seed, Size, Threads, takes_feed
+from midstream.cli.places import writable
 from midstream.documents import codecs_document
 from midstream.feeding import Feeding
 from midstream.sources import open_metric
@@ -61,7 +62,10 @@ def codecs(
     seed: Seed = 0,
     threads: Threads = 1,
     draw: Annotated[
-        Path | None, typer.Option(help="Draw rate against accuracy and time to this file.")
+        Path | None,
+        typer.Option(
+            callback=writable, help="Draw rate against accuracy and time to this file."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from midstream.cli import console
 from midstream.cli.options import Command, with_flags
+from midstream.cli.places import writable
 from midstream_edge.drive import Schedule
 from midstream_edge.policies.oracle import Curve
 from midstream_edge.policies.registry import POLICIES
@@ -38,7 +39,12 @@ _FLAGS: dict[str, Any] = {
         _Text, typer.Option("--duration", help="Go on for 60s, whatever --requests says.")
     ],
     "log": Annotated[
-        Path | None, typer.Option("--log", help="Write a JSON line for every request.")
+        Path | None,
+        typer.Option(
+            "--log",
+            callback=writable,
+            help="Write a JSON line for every request.",
+        ),
     ],
     "probe_budget": Annotated[
         _Text,

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from midstream.cli import console
 from midstream.cli.options import Json
+from midstream.cli.places import page as checked_page
 from midstream_lab.experiment import runner
 from midstream_lab.experiment.report import REPORT, SUMMARY, TABLE, write_outcome
 from midstream_lab.experiment.results import RunResult
@@ -28,7 +29,11 @@ from midstream_lab.experiment.words import (
 )
 from midstream_lab.folders import locked
 from midstream_partitioner.machine import usable_cores
+from midstream_partitioner.places import check_folder
 from midstream_wire.errors import MidstreamError, UsageError
+
+#: What an experiment's folder holds.
+_OWN = (runner.MODELS, runner.RUNS, REPORT, SUMMARY, TABLE, ".")
 
 
 def experiment(
@@ -41,6 +46,10 @@ def experiment(
         typer.Option(
             "--output", "-o", help="Folder for runs and report; out/NAME if not given."
         ),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(callback=checked_page, help="Write the report to this .html instead."),
     ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Runs at a time, whatever the scenario says.")
@@ -60,6 +69,8 @@ def experiment(
     """
     found = load_experiment(scenario)
     folder = output or Path("out") / scenario.stem
+    check_folder(folder, "an experiment", _OWN)
+    page = folder / REPORT if report is None else report
     with locked(folder):
         if report_only:
             results = runner.stored_runs(folder)
@@ -72,11 +83,13 @@ def experiment(
         else:
             outcome = _run(found, folder, jobs=jobs or found.scenario.jobs, fresh=fresh)
         title = found.scenario.title
-        summary = write_outcome(outcome.results, folder, title=title, scenario=found.text)
+        summary = write_outcome(
+            outcome.results, folder, title=title, scenario=found.text, page=page
+        )
     if json:
-        console.print_json(_document(title, folder, outcome, summary))
+        console.print_json(_document(title, folder, page, outcome, summary))
     else:
-        _print(title, folder, outcome.results, summary)
+        _print(title, folder, page, outcome.results, summary)
     if outcome.failures:
         key, why = outcome.failures[0]
         raise MidstreamError(
@@ -161,12 +174,12 @@ def _progress_words(state: runner.Progress) -> str:
 
 
 def _document(
-    title: str, folder: Path, outcome: runner.Outcome, summary: Summary
+    title: str, folder: Path, page: Path, outcome: runner.Outcome, summary: Summary
 ) -> dict[str, Any]:
     return {
         "title": title,
         "folder": str(folder),
-        "report": str(folder / REPORT),
+        "report": str(page),
         "table": str(folder / TABLE),
         "resumed": outcome.resumed,
         "failures": [{"run": str(key), "reason": why} for key, why in outcome.failures],
@@ -174,7 +187,9 @@ def _document(
     }
 
 
-def _print(title: str, folder: Path, results: tuple[RunResult, ...], summary: Summary) -> None:
+def _print(
+    title: str, folder: Path, page: Path, results: tuple[RunResult, ...], summary: Summary
+) -> None:
     labels = labels_of(results)
     rows = console.table(
         title, "policy", "regret", "95 %", "worst", "mean ms", "p50", "p95", "p99", "J",
@@ -205,6 +220,4 @@ def _print(title: str, folder: Path, results: tuple[RunResult, ...], summary: Su
             f"{first.reason}. The same command repeats them.",
             style="yellow",
         )
-    console.say(
-        f"report: {folder / REPORT}; figures: {folder / SUMMARY}; rows: {folder / TABLE}"
-    )
+    console.say(f"report: {page}; figures: {folder / SUMMARY}; rows: {folder / TABLE}")

@@ -198,7 +198,7 @@ _OF_A_SWEEP = {each.name for each in fields(Sweep)} - {"axes"}
 _OF_A_TRIAL = {each.name for each in fields(Trial)}
 _OF_A_MENU = {"axes", "policy", "deadline", "menu_output"}
 _OF_A_MENU |= _OF_A_SCENARIO | _OF_A_SWEEP | _OF_A_TRIAL
-_NOT_OF_A_SWEEP = (_OF_A_TRIAL - {"seed"}) | {"policy", "deadline", "log", "report"}
+_NOT_OF_A_SWEEP = (_OF_A_TRIAL - {"seed"}) | {"policy", "deadline", "log"}
 
 
 def check_simulated(model: str, context: typer.Context) -> None:
@@ -225,8 +225,7 @@ def check_simulated(model: str, context: typer.Context) -> None:
     if "axes" in flags:
         _refuse(
             _spelled(flags, _NOT_OF_A_SWEEP),
-            "must not be given with --sweep, which runs every option on links of its own and "
-            "writes its report to --output",
+            "must not be given with --sweep, which runs every option on links of its own",
         )
     else:
         _refuse(_spelled(flags, _OF_A_SWEEP), "must be given with --sweep")

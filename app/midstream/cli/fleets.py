@@ -8,7 +8,7 @@ from pathlib import Path
 
 from midstream.cli import console
 from midstream.cli.summing import ANSWERED, LEGEND, chosen_most, remarks, who_answered
-from midstream_lab.experiment.pages import REPORT, SUMMARY
+from midstream_lab.experiment.pages import SUMMARY, is_page
 from midstream_lab.experiment.words import counted
 from midstream_lab.simulation.figures import Figures
 from midstream_lab.simulation.fleet import Fleet, FleetOutcome, simulate_fleet
@@ -29,8 +29,8 @@ def run_scenario(path: Path, *, log: Path | None, report: Path | None, as_json: 
     if log is not None:
         _write_log(log, outcome)
     if report is not None:
-        write_fleet_report(
-            outcome, found, folder=report, title=f"{path.stem}, simulated",
+        page = write_fleet_report(
+            outcome, found, place=report, title=f"{path.stem}, simulated",
             scenario=read_text(path, "a scenario"),
         )  # fmt: skip
     if as_json:
@@ -40,7 +40,7 @@ def run_scenario(path: Path, *, log: Path | None, report: Path | None, as_json: 
     for sentence in remarks(_tables(outcome)):
         console.say(sentence)
     if report is not None:
-        console.say(f"{report / REPORT}, {report / SUMMARY}")
+        console.say(f"{page}" if is_page(report) else f"{page}, {report / SUMMARY}")
 
 
 def _write_log(path: Path, outcome: FleetOutcome) -> None:

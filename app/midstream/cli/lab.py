@@ -33,6 +33,7 @@ from midstream.cli.options import (
     takes_feed,
 )
 from midstream.cli.outcomes import outcome_table, verdict
+from midstream.cli.places import writable
 from midstream.documents import candidate_document
 from midstream.feeding import Feeding
 from midstream.sources import (
@@ -119,7 +120,11 @@ class Following:
         str, typer.Option(help="With a policy: auto, tun, kernel or proxy emulates the link.")
     ] = "auto"
     log: Annotated[
-        Path | None, typer.Option(help="With a policy: a JSON line for every request.")
+        Path | None,
+        typer.Option(
+            callback=writable,
+            help="With a policy: a JSON line for every request.",
+        ),
     ] = None
     probe_budget: Annotated[
         str | None,
@@ -359,7 +364,10 @@ def _print_checks(found: Verification) -> None:
 def demo(
     requests: Annotated[int, typer.Option(min=1, help="Requests under each strategy.")] = 6,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Picture to write (.png or .svg).")
+        Path,
+        typer.Option(
+            "--output", "-o", callback=writable, help="Picture to write (.png or .svg)."
+        ),
     ] = Path("out/demo.png"),
     json: Json = False,
 ) -> None:

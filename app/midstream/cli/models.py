@@ -22,6 +22,7 @@ from midstream.cli.options import (
     takes_execution,
     takes_feed,
 )
+from midstream.cli.places import writable
 from midstream.feeding import Feeding
 from midstream.sources import (
     cuts_by,
@@ -61,7 +62,10 @@ def profile(
     *,
     execution: Execution,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the profile to this file.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", callback=writable, help="Write the profile to this file."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -97,6 +101,7 @@ def profile(
 
 def _hand_out(measured: Profile | LayerProfile, output: Path | None, *, json: bool) -> None:
     if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(measured.to_json() + "\n", encoding="utf-8")
         console.say(f"profile written to {output}", to=console.err)
     if json:

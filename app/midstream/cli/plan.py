@@ -24,6 +24,7 @@ from midstream.cli.options import (
     takes_link,
     takes_planning,
 )
+from midstream.cli.places import writable
 from midstream.documents import plan_document, size_curve_document
 from midstream.feeding import Feeding
 from midstream.serving import measure_chain
@@ -73,7 +74,10 @@ def plan(
     input: Input = None,
     size: Size = None,
     draw: Annotated[
-        Path | None, typer.Option(help="Draw candidates and envelope to this .png or .svg.")
+        Path | None,
+        typer.Option(
+            callback=writable, help="Draw candidates and envelope to this .png or .svg."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

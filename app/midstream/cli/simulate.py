@@ -25,8 +25,9 @@ from midstream.cli.options import (
     takes_feed,
     takes_planning,
 )
+from midstream.cli.places import reportable, writable
 from midstream.cli.summing import ANSWERED, LEGEND, chosen_most, remarks, who_answered
-from midstream.cli.sweeps import run_sweep
+from midstream.cli.sweeps import check_sweep, run_sweep
 from midstream.cli.trials import Sweep, Trial, takes_sweep, takes_trial
 from midstream.feeding import Feeding
 from midstream_edge.policies.menu import Menu
@@ -70,14 +71,24 @@ def simulate(
     sweep: Sweep,
     menu_output: Annotated[
         Path | None,
-        typer.Option(help="Write what can be chosen to this .json: a MODEL, measured."),
+        typer.Option(
+            callback=writable,
+            help="Write what can be chosen to this .json: a MODEL, measured.",
+        ),
     ] = None,
     log: Annotated[
-        Path | None, typer.Option(help="Write a JSON line a request to this file.")
+        Path | None,
+        typer.Option(
+            callback=writable,
+            help="Write a JSON line a request to this file.",
+        ),
     ] = None,
     report: Annotated[
         Path | None,
-        typer.Option(help="Folder for a report of one HTML file, its figures and rows."),
+        typer.Option(
+            callback=reportable,
+            help="FILE.html for a report, or a folder for it, its figures and rows.",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -95,27 +106,46 @@ def simulate(
     if Path(model).suffix == SCENARIO:
         run_scenario(Path(model), log=log, report=report, as_json=json)
         return
-    check_output(menu_output)
-    offered = (
-        read_menu(Path(model))
-        if Path(model).suffix == SUFFIX
-        else measure_offer(
+    deadline_s = planning.constraints.deadline_s
+    _check(trial, sweep, menu_output, deadline_s)
+    if Path(model).suffix == SUFFIX:
+        offered = read_menu(Path(model))
+    else:
+        offered = measure_offer(
             model, feed, size, planning=planning, devices=devices, policies=policy or ()
         )
-    )
     if menu_output is not None:
         write_offer(offered, menu_output)
     machine = Machine(sigma=offered.scatter)
     if sweep.axes:
-        run_sweep(
-            offered, machine, sweep.axes, folder=sweep.folder, seed=trial.seed,
-            jobs=sweep.jobs, engine=sweep.engine, address=sweep.address, as_json=json,
-        )  # fmt: skip
-        return
-    setting = trial.setting(
-        offered.device, machine, deadline_s=planning.constraints.deadline_s
-    )
-    asked = policy or ["adaptive"]
+        run_sweep(offered, machine, sweep, page=report, seed=trial.seed, as_json=json)
+    else:
+        setting = trial.setting(offered.device, machine, deadline_s=deadline_s)
+        _run_trial(offered, setting, policy, log=log, report=report, as_json=json)
+
+
+def _check(
+    trial: Trial, sweep: Sweep, menu_output: Path | None, deadline_s: float | None
+) -> None:
+    """Raise what the flags are wrong in, before anything is measured for them."""
+    check_output(menu_output)
+    if sweep.axes:
+        check_sweep(sweep)
+    else:
+        trial.setting(UNKNOWN, Machine(), deadline_s=deadline_s)
+
+
+def _run_trial(
+    offered: Offered,
+    setting: Setting,
+    policies: Sequence[str] | None,
+    *,
+    log: Path | None,
+    report: Path | None,
+    as_json: bool,
+) -> None:
+    """Run each of `policies`, and the oracle, and tell how they fared."""
+    asked = policies or ["adaptive"]
     began_s = time.perf_counter()
     ran = {
         name: simulate_pair(offered.menu, name, setting)
@@ -125,9 +155,9 @@ def simulate(
     if log is not None:
         _write_log(log, {name: ran[name] for name in asked}, offered.menu)
     if report is not None:
-        write_report(list(ran.values()), offered, setting, folder=report, command=_command())
+        write_report(list(ran.values()), offered, setting, place=report, command=_command())
     found = {name: _figures(ran[name], offered, setting) for name in ran}
-    if json:
+    if as_json:
         console.print_json(_document(offered, setting, ran, found, asked))
         return
     _print(offered, setting, ran, found, asked)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from midstream.cli import console
+from midstream.cli.trials import Sweep
 from midstream_lab.draw import check_picture
 from midstream_lab.experiment.pages import REPORT
 from midstream_lab.folders import locked
@@ -15,28 +16,42 @@ from midstream_lab.simulation.edge import Machine
 from midstream_lab.simulation.engines import check_engine, run_all
 from midstream_lab.simulation.maps import PICTURE, TABLE, draw_map, write_table
 from midstream_lab.simulation.menus import Offered
-from midstream_lab.simulation.points import Store
-from midstream_lab.simulation.sweep import Found, evaluate, parse_grid, tasks
+from midstream_lab.simulation.points import POINTS, Store
+from midstream_lab.simulation.sweep import Found, Grid, evaluate, parse_grid, tasks
 from midstream_lab.simulation.sweep_report import sweep_document, write_sweep_report
+from midstream_partitioner.places import check_folder
+
+#: What a sweep's folder holds.
+_OWN = (POINTS, TABLE, PICTURE, REPORT, ".")
+
+
+def check_sweep(sweep: Sweep) -> None:
+    """Raise `UsageError` where a sweep could not run, or be kept."""
+    _grid(sweep)
+    check_picture(sweep.folder / PICTURE)
+    check_engine(sweep.engine, sweep.jobs, sweep.address)
+    check_folder(sweep.folder, "a sweep", _OWN)
+
+
+def _grid(sweep: Sweep) -> Grid:
+    return parse_grid([each for each in sweep.axes or () if each != "default"])
 
 
 def run_sweep(
     offered: Offered,
     machine: Machine,
-    axes: Sequence[str],
+    sweep: Sweep,
     *,
-    folder: Path,
+    page: Path | None,
     seed: int,
-    jobs: int | None,
-    engine: str,
-    address: str | None,
     as_json: bool,
 ) -> None:
-    """Every option at every point of the grid; goes on where it was interrupted."""
-    grid = parse_grid([each for each in axes if each != "default"])
+    """Every option at every point of the grid; goes on where it was interrupted.
+
+    The report is `page`, or lies in the sweep's folder with the rest.
+    """
+    grid, folder = _grid(sweep), sweep.folder
     asked = tasks(grid, offered.menu, offered.device, machine=machine, seed=seed)
-    check_picture(folder / PICTURE)
-    check_engine(engine, jobs, address)
     with locked(folder):
         store = Store(folder, asked)
         with console.progress(f"sweeping {len(asked)} points") as tick:
@@ -44,9 +59,9 @@ def run_sweep(
             ran = run_all(
                 evaluate,
                 [asked[at] for at in missing],
-                engine=engine,
-                jobs=jobs,
-                address=address,
+                engine=sweep.engine,
+                jobs=sweep.jobs,
+                address=sweep.address,
             )
             for number, (at, found) in enumerate(ran, 1 + len(asked) - len(missing)):
                 store.add(missing[at], found)
@@ -55,23 +70,23 @@ def run_sweep(
         write_table(results, folder / TABLE)
         title = f"{offered.name}: what wins, and by how much"
         draw_map(results, grid, folder / PICTURE, title=title)
-        write_sweep_report(results, grid, offered, folder=folder, seed=seed)
-    document = _document(offered, results, folder, seed)
+        report = write_sweep_report(results, grid, offered, place=page or folder, seed=seed)
+    document = _document(offered, results, folder, report, seed)
     if as_json:
         console.print_json(document)
         return
     _print(document, results)
-    console.say(f"{folder / TABLE}, {folder / PICTURE}, {folder / REPORT}")
+    console.say(f"{folder / TABLE}, {folder / PICTURE}, {report}")
 
 
 def _document(
-    offered: Offered, results: Sequence[Found], folder: Path, seed: int
+    offered: Offered, results: Sequence[Found], folder: Path, report: Path, seed: int
 ) -> dict[str, Any]:
     return {
         **sweep_document(offered, results, seed),
         "table": str(folder / TABLE),
         "picture": str(folder / PICTURE),
-        "report": str(folder / REPORT),
+        "report": str(report),
     }
 
 

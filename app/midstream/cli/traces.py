@@ -12,6 +12,7 @@ import typer
 from midstream.cli import console
 from midstream.cli.console import examples
 from midstream.cli.options import Json
+from midstream.cli.places import writable
 from midstream_lab.draw import check_picture
 from midstream_lab.traces import (
     KINDS,
@@ -43,7 +44,15 @@ Traces = Annotated[
         help=f"Files, or kinds of network to make up: {', '.join(KINDS)}, lte:7 for seed 7.",
     ),
 ]
-Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.")]
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        callback=writable,
+        help="The file to write.",
+    ),
+]
 TimeColumn = Annotated[
     str | None, typer.Option(help="A CSV's column of times, if need be with a unit: ts:ms.")
 ]

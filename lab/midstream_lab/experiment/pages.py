@@ -78,11 +78,12 @@ class Page:
             data=_embedded(self.data),
         )
 
-    def write(self, folder: Path) -> Path:
-        """`report.html` into `folder`, whole or not at all."""
-        with whole(folder / REPORT, "w") as file:
+    def write(self, path: Path) -> Path:
+        """The page as `path`, or as `report.html` in that folder; whole or not at all."""
+        path = path if is_page(path) else path / REPORT
+        with whole(path, "w") as file:
             file.write(self.render())
-        return folder / REPORT
+        return path
 
     def _notices(self) -> str:
         return "".join(
@@ -90,6 +91,11 @@ class Page:
             for kind, said in (("remark", self.remarks), ("warning", self.warnings))
             for each in said
         )
+
+
+def is_page(path: Path) -> bool:
+    """Return True if `path` names a page alone, and no folder for one with its figures."""
+    return path.suffix.lower() == ".html"
 
 
 def note(words: str) -> str:
@@ -119,4 +125,4 @@ def footer(versions: str, elsewhere: str) -> str:
     return (
         f"{versions} · this file needs nothing else: data, pictures and script are inside. "
         f"{elsewhere}"
-    )
+    ).rstrip()

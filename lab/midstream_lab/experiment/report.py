@@ -29,18 +29,31 @@ from midstream_partitioner.units import format_duration
 #: Every request of every run, beside the report.
 TABLE = "results.csv.gz"
 
-__all__ = ["REPORT", "SUMMARY", "TABLE", "render_report", "write_outcome"]
+__all__ = ["REPORT", "SUMMARY", "TABLE", "render_report", "write_outcome", "write_page"]
 
 
 def write_outcome(
-    results: Sequence[RunResult], folder: Path, *, title: str, scenario: str
+    results: Sequence[RunResult],
+    folder: Path,
+    *,
+    title: str,
+    scenario: str,
+    page: Path | None = None,
 ) -> Summary:
-    """Summary, table and report of `results` into `folder`, each whole or not at all."""
+    """Summary, table and report of `results` into `folder`, each whole or not at all.
+
+    The report is `page` instead, where that is given.
+    """
     summary = summarise(results)
     write_summary(summary.to_dict(), folder)
     write_table(results, folder / TABLE)
-    _page(results, summary, title, scenario).write(folder)
+    _page(results, summary, title, scenario).write(page or folder)
     return summary
+
+
+def write_page(results: Sequence[RunResult], path: Path, *, title: str, scenario: str) -> None:
+    """The report alone, as the file `path`, whole or not at all."""
+    _page(results, summarise(results), title, scenario, alone=True).write(path)
 
 
 def render_report(
@@ -50,7 +63,14 @@ def render_report(
     return _page(results, summary, title, scenario).render()
 
 
-def _page(results: Sequence[RunResult], summary: Summary, title: str, scenario: str) -> Page:
+def _page(
+    results: Sequence[RunResult],
+    summary: Summary,
+    title: str,
+    scenario: str,
+    *,
+    alone: bool = False,
+) -> Page:
     story = Story(results, summary, scenario)
     return Page(
         title=title,
@@ -58,7 +78,7 @@ def _page(results: Sequence[RunResult], summary: Summary, title: str, scenario: 
         verdict=verdict(summary, story.labels),
         tiles=_tiles(summary),
         sections=list(story.sections()),
-        footer=_footer(story),
+        footer=_footer(story, alone=alone),
         data=_data(story),
         remarks=_remarks(story),
         warnings=_warnings(story),
@@ -130,13 +150,13 @@ def _tiles(summary: Summary) -> list[tuple[str, str]]:
     return tiles
 
 
-def _footer(story: Story) -> str:
+def _footer(story: Story, *, alone: bool) -> str:
     versions = dict.fromkeys(
         f"midstream {each.facts.versions.get('midstream', '')}" for each in story.results
     )
     return footer(
         ", ".join(versions) or "midstream",
-        f"All requests are in {TABLE}, all figures in {SUMMARY}.",
+        "" if alone else f"All requests are in {TABLE}, all figures in {SUMMARY}.",
     )
 
 

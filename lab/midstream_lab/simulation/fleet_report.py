@@ -22,6 +22,7 @@ from midstream_lab.experiment.pages import (
     Section,
     card,
     footer,
+    is_page,
     note,
     write_summary,
 )
@@ -107,18 +108,24 @@ def fleet_document(fleet: Fleet, found: Operation) -> dict[str, Any]:
 
 
 def write_fleet_report(
-    outcome: FleetOutcome, found: Operation, *, folder: Path, title: str, scenario: str
+    outcome: FleetOutcome, found: Operation, *, place: Path, title: str, scenario: str
 ) -> Path:
-    """`report.html` and `summary.json` into `folder`, each whole or not at all.
+    """`report.html` and `summary.json` into `place`, or the report alone as this .html.
 
-    `scenario` is shown as it is: what somebody needs to run it again.
+    Each is whole or not there at all. `scenario` is shown as it is: what somebody needs to
+    run it again.
     """
-    write_summary(fleet_document(outcome.fleet, found), folder)
-    return fleet_page(outcome, found, title=title, scenario=scenario).write(folder)
+    alone = is_page(place)
+    if not alone:
+        write_summary(fleet_document(outcome.fleet, found), place)
+    page = fleet_page(outcome, found, title=title, scenario=scenario, alone=alone)
+    return page.write(place)
 
 
-def fleet_page(outcome: FleetOutcome, found: Operation, *, title: str, scenario: str) -> Page:
-    """The page, which depends on nothing but these."""
+def fleet_page(
+    outcome: FleetOutcome, found: Operation, *, title: str, scenario: str, alone: bool = False
+) -> Page:
+    """The page, which depends on nothing but these; `alone` without `summary.json`."""
     story = _Story(outcome, found, scenario)
     fleet = outcome.fleet
     emulated = dict.fromkeys(
@@ -136,7 +143,7 @@ def fleet_page(outcome: FleetOutcome, found: Operation, *, title: str, scenario:
         sections=list(story.sections()),
         footer=footer(
             f"midstream {metadata.version('midstream')}",
-            f"The figures stand in {SUMMARY} too.",
+            "" if alone else f"The figures stand in {SUMMARY} too.",
         ),
         data=fleet_document(fleet, found),
         remarks=[f"Edges are emulated devices: {each}." for each in emulated],

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from midstream_edge.answers import FALLBACK
-from midstream_lab.experiment.report import write_outcome
+from midstream_lab.experiment.pages import is_page
+from midstream_lab.experiment.report import write_outcome, write_page
 from midstream_lab.experiment.results import (
     COLUMNS,
     Facts,
@@ -43,17 +44,19 @@ def write_report(
     offered: Offered,
     setting: Setting,
     *,
-    folder: Path,
+    place: Path,
     command: str,
 ) -> None:
-    """A file a run, their table, `summary.json` and `report.html` into `folder`. `command` is
-    what somebody gives to have the same again."""
+    """A file a run, their table, `summary.json` and `report.html` into `place`; the report
+    alone where that is an .html. `command` is what somebody gives to have the same again."""
     results = [result_of(each, offered, setting) for each in outcomes]
+    title = f"{offered.name} over {setting.network.uplink.name}, simulated"
+    if is_page(place):
+        write_page(results, place, title=title, scenario=command)
+        return
     for each in results:
-        save_run(each, folder / "runs")
-    uplink = setting.network.uplink.name
-    title = f"{offered.name} over {uplink}, simulated"
-    write_outcome(results, folder, title=title, scenario=command)
+        save_run(each, place / "runs")
+    write_outcome(results, place, title=title, scenario=command)
 
 
 def result_of(outcome: Outcome, offered: Offered, setting: Setting) -> RunResult:

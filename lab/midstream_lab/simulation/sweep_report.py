@@ -59,10 +59,10 @@ def sweep_document(offered: Offered, found: Sequence[Found], seed: int) -> dict[
 
 
 def write_sweep_report(
-    found: Sequence[Found], grid: Grid, offered: Offered, *, folder: Path, seed: int
+    found: Sequence[Found], grid: Grid, offered: Offered, *, place: Path, seed: int
 ) -> Path:
-    """`report.html` into `folder`, whole or not at all."""
-    return sweep_page(found, grid, offered, seed=seed).write(folder)
+    """The report as `place` or as `report.html` in it, whole or not at all."""
+    return sweep_page(found, grid, offered, seed=seed).write(place)
 
 
 def sweep_page(found: Sequence[Found], grid: Grid, offered: Offered, *, seed: int) -> Page:
