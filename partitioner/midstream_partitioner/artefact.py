@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, final
+from typing import Annotated, Any, Final, Literal, final
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
@@ -42,6 +42,8 @@ from midstream_wire.tensors import DTYPES, TensorSpec
 from midstream_wire.text import read_text
 
 SUFFIX = ".midstream"
+#: Partitions of format 1 may be cut inside a quantized operator, and know no depths.
+FORMAT: Final = "midstream-partition-2"
 
 _CONFIG = ConfigDict(extra="forbid")
 _Name = Annotated[str, Field(max_length=4096)]
@@ -68,8 +70,7 @@ class _CutEntry:
     tensors: tuple[_Name, ...]
     label: _Name
     nbytes: _Size
-    depths: dict[_Name, _Size] | None = None
-    depth: _Size | None = None  # what earlier versions wrote: it looked at single paths
+    depths: dict[_Name, _Size]
 
 
 @final
@@ -93,7 +94,7 @@ class _TransformEntry:
 @final
 @checked_dataclass(frozen=True, config=_CONFIG)
 class _Manifest:
-    format: Literal["midstream-partition-1"]
+    format: Literal["midstream-partition-2"]
     name: _Name
     graph_digest: _Digest
     digest: _Digest
@@ -215,7 +216,7 @@ def load_partition(folder: str | Path, *, calibrated: bool = True) -> Partition:
 
 def _entry_of(partition: Partition) -> _Manifest:
     return _Manifest(
-        format="midstream-partition-1",
+        format=FORMAT,
         name=partition.name,
         graph_digest=partition.graph_digest,
         digest=partition.digest,
@@ -230,7 +231,7 @@ def _entry_of(partition: Partition) -> _Manifest:
                 c.tensors,
                 c.label,
                 c.nbytes,
-                None if c.depths is None else dict(c.depths),
+                dict(c.depths),
             )
             for c in partition.cuts
         ),
@@ -305,9 +306,7 @@ def _partition_of(entry: _Manifest, folder: Path) -> Partition:
     )
 
 
-def _depths(cut: _CutEntry, inputs: tuple[str, ...]) -> tuple[tuple[str, int], ...] | None:
-    if cut.depths is None:
-        return None
+def _depths(cut: _CutEntry, inputs: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
     return tuple((name, cut.depths[name]) for name in inputs)  # a KeyError names it
 
 

@@ -14,7 +14,7 @@ from typing import final
 
 from midstream_partitioner.graph import INPUT, Graph
 from midstream_partitioner.veils import SEALED
-from midstream_wire.errors import ModelError, UsageError
+from midstream_wire.errors import ModelError
 
 CLOUD_ONLY = "cloud-only"
 EDGE_ONLY = "edge-only"
@@ -31,7 +31,7 @@ class Cut:
     `runs` are the head's nodes as runs of indices (`runs_of`). `tensors` come in production
     order. `nbytes` is the raw size of the tensors at their nominal shapes. `depths` are, by
     input, the layers that lose information before all of them together (`veils`): 0 when
-    nothing hides a form of that input. None if that is not known.
+    nothing hides a form of that input.
     """
 
     id: str
@@ -39,7 +39,7 @@ class Cut:
     tensors: tuple[str, ...]
     label: str
     nbytes: int
-    depths: tuple[tuple[str, int], ...] | None
+    depths: tuple[tuple[str, int], ...]
 
     @property
     def head(self) -> frozenset[int]:
@@ -47,19 +47,14 @@ class Cut:
         return _expand(self.runs)
 
     def depth_of(self, secret: Iterable[str]) -> int:
-        """The least depth of the inputs named; `UsageError` if depths are not known."""
-        if self.depths is None:
-            raise UsageError(
-                "what hides the input must be known at every cut, and this partition was "
-                "written before it was: write it again with `midstream partition`"
-            )
+        """Return the least depth of the inputs named."""
         known = dict(self.depths)
         return min((known[name] for name in secret), default=SEALED)
 
     @property
     def depth(self) -> int:
-        """The least depth of all inputs; `UsageError` if depths are not known."""
-        return self.depth_of(name for name, _ in self.depths or ())
+        """The least depth of all inputs."""
+        return self.depth_of(name for name, _ in self.depths)
 
     @property
     def is_cloud_only(self) -> bool:

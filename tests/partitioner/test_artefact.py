@@ -264,6 +264,7 @@ def drop_last(key: str) -> Change:
     ("change", "reason"),
     [
         (set_at("format", value="midstream-partition-9"), "format"),
+        (set_at("format", value="midstream-partition-1"), "should be 'midstream-partition-2'"),
         (set_at("digest", value="0" * 64), "its digest does not fit its content"),
         (set_at("graph_digest", value="../../etc"), "graph_digest"),
         (set_at("segments", 0, "digest", value="0" * 64), "its digest does not fit"),

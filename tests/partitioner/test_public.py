@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -95,21 +94,7 @@ def test_public_names_that_are_no_inputs_are_refused(
         Feed.from_dict({"public": 7})
 
 
-def test_depths_outlive_the_file_and_older_files_have_none(
-    part: Partition, tmp_path: Path
-) -> None:
+def test_depths_outlive_the_file(part: Partition, tmp_path: Path) -> None:
     folder = tmp_path / "net.midstream"
     save_partition(part, folder)
     assert load_partition(folder).cuts == part.cuts
-    manifest = folder / "manifest.json"
-    written = json.loads(manifest.read_text())
-    for cut in written["cuts"]:
-        cut["depth"] = 1
-        del cut["depths"]
-    manifest.write_text(json.dumps(written))
-    old = load_partition(folder)
-    assert old.digest == part.digest
-    with pytest.raises(UsageError, match="write it again with `midstream partition`"):
-        inner_cuts(old, public=frozenset({"mask"}))
-    found = profile(old)
-    assert Planner(old, found, found).plan(Link(1e8, 1e8, 0.01)).candidates
