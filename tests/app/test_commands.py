@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 from midstream import demo
 from midstream.cli.commands import COMMANDS as ENTRIES
 from midstream.cli.commands import load
-from midstream.cli.console import NAME_LETTERS, elided
 from midstream.cli.main import app
 from midstream.sources import open_inputs
 from midstream_lab.conditions import CONDITIONS, condition
@@ -330,14 +329,6 @@ def test_the_version_is_that_of_the_package(command: Run) -> None:
 
 def test_the_help_says_what_exit_codes_mean(command: Run) -> None:
     assert "2 invalid usage" in " ".join(command("--help").out.split())
-
-
-def test_a_long_name_is_elided_in_the_middle_and_a_short_one_is_whole() -> None:
-    name = "/model/" + "block/" * 30 + "conv"
-    assert len(elided(name)) == NAME_LETTERS
-    assert elided(name).startswith("/model/block/")
-    assert elided(name).endswith("/block/conv")
-    assert elided("conv1") == "conv1"
 
 
 @pytest.mark.parametrize("line", ["--help", "cloud --help", "edge run --help"])

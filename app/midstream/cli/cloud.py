@@ -275,7 +275,7 @@ def describe_server(
         )
         for cut in model.cuts:
             sizes = sum(spec.nominal_nbytes for spec in cut.tensors)
-            crossing = ", ".join(f"{spec.name} {spec}" for spec in cut.tensors)
+            crossing = ", ".join(f"{console.elided(spec.name)} {spec}" for spec in cut.tensors)
             transforms = ", ".join(each.name for each in cut.transforms) or "none"
             rows.add_row(cut.id, crossing, format_nbytes(sizes), transforms)
         console.show(rows)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from midstream.cli import console
 from midstream.cli.opened import opened_partition
@@ -129,7 +128,7 @@ def print_codecs(part: Partition, found: Calibration, costs: tuple[CodecCost, ..
 
 
 def _fill(
-    rows: Table, part: Partition, found: Calibration, costs: tuple[CodecCost, ...]
+    rows: console.Rows, part: Partition, found: Calibration, costs: tuple[CodecCost, ...]
 ) -> None:
     labels = {cut.id: cut.label for cut in part.cuts}
     timed = {(cost.cut, cost.codec): cost for cost in costs}
@@ -137,7 +136,7 @@ def _fill(
     for row in found.rows:
         cost = timed.get((row.cut, row.codec))
         rows.add_row(
-            labels[row.cut] if row.cut != last else "",
+            console.elided(labels[row.cut]) if row.cut != last else "",
             row.codec,
             format_nbytes(row.payload_nbytes),
             format_nbytes(row.payload_p95_nbytes),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, final
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
@@ -88,25 +89,66 @@ def examples(*commands: str) -> str:
     return "\n\n".join(["Examples:", *(f"  {command}" for command in commands)])
 
 
-def table(title: str, *columns: str, left: Sequence[str] = ()) -> Table:
+@final
+class Rows(Table):
+    """A table whose texts are in letters that the output has before it is laid out."""
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        """Add a row; its texts are `printable`."""
+        told = (printable(each) if isinstance(each, str) else each for each in cells)
+        super().add_row(*told, **options)
+
+
+def table(title: str, *columns: str, left: Sequence[str] = ()) -> Rows:
     """A table whose figures stand right and whose words (`left`) stand left."""
-    made = Table(
-        title=title, title_justify="left", box=None, header_style="bold", pad_edge=False
+    made = Rows(
+        title=printable(title),
+        title_justify="left",
+        box=None,
+        header_style="bold",
+        pad_edge=False,
     )
     for column in columns:
         made.add_column(column, justify="left" if column in left else "right")
     return made
 
 
+def printable(text: str) -> str:
+    """Return `text` with an escape for each letter that the output lacks, or does not print.
+
+    A name out of a file may hold line feeds and a terminal's commands.
+    """
+    return "".join(map(_escaped, text))
+
+
+def _escaped(letter: str) -> str:
+    if letter.isprintable():
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        return letter.encode(encoding, "backslashreplace").decode(encoding)
+    return letter.encode("unicode_escape").decode("ascii")
+
+
 def elided(name: str) -> str:
-    """Return a name for a table, a long one without its middle (`--json` has all of it)."""
-    if len(name) <= NAME_LETTERS:
-        return name
+    """Return a name for a table, a long one without its middle (`--json` has all of it).
+
+    Escapes are counted as they are printed, and stay whole.
+    """
+    letters = list(map(_escaped, name))
+    if sum(map(len, letters)) <= NAME_LETTERS:
+        return "".join(letters)
     kept = NAME_LETTERS - 3
-    return f"{name[: kept // 2]}...{name[-(kept - kept // 2) :]}"
+    return f"{_first(letters, kept // 2)}...{_first(letters, kept - kept // 2, last=True)}"
 
 
-def show(rows: Table) -> None:
+def _first(letters: Sequence[str], room: int, *, last: bool = False) -> str:
+    """As many of the first, or of the last, `letters` as there is room for."""
+    ordered = letters[::-1] if last else letters
+    ends = itertools.accumulate(map(len, ordered))
+    count = sum(end <= room for end in ends)
+    return "".join(letters[len(letters) - count :] if last else letters[:count])
+
+
+def show(rows: Rows) -> None:
     """Print a table at its own width.
 
     A narrow terminal breaks its lines, and a pipe has no width; squeezed to 80 columns, a plan

@@ -197,7 +197,7 @@ def _print(
     )  # fmt: skip
     for each in summary.policies:
         rows.add_row(
-            policy_words(each.policy, labels),
+            console.elided(policy_words(each.policy, labels)),
             percent(each.regret_mean),
             span(each.regret_mean_low, each.regret_mean_high),
             percent(each.regret_worst),

@@ -334,7 +334,7 @@ def _print_checks(found: Verification) -> None:
     for row in found.rows:
         rows.add_row(
             row.cut,
-            row.label,
+            console.elided(row.label),
             format_nbytes(row.raw_nbytes),
             format_nbytes(row.payload_nbytes),
             f"{row.relative_error:.1e}",
@@ -426,10 +426,10 @@ def _print_joint(joint: Sequence[demonstration.Joint]) -> None:
     for each in joint:
         rows.add_row(
             each.network,
-            each.plain.label,
+            console.elided(each.plain.label),
             format_nbytes(each.plain.payload_nbytes),
             console.ms(each.plain.latency_s),
-            each.joint.label,
+            console.elided(each.joint.label),
             format_nbytes(each.joint.payload_nbytes),
             console.ms(each.joint.latency_s),
             f"{each.saving:.1f} times",

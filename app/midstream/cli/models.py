@@ -171,7 +171,7 @@ def print_segments(part: Partition, measured: Profile) -> None:
     for segment, stat in zip(part.segments, measured.segments, strict=False):
         rows.add_row(
             str(segment.index),
-            part.cuts[segment.index].label,
+            console.elided(part.cuts[segment.index].label),
             str(len(segment.nodes)),
             console.ms(stat.median_s),
             f"{console.ms(stat.low_s)}-{console.ms(stat.high_s)}",
@@ -185,7 +185,7 @@ def print_segments(part: Partition, measured: Profile) -> None:
     labels = {cut.id: cut.label for cut in part.cuts}
     for cost in measured.codecs:
         rows.add_row(
-            labels[cost.cut],
+            console.elided(labels[cost.cut]),
             cost.codec,
             format_nbytes(cost.payload_nbytes),
             console.ms(cost.encode_s),

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from rich.table import Table
-
 from midstream.cli import console
 from midstream_partitioner.compare import EXACT
 from midstream_partitioner.timings import FIELDS
 
 
-def outcome_table(document: dict[str, Any], title: str) -> Table:
+def outcome_table(document: dict[str, Any], title: str) -> console.Rows:
     """Two rows a strategy, predicted above measured, the seven fields across."""
     fields = [name.removesuffix("_s") for name in FIELDS]
     rows = console.table(title, "", "strategy", "", *fields, "total", "p50", "p95 ms", "error",
@@ -21,7 +19,7 @@ def outcome_table(document: dict[str, Any], title: str) -> Table:
         marks = ["plan"] * entry["is_chosen"] + ["private"] * entry["is_private_choice"]
         what = entry["name"]
         if what in ("best cut", "plan", "private plan"):
-            what = f"{what}: {entry['label']}"
+            what = f"{what}: {console.elided(entry['label'])}"
         rows.add_row(" ".join(marks), what, "predicted", *_times(entry["predicted"]))
         rows.add_row("", "", "measured", *_times(entry["measured"]),
                      console.ms(entry["p50_s"]), console.ms(entry["p95_s"]),

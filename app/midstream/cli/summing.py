@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from midstream.cli import console
 from midstream_edge.answers import AHEAD, CLOUD, EDGE, FALLBACK
 from midstream_lab.simulation.backlog import backlog_s
 from midstream_lab.simulation.figures import Figures
@@ -28,7 +29,7 @@ def who_answered(found: Figures) -> tuple[str, ...]:
 
 def chosen_most(found: Figures) -> str:
     first = found.options[0] if found.options else None
-    return "" if first is None else f"{first.label} ({first.share:.0%})"
+    return "" if first is None else f"{console.elided(first.label)} ({first.share:.0%})"
 
 
 def remarks(tables: Mapping[str, Table]) -> Iterator[str]:

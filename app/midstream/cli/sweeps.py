@@ -99,7 +99,7 @@ def _print(document: dict[str, Any], results: Sequence[Found]) -> None:
     for label, count in Counter(each.label for each in results).most_common():
         gains = sorted(each.gain or 0.0 for each in results if each.label == label)
         table.add_row(
-            label,
+            console.elided(label),
             str(count),
             f"{count / len(results):.0%}",
             f"{gains[len(gains) // 2]:.1%}",

@@ -199,7 +199,7 @@ def _print(traces: Sequence[Trace]) -> None:
         left=("trace",),
     )
     for trace in traces:
-        rows.add_row(trace.name, *_cells(statistics(trace)))
+        rows.add_row(console.elided(trace.name), *_cells(statistics(trace)))
     console.show(rows)
 
 
