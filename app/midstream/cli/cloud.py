@@ -10,7 +10,7 @@ from typing import Annotated, final
 
 import typer
 
-from midstream.cli import console
+from midstream.cli import completion, console
 from midstream.cli.flags import effective
 from midstream.cli.opened import say_sizes
 from midstream.cli.options import (
@@ -163,6 +163,7 @@ def serve(
         list[str],
         typer.Argument(
             metavar="MODEL",
+            autocompletion=completion.models,
             help="Partitions, ONNX files, reference networks, or folders of the former two.",
         ),
     ],

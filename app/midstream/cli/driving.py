@@ -9,7 +9,7 @@ from typing import Annotated, Any, final
 
 import typer
 
-from midstream.cli import console
+from midstream.cli import completion, console
 from midstream.cli.options import Command, with_flags
 from midstream.cli.places import writable
 from midstream_edge.drive import Schedule
@@ -29,7 +29,9 @@ _FLAGS: dict[str, Any] = {
     "policy": Annotated[
         _Text,
         typer.Option(
-            "--policy", help=f"How to choose, for --adaptive: {', '.join(POLICIES)}."
+            "--policy",
+            autocompletion=completion.policies,
+            help=f"How to choose, for --adaptive: {', '.join(POLICIES)}.",
         ),
     ],
     "every": Annotated[

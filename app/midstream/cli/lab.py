@@ -11,7 +11,7 @@ from typing import Annotated, Any, cast, final
 import typer
 
 from midstream import demo as demonstration
-from midstream.cli import console
+from midstream.cli import completion, console
 from midstream.cli.opened import opened_network, opened_partition
 from midstream.cli.options import (
     Execution,
@@ -106,7 +106,10 @@ class Following:
 
     policy: Annotated[
         str | None,
-        typer.Option(help="Have a policy choose for every request, such as adaptive."),
+        typer.Option(
+            autocompletion=completion.policies,
+            help="Have a policy choose for every request, such as adaptive.",
+        ),
     ] = None
     trace: Annotated[
         str | None,
@@ -155,7 +158,11 @@ def pair(
     model: Model,
     feed: Feeding,
     network: Annotated[
-        str, typer.Option(help="3g, lte, wifi, 5g, broadband, satellite, or 8Mbit:40ms.")
+        str,
+        typer.Option(
+            autocompletion=completion.networks,
+            help="3g, lte, wifi, 5g, broadband, satellite, or 8Mbit:40ms.",
+        ),
     ] = "lte",
     requests: Annotated[int, typer.Option(min=1, help="Requests under each strategy.")] = 20,
     edge_slowdown: Annotated[
@@ -246,7 +253,11 @@ def link(
     target: Annotated[str, typer.Argument(help="Where to connect to, host:port.")],
     listen: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1:0",
     network: Annotated[
-        str, typer.Option(help="3g, lte, wifi, 5g, broadband, satellite, or 8Mbit:40ms.")
+        str,
+        typer.Option(
+            autocompletion=completion.networks,
+            help="3g, lte, wifi, 5g, broadband, satellite, or 8Mbit:40ms.",
+        ),
     ] = "lte",
 ) -> None:
     """Emulate a network: a TCP proxy with a rate and a delay. Ctrl-C ends it."""

@@ -17,6 +17,7 @@ from typing import Annotated, Any, final, get_type_hints
 
 import typer
 
+from midstream.cli import completion
 from midstream.feeding import Feeding
 from midstream_lab.conditions import condition
 from midstream_partitioner.backend import Backend
@@ -38,6 +39,7 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
+        autocompletion=completion.models,
         help="An ONNX file, a partition's folder, or a reference network (midstream models).",
     ),
 ]
@@ -217,7 +219,8 @@ def _link(
     network: Annotated[
         _Text,
         typer.Option(
-            help="3g, lte, wifi, 5g, broadband, satellite, or RATE:RTT such as 8Mbit:40ms."
+            autocompletion=completion.networks,
+            help="3g, lte, wifi, 5g, broadband, satellite, or RATE:RTT such as 8Mbit:40ms.",
         ),
     ] = None,
     uplink: Annotated[_Text, typer.Option(help="Uplink rate: 8Mbit.")] = None,

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from midstream.cli import console
+from midstream.cli import completion, console
 from midstream.cli.flags import SCENARIO, check_simulated
 from midstream.cli.fleets import run_scenario
 from midstream.cli.offered import check_output, measure_offer, write_offer
@@ -54,6 +54,7 @@ def simulate(
         str,
         typer.Argument(
             metavar="MODEL",
+            autocompletion=completion.simulated,
             help="An ONNX file, a partition's folder, a built-in network, a menu (.json), or "
             "the scenario of a fleet (.toml).",
         ),
@@ -62,7 +63,10 @@ def simulate(
     planning: Planning,
     policy: Annotated[
         list[str] | None,
-        typer.Option(help=f"May be given several times: {', '.join(POLICIES)}."),
+        typer.Option(
+            autocompletion=completion.policies,
+            help=f"May be given several times: {', '.join(POLICIES)}.",
+        ),
     ] = None,
     *,
     size: Size = None,

@@ -9,6 +9,7 @@ from typing import Annotated, TypeVar, final
 
 import typer
 
+from midstream.cli import completion
 from midstream.cli.options import Seed, takes
 from midstream_lab.conditions import condition
 from midstream_lab.simulation.arrivals import Arrivals, Closed, Every, Poisson
@@ -36,7 +37,11 @@ class Trial:
     """What policies are tried under: a link, requests that come, a load, and a seed."""
 
     network: Annotated[
-        str, typer.Option(help="3g, lte, wifi, 5g, broadband, satellite, or 8Mbit:40ms.")
+        str,
+        typer.Option(
+            autocompletion=completion.networks,
+            help="3g, lte, wifi, 5g, broadband, satellite, or 8Mbit:40ms.",
+        ),
     ] = "lte"
     trace: Annotated[str | None, typer.Option(help=f"What the uplink follows. {_TRACE}")] = (
         None
