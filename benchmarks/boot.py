@@ -19,6 +19,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -54,6 +55,8 @@ def main() -> int:
     if os.geteuid() != 0 or shutil.which("ip") is None:
         print("skipped: network namespaces need root and iproute2", file=sys.stderr)
         return 0
+    for number in (signal.SIGTERM, signal.SIGHUP):  # the namespaces go all the same
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     document = measure(options)
     print(json.dumps(document) if options.json else "\n".join(lines_of(document)))
     return 0

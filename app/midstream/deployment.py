@@ -153,6 +153,7 @@ def deploy(
     backend: Backend = ONNXRUNTIME,
     progress: Progress = no_progress,
     held: EdgeSide | None = None,
+    models: tuple[ModelDescription, ...] | None = None,
 ) -> Deployment:
     """Agree with the server at `dial`, compile the edge's segments, and measure them.
 
@@ -160,10 +161,11 @@ def deploy(
     of an emulated device; `codecs` are
     measured besides the usual ones and those of the partition's calibration. `held` is what
     the edge began with while the server was away: nothing is made again where the server holds
-    that partition. Raises `CloudUnavailable`, `CloudRefused`, and `ModelError` if the server
-    has no profile to plan with.
+    that partition. `models` is what the server holds, if it has been asked. Raises
+    `CloudUnavailable`, `CloudRefused`, and `ModelError` if the server has no profile to plan
+    with.
     """
-    models = describe(dial)
+    models = describe(dial) if models is None else models
     if held is not None:
         for each in models:
             if each.partition_digest == held.partition.digest and model in (None, each.name):

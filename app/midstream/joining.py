@@ -31,7 +31,7 @@ from midstream_wire.errors import CloudUnavailable, DeadlineExceeded, MidstreamE
 
 _LOG = logging.getLogger(__name__)
 
-#: From one look for the server's first word to the next.
+#: From one look for the server's first word to the next, unless that is a welcome.
 LOOK_S = 0.1
 #: After a refusal that only a person can lift: the person may.
 REFUSED_S = 5.0
@@ -67,8 +67,10 @@ class Joining:
         self._thread.join(LOOK_S)  # a question to the server is not waited for
 
     def _run(self) -> None:
-        pause_s = LOOK_S
+        pause_s = 0.0
         while not (self._stop.wait(pause_s) or self._session.closed):
+            pause_s = 0.0
+            self._session.wait_connected(LOOK_S)
             if not self._has_spoken():
                 continue
             try:

@@ -26,6 +26,8 @@ class Attempts:
 
     def __init__(self, now_s: float) -> None:
         self.doors: tuple[Door, ...] = ()
+        self.knocked_s: float | None = None  # when the first knock left
+        self.answered = False  # any knock was
         self._knocks = Knocks()
         self._next_knock_s = now_s
         self._tries = 0
@@ -55,8 +57,10 @@ class Attempts:
             return False, False
         answered = bool(self._knocks) and self._knocks.are_answered(now_s)
         if answered:
+            self.answered = True
             self._knocks.close()
         elif self.doors and self._tries and now_s >= self._next_knock_s:
+            self.knocked_s = self.knocked_s or now_s
             for door in self.doors:
                 self._knocks.begin(door, now_s)
             self._next_knock_s = now_s + knock_spacing_s(now_s - self._trouble_s)

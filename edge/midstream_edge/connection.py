@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import final
 
-from midstream_edge.attempts import Attempts
+from midstream_edge.attempts import LISTEN_S, Attempts
 from midstream_edge.channel import CONNECT_S, Dial, Stream
 from midstream_edge.clock import ClockEstimate, Exchange
 from midstream_edge.knocks import Door, seek_doors
@@ -44,6 +44,9 @@ LOOK_S = 0.05
 #: After a fault of its own the keeper goes on so much later: enough for a machine without
 #: memory or threads to recover, and no storm in the log.
 STUMBLE_S = 0.5
+#: A server that does not answer so much as a TCP handshake in this time is not waited for:
+#: over a satellite one takes 0.6 s.
+REACH_S = 1.0
 #: A connection counts as used for so long after each request.
 USED_S = 5.0
 
@@ -91,8 +94,10 @@ class Connection:
         self._logged = ""  # what was said last of working alone
         self.welcomes = 0
         self._keeper: threading.Thread | None = None
+        # A unix socket has no doors, and a channel in use needs none.
+        self._knocking = beside is None and dial.address.port is not None
         self._ensure_kept()
-        if beside is None:
+        if self._knocking:
             seek_doors(dial.address, self._know)
 
     @property
@@ -134,10 +139,27 @@ class Connection:
             return self._present.pings.take() if self._present else ()
 
     def wait(self, timeout_s: float) -> PeerError | None:
-        """Wait for the first attempt's end; the error, or None if the server welcomed us."""
-        self._settled.wait(timeout_s)
+        """Wait for the first attempt's end; the error, or None if the server welcomed us.
+
+        At most `timeout_s`, and no longer than `REACH_S` where the server is out of reach.
+        """
+        began_s = time.monotonic()
+        while (left_s := self._patience_s(began_s, timeout_s)) > 0:
+            if self._settled.wait(min(left_s, LISTEN_S)):
+                break
         with self._lock:
             return self._error if self._present is None else None
+
+    def _patience_s(self, began_s: float, timeout_s: float) -> float:
+        """Seconds that are left of a wait for the first attempt's end."""
+        with self._lock:
+            attempts, limit_s = self._attempts, timeout_s
+            if self._knocking and not attempts.answered:
+                if attempts.knocked_s is not None:
+                    limit_s = min(limit_s, attempts.knocked_s + REACH_S - began_s)
+                elif not attempts.doors:  # its name does not resolve, or not yet
+                    limit_s = min(limit_s, REACH_S)
+        return began_s + limit_s - time.monotonic()
 
     def wait_up(self, timeout_s: float) -> bool:
         """Wait until new requests may use the connection; whether they may."""

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from midstream_edge.verdicts import UNDIAGNOSED, Finding, Kind
+from midstream_edge.verdicts import UNDIAGNOSED, Finding, Kind, silence
 from midstream_wire.address import Address
 from midstream_wire.credentials import ChannelTls
 
@@ -42,8 +42,7 @@ _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
 
 def examine(address: Address, tls: ChannelTls | None) -> Finding:
     """Connect to `address` as a gRPC channel would; takes a few `STEP_S` at most."""
-    proxied = any(os.environ.get(name) for name in _PROXIES)
-    if proxied and not address.is_loopback:
+    if _is_proxied(address):
         return UNDIAGNOSED
     try:
         with _connected(address) as end:
@@ -52,6 +51,27 @@ def examine(address: Address, tls: ChannelTls | None) -> Finding:
             return _secured(end, address, tls)
     except OSError as error:
         return _absent(error)
+
+
+def require_reachable(address: Address, timeout_s: float) -> None:
+    """Raise `CloudUnavailable` if a TCP handshake with `address` takes longer than that.
+
+    Whatever else is wrong with it, a channel finds out as fast, and says more of it. A server
+    behind a proxy counts as reachable.
+    """
+    if _is_proxied(address):
+        return
+    try:
+        with _connected(address, timeout_s):
+            pass
+    except TimeoutError:
+        raise silence(str(address), timeout_s) from None
+    except OSError:
+        pass
+
+
+def _is_proxied(address: Address) -> bool:
+    return not address.is_loopback and any(os.environ.get(name) for name in _PROXIES)
 
 
 def _secured(end: socket.socket, address: Address, tls: ChannelTls) -> Finding:
@@ -108,15 +128,15 @@ def _silent(address: Address) -> Finding:
 
 
 @contextmanager
-def _connected(address: Address) -> Iterator[socket.socket]:
+def _connected(address: Address, timeout_s: float = STEP_S) -> Iterator[socket.socket]:
     if address.port is None:
         end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        end.settimeout(STEP_S)
+        end.settimeout(timeout_s)
         with end:
             end.connect(address.host)
             yield end
         return
-    with socket.create_connection((address.host, address.port), STEP_S) as end:
+    with socket.create_connection((address.host, address.port), timeout_s) as end:
         yield end
 
 

@@ -63,7 +63,8 @@ class EdgeSession:
     been measured; where there is neither, the first request with a deadline runs on both
     sides, and the first result wins.
 
-    Opening waits for the server's first word, at most `patience_s`. Raises `UsageError`, and
+    Opening waits for the server's first word, at most `patience_s`, and about a second where
+    not even a TCP handshake is answered. Raises `UsageError`, and
     `CloudRefused` or `ProtocolError` where the two sides' configuration does not fit (unknown
     model, another digest, bad credentials, not a midstream server). A server that is merely
     away is no error. Methods may be called from any thread of the process that opened the

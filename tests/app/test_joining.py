@@ -12,16 +12,21 @@ from functools import partial
 import numpy as np
 import pytest
 
+from midstream import discovery as discovery_module
 from midstream.deployment import Deployment, begin_session, deploy, hold
+from midstream.discovery import Discovery
 from midstream.joining import Joining
 from midstream.serving import open_repository
 from midstream.sources import open_network, open_partition
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import Settings, serving
 from midstream_edge.channel import Dial
+from midstream_edge.describe import describe
 from midstream_edge.session import EdgeSession
 from midstream_partitioner.cuts import position_cuts
 from midstream_partitioner.partition import Partition, partition
+from midstream_wire.descriptions import ModelDescription
+from midstream_wire.errors import CloudRefused, CloudUnavailable
 from midstream_wire.tensors import Array
 
 PATIENCE_S = 30.0
@@ -104,6 +109,41 @@ def test_an_edge_before_a_black_hole_answers_and_uses_the_cloud_once_it_is_there
             first_from_cloud(session, x)
             assert session.model == "digits"  # not what the edge had called it
             assert joined.error is None
+
+
+def test_a_server_out_of_reach_is_not_waited_for_while_the_edge_gets_ready() -> None:
+    with full() as port:
+        discovery = Discovery(Dial.of(f"127.0.0.1:{port}"))
+        assert discovery.glance() is None
+        with pytest.raises(CloudUnavailable, match="nothing came within 1 s"):
+            discovery.result()
+
+
+def test_a_server_that_can_be_reached_is_heard_out(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = threading.Event()
+
+    def ask(dial: Dial) -> tuple[ModelDescription, ...]:
+        assert ready.wait(PATIENCE_S)
+        return describe(dial)
+
+    monkeypatch.setattr(discovery_module, "describe", ask)
+    monkeypatch.setattr(discovery_module, "REACH_S", PATIENCE_S)
+    with serving(repository) as address:
+        discovery = Discovery(Dial.of(str(address)))
+        assert discovery.glance() is None
+        ready.set()
+        assert [each.name for each in discovery.result()] == ["digits"]
+        assert discovery.glance() == discovery.result()
+
+
+def test_a_server_that_refuses_is_heard_at_once(repository: Repository) -> None:
+    with (
+        serving(repository, settings=Settings(token="sesame")) as address,
+        pytest.raises(CloudRefused, match="credentials"),
+    ):
+        Discovery(Dial.of(str(address))).result()
 
 
 def test_a_server_that_cuts_elsewhere_is_followed(part: Partition) -> None:

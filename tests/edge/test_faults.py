@@ -8,13 +8,14 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
 
 from midstream_cloud.server import Settings
+from midstream_edge import connection, strand
 from midstream_edge.connection import Connection
 from midstream_edge.describe import check_health, describe
 from midstream_edge.session import Answer, EdgeSession
@@ -46,6 +47,13 @@ def assert_same(answer: Answer, wanted: dict[str, Array]) -> None:
     assert sorted(answer.outputs) == sorted(wanted)
     for name, array in wanted.items():
         np.testing.assert_array_equal(answer.outputs[name], array)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
 
 
 @contextmanager
@@ -150,6 +158,7 @@ def test_a_server_that_hangs_costs_one_wait_and_no_answer(
         assert all(future.result(PATIENCE_S).where == FALLBACK for future in futures)
         began, ended = zip(*waits, strict=True)
         assert max(began) < min(ended)  # they waited side by side, and none after them
+        wait_until(lambda: session.link_state == "suspect")
         suspected = session.infer(picture(1))
         assert len(waits) == len(began)
         process.send_signal(signal.SIGCONT)
@@ -206,6 +215,42 @@ def test_a_black_hole_holds_up_neither_answers_nor_closing(
     assert answer.reason is not None
     assert "nothing came within 3 s" in answer.reason
     assert_same(answer, expected(picture(0)))
+
+
+@contextmanager
+def unreachable() -> Iterator[str]:
+    """Its queue is full, so that every further SYN vanishes, as behind a black hole."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(closing(socket.socket()))
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(3):
+            end = stack.enter_context(closing(socket.socket()))
+            end.setblocking(False)
+            end.connect_ex(listener.getsockname())
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_server_out_of_reach_is_not_waited_for(
+    chain: Chain, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strand, "CONNECT_S", 120.0)  # the first attempt's
+    began = time.monotonic()
+    with (
+        unreachable() as address,
+        EdgeSession(chain, address, plan=(1, "raw"), patience_s=120.0) as session,
+    ):
+        assert session.infer(picture(0)).where == FALLBACK
+    assert time.monotonic() - began < PATIENCE_S
+
+
+def test_a_server_that_can_be_reached_is_given_its_time(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "REACH_S", 0.3)
+    began = time.monotonic()
+    with black_hole() as address, EdgeSession(chain, address, plan=(1, "raw"), patience_s=1.0):
+        assert time.monotonic() - began >= 1.0
 
 
 @pytest.mark.usefixtures("steady_link")

@@ -39,6 +39,7 @@ from midstream.cli.running import (
 )
 from midstream.cli.security import Trust, takes_trust
 from midstream.deployment import Deployment, EdgeSide, begin_session
+from midstream.discovery import Discovery
 from midstream.documents import candidate_document, plan_document
 from midstream.feeding import Feeding
 from midstream.joining import Joining
@@ -202,7 +203,7 @@ def _open(
     Raises what `deploy` does: a server that `must` be there and is not, or one that is there
     and does not fit.
     """
-    agree: Callable[[], Deployment]
+    agree: Callable[..., Deployment]
     agree = ask = partial(
         holding.deploy, model, dial, feed=feed, size=size, inputs=inputs, codecs=codecs,
         backend=backend,
@@ -215,14 +216,28 @@ def _open(
         away.append(error)
         console.say(f"answering alone until the cloud can be reached: {error}", to=console.err)
 
+    hold = partial(
+        holding.hold,
+        model,
+        feed=feed,
+        size=size,
+        inputs=inputs,
+        codecs=codecs,
+        backend=backend,
+    )
     side: EdgeSide | Deployment
+    held = models = None
     try:
-        side = agree()
+        if not must:
+            discovery = Discovery(dial)
+            models = discovery.glance()
+            if models is None:  # what has to be done here in any case is done meanwhile
+                held = hold()
+                models = discovery.result()
+        side = agree(held=held, models=models)
     except (CloudUnavailable, DeadlineExceeded) as error:
         tell(error)
-        side = held = holding.hold(
-            model, feed=feed, size=size, inputs=inputs, codecs=codecs, backend=backend
-        )
+        side = held = held or hold()
         agree = partial(ask, held=held)
     patience_s = 0.0 if away else CONNECT_S
     session = stack.enter_context(begin_session(side, dial, patience_s=patience_s))

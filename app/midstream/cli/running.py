@@ -26,6 +26,7 @@ from midstream_partitioner.partition import Partition
 from midstream_partitioner.samples import Sample
 from midstream_partitioner.spans import parse_sizes
 from midstream_partitioner.units import parse_duration
+from midstream_wire.descriptions import ModelDescription
 
 #: Requests where nobody says how many.
 REQUESTS = 10
@@ -101,6 +102,7 @@ class Holding:
         codecs: Sequence[str] | None,
         backend: Backend,
         held: EdgeSide | None = None,
+        models: tuple[ModelDescription, ...] | None = None,
     ) -> Deployment:
         """Agree with the server at `dial`, and measure what is held here; see `deploy`."""
         what = "agreeing with the server and profiling"
@@ -112,6 +114,7 @@ class Holding:
                 slowdown=self.slowdown, segments=self.segments, runs=self.runs,
                 profile=read_profile(self.profile, backend), inputs=inputs, codecs=codecs,
                 backend=backend, progress=tick, held=held,
+                models=models,
             )  # fmt: skip
 
     def hold(
