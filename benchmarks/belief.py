@@ -1,6 +1,7 @@
 """What a session believes of an emulated link, against the link's rate, by codec and edge.
 
-    python benchmarks/belief.py [--backend auto] [--rates 5,20] [--json]
+    python benchmarks/belief.py [--backend auto] [--rates 5,20] [--codecs raw,ctx:0.5]
+        [--requests 16] [--json]
 
 Requests are sent one after the other under one codec, by an edge as it is and by one eight
 times slower, whose encoder is slower than the link. The belief begins three times too high and
@@ -61,16 +62,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--backend", default="auto", help="auto, tun, kernel or proxy")
     parser.add_argument("--rates", default="5,20", help="uplinks in Mbit/s")
+    parser.add_argument("--codecs", default=",".join(CODECS), help="those to send by")
+    parser.add_argument("--requests", type=int, default=REQUESTS, help="in each row")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--edge", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.edge:
-        for row in believe(Path(options.edge[0]), options.edge[1]):
+        for row in believe(Path(options.edge[0]), options.edge[1], options):
             print(json.dumps(row), flush=True)
         return 0
     rows = list(measure(options))
     if options.json:
-        print(json.dumps({"requests": REQUESTS, "rows": rows}))
+        print(json.dumps({"requests": options.requests, "rows": rows}))
     worst = max(abs(row["error"]) for row in rows)
     print(f"worst error {worst:.1%}, {ALLOWED:.0%} allowed", file=sys.stderr)
     return int(worst > ALLOWED)
@@ -91,7 +94,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     prefix=link.cloud_prefix,
                 ) as address,
             ):
-                for row in edge_rows(folder, link, address):
+                for row in edge_rows(folder, link, address, options):
                     carried_bps = rate_mbps * 1e6
                     carried_bps *= GOODPUT_SHARE if link.congestion else 1.0
                     row |= {"rate_bps": carried_bps, "backend": link.backend}
@@ -106,8 +109,11 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     yield row
 
 
-def edge_rows(folder: Path, link: Emulation, address: str) -> Iterator[dict[str, Any]]:
+def edge_rows(
+    folder: Path, link: Emulation, address: str, options: argparse.Namespace
+) -> Iterator[dict[str, Any]]:
     command = [*link.edge_prefix, sys.executable, __file__]
+    command += ["--codecs", options.codecs, "--requests", str(options.requests)]
     command += ["--edge", str(folder), link.reach(address)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as edge:
         assert edge.stdout is not None
@@ -117,7 +123,9 @@ def edge_rows(folder: Path, link: Emulation, address: str) -> Iterator[dict[str,
         raise SystemExit(f"the edge ended with {edge.returncode}")
 
 
-def believe(folder: Path, address: str) -> Iterator[dict[str, Any]]:
+def believe(
+    folder: Path, address: str, options: argparse.Namespace
+) -> Iterator[dict[str, Any]]:
     """At the edge's end of the link: requests under every codec, and what they taught."""
     part = load_partition(folder)
     shape = part.inputs[0].shape
@@ -131,11 +139,11 @@ def believe(folder: Path, address: str) -> Iterator[dict[str, Any]]:
         ) as session:
             session.wait_connected(20.0)
             link = session.measure_link()
-            for codec in CODECS:
+            for codec in options.codecs.split(","):
                 for start in STARTS:
                     belief = LinkBelief.of(replace(link, uplink_bps=start * link.uplink_bps))
                     pilot = session.follow(Watching(belief), [replace(option, codec=codec)])
-                    answers = [session.infer(inputs) for _ in range(REQUESTS)]
+                    answers = [session.infer(inputs) for _ in range(options.requests)]
                     assert all(answer.where == "cloud" for answer in answers)
                     assert pilot.belief is not None
                     yield {

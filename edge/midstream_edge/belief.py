@@ -200,11 +200,18 @@ class LinkBelief:
         if serial_s <= 0:
             return belief
         left_s = transfer.took_s - belief.delay_s
-        if up_s > 0 and down_s < TELLING_SHARE * serial_s:
-            belief = belief._corrected(*belief._surprise(up_s, left_s - down_s), 1.0)
-        else:
+        down_tells = up_s <= 0 or down_s >= TELLING_SHARE * serial_s
+        if transfer.up_s is not None:
+            if up_s > 0:
+                belief = belief._corrected(*belief._surprise(up_s, transfer.up_s), 1.0)
+            if down_tells:
+                left_s -= transfer.up_s
+                belief = belief._corrected(*belief._surprise(down_s, left_s), 0.0)
+        elif down_tells:
             surprise, noise = belief._surprise(serial_s, left_s)
             belief = belief._corrected(surprise, noise, up_s / serial_s)
+        else:
+            belief = belief._corrected(*belief._surprise(up_s, left_s - down_s), 1.0)
         usual = belief.usual + USUAL_GAIN * (belief.mean - belief.usual)
         return replace(belief, usual=usual)
 
@@ -288,6 +295,7 @@ def _is_sound(transfer: Transfer) -> bool:
     return (
         isfinite(transfer.took_s)
         and transfer.took_s >= 0
+        and (transfer.up_s is None or 0 <= transfer.up_s <= transfer.took_s)
         and min(transfer.nbytes, transfer.reply_nbytes, transfer.ahead_nbytes) >= 0
     )
 

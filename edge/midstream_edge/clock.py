@@ -65,6 +65,17 @@ class ClockEstimate:
         """A reading of the cloud's clock on the edge's; `None` without an estimate."""
         return None if self.best is None else cloud_s - self.best.offset_s
 
+    def gone_s(self, received_s: float) -> float | None:
+        """When what the cloud received at `received_s` had left the edge, on its clock, if it
+        took as long on the way up as the best exchange did; `None` without one.
+
+        Exact however that exchange's delay was divided between the two ways: what its offset
+        lends to one of them falls out of the difference.
+        """
+        if self.best is None:
+            return None
+        return received_s - (self.best.received_s - self.best.sent_s)
+
 
 @final
 @dataclass(frozen=True, slots=True)

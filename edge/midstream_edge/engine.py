@@ -93,6 +93,16 @@ class Engine:
         return self._offloading.backlog_nbytes
 
     @property
+    def missing_nbytes(self) -> int:
+        """Payload that was handed to the link and has surely not arrived."""
+        return self._offloading.missing_nbytes
+
+    @property
+    def handed_nbytes(self) -> int:
+        """Payload that requests have given to the present stream so far."""
+        return self._offloading.handed_nbytes
+
+    @property
     def stats(self) -> Stats:
         """Counts up to now."""
         welcomes = 0 if self.connection is None else self.connection.welcomes

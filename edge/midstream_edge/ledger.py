@@ -13,7 +13,8 @@ from midstream_edge.transmission import Transmission
 from midstream_edge.uplink import Uplink, busy_since
 from midstream_wire.frames import ClientFrame, More, Request
 
-#: How far a moment of arrival may be off: the software's share, and one of the delay.
+#: How far a moment of arrival may be off: the software's share, and where the clocks are not
+#: compared, one of the delay.
 BLUR_S, BLUR_SHARE = 0.001, 1 / 4
 
 
@@ -30,6 +31,17 @@ class Ledger:
     def backlog_nbytes(self) -> int:
         """Payload that was handed over and is not known to have arrived."""
         return self._line.backlog_nbytes(_acked_nbytes(self._stream))
+
+    @property
+    def handed_nbytes(self) -> int:
+        """Payload that was handed to the present stream."""
+        return self._line.handed_nbytes
+
+    @property
+    def missing_nbytes(self) -> int:
+        """Payload that has surely not arrived yet."""
+        line = self._line
+        return line.missing_nbytes(line.handed_nbytes, _acked_nbytes(self._stream))
 
     def open(self, stream: Stream) -> int:
         """Begin a request on `stream`, with new books if it is new; bytes of a message."""
@@ -58,16 +70,18 @@ class Ledger:
         """Book the reply to a request: what it tells of the link, without the encoder."""
         delay_s = 0.0 if clock.best is None else clock.best.delay_s
         served_s = max(0.0, exchange.replied_s - exchange.received_s)
-        arrived_s = clock.to_edge(exchange.received_s)
-        if arrived_s is None:
-            arrived_s = exchange.answered_s - served_s
+        ended_s = exchange.answered_s - served_s
+        gone_s = clock.gone_s(exchange.received_s)
         transfer = _carried(
             sending,
             sending.payload_nbytes,
-            until_s=arrived_s - delay_s / 2,
-            ended_s=exchange.answered_s - served_s,
-            delay_s=delay_s,
+            until_s=ended_s - delay_s if gone_s is None else gone_s,
+            ended_s=ended_s,
+            blur_s=BLUR_S + (BLUR_SHARE * delay_s if gone_s is None else 0.0),
         )
+        if gone_s is not None:
+            up_s = transfer.took_s - (ended_s - gone_s)
+            transfer = replace(transfer, up_s=min(max(0.0, up_s), transfer.took_s))
         acked_nbytes = _acked_nbytes(sending.stream)
         with self._lock:
             if sending.stream is self._stream:
@@ -85,18 +99,17 @@ class Ledger:
                 sending.mark_nbytes, _acked_nbytes(sending.stream)
             )
         gone_nbytes = sending.payload_nbytes - missing_nbytes
-        found = _carried(sending, gone_nbytes, until_s=now_s, ended_s=now_s, delay_s=0.0)
+        found = _carried(sending, gone_nbytes, until_s=now_s, ended_s=now_s, blur_s=BLUR_S)
         return replace(found, complete=False, reply_nbytes=0)
 
 
 def _carried(
-    sending: Transmission, gone_nbytes: int, *, until_s: float, ended_s: float, delay_s: float
+    sending: Transmission, gone_nbytes: int, *, until_s: float, ended_s: float, blur_s: float
 ) -> Transfer:
     """The exchange since the link carried the request without a pause, until `ended_s`.
 
     `gone_nbytes` of its payload had arrived at `until_s`; below zero, what was ahead had not.
     """
-    blur_s = BLUR_S + delay_s * BLUR_SHARE
     # Behind what was ahead, the request's first frame left when that did.
     first, *later = sending.departures
     ahead_first = replace(first, before_nbytes=-sending.ahead_nbytes)

@@ -74,6 +74,16 @@ class Offloading:
         """Payload that was handed to the link and is not known to have arrived."""
         return self._ledger.backlog_nbytes
 
+    @property
+    def missing_nbytes(self) -> int:
+        """Payload that was handed to the link and has surely not arrived."""
+        return self._ledger.missing_nbytes
+
+    @property
+    def handed_nbytes(self) -> int:
+        """Payload that requests have given to the present stream so far."""
+        return self._ledger.handed_nbytes
+
     def unfinished(self, job: Job, now_s: float) -> Transfer | None:
         """Return what a request that was not answered by `now_s` tells of the link."""
         return None if job.sending is None else self._ledger.unfinished(job.sending, now_s)

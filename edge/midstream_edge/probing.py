@@ -137,3 +137,13 @@ def probe_due(
     most_nbytes = min(MOST_NBYTES, budget.stock_nbytes - OVERHEAD_NBYTES)
     nbytes = int(min(max(uplink_bps * PROBE_S / 8, LEAST_NBYTES), most_nbytes))
     return nbytes if nbytes + OVERHEAD_NBYTES <= budget.earned(now_s).left_nbytes else 0
+
+
+def probe_tells(handed_nbytes: int, now_nbytes: int) -> bool:
+    """Say if a probe measured the link and nothing else.
+
+    `handed_nbytes` is what requests had handed over when the probe left, `now_nbytes` when
+    its answer came. A request that leaves in between shares the line with the probe, and its
+    encoder and decoder the processors that read the clocks; and it tells of the link itself.
+    """
+    return now_nbytes == handed_nbytes

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import partial
 from typing import final
 
-from midstream_edge.clock import Exchange
+from midstream_edge.clock import ClockEstimate, Exchange
 from midstream_edge.engine import Engine
 from midstream_edge.pilot import Pilot
 from midstream_edge.policies.values import Evidence, LinkState, Transfer
+from midstream_edge.probing import probe_tells
 from midstream_edge.worker import Alarms
 from midstream_wire.errors import MidstreamError
 
@@ -43,7 +43,7 @@ class Scout:
         if connection is not None:
             self._tell_state(connection.state, now_s)
             for exchange in connection.take_exchanges():
-                self._tell_exchange(exchange, nbytes=0, ahead_nbytes=0)
+                self._tell(exchange, Transfer(0, 0, exchange.delay_s))
             if self._probe is None:
                 self._maybe_probe(engine, now_s)
 
@@ -54,21 +54,34 @@ class Scout:
 
     def _maybe_probe(self, engine: Engine, now_s: float) -> None:
         nbytes = self._pilot.probe_due(now_s, engine.link_state)
-        if nbytes == 0 or engine.connection is None:
-            return
-        ahead_nbytes = engine.backlog_nbytes
+        connection = engine.connection
+        if nbytes == 0 or connection is None or engine.missing_nbytes:
+            return  # what is on its way tells of the link itself
+        ahead_nbytes, before_nbytes = engine.backlog_nbytes, engine.handed_nbytes
         try:
-            self._probe = probe = engine.connection.begin_ping(nbytes, 0)
+            self._probe = probe = connection.begin_ping(nbytes, 0)
         except MidstreamError:  # the link has just broken
             return
         self._pilot.probed(now_s, nbytes)
-        probe.add_done_callback(partial(self._hear, nbytes=nbytes, ahead_nbytes=ahead_nbytes))
 
-    def _hear(self, probe: Future[Exchange], *, nbytes: int, ahead_nbytes: int) -> None:
-        self._probe = None
-        if not probe.cancelled() and probe.exception() is None:
-            self._tell_exchange(probe.result(), nbytes=nbytes, ahead_nbytes=ahead_nbytes)
+        def hear(probe: Future[Exchange]) -> None:
+            self._probe = None
+            if probe.cancelled() or probe.exception() is not None:
+                return
+            if probe_tells(before_nbytes, engine.handed_nbytes):
+                found = probed(probe.result(), connection.clock, nbytes, ahead_nbytes)
+                self._tell(probe.result(), found)
 
-    def _tell_exchange(self, exchange: Exchange, *, nbytes: int, ahead_nbytes: int) -> None:
-        transfer = Transfer(nbytes, 0, exchange.delay_s, ahead_nbytes=ahead_nbytes)
+        probe.add_done_callback(hear)
+
+    def _tell(self, exchange: Exchange, transfer: Transfer) -> None:
         self._pilot.learn(Evidence(at_s=exchange.answered_s, transfer=transfer))
+
+
+def probed(
+    exchange: Exchange, clock: ClockEstimate, nbytes: int, ahead_nbytes: int
+) -> Transfer:
+    """What a probe of `nbytes` tells that left behind `ahead_nbytes`."""
+    took_s, gone_s = exchange.delay_s, clock.gone_s(exchange.received_s)
+    up_s = None if gone_s is None else min(max(0.0, gone_s - exchange.sent_s), took_s)
+    return Transfer(nbytes, 0, took_s, ahead_nbytes=ahead_nbytes, up_s=up_s)

@@ -97,7 +97,7 @@ class Uplink:
 
     def learn(self, transfer: Transfer, delay_s: float) -> Uplink:
         """The line after a whole `transfer` over a link of `delay_s` there and back."""
-        serial_s = transfer.took_s - delay_s
+        serial_s = transfer.took_s - delay_s if transfer.up_s is None else transfer.up_s
         if transfer.nbytes < TELLING_NBYTES or serial_s <= 0:
             return self
         seen_bps = 8 * (transfer.nbytes + transfer.ahead_nbytes) / serial_s

@@ -50,6 +50,23 @@ def test_a_tenfold_drop_is_believed_after_one_transfer() -> None:
     assert dropped.uplink_bps == pytest.approx(2e6, rel=0.15)
 
 
+def test_a_reply_that_is_late_says_nothing_of_the_uplink() -> None:
+    steady = after(LinkBelief.of(LINK), *[sent(60_000, 20e6)] * 20)
+    late = [
+        Transfer(60_000, 400, DELAY_S + 8 * 60_000 / 20e6 + late_s, up_s=8 * 60_000 / 20e6)
+        for late_s in (0.0, 0.01, 0.3, 2.0)
+    ]
+    assert after(steady, *late).uplink_bps == pytest.approx(20e6, rel=0.01)
+
+
+def test_both_ways_are_learnt_apart_where_the_clocks_tell_them_apart() -> None:
+    up_s, down_s = 8 * 60_000 / 5e6, 8 * 400_000 / 10e6
+    both = Transfer(60_000, 400_000, DELAY_S + up_s + down_s, up_s=up_s)
+    belief = after(LinkBelief.of(LINK), *[both] * 20)
+    assert belief.uplink_bps == pytest.approx(5e6, rel=0.05)
+    assert belief.downlink_bps == pytest.approx(10e6, rel=0.05)
+
+
 def test_a_tenfold_rise_is_believed_after_one_transfer() -> None:
     steady = after(LinkBelief.of(LINK), *[sent(60_000, 2e6)] * 20)
     assert after(steady, sent(60_000, 20e6)).uplink_bps == pytest.approx(20e6, rel=0.15)

@@ -42,6 +42,17 @@ def test_the_exchange_of_the_lowest_delay_is_kept() -> None:
     assert clock.to_edge(105.0) == pytest.approx(5.0)
 
 
+@given(moments, offsets, durations, durations, st.floats(0, 5))
+def test_the_way_up_is_told_from_the_reply_however_the_delay_is_divided(
+    sent: float, offset: float, up: float, down: float, longer: float
+) -> None:
+    clock = ClockEstimate()
+    assert clock.gone_s(5.0) is None
+    clock = clock.observe(exchange(0, offset, up, 0.01, down))
+    gone_s = clock.gone_s(sent + up + longer + offset)
+    assert gone_s == pytest.approx(sent + longer, abs=1e-6)
+
+
 def test_an_old_exchange_gives_way_to_a_slightly_slower_one() -> None:
     old = ClockEstimate().observe(exchange(0, 100, 0.05, 0, 0.05))
     young = exchange(10, 100.2, 0.06, 0, 0.06)

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
 
 from midstream_edge.belief import LinkBelief
+from midstream_edge.clock import ClockEstimate, Exchange
+from midstream_edge.engine import Engine
 from midstream_edge.pilot import Pilot
 from midstream_edge.policies.values import Decision, Evidence, Option, Situation
 from midstream_edge.probing import KEEP_S, LEAST_NBYTES, PACE_NBYTES_PER_S, ProbeBudget
+from midstream_edge.scout import Scout, probed
 from midstream_edge.session import EdgeSession
+from midstream_edge.worker import Alarms
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.link import Link
 from midstream_wire.tensors import Array
@@ -101,3 +111,83 @@ def test_a_plan_that_stays_ends_the_probing(
         session.use(4, "raw")
         session.infer(picture(0))
         assert pilot.budget.probed_nbytes == 0
+
+
+@dataclass
+class Linked:
+    """An engine and its connection, as far as a scout is concerned; probes end when told."""
+
+    director: Pilot
+    handed_nbytes: int = 0
+    missing_nbytes: int = 0
+    backlog_nbytes: int = 0
+    state: str = "connected"
+    link_state: str = "connected"
+    clock: ClockEstimate = field(default_factory=ClockEstimate)
+    probes: list[Future[Exchange]] = field(default_factory=list)
+
+    @property
+    def connection(self) -> Linked:
+        return self
+
+    def take_exchanges(self) -> tuple[Exchange, ...]:
+        return ()
+
+    def begin_ping(self, up_nbytes: int, down_nbytes: int) -> Future[Exchange]:
+        self.probes.append(Future())
+        return self.probes[-1]
+
+
+@dataclass(frozen=True)
+class Noting:
+    """A policy that keeps all that it is told."""
+
+    told: list[Evidence] = field(default_factory=list)
+    name: str = "noting"
+    belief: LinkBelief = field(default_factory=lambda: LinkBelief.of(Link(8e6, 8e6, 0.001)))
+
+    def decide(self, situation: Situation) -> Decision:
+        return Decision(0)
+
+    def learn(self, evidence: Evidence) -> Noting:
+        self.told.append(evidence)
+        return self
+
+
+def scouted(*, missing_nbytes: int = 0) -> tuple[Noting, Linked]:
+    """A link that has been silent, and is looked at."""
+    policy = Noting()
+    pilot = Pilot(policy, [EDGE_ONLY], timeout_s=1.0)
+    pilot.choose(Situation(time.monotonic() - KEEP_S, "connected", None, 0))
+    engine = Linked(pilot, missing_nbytes=missing_nbytes)
+    alarms = SimpleNamespace(at=lambda at_s, look: None)
+    Scout(lambda: cast(Engine, engine), pilot, cast(Alarms, alarms))
+    return policy, engine
+
+
+def test_nothing_is_probed_while_a_payload_is_on_its_way() -> None:
+    assert len(scouted()[1].probes) == 1
+    assert scouted(missing_nbytes=1)[1].probes == []
+
+
+def test_a_probe_beside_which_a_request_left_says_nothing() -> None:
+    policy, engine = scouted()
+    engine.handed_nbytes += 50_000
+    engine.probes[0].set_result(Exchange(0.0, 0.5, 0.5, 1.0))
+    assert policy.told == []
+
+
+def test_a_probe_that_had_the_link_to_itself_is_told() -> None:
+    policy, engine = scouted()
+    engine.probes[0].set_result(Exchange(0.0, 0.5, 0.5, 1.0))
+    (evidence,) = policy.told
+    assert evidence.transfer is not None
+    assert evidence.transfer.took_s == 1.0
+
+
+def test_a_probe_tells_its_way_up_where_the_clocks_are_compared() -> None:
+    clock = ClockEstimate().observe(Exchange(0.0, 100.03, 100.03, 0.05))
+    told = probed(Exchange(1.0, 101.04, 101.04, 1.5), clock, 3000, 500)
+    assert told.up_s == pytest.approx(0.01)
+    assert (told.nbytes, told.ahead_nbytes, told.took_s) == (3000, 500, 0.5)
+    assert probed(Exchange(1.0, 101.04, 101.04, 1.5), ClockEstimate(), 3000, 0).up_s is None

@@ -144,5 +144,7 @@ def _goodput_bps(transfer: Transfer | None, belief: LinkBelief) -> float | None:
     if transfer is None or transfer.nbytes <= 0 or not 0 < transfer.took_s < inf:
         return None
     bits = 8.0 * (transfer.nbytes + transfer.ahead_nbytes)
+    if transfer.up_s is not None:
+        return bits / max(transfer.up_s, transfer.took_s / 20)
     left_s = transfer.took_s - belief.delay_s - 8 * transfer.reply_nbytes / belief.downlink_bps
     return bits / max(left_s, transfer.took_s / 20)

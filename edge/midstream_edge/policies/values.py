@@ -94,6 +94,9 @@ class Transfer:
     the reply, less the time that the server says it took itself. An incomplete transfer has
     come to nothing yet: all that is known is that the rest takes longer. `ahead_nbytes` were
     on their way already when this one began, and left first.
+
+    `up_s` is the uplink's part: by how much longer the last byte was on its way up than an
+    empty exchange is. It knows nothing of what delays the reply; None without compared clocks.
     """
 
     nbytes: int
@@ -101,6 +104,7 @@ class Transfer:
     took_s: float
     complete: bool = True
     ahead_nbytes: int = 0
+    up_s: float | None = None
 
 
 @final

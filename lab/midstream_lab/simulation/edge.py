@@ -354,8 +354,9 @@ class Edge:
         if self.policy is not None:
             took_s = now_s - job.left_s - (job.served_s - job.sent_s)
             option = self._options[job.option]
+            up_s = job.sent_s - job.left_s - self.way.one_way_s
             transfer = Transfer(
-                job.payload_nbytes, option.reply_nbytes, took_s, True, job.ahead_nbytes
+                job.payload_nbytes, option.reply_nbytes, took_s, True, job.ahead_nbytes, up_s
             )
             self.learn(_evidence(job, now_s, transfer))
             if self.prober is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol, cast, final
 
 from midstream_edge.belief import LinkBelief
 from midstream_edge.pilot import USED_S
 from midstream_edge.policies.values import Evidence, Policy, Transfer
-from midstream_edge.probing import SILENT_S, ProbeBudget, probe_due
+from midstream_edge.probing import SILENT_S, ProbeBudget, probe_due, probe_tells
 from midstream_lab.simulation.core import Core
 from midstream_lab.simulation.way import Way
 
@@ -79,18 +80,40 @@ class Prober:
         self._waits_in = way.epoch
         ahead_nbytes = way.up.backlog_nbytes(now_s)
         arrived_s = way.send_up(now_s, nbytes)
-        self._core.at(arrived_s, self._answer, (nbytes, now_s, ahead_nbytes, way.epoch))
+        probe = _Probe(nbytes, now_s, arrived_s, ahead_nbytes, way.uplink_nbytes, way.epoch)
+        self._core.at(arrived_s, self._answer, probe)
 
-    def _answer(self, probe: tuple[int, float, int, int]) -> None:
+    def _answer(self, probe: _Probe) -> None:
         way = self._edge.way
-        if probe[3] == way.epoch:
+        if probe.epoch == way.epoch:
             self._core.at(way.send_down(self._core.now_s, PONG_NBYTES), self._take, probe)
 
-    def _take(self, probe: tuple[int, float, int, int]) -> None:
-        nbytes, sent_s, ahead_nbytes, epoch = probe
-        if epoch == self._edge.way.epoch:
-            now_s = self._core.now_s
-            self._waits_in = -1
-            took_s = now_s - sent_s
-            transfer = Transfer(nbytes, PONG_NBYTES, took_s, True, ahead_nbytes)
-            self._edge.learn(Evidence(now_s, transfer))
+    def _take(self, probe: _Probe) -> None:
+        way, now_s = self._edge.way, self._core.now_s
+        if probe.epoch != way.epoch:
+            return
+        self._waits_in = -1
+        if not probe_tells(probe.handed_nbytes, way.uplink_nbytes):
+            return
+        up_s = probe.arrived_s - probe.sent_s - way.one_way_s
+        transfer = Transfer(
+            probe.nbytes,
+            PONG_NBYTES,
+            now_s - probe.sent_s,
+            ahead_nbytes=probe.ahead_nbytes,
+            up_s=up_s,
+        )
+        self._edge.learn(Evidence(now_s, transfer))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """One under way: moments, bytes, and what had been handed over when it left."""
+
+    nbytes: int
+    sent_s: float
+    arrived_s: float
+    ahead_nbytes: int
+    handed_nbytes: int
+    epoch: int
