@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
+import pytest
+
+from midstream_lab.simulation.draws import Draws
+from midstream_lab.simulation.estimator import LONGER_S, MEASURED_S, MOST_S, Estimator
 from midstream_lab.simulation.line import SEGMENT_PAYLOAD_NBYTES, Line
 from midstream_lab.simulation.network import HEADER_SHARE, Network, steady
 from midstream_lab.simulation.window import FIRST_SEGMENTS, Window
@@ -21,9 +26,9 @@ def sent(rate_bps: float, rtt_s: float, segments: int, *, gap_s: float, times: i
 
 
 def test_a_window_grows_by_what_it_carried_and_to_twice_what_is_sent() -> None:
-    """TCP_INFO at 27 Mbit/s and 100 ms, 60 KB every 0.2 s: 52, then 84 and no more."""
+    """TCP_INFO at 27 Mbit/s and 100 ms, 60 KB at a time: 52, then 84 and no more."""
     assert sent(27e6, 0.1, 42, gap_s=0.2, times=1).segments == 52
-    assert sent(27e6, 0.1, 42, gap_s=0.2, times=8).segments == 84
+    assert sent(27e6, 0.1, 42, gap_s=0.35, times=8).segments == 84
 
 
 def test_a_window_that_rests_comes_to_where_halving_and_growing_agree() -> None:
@@ -48,3 +53,50 @@ def test_a_rest_halves_down_to_the_initial_window_and_pings_end_it() -> None:
     assert (idle.segments, pinged.segments) == (40, 160)
     idle.rest(60.0)
     assert idle.segments == FIRST_SEGMENTS
+
+
+def line_of(rate_bps: float = 27e6, rtt_s: float = 0.1) -> Line:
+    network = Network(
+        steady(rate_bps), steady(rate_bps), rtt_s, fixed_s=0.0, share=HEADER_SHARE
+    )
+    line = Line(network, network.payload_up)
+    line.window.segments = line.window.threshold = 100
+    return line
+
+
+def took_s(line: Line, at_s: float, segments: int, *, partial: int = 0) -> float:
+    return line.send(at_s, segments * SEGMENT_PAYLOAD_NBYTES - 1, partial) - at_s
+
+
+def test_what_is_not_acknowledged_yet_takes_room_in_the_window() -> None:
+    """Of 100 segments the last nine wait for acknowledgements of nine sent 60 ms before: on a
+    line of 27 Mbit/s the others take as long to pass, on one of 270 they do not."""
+    for rate_bps, waits_s in ((27e6, 0.0), (270e6, 0.04)):
+        line = line_of(rate_bps)
+        alone_s = took_s(line_of(rate_bps), 0.06, 100)
+        line.send(0.0, 9 * SEGMENT_PAYLOAD_NBYTES)
+        sending_s = alone_s - 0.05
+        later_s = max(0.0, waits_s - 0.91 * sending_s)
+        assert took_s(line, 0.06, 100) == pytest.approx(alone_s + later_s, abs=0.001)
+
+
+def test_segments_that_are_not_full_can_cost_a_round_trip() -> None:
+    """The last one leaves on the acknowledgement of the first."""
+    assert took_s(line_of(), 0.0, 99, partial=1) == pytest.approx(0.044 + 0.05, abs=0.001)
+    assert took_s(line_of(), 0.0, 99, partial=2) == pytest.approx(0.1 + 0.05, abs=0.001)
+
+
+def test_the_estimators_pings_come_ever_more_rarely_and_after_what_is_heard() -> None:
+    estimator, draws = Estimator(), Draws(0)
+    assert estimator.due_s == math.inf
+    pauses_s = []
+    for number in range(200):
+        at_s = 100.0 * (1 + number)
+        estimator.hear(at_s)
+        assert estimator.due_s <= at_s  # the pause was over long ago
+        estimator.pinged(at_s, draws)
+        estimator.hear(at_s + 0.001)
+        pauses_s.append(round(estimator.due_s - at_s, 6))
+    assert pauses_s[0] == pytest.approx(MEASURED_S)
+    assert all(one <= after for one, after in itertools.pairwise(pauses_s))
+    assert MOST_S <= pauses_s[-1] < MOST_S + 2 * LONGER_S

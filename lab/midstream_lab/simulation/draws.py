@@ -41,6 +41,10 @@ class Draws:
         """A whole number from 0 up to, but not with, `bound`."""
         return int(self.uniform() * bound)
 
+    def heads(self, coins: int) -> int:
+        """How many of so many coins show heads; of very many, half do."""
+        return self.below(1 << coins).bit_count() if coins <= 50 else coins // 2
+
     def factor(self, sigma: float) -> float:
         """Log-normal around a median of 1; 1 itself for a sigma of 0."""
         if sigma == 0.0:

@@ -148,7 +148,7 @@ class Edge:
         self.current: int | None = None
         self.switches = self.hedges = 0
         self._lookout = Lookout(core, self)
-        self.prober = Prober(core, self) if hasattr(self.policy, "belief") else None
+        self.prober = Prober(core, self, draws) if hasattr(self.policy, "belief") else None
 
     def submit(self, number: int, due_s: float) -> Job:
         """A request that is due now, or was when the edge had no room for it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from typing import final
 
 from midstream_lab.simulation.network import (
@@ -23,6 +24,27 @@ DEVIATIONS, MOST_QUEUED_S = 1.5, 2.0
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """`segments` that were sent together; the first acknowledgement comes at `known_s`."""
+
+    known_s: float
+    segments: int
+    spacing_s: float
+
+    def unknown(self, now_s: float) -> int:
+        """How many of them are not known to have arrived."""
+        if now_s < self.known_s:
+            return self.segments
+        known = 1 + (now_s - self.known_s) / max(self.spacing_s, 1e-12)
+        return 0 if known >= self.segments else self.segments - int(known)
+
+    def until(self, known_s: float) -> Flight:
+        """Those of them that are known to have arrived at `known_s`; no others were sent."""
+        return replace(self, segments=self.segments - self.unknown(known_s))
+
+
+@final
 class Line:
     """One direction while a simulation runs: bytes in order, one transfer after the other.
 
@@ -37,6 +59,7 @@ class Line:
         "_congestion",
         "_delay_s",
         "_first_nbytes",
+        "_flights",
         "_handed_nbytes",
         "_offset_s",
         "_queue_segments",
@@ -69,6 +92,7 @@ class Line:
         )
         self._first_nbytes = FIRST_SEGMENTS * SEGMENT_PAYLOAD_NBYTES
         self.window = Window(network.rtt_s, network.congestion)
+        self._flights: list[Flight] = []  # not all known to have arrived, the oldest first
         #: When the last transfer began to leave, and when the line will be free again.
         self.began_s = 0.0
         self._began_nbytes = 0.0  # TCP's window then
@@ -78,8 +102,11 @@ class Line:
         self._handed_nbytes = 0.0  # what was handed over since, less what was taken back
         self.free_s = 0.0
 
-    def send(self, at_s: float, nbytes: float) -> float:
-        """When `nbytes` handed over at `at_s` have arrived at the other end."""
+    def send(self, at_s: float, nbytes: float, partial: int = 0) -> float:
+        """When `nbytes` handed over at `at_s` have arrived at the other end.
+
+        `partial` is by how many they take more segments than full ones would be.
+        """
         free_s = self.free_s
         if free_s == math.inf:
             self._handed_nbytes += nbytes
@@ -97,7 +124,7 @@ class Line:
         else:
             self._handed_nbytes += nbytes
         self._began_nbytes = self.window.segments * SEGMENT_PAYLOAD_NBYTES
-        end_s = self._carry(start_s, nbytes)
+        end_s = self._carry(start_s, nbytes, partial)
         self.free_s = end_s
         return end_s + self._delay_s
 
@@ -150,18 +177,21 @@ class Line:
         taken_nbytes = self._left_nbytes(flown_s)
         self._handed_nbytes -= taken_nbytes
         self.free_s = flown_s
+        self._flights[:] = [each.until(flown_s + self._rtt_s) for each in self._flights]
         return round(taken_nbytes)
 
     def drop(self, now_s: float) -> int:
         """Lose what has not passed by now; returns how many bytes that is."""
         lost_nbytes = self._left_nbytes(now_s) if self.free_s > now_s else 0.0
         self.free_s = min(self.free_s, now_s)
+        self._flights.clear()
         return round(lost_nbytes)
 
     def renew(self, now_s: float) -> None:
         """Forget what was under way, as a fresh connection does."""
         self.free_s = self.began_s = self._since_s = now_s
         self._handed_nbytes = 0.0
+        self._flights.clear()
         self.window = Window(self._rtt_s, self._congestion)
         self.window.sent_s = now_s
 
@@ -205,27 +235,51 @@ class Line:
         bits = trace.nbits_by(self.free_s + offset_s) - first_bits
         return self._handed_nbytes * (1 - by_now_bits / bits) if bits > 0 else 0.0
 
-    def _carry(self, start_s: float, nbytes: float) -> float:
-        """The end of a transfer, round by round."""
-        window = self.window
-        left = math.ceil(nbytes / SEGMENT_PAYLOAD_NBYTES)
+    def _carry(self, start_s: float, nbytes: float, partial: int) -> float:
+        """The end of a transfer, burst by burst: what the window has room for, then what
+        acknowledgements make room for, those of earlier transfers first."""
+        window, flights = self.window, self._flights
+        left = math.ceil(nbytes / SEGMENT_PAYLOAD_NBYTES) + partial
+        each_nbytes = nbytes / left if partial else SEGMENT_PAYLOAD_NBYTES
+        flights[:] = [flight for flight in flights if flight.unknown(start_s)]
+        flying = sum(flight.unknown(start_s) for flight in flights)
+        end_s, peak, most = start_s, 0, left
         clocked = 0  # leave one by one on acknowledgements, while the line drains
         while True:
-            burst = min(window.segments, left)
+            burst = max(min(window.segments - flying, left, most), 0)
             if burst - clocked > self._queue_segments:
-                return self._overflow(start_s, nbytes, burst, left)
+                flights.clear()
+                passed, end_s, start_s = self._overflow(start_s, burst, left, each_nbytes)
+                left -= passed
+                nbytes = max(0.0, nbytes - passed * each_nbytes)
+                if not left or end_s == math.inf:
+                    return end_s
+                flying, clocked = 0, left  # what is left leaves on acknowledgements
+                continue
             left -= burst
-            passing_nbytes = burst * SEGMENT_PAYLOAD_NBYTES if left else nbytes
-            end_s = self._through_s(start_s, passing_nbytes)
-            spacing_s = (end_s - start_s) / burst if burst else 0.0
-            window.burst(start_s, burst, spacing_s, more=left > 0, first=not clocked)
-            clocked = burst
-            if not left or end_s == math.inf:
+            begins_s = max(start_s, end_s)
+            if burst:
+                passing_nbytes = burst * each_nbytes if left else nbytes
+                end_s = self._through_s(begins_s, passing_nbytes)
+                nbytes -= passing_nbytes
+            if end_s == math.inf:
                 return end_s
-            nbytes -= passing_nbytes
-            start_s += self._rtt_s + spacing_s
-            if end_s >= start_s:
+            if burst:
+                spacing_s = (end_s - begins_s) / burst
+                peak = max(peak, flying + burst)
+                window.burst(
+                    start_s, burst, spacing_s, more=left > 0, first=not clocked, peak=peak
+                )
+                known_s = begins_s + spacing_s + self._rtt_s
+                flights.append(Flight(known_s, burst, spacing_s))
+            if not left:
+                return end_s
+            earliest = flights.pop(0)
+            if end_s >= earliest.known_s and not flights:
                 return self._stream(end_s, nbytes, left)
+            start_s = max(start_s, earliest.known_s)
+            flying = sum(flight.segments for flight in flights)
+            clocked, most = earliest.segments, 2 * earliest.segments
 
     def _stream(self, start_s: float, nbytes: float, left: int) -> float:
         """The end of `left` segments that leave on acknowledgements, the line being busy."""
@@ -235,19 +289,24 @@ class Line:
             return end_s
         spacing_s = (end_s - start_s) / left
         full = self._queue_segments + self._rtt_s / max(spacing_s, 1e-12)
+        last = min(window.segments, left)
         while left > 0:
             passing = min(window.segments, left)
             window.stream(passing, spacing_s)
             if window.segments > full:
                 window.lose()
             left -= passing
+        known_s = end_s - (last - 1) * spacing_s + self._rtt_s
+        self._flights[:] = [Flight(known_s, last, spacing_s)]
         queued_s = max(0.0, window.segments * spacing_s - self._rtt_s)
         window.sent_s = max(window.sent_s, end_s - queued_s)
         return end_s
 
-    def _overflow(self, start_s: float, nbytes: float, burst: int, left: int) -> float:
-        """The end of a transfer whose next burst is more than the queue holds: its last
-        segments are lost.
+    def _overflow(
+        self, start_s: float, burst: int, left: int, each_nbytes: float
+    ) -> tuple[int, float, float]:
+        """How many segments pass of a `burst`, of which the queue does not hold the last, and
+        what follows it; when they have; and when the lost ones leave again.
 
         Where other data follows them, its acknowledgements tell of the loss a round trip after
         the last one that got through. Where none does, a probe has to, after two smoothed
@@ -255,21 +314,17 @@ class Line:
         """
         window, rtt_s = self.window, self._rtt_s
         passed = self._queue_segments
-        passing_nbytes = passed * SEGMENT_PAYLOAD_NBYTES
-        end_s = self._through_s(start_s, passing_nbytes)
+        end_s = self._through_s(start_s, passed * each_nbytes)
         if end_s == math.inf:
-            return end_s
+            return passed, end_s, end_s
         window.burst(start_s, passed, (end_s - start_s) / passed, more=True)
         window.lose()
         again_s = end_s + rtt_s
         following = min(left - burst, passed)  # they leave on the acknowledgements of the rest
         if following:
-            following_nbytes = following * SEGMENT_PAYLOAD_NBYTES
-            end_s = self._through_s(max(end_s, start_s + rtt_s), following_nbytes)
+            begins_s = max(end_s, start_s + rtt_s)
+            end_s = self._through_s(begins_s, following * each_nbytes)
         else:
-            following_nbytes = 0.0
             again_s += 2 * window.srtt_s + rtt_s
-        left -= passed + following
-        nbytes = max(0.0, nbytes - passing_nbytes - following_nbytes)
         window.sent_s = max(window.sent_s, again_s)
-        return self._stream(max(end_s, again_s), nbytes, left)
+        return passed + following, end_s, again_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, cast, final
 
@@ -9,11 +10,15 @@ from midstream_edge.belief import LinkBelief
 from midstream_edge.pilot import USED_S
 from midstream_edge.policies.values import Evidence, Policy, Transfer
 from midstream_edge.probing import SILENT_S, ProbeBudget, probe_due, probe_tells
+from midstream_edge.scout import TICK_S
 from midstream_lab.simulation.core import Core
+from midstream_lab.simulation.draws import Draws
 from midstream_lab.simulation.way import Way
 
-#: How often the rule is asked while nothing is heard.
+#: How often the rule is asked while a probe lacks budget or an answer.
 LOOK_S = 0.1
+#: By how much an alarm wakes late: ticks wander over requests that come on the clock.
+LATE_S = 0.0002
 #: What comes back of a probe: its number and the server's time.
 PONG_NBYTES = 64
 
@@ -43,15 +48,16 @@ class Prober:
     The edge's policy must be one that has a belief.
     """
 
-    __slots__ = ("_core", "_edge", "_stopped", "_waits_in", "budget")
+    __slots__ = ("_core", "_edge", "_first_s", "_stopped", "_waits_in", "budget")
 
-    def __init__(self, core: Core, edge: Learner) -> None:
+    def __init__(self, core: Core, edge: Learner, draws: Draws) -> None:
         self._core = core
         self._edge = edge
         self._stopped = False
         self._waits_in = -1  # the epoch of the probe that is not answered yet
         self.budget = ProbeBudget(core.now_s)
-        core.at(core.now_s + SILENT_S, self._look)
+        self._first_s = core.now_s + draws.uniform() * TICK_S
+        core.at(self._tick_s(core.now_s + SILENT_S), self._look)
 
     def heard(self, at_s: float, nbytes: int) -> None:
         """A request was answered that moved `nbytes` both ways."""
@@ -69,11 +75,17 @@ class Prober:
             self.budget, now_s, uplink_bps=belief.uplink_bps, link=edge.way.link
         )
         used = now_s - edge.asked_s <= USED_S
-        if nbytes and used and self._waits_in != edge.way.epoch:
+        free = self._waits_in != edge.way.epoch and not edge.way.up.backlog_nbytes(now_s)
+        if nbytes and used and free:
             self.budget = self.budget.probed(now_s, nbytes)
             self._send(nbytes, now_s)
         next_s = max(now_s + LOOK_S, self.budget.heard_at_s + SILENT_S)
-        self._core.at(next_s, self._look)
+        self._core.at(self._tick_s(next_s), self._look)
+
+    def _tick_s(self, at_s: float) -> float:
+        """When a session looks next, at `at_s` or later."""
+        every_s = TICK_S + LATE_S
+        return self._first_s + every_s * max(0, math.ceil((at_s - self._first_s) / every_s))
 
     def _send(self, nbytes: int, now_s: float) -> None:
         way = self._edge.way

@@ -16,7 +16,9 @@ from midstream_edge.policies.values import LinkState
 from midstream_edge.probe import measure_link
 from midstream_edge.sentry import ACK_S
 from midstream_edge.strand import PING_S
+from midstream_edge.uplink import Uplink
 from midstream_lab.simulation.draws import Draws
+from midstream_lab.simulation.estimator import FRESH_S, Estimator
 from midstream_lab.simulation.line import Line
 from midstream_lab.simulation.network import Network, steady
 from midstream_lab.simulation.window import Window
@@ -42,6 +44,7 @@ class Way:
         "_cuts",
         "_doubted",
         "_draws",
+        "_estimator",
         "_heard_s",
         "_jitter_s",
         "_used_s",
@@ -74,6 +77,7 @@ class Way:
         self.epoch = self.reconnects = 0
         self.uplink_nbytes = self.downlink_nbytes = 0
         self._heard_s = self._used_s = 0.0  # when something came last, and a request went out
+        self._estimator = Estimator()
 
     def send_up(self, at_s: float, nbytes: int) -> float:
         """When `nbytes` that leave at `at_s` are in the cloud."""
@@ -82,7 +86,7 @@ class Way:
         self._ping_until(at_s)
         self._used_s = at_s
         self.uplink_nbytes += nbytes
-        arrived_s = self.up.send(at_s, nbytes)
+        arrived_s = self.up.send(at_s, nbytes, self._partial(at_s, nbytes))
         if self._jitter_s:
             arrived_s += self._draws.exponential(self._jitter_s)
         return arrived_s
@@ -97,18 +101,32 @@ class Way:
         if self._jitter_s:
             arrived_s += self._draws.exponential(self._jitter_s)
         self._heard_s = arrived_s
+        self._estimator.hear(arrived_s)
         return arrived_s
 
+    def _partial(self, at_s: float, nbytes: int) -> int:
+        """How many segments of a payload are not full: each message but the last ends with
+        one, which costs a segment more or falls into the rounding."""
+        messages = math.ceil(nbytes / Uplink(rate_bps=self.up.rate_bps(at_s)).message_nbytes)
+        return self._draws.heads(messages - 1) if messages > 1 else 0
+
     def _ping_until(self, now_s: float) -> None:
-        """Let the pings pass that a session sends while it hears nothing: an idle connection
-        is not quite idle, and keeps more of its window than one that is."""
+        """Let the pings pass that a session sends while it hears nothing, and those of HTTP/2:
+        an idle connection is not quite idle, and keeps more of its window than one that is."""
         until_s = min(now_s, self._used_s + USED_S)
-        at_s = self._heard_s + PING_S + LOOK_S / 2
-        while at_s < until_s:
+        while True:
+            own_s = self._heard_s + PING_S + LOOK_S / 2
+            at_s = min(own_s if own_s < until_s else math.inf, self._estimator.due_s)
+            if at_s >= now_s:
+                return
             self.up.ping(at_s)
             self.down.ping(at_s + self.one_way_s)
-            self._heard_s = at_s + 2 * self.one_way_s
-            at_s = self._heard_s + PING_S + LOOK_S / 2
+            answered_s = at_s + 2 * self.one_way_s
+            if at_s == own_s:
+                self._heard_s = answered_s
+                self._estimator.hear(answered_s)
+            else:
+                self._estimator.pinged(answered_s, self._draws)
 
     def notice(self, now_s: float) -> bool:
         """Look at the link; whether `link` has changed by it."""
@@ -178,6 +196,7 @@ class Way:
         self.up.renew(now_s)
         self.down.renew(now_s)
         self._heard_s = now_s
+        self._estimator = Estimator(FRESH_S)
 
 
 def measured_windows(network: Network, scale: float = 1.0) -> tuple[Window, Window]:

@@ -98,18 +98,28 @@ class Window:
         self._smooth(1, self._rtt_s, 0.0)
 
     def burst(
-        self, at_s: float, segments: int, spacing_s: float, *, more: bool, first: bool = False
+        self,
+        at_s: float,
+        segments: int,
+        spacing_s: float,
+        *,
+        more: bool,
+        first: bool = False,
+        peak: int = 0,
     ) -> None:
         """`segments` leave at `at_s` and pass an empty line, one each `spacing_s`; `more` data
-        waits for their acknowledgements. `first`: they did not wait for any themselves."""
+        waits for their acknowledgements. `first`: they did not wait for any themselves. With
+        what was under way before, `peak` were so at most since the transfer began."""
         self.sent_s = at_s
         self._smooth(segments / PER_ACK, self._rtt_s, PER_ACK * spacing_s)
         after = math.inf
         if spacing_s <= TRAIN_S:
             lasts_s = (self._rtt_s + spacing_s + TRAIN_SLACK_S) / 2
             after = PER_ACK + lasts_s / max(spacing_s, 1e-12)
-        limited = more or not first or segments >= self.segments
-        self._acknowledge(segments, after, limited=limited)
+        peak = max(peak, segments)
+        limited = more or not first or peak >= self.segments
+        most = self.segments + segments if limited else 2 * peak
+        self._acknowledge(segments, after, most, limited)
         if more:
             self._growing_s += self._rtt_s
 
@@ -118,7 +128,8 @@ class Window:
         is a queue, in which all wait."""
         waits_s = max(self._rtt_s, self.segments * spacing_s)
         self._smooth(segments / PER_ACK, waits_s, 0.0)
-        self._acknowledge(segments, SAMPLES * PER_ACK, limited=True)
+        most = self.segments + segments
+        self._acknowledge(segments, SAMPLES * PER_ACK, most, limited=True)
         self._growing_s += segments * spacing_s
 
     def lose(self) -> None:
@@ -131,13 +142,12 @@ class Window:
         self.threshold = self.segments
         self._origin = self._growing_s = self._credit = 0.0
 
-    def _acknowledge(self, segments: int, after: float, *, limited: bool) -> None:
+    def _acknowledge(self, segments: int, after: float, most: int, limited: bool) -> None:
         """Grow by the acknowledgements of `segments`, of which HyStart sees enough `after` so
-        many. In slow start a window that is not the limit grows to twice what was sent
-        (`tcp_is_cwnd_limited`), later not at all."""
+        many: in slow start up to `most`, twice what was under way where no more data waits
+        (`tcp_is_cwnd_limited`), later only where the window is the limit."""
         window, left = self.segments, segments
         if window < self.threshold:
-            most = window + segments if limited else 2 * segments
             if self.threshold == math.inf and self._congestion == "cubic":
                 after = max(LOW_SEGMENTS - window, math.ceil(min(after, segments)))
                 if window + after < most and after < segments:
