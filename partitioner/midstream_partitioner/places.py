@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 from pathlib import Path
 
@@ -14,6 +16,10 @@ def check_file(path: Path) -> Path:
         raise UsageError(
             f"an output must be a file, and {path} is a folder: name a file in it"
         )
+    if path.exists() and not path.is_file():  # a pipe or a terminal: it is not replaced
+        if not os.access(path, os.W_OK):
+            raise _unwritable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        return path
     _check_writable(path.parent, path)
     if path.exists():
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,13 @@ def test_a_file_may_be_new_old_or_in_folders_that_are_not_there_yet(tmp_path: Pa
         assert check_file(path) == path
     assert old.read_text(encoding="utf-8") == "kept"
     assert [each.name for each in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_pipe_and_a_terminal_are_places_too(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/stdout"), Path("/dev/null")):
+        assert check_file(path) == path
 
 
 def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
