@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import final
 
+import numpy as np
+
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import Array, TensorSpec
 
@@ -123,11 +125,13 @@ class Binder:
     def bind(self, arrays: Mapping[str, Array]) -> Sizes:
         """The sizes by name. What `arrays` lack, or have too few axes for, is left out.
 
+        So is what is no array: an input is checked, and refused, where it is run.
         Where two inputs give one name different sizes, the later is told as INPUT:AXIS.
         """
         found: dict[str, int] = {}
         for tensor, axis, name in self._open:
-            shape = arrays[tensor].shape if tensor in arrays else ()
+            array = arrays.get(tensor)
+            shape = array.shape if isinstance(array, np.ndarray) else ()
             if axis < len(shape) and found.setdefault(name, shape[axis]) != shape[axis]:
                 found[f"{tensor}:{axis}"] = shape[axis]
         return tuple(sorted(found.items()))
