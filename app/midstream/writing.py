@@ -176,10 +176,10 @@ class _Archive:
         known, end = len(self._zip.filelist), self._zip.start_dir
         try:
             self._zip.writestr(f"{name}.npy", _npy(array))
-        except BaseException:  # half an entry must not stand before the directory
+        except BaseException as error:  # no half an entry may stand before the directory
             del self._zip.filelist[known:]
             self._zip.start_dir = end
-            self._full = True
+            self._full = isinstance(error, OSError)  # and not Ctrl-C, which takes no room
             raise
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -182,6 +183,27 @@ def test_ctrl_c_leaves_what_is_there_readable(
         process.stdout.read()
     assert process.returncode == 130
     assert readable(tmp_path / name) >= 5
+
+
+def test_an_interrupted_archive_keeps_all_whole_arrays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C amid an array, on a disk that has room: nothing need be given up for the rest."""
+
+    def interrupt(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+        assert archive.fp is not None
+        archive.fp.write(data[: len(data) // 2])
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    path = tmp_path / "answers.npz"
+    with opened_sink(path) as sink:
+        for number in range(6):
+            sink.take(Written(number, {"input": "x"}, {"y": np.zeros(2)}))
+        monkeypatch.setattr(zipfile.ZipFile, "writestr", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            sink.take(Written(6, {"input": "x"}, {"y": np.zeros(2)}))
+    assert readable(path) == 6
 
 
 def test_names_of_outputs_do_not_lead_out_of_a_folder(tmp_path: Path) -> None:
