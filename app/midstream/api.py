@@ -148,7 +148,7 @@ def profile(
     """
     if calibration is not None:
         part = replace(part, calibration=calibration)
-    chain = Chain(part, threads=threads, slowdown=slowdown, backend=backend)
+    chain = Chain(part, threads=threads, slowdown=slowdown, backend=backend, weigh=True)
     return measure_chain(chain, runs=runs)
 
 

@@ -151,6 +151,7 @@ def deploy(
     inputs: str | None = None,
     codecs: Sequence[str] | None = None,
     backend: Backend = ONNXRUNTIME,
+    within_nbytes: int | None = None,
     progress: Progress = no_progress,
     held: EdgeSide | None = None,
     models: tuple[ModelDescription, ...] | None = None,
@@ -183,6 +184,7 @@ def deploy(
         inputs=inputs,
         codecs=codecs,
         backend=backend,
+        within_nbytes=within_nbytes,
         progress=progress,
     ).join(remote)
 
@@ -208,18 +210,32 @@ def hold(
     inputs: str | None = None,
     codecs: Sequence[str] | None = None,
     backend: Backend = ONNXRUNTIME,
+    within_nbytes: int | None = None,
     progress: Progress = no_progress,
 ) -> EdgeSide:
     """Compile the edge's segments of `part` and measure them; the rest is as for `deploy`.
 
-    `model` is the name under which a server holds it (None: its own).
+    `model` is the name under which a server holds it (None: its own). Segments that with all
+    before them would take more memory than `within_nbytes` are not held.
     """
     if segments is not None and segments > len(part.segments):
         raise UsageError(
             f"--segments must be at most {len(part.segments)}, of which {part.name} is made "
             f"(not {segments})"
         )
-    chain = Chain(part, last=segments, threads=threads, slowdown=slowdown, backend=backend)
+    weights = [part.weight_nbytes(0, k) for k in range(len(part.segments) + 1)]
+    if profile is not None and within_nbytes is not None:
+        fitting = profile.fitting(within_nbytes, weights)
+        segments = fitting if segments is None else min(segments, fitting)
+    chain = Chain(
+        part,
+        last=segments,
+        threads=threads,
+        slowdown=slowdown,
+        backend=backend,
+        weigh=True,
+        within_nbytes=within_nbytes,
+    )
     edge = profile or measure_chain(
         chain,
         runs=runs,
@@ -227,6 +243,8 @@ def hold(
         named=codecs or (),
         progress=progress,
     )
+    if within_nbytes is not None:
+        chain.keep(edge.fitting(within_nbytes, weights))
     if profile is not None:
         check_sized(profile, part.inputs)
         chain.keep_pace([segment.median_s for segment in profile.segments])

@@ -15,6 +15,7 @@ from midstream_partitioner.measure import (
     no_progress,
     profile_segments,
 )
+from midstream_partitioner.memory import memory_by_segments
 from midstream_partitioner.profile import Profile
 from midstream_partitioner.sizes import Sizes, bind_sizes, listed
 from midstream_partitioner.spans import MOST_BUCKETS
@@ -45,6 +46,7 @@ def profile_sizes(
     groups = grouped(part.inputs, samples)
     first = nearest(list(groups), part.feed.sizes)
     order = [first, *(sizes for sizes in groups if sizes != first)]
+    memory = memory_by_segments(chain.at_speed(1.0), [groups[sizes][0] for sizes in order])
     count, made = len(order), []
     for at, sizes in enumerate(order):
         further = {"further_s": 0.0, "within_s": FURTHER_SIZES_S / count} if at else {}
@@ -65,7 +67,7 @@ def profile_sizes(
                 raise
             raise TensorError(f"at {listed(sizes)}: {error}") from error
     others = tuple(profile.buckets[0] for profile in made[1:])
-    return replace(made[0], others=others)
+    return replace(made[0], others=others, memory_nbytes=memory)
 
 
 def grouped(specs: Sequence[TensorSpec], samples: Sequence[State]) -> dict[Sizes, list[State]]:

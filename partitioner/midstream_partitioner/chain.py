@@ -13,10 +13,12 @@ from midstream_partitioner.adapter import Adapter, Compiled
 from midstream_partitioner.backend import Backend, Runner, Value
 from midstream_partitioner.beside import fuse_beside
 from midstream_partitioner.fusing import Fuser, Span
+from midstream_partitioner.memory import Meter
 from midstream_partitioner.partition import Partition, fuse
 from midstream_partitioner.runtime import OnnxRuntime
 from midstream_partitioner.scratch import Scratch
 from midstream_partitioner.stopping import Stop
+from midstream_wire.allocator import release_freed_memory
 from midstream_wire.errors import ModelError, TensorError
 from midstream_wire.tensors import Array
 
@@ -32,8 +34,9 @@ class Chain:
 
     `slowdown` > 1 emulates a device that is slower by that factor: every run is followed by a
     wait, during which the processor is free for others. `keep_pace` makes it exact.
-    `backend` runs the segments; transforms are always onnxruntime's, on the CPU, so that both
-    sides make the same of the same tensors.
+    With `weigh`, `held_nbytes` tells what memory they take; with `within_nbytes`, as many of
+    them are held as that much allows. `backend` runs the segments; transforms are always
+    onnxruntime's, on the CPU, so that both sides make the same of the same tensors.
     """
 
     def __init__(
@@ -45,6 +48,8 @@ class Chain:
         threads: int = 1,
         slowdown: float = 1.0,
         backend: Backend = ONNXRUNTIME,
+        weigh: bool = False,
+        within_nbytes: int | None = None,
     ) -> None:
         self.partition = partition
         self.backend = backend
@@ -53,16 +58,38 @@ class Chain:
         self.threads = threads
         self.slowdown = slowdown
         self._pace_s: Sequence[float] = ()
-        self._links: dict[Span, Runner] = {
-            (index, index + 1): backend.compile(
-                partition.segments[index].compilable, threads=threads
-            )
-            for index in range(self.first, self.last)
-        }
+        #: By count, the resident bytes of the first segments held; empty if not weighed.
+        self.held_nbytes: tuple[int, ...] = ()
+        self._links: dict[Span, Runner] = {}
+        self._compile(weigh=weigh, within_nbytes=within_nbytes)
         self._transforms = Compiled(threads)
         self._fuser: Fuser | None = None
         self.fuses_after = 0
         self._adapters: dict[tuple[int, str], Adapter] = {}
+
+    def _compile(self, *, weigh: bool, within_nbytes: int | None) -> None:
+        meter = Meter() if weigh or within_nbytes is not None else None
+        held = [0]
+        for index in range(self.first, self.last):
+            runner = self.backend.compile(
+                self.partition.segments[index].compilable, threads=self.threads
+            )
+            if meter is not None:
+                grown = meter.grown_nbytes()
+                least = self.partition.weight_nbytes(self.first, index + 1)
+                held.append(max(held[-1], least if grown is None else grown))
+                if within_nbytes is not None and held[-1] > within_nbytes:
+                    self.last = index
+                    held.pop()
+                    break
+            self._links[index, index + 1] = runner
+        self.held_nbytes = tuple(held) if meter is not None else ()
+
+    def keep(self, last: int) -> None:
+        """Hold segments below `last` alone, and give the others' memory back."""
+        self.last = max(self.first, min(self.last, last))
+        self._links = {at: link for at, link in self._links.items() if at[1] <= self.last}
+        release_freed_memory()
 
     def at_speed(self, slowdown: float) -> Chain:
         """The same compiled segments at another speed; what is fused later is not shared."""

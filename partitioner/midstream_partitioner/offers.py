@@ -227,7 +227,7 @@ def offers_of(
                     tail_s=cloud.segments_s(k, count),
                     payload_nbytes=row.payload_nbytes if row else cost.payload_nbytes,
                     reply_nbytes=replies.replies_nbytes[k],
-                    edge_nbytes=partition.weight_nbytes(0, k),
+                    edge_nbytes=_edge_nbytes(partition, edge, k),
                     lossless=is_lossless(codec),
                     remote=True,
                     fidelity=row,
@@ -305,11 +305,17 @@ def _uncarried(partition: Partition, edge: Profile, cloud: Profile, k: int, why:
         tail_s=cloud.segments_s(k, count),
         payload_nbytes=partition.cuts[k].nbytes,
         reply_nbytes=cloud.replies_nbytes[k],
-        edge_nbytes=partition.weight_nbytes(0, k),
+        edge_nbytes=_edge_nbytes(partition, edge, k),
         lossless=True,
         remote=True,
         obstacle=why,
     )
+
+
+def _edge_nbytes(partition: Partition, edge: Profile, k: int) -> int:
+    """What segments [0, k) take of the edge's memory: as measured, else weights in files."""
+    known = edge.memory_nbytes
+    return known[k] if k < len(known) else partition.weight_nbytes(0, k)
 
 
 def _check(
@@ -387,7 +393,7 @@ def _edge_only(partition: Partition, edge: Profile) -> Offer:
         tail_s=0.0,
         payload_nbytes=0,
         reply_nbytes=0,
-        edge_nbytes=partition.weight_nbytes(0, count),
+        edge_nbytes=_edge_nbytes(partition, edge, count),
         lossless=True,
         remote=False,
     )

@@ -48,7 +48,8 @@ PICTURES = ("jpeg", "webp")
 class Constraints:
     """What a plan must keep to. Raises `UsageError` for values out of range.
 
-    `max_edge_nbytes` bounds the weights that the edge holds. `min_depth` is the least number
+    `max_edge_nbytes` bounds the memory that segments take on the edge: what its profile has
+    measured, else the weights in files. `min_depth` is the least number
     of layers that lose information between every input and all that is sent (`veils`). From 1
     on it is not the input one to one; it still reveals much of it. Inputs that are `public`,
     here or in the feed, may be sent.
@@ -141,7 +142,7 @@ class Constraints:
                 return 3, f"sends {sizes[0]}, {sizes[1]} allowed"
         if self.max_edge_nbytes is not None and offer.edge_nbytes > self.max_edge_nbytes:
             held, limit = format_nbytes(offer.edge_nbytes), format_nbytes(self.max_edge_nbytes)
-            return 3, f"needs {held} of weights on the edge, {limit} allowed"
+            return 3, f"takes {held} of memory on the edge, {limit} allowed"
         return None
 
     def _excess(

@@ -135,6 +135,8 @@ class Profile:
 
     `replies_nbytes[k]` is the payload of the reply when the cloud runs segments [k, K), and
     `crossings_nbytes[k]` the most that what crosses cut k took before any codec, if known.
+    `memory_nbytes[k]` is what holding and running segments [0, k) takes of the process's
+    memory, at all sizes measured; empty if not weighed.
     All this is for inputs whose open dimensions have `sizes`, and in `others` for further
     sizes.
     """
@@ -146,6 +148,7 @@ class Profile:
     codecs: tuple[CodecCost, ...]
     replies_nbytes: tuple[Count, ...]
     crossings_nbytes: tuple[Count, ...] = ()
+    memory_nbytes: tuple[Count, ...] = ()
     sizes: _Bindings = ()
     others: Annotated[tuple[Bucket, ...], Field(max_length=MOST_BUCKETS)] = ()
     kind: Literal["segments"] = "segments"
@@ -175,6 +178,14 @@ class Profile:
             sizes=first.sizes,
             others=tuple(others),
         )
+
+    def fitting(self, within_nbytes: int, weights_nbytes: Sequence[int]) -> int:
+        """The most segments that take at most so much memory: as measured, else by weights.
+
+        `weights_nbytes[k]` are the weights of segments [0, k) in files.
+        """
+        taken = self.memory_nbytes or weights_nbytes
+        return max((k for k, nbytes in enumerate(taken) if nbytes <= within_nbytes), default=0)
 
     def segments_s(self, first: int, last: int) -> float:
         """Seconds for segments [first, last): the sum of their medians."""

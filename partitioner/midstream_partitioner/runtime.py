@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -24,7 +26,13 @@ from midstream_partitioner.rewiring import with_own_bytes
 from midstream_partitioner.scratch import scratch_folder
 from midstream_partitioner.stopping import Stop, Stopped
 from midstream_partitioner.widening import widened
-from midstream_wire.errors import MidstreamError, ModelError, TensorError, UsageError
+from midstream_wire.errors import (
+    MidstreamError,
+    ModelError,
+    ResourceError,
+    TensorError,
+    UsageError,
+)
 from midstream_wire.tensors import Array
 
 ort.set_default_logger_severity(4)
@@ -53,6 +61,40 @@ _BFLOAT16 = "tensor(bfloat16)"
 _SHARED = "Attempt to replace the existing tensor"
 
 
+#: Threads of all sessions of a process together. Each session has a pool of its own, since
+#: the workers of the one that onnxruntime has for a process spin (docs/backends.md), and a
+#: container is often allowed a thousand.
+MOST_THREADS = 768
+
+
+@final
+class _Threads:
+    """How many threads the pools of the sessions at hand have together."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def claim(self, session: object, count: int) -> None:
+        """Count a session's pool for as long as that lives; `ResourceError` if too many."""
+        with self._lock:
+            if self._count + count > MOST_THREADS:
+                raise ResourceError(
+                    f"the sessions of a process may have at most {MOST_THREADS} threads "
+                    f"together, and {self._count + count} would be: give --threads less, or "
+                    "hold fewer models"
+                )
+            self._count += count
+        weakref.finalize(session, self._give_back, count)
+
+    def _give_back(self, count: int) -> None:
+        with self._lock:
+            self._count -= count
+
+
+_THREADS = _Threads()
+
+
 @final
 class Executor:
     """One onnxruntime session, whose values are arrays; a `Runner`."""
@@ -71,6 +113,7 @@ class Executor:
         From a file, other threads go on meanwhile; bytes are copied with the interpreter held,
         40 ms for 100 MB.
         """
+        _THREADS.claim(self, threads - 1)
         options = _options(threads)
         if not optimised:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -159,7 +159,7 @@ def test_the_edge_holds_no_more_weights_than_allowed(case_of: CaseOf) -> None:
         constraints=Constraints(max_edge_nbytes=most),
     )
     assert {candidate.k for candidate in made.candidates} == {0, 1}
-    assert any("of weights on the edge" in reason for _, reason in made.rejected)
+    assert any("of memory on the edge" in reason for _, reason in made.rejected)
 
 
 def test_cuts_are_forbidden_by_id_label_or_tensor(case_of: CaseOf) -> None:

@@ -164,6 +164,7 @@ def run(
                 stack, trust.dial(server), holding,
                 model=model, feed=feed, size=size, inputs=workload.input, codecs=codecs,
                 link=link, backend=backend,
+                within_nbytes=None if choice.compare else planning.constraints.max_edge_nbytes,
                 must=choice.compare or holding.segments is not None,
             )  # fmt: skip
             document = {"model": opened.side.partition.name, "server": server}
@@ -196,6 +197,7 @@ def _open(
     codecs: Sequence[str] | None,
     link: Link | None,
     backend: Backend,
+    within_nbytes: int | None,
     must: bool,
 ) -> _Opened:
     """Agree with the server and open a session; alone for now where it cannot be reached.
@@ -206,7 +208,7 @@ def _open(
     agree: Callable[..., Deployment]
     agree = ask = partial(
         holding.deploy, model, dial, feed=feed, size=size, inputs=inputs, codecs=codecs,
-        backend=backend,
+        backend=backend, within_nbytes=within_nbytes,
     )  # fmt: skip
     away: list[PeerError | DeadlineExceeded] = []
 
@@ -224,6 +226,7 @@ def _open(
         inputs=inputs,
         codecs=codecs,
         backend=backend,
+        within_nbytes=within_nbytes,
     )
     side: EdgeSide | Deployment
     held = models = None

@@ -81,7 +81,7 @@ def profile(
         part = opened_partition(model, feed=feed, size=size)
         samples = open_buckets(part, input, seed=seed)
         with console.progress(f"profiling {part.name}") as tick:
-            chain = Chain(part, threads=threads, backend=backend)
+            chain = Chain(part, threads=threads, backend=backend, weigh=True)
             measured = profile_sizes(chain, samples, device, runs=runs, progress=tick)
         _hand_out(measured, output, json=json)
         if not json:

@@ -274,7 +274,7 @@ def _planning(
     ] = None,
     deadline: Annotated[_Text, typer.Option(help="Longest latency: 100ms.")] = None,
     max_edge_memory: Annotated[
-        _Text, typer.Option(help="Most weights on the edge: 64MiB.")
+        _Text, typer.Option(help="Most memory for segments on the edge: 64MiB.")
     ] = None,
 ) -> Planning:
     return Planning(

@@ -161,7 +161,7 @@ def open_profiles(
         check_sized(found, part.inputs)
     if None in read:
         with console.progress(f"profiling {part.name} on this machine") as tick:
-            chain = Chain(part, threads=devices.threads, backend=backend)
+            chain = Chain(part, threads=devices.threads, backend=backend, weigh=True)
             here = measure_chain(
                 chain, runs=devices.runs, source=source, named=named, progress=tick
             )

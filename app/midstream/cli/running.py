@@ -101,6 +101,7 @@ class Holding:
         inputs: str | None,
         codecs: Sequence[str] | None,
         backend: Backend,
+        within_nbytes: int | None,
         held: EdgeSide | None = None,
         models: tuple[ModelDescription, ...] | None = None,
     ) -> Deployment:
@@ -113,7 +114,7 @@ class Holding:
                 model=self.name, threads=self.threads,
                 slowdown=self.slowdown, segments=self.segments, runs=self.runs,
                 profile=read_profile(self.profile, backend), inputs=inputs, codecs=codecs,
-                backend=backend, progress=tick, held=held,
+                backend=backend, within_nbytes=within_nbytes, progress=tick, held=held,
                 models=models,
             )  # fmt: skip
 
@@ -126,6 +127,7 @@ class Holding:
         inputs: str | None,
         codecs: Sequence[str] | None,
         backend: Backend,
+        within_nbytes: int | None,
     ) -> EdgeSide:
         """Cut the network here, and measure it, for a server that cannot be asked yet."""
         with console.progress("profiling") as tick:
@@ -134,7 +136,7 @@ class Holding:
                 model=self.name, threads=self.threads,
                 slowdown=self.slowdown, runs=self.runs,
                 profile=read_profile(self.profile, backend), inputs=inputs, codecs=codecs,
-                backend=backend, progress=tick,
+                backend=backend, within_nbytes=within_nbytes, progress=tick,
             )  # fmt: skip
 
     def fuse_head(self, chain: Chain, k: int) -> None:
