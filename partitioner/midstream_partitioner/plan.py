@@ -22,7 +22,7 @@ from midstream_partitioner.calibration import (
 )
 from midstream_partitioner.crossing import full_id
 from midstream_partitioner.curves import Curve
-from midstream_partitioner.cuts import CLOUD_ONLY, EDGE_ONLY
+from midstream_partitioner.cuts import CLOUD_ONLY, EDGE_ONLY, Cut
 from midstream_partitioner.device import Device
 from midstream_partitioner.link import Link
 from midstream_partitioner.offers import Offer, Pipeline, offers_of
@@ -128,9 +128,9 @@ class Constraints:
             excess = self._excess(offer, budget, calibration)
             if excess is not None:
                 return excess
-            pattern = self._forbidding(offer)
-            if pattern:
-                return 1, f"is forbidden by {pattern!r}"
+            patterns = self._forbidding(offer.cut)
+            if patterns:
+                return 1, f"is forbidden by {patterns[0]!r}"
             depth = offer.cut.depth_of(secret) if self.min_depth else 0
             if depth < self.min_depth:
                 sent = f"layer {depth}" if depth else "a form of the input"
@@ -163,12 +163,24 @@ class Constraints:
             return 0, f"sends {offer.codec}, which is lossy and was not named"
         return None
 
-    def _forbidding(self, offer: Offer) -> str | None:
-        names = (offer.cut.id, offer.cut.label, *offer.cut.tensors)
-        for pattern in sorted(self.forbidden):
-            if any(fnmatchcase(name, pattern) for name in names):
-                return pattern
-        return None
+    def check_forbidden(self, part: Partition) -> None:
+        """Raise `UsageError` for a pattern that is of no cut of `part`, as a misspelt one."""
+        found = {each for cut in part.cuts for each in self._forbidding(cut)}
+        for pattern in sorted(self.forbidden - found):
+            known = [f"{cut.id} ({cut.label})" for cut in part.cuts if not cut.is_edge_only]
+            raise UsageError(
+                f"a cut that is forbidden must be one of {part.name} by its id, label or "
+                f"tensor, and {pattern!r} is of none: its cuts are {', '.join(known)}"
+            )
+
+    def _forbidding(self, cut: Cut) -> list[str]:
+        """The patterns that are of `cut`, in the order of their letters."""
+        names = (cut.id, cut.label, *cut.tensors)
+        return [
+            pattern
+            for pattern in sorted(self.forbidden)
+            if any(fnmatchcase(name, pattern) for name in names)
+        ]
 
 
 UNCONSTRAINED = Constraints()

@@ -48,10 +48,11 @@ class ModelDescription:
 @final
 @dataclass(frozen=True, slots=True)
 class Description:
-    """The answer to Describe."""
+    """The answer to Describe; `unreadable` are names of further models, and why so."""
 
     server: str
     models: tuple[ModelDescription, ...]
+    unreadable: tuple[tuple[str, str], ...] = ()
 
 
 @final

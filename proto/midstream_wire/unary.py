@@ -108,8 +108,14 @@ def write_infer(payloads: Mapping[str, bytes], timings: ServerTimings) -> pb.Inf
 
 
 def read_description(message: pb.DescribeReply) -> Description:
-    """What a server holds; `ProtocolError` when a tensor's dtype or shape is none."""
-    return Description(message.server, tuple(_read_model(model) for model in message.models))
+    """What a server holds: a model that cannot be read, as a newer server's, is named so."""
+    models, unreadable = [], []
+    for model in message.models:
+        try:
+            models.append(_read_model(model))
+        except ProtocolError as error:
+            unreadable.append((model.name, str(error)))
+    return Description(message.server, tuple(models), tuple(unreadable))
 
 
 def write_description(description: Description) -> pb.DescribeReply:

@@ -35,6 +35,10 @@ MODELS = {
     "cloud serve digits digits": (USAGE, "two models must not share a name"),
     "cloud serve": (USAGE, "missing argument 'MODEL'"),
     "partition early.midstream -o out": (USAGE, "early.midstream is a partition"),
+    "plan early.midstream --network lte --forbid relu9 --runs 3": (
+        USAGE,
+        "'relu9' is of none: its cuts are cloud-only (the input), ",
+    ),
     "plan early.midstream --network lte --scale 1/255": (USAGE, "is part of the partition"),
 }
 INPUTS = {

@@ -172,6 +172,16 @@ def test_cuts_are_forbidden_by_id_label_or_tensor(case_of: CaseOf) -> None:
         assert "edge-only" in {candidate.cut for candidate in made.candidates}
 
 
+def test_a_pattern_that_is_of_no_cut_is_told(case_of: CaseOf) -> None:
+    part = case_of(9).partition
+    known = part.cuts[1].id
+    Constraints(forbidden=frozenset({known, "*"})).check_forbidden(part)
+    with pytest.raises(
+        UsageError, match=r"and 'conv\[9\]' is of none: its cuts are cloud-only"
+    ):
+        Constraints(forbidden=frozenset({known, "conv[9]"})).check_forbidden(part)
+
+
 def test_an_edge_that_holds_a_prefix_is_planned_for_that_prefix(case_of: CaseOf) -> None:
     case = case_of(13, held=1)
     made = plan(case.partition, case.edge, case.cloud, LINK)

@@ -31,7 +31,7 @@ from midstream.feeding import Feeding
 from midstream.serving import open_repository
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import Settings, run
-from midstream_edge.describe import check_health, describe
+from midstream_edge.describe import check_health, describe_all
 from midstream_partitioner.backend import Backend
 from midstream_partitioner.machine import usable_cores
 from midstream_partitioner.spans import parse_sizes
@@ -240,7 +240,8 @@ def describe_server(
     json: Json = False,
 ) -> None:
     """Show the networks that a server holds, and where they are cut."""
-    models = describe(trust.dial(server))
+    described = describe_all(trust.dial(server))
+    models = described.models
     if json:
         entries = [
             {
@@ -266,7 +267,8 @@ def describe_server(
             }
             for model in models
         ]
-        console.print_json({"server": server, "models": entries})
+        unreadable = [{"name": name, "reason": why} for name, why in described.unreadable]
+        console.print_json({"server": server, "models": entries, "unreadable": unreadable})
         return
     for model in models:
         rows = console.table(
@@ -280,6 +282,8 @@ def describe_server(
             transforms = ", ".join(each.name for each in cut.transforms) or "none"
             rows.add_row(cut.id, crossing, format_nbytes(sizes), transforms)
         console.show(rows)
+    for name, why in described.unreadable:
+        console.say(f"not readable: {console.printable(name)}: {why}", style="bold")
 
 
 @app.command(epilog=console.examples("midstream cloud health --server localhost:50051"))

@@ -314,6 +314,10 @@ def _run_split(
     """Plan, then send the requests as they were asked for: under a policy, under every
     strategy in turn, or under the plan."""
     session, part = opened.session, opened.side.partition
+    if (
+        driving is None or not driving.repartition
+    ):  # which may find cuts that are not there yet
+        planning.constraints.check_forbidden(part)
     plans: list[tuple[_Reached, Plan, Envelope]] = []
 
     def begin(reached: _Reached) -> None:

@@ -134,6 +134,7 @@ def open_planner(
     """A planner of `part`, and the profiles of edge and cloud."""
     named = planning.constraints.codecs or ()
     planning.constraints.budget(part.calibration)  # raises before anything is measured
+    planning.constraints.check_forbidden(part)
     at_edge, in_cloud = open_profiles(
         part, devices, source=source, named=named, backend=backend
     )

@@ -48,10 +48,31 @@ class Prepared:
     policies: tuple[str, ...]
 
 
-def prepare(scenario: Scenario, model: ModelTable, folder: Path) -> Prepared:
-    """Partition and profile `model` into `folder`, as far as it is not there already."""
+def cut_all(models: Sequence[ModelTable], folder: Path) -> dict[str, Path]:
+    """The folders of all `models`' partitions, by name; those not there yet lie in `folder`.
+
+    Raises what is wrong with each that cannot be cut, in one sentence.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    partition = _partition(model, folder)
+    found: dict[str, Path] = {}
+    wrong: list[tuple[str, MidstreamError]] = []
+    for model in models:
+        try:
+            found[model.name] = _partition(model, folder)
+            load_partition(found[model.name])
+        except MidstreamError as error:
+            wrong.append((model.name, error))
+    if wrong:
+        asked = all(isinstance(error, UsageError) for _, error in wrong)
+        told = "; ".join(f"{name}: {error}" for name, error in wrong)
+        raise (UsageError if asked else MidstreamError)(f"models: {told}")
+    return found
+
+
+def prepare(
+    scenario: Scenario, model: ModelTable, folder: Path, *, partition: Path
+) -> Prepared:
+    """Profile `model` into `folder`, as far as it is not there already."""
     edge = _profile(model, scenario.edge, partition, folder)
     cloud = _profile(model, scenario.cloud, partition, folder)
     return Prepared(

@@ -16,7 +16,7 @@ from typing import final
 
 from pydantic import JsonValue
 
-from midstream_lab.experiment.preparation import Prepared, prepare
+from midstream_lab.experiment.preparation import Prepared, cut_all, prepare
 from midstream_lab.experiment.results import RunKey, RunResult, load_run, load_runs, save_run
 from midstream_lab.experiment.scenario import Experiment
 from midstream_lab.experiment.single import link_of, run_once, settings_of
@@ -80,14 +80,19 @@ def plan_runs(experiment: Experiment, folder: Path, *, fresh: bool, say: Say) ->
     Raises `UsageError` where a run is there of another scenario, unless `fresh`, which throws
     such runs away, and where a link cannot be emulated.
     """
+    scenario, inside = experiment.scenario, folder / MODELS
+    for trace in scenario.traces:
+        for seed in scenario.seeds:
+            link_of(experiment, RunKey("", trace.name, "", seed))  # raises before any work
+    partitions = cut_all(scenario.models, inside)
     prepared = {}
-    for model in experiment.scenario.models:
+    for model in scenario.models:
         say(f"preparing {model.name}")
-        prepared[model.name] = prepare(experiment.scenario, model, folder / MODELS)
+        part = partitions[model.name]
+        prepared[model.name] = prepare(scenario, model, inside, partition=part)
     keys = experiment.keys({name: each.policies for name, each in prepared.items()})
     done = []
     for key in keys:
-        link_of(experiment, key)  # raises before anything is run
         found = _found(folder / RUNS / key.filename, fresh=fresh)
         if found is not None:
             now = settings_of(experiment, key, prepared[key.model])

@@ -246,7 +246,8 @@ def stored(
     prepared: Prepared, run: runner.RunOnce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Plan]:
     """What is planned by a scenario once all runs of `SCENARIO` are there."""
-    monkeypatch.setattr(runner, "prepare", lambda scenario, model, folder: prepared)
+    monkeypatch.setattr(runner, "prepare", lambda scenario, model, folder, partition: prepared)
+    monkeypatch.setattr(runner, "cut_all", lambda models, folder: {"digits": folder})
     first = experiment_of(tmp_path, SCENARIO)
     (tmp_path / runner.RUNS).mkdir()
     for key in first.keys({"digits": prepared.policies}):
@@ -258,6 +259,28 @@ def stored(
         return plan_runs(experiment_of(tmp_path, text), tmp_path, fresh=fresh, say=quiet)
 
     return plan
+
+
+def test_every_model_that_cannot_be_cut_is_named_before_any_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "prepare", lambda *given, **more: pytest.fail("it measures"))
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text("{}", encoding="utf-8")
+    found = experiment_of(tmp_path, SCENARIO.replace('["digits"]', '["one", "two"]'))
+    with pytest.raises(MidstreamError, match=r"models: one: a partition's .*; two: a part"):
+        plan_runs(found, tmp_path, fresh=False, say=quiet)
+
+
+def test_a_trace_that_cannot_be_followed_is_told_before_any_model_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "cut_all", lambda models, folder: pytest.fail("it cuts"))
+    (tmp_path / "bad.txt").write_text("no trace", encoding="utf-8")
+    found = experiment_of(tmp_path, SCENARIO.replace('"8Mbit"', '{file = "bad.txt"}'))
+    with pytest.raises(MidstreamError, match=r"bad\.txt"):
+        plan_runs(found, tmp_path, fresh=False, say=quiet)
 
 
 def test_the_same_scenario_has_nothing_left_to_run(stored: Callable[..., Plan]) -> None:
