@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import final
 
+from midstream_cloud.estimates import Points, points_of
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.feed_terms import terms_of
 from midstream_partitioner.partition import Partition
@@ -35,11 +36,15 @@ class Model:
     #: Where the files of a partition made on request lie, for as long as they may be read.
     scratch: Scratch | None = field(default=None, repr=False)
     _returns: tuple[tuple[TensorSpec, ...], ...] = field(init=False, repr=False)
+    _points: tuple[Points, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         count = len(self.partition.segments)
         returns = tuple(map(self.partition.outputs_from, range(count)))
         object.__setattr__(self, "_returns", returns)
+        told = self.profile
+        points = ((() if told is None else points_of(told, k)) for k in range(count))
+        object.__setattr__(self, "_points", tuple(points))
 
     def assemble(
         self, first_segment: int, names: Sequence[str], *, transform: str = "", max_nbytes: int
@@ -69,6 +74,10 @@ class Model:
         crossing = self.partition.crossing(first_segment)
         pairs = zip(crossing, self.partition.travelling(first_segment, transform), strict=True)
         return max((1.0, *(expansion(*pair) for pair in pairs)))
+
+    def tail_points(self, first_segment: int) -> Points:
+        """What its profile says of tails of several sizes, or of one."""
+        return self._points[first_segment]
 
     def returns(self, first_segment: int) -> tuple[TensorSpec, ...]:
         """What a reply to such a request carries."""

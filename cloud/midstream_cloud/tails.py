@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 from midstream_cloud.budget import Budget, Claim
+from midstream_cloud.estimates import Estimates, Kind
 from midstream_cloud.models import Model
 from midstream_partitioner.runtime import release_working_memory
 from midstream_partitioner.stopping import Stop, Stopped
@@ -28,16 +29,6 @@ from midstream_wire.tensors import Array
 from midstream_wire.transfers import Incoming, check_carried, encode_output
 
 Clock = Callable[[], float]
-
-#: A partition's digest, the first segment, the transform, the codecs, the bits of the size.
-Kind = tuple[str, int, str, tuple[str, ...], int]
-
-#: Weight of the newest run in the estimate of a tail's time: ten runs forget a cold start.
-_NEWEST = 0.2
-
-#: Kinds of tails whose times are remembered: more than all models of a server have, until many
-#: partitions made on request have come and gone.
-_MOST_KINDS = 4096
 
 
 @final
@@ -61,10 +52,9 @@ class Job:
 
     @property
     def kind(self) -> Kind:
-        """What decides how long it takes: the work, and the input's size in powers of two."""
+        """What decides how long it takes, besides the size of what came."""
         digest = self.model.partition.digest
-        bits = self.incoming.nbytes.bit_length()
-        return digest, self.first_segment, self.transform, self.incoming.codec_ids, bits
+        return digest, self.first_segment, self.transform, self.incoming.codec_ids
 
     def drop(self) -> None:
         """Forget what came, and give back what it held."""
@@ -103,7 +93,7 @@ class Tails:
         self._lock = threading.Lock()
         self._unfinished = 0
         self._work_s = 0.0  # estimated, of all that is unfinished
-        self._estimates_s: dict[Kind, float] = {}
+        self._estimates = Estimates()
 
     def submit(self, job: Job) -> Future[Answer]:
         """Queue a job; its claim then covers its answer. `abandon` takes it back.
@@ -113,7 +103,8 @@ class Tails:
         """
         with self._lock:
             self._refuse_hopeless(job)
-            estimate_s = self._estimates_s.get(job.kind, 0.0)
+            points = () if job.transform else job.model.tail_points(job.first_segment)
+            estimate_s = self._estimates.of(job.kind, job.incoming.nbytes, points)
             self._unfinished += 1
             self._work_s += estimate_s
         try:
@@ -188,6 +179,7 @@ class Tails:
         queue_s = started_s - job.received_s
         if job.deadline_s is not None and started_s > job.deadline_s:
             raise _too_late(queue_s)
+        nbytes = job.incoming.nbytes
         tensors = job.tensors()
         decoded_s = self._clock()
         last = len(job.model.partition.segments)
@@ -202,7 +194,8 @@ class Tails:
         outputs = {name: made[name] for name in names}
         check_carried(outputs, max_nbytes=MAX_REQUEST_NBYTES)
         payloads = {name: encode_output(array) for name, array in outputs.items()}
-        self._learn(job, ran_s - started_s)
+        with self._lock:
+            self._estimates.learn(job.kind, nbytes, ran_s - started_s)
         timings = ServerTimings(
             received_s=job.received_s,
             finished_s=self._clock(),
@@ -211,13 +204,6 @@ class Tails:
             tail_s=ran_s - decoded_s,
         )
         return Answer(payloads, timings)
-
-    def _learn(self, job: Job, tail_s: float) -> None:
-        with self._lock:
-            if len(self._estimates_s) >= _MOST_KINDS:
-                self._estimates_s.clear()
-            known_s = self._estimates_s.get(job.kind, tail_s)
-            self._estimates_s[job.kind] = known_s + _NEWEST * (tail_s - known_s)
 
 
 def _release_memory() -> None:
