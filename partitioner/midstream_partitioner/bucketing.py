@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from midstream_partitioner.chain import Chain, State
 from midstream_partitioner.device import Device
 from midstream_partitioner.measure import (
     CODECS,
     FURTHER_S,
+    TIMED,
     Progress,
     no_progress,
     profile_segments,
 )
-from midstream_partitioner.memory import memory_by_segments
-from midstream_partitioner.profile import Profile
+from midstream_partitioner.profile import Profile, Stat
+from midstream_partitioner.rounds import time_rounds, walk
 from midstream_partitioner.sizes import Sizes, bind_sizes, listed
 from midstream_partitioner.spans import MOST_BUCKETS
 from midstream_wire.errors import TensorError
-from midstream_wire.tensors import TensorSpec
+from midstream_wire.tensors import Array, TensorSpec
 
-#: Seconds for timing the segments at all further sizes together.
-FURTHER_SIZES_S = 60.0
+#: Seconds for timing the segments at all sizes together.
+TIMED_S = 120.0
 
 
 def profile_sizes(
@@ -39,35 +39,50 @@ def profile_sizes(
     """Profile `chain` at every bucket of sizes that `samples` have, `MOST_BUCKETS` at most.
 
     Samples of one size are one bucket, measured as `profile_segments` does. The profile's own
-    sizes are the feed's where samples have them, else those of the middle bucket. Raises
+    sizes are the feed's where samples have them, else those of the middle bucket. The segments
+    of all buckets are timed in turn, so that drift hits all alike. Raises
     `TensorError`, naming the sizes that the network cannot run at.
     """
     part = chain.partition
     groups = grouped(part.inputs, samples)
     first = nearest(list(groups), part.feed.sizes)
     order = [first, *(sizes for sizes in groups if sizes != first)]
-    memory = memory_by_segments(chain.at_speed(1.0), [groups[sizes][0] for sizes in order])
-    count, made = len(order), []
+    timed = _timed(chain, [groups[sizes] for sizes in order], runs, progress)
+    made = []
     for at, sizes in enumerate(order):
-        further = {"further_s": 0.0, "within_s": FURTHER_SIZES_S / count} if at else {}
-        try:
-            made.append(
-                profile_segments(
-                    chain,
-                    groups[sizes],
-                    device,
-                    runs=runs,
-                    codecs=codecs,
-                    progress=_share(progress, at, count),
-                    **{"further_s": further_s} | further,
-                )
-            )
-        except TensorError as error:
-            if not sizes:
-                raise
-            raise TensorError(f"at {listed(sizes)}: {error}") from error
-    others = tuple(profile.buckets[0] for profile in made[1:])
-    return replace(made[0], others=others, memory_nbytes=memory)
+        profile = profile_segments(
+            chain,
+            groups[sizes],
+            device,
+            runs=runs,
+            codecs=codecs,
+            further_s=0.0 if at else further_s,
+            segments=timed[at],
+            progress=_share(progress, at, len(order)),
+        )
+        made.append(profile.buckets[0])
+    return profile.holding(made[0], made[1:])
+
+
+def _timed(
+    chain: Chain, groups: Sequence[Sequence[State]], runs: int, progress: Progress
+) -> list[tuple[Stat, ...]]:
+    """The segments' times for each group, all groups in turn; of several, two inputs each."""
+    full, most = chain.at_speed(1.0), TIMED if len(groups) == 1 else 2
+    walks = [[_walk(full, sample) for sample in samples[:most]] for samples in groups]
+    return time_rounds(
+        full, walks, runs, within_s=TIMED_S, progress=lambda n: progress(n, 2 * runs)
+    )
+
+
+def _walk(chain: Chain, sample: State) -> list[dict[str, Array]]:
+    try:
+        return walk(chain, sample)
+    except TensorError as error:
+        sizes = bind_sizes(chain.partition.inputs, sample)
+        if not sizes:
+            raise
+        raise TensorError(f"at {listed(sizes)}: {error}") from error
 
 
 def grouped(specs: Sequence[TensorSpec], samples: Sequence[State]) -> dict[Sizes, list[State]]:
@@ -94,4 +109,5 @@ def nearest(order: Sequence[Sizes], nominal: Sizes) -> Sizes:
 
 
 def _share(progress: Progress, at: int, count: int) -> Callable[[int, int], None]:
-    return lambda done, total: progress(done + at * total, total * count)
+    """The second half of the progress, of which one of `count` buckets is a part."""
+    return lambda done, total: progress((count + at) * total + done, 2 * total * count)

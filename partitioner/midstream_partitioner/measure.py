@@ -11,9 +11,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
-from math import inf
 from statistics import mean
-from typing import Any, final
+from typing import final
 
 import onnx
 
@@ -31,6 +30,7 @@ from midstream_partitioner.intake import Network
 from midstream_partitioner.offers import obstacle_at
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import CodecCost, Layer, LayerProfile, Profile, Stat
+from midstream_partitioner.rounds import PAUSE_S, time_rounds, walk
 from midstream_partitioner.serializing import serialized
 from midstream_partitioner.sizes import bind_sizes
 from midstream_wire.codecs import codec as codec_called
@@ -42,19 +42,12 @@ from midstream_wire.transfers import encode_output
 #: Called with the number of steps done and the number of steps in all.
 Progress = Callable[[int, int], None]
 
-#: Idle time in front of every round. A device that waits for the link between two requests
-#: runs the next one slower than in a tight loop: 5-30 % for a network of 5 ms.
-PAUSE_S = 0.05
-
 #: Codecs are timed on so many samples, and their payloads sized on so many: sizes differ from
 #: picture to picture far more than times do (four photos of ten missed their mean by 7 %).
 TIMED, SIZED = 4, 16
 
 #: Codecs whose cost is measured at every cut that they accept, unless others are named.
 CODECS = ("raw", "lossless", "half", "int8", "int8c", "png", "jpeg", "webp")
-
-#: Runs that are timed however long they take.
-LEAST_RUNS = 3
 
 #: Seconds for timing codecs that a calibration knows beyond these, at all cuts together.
 FURTHER_S = 30.0
@@ -138,7 +131,7 @@ def profile_segments(
     runs: int = 20,
     codecs: Sequence[str] = CODECS,
     further_s: float = FURTHER_S,
-    within_s: float = inf,
+    segments: tuple[Stat, ...] | None = None,
     progress: Progress = no_progress,
 ) -> Profile:
     """Time the segments that `chain` holds, and every codec at every cut they reach.
@@ -149,16 +142,16 @@ def profile_segments(
     and then multiplied by the device's slowdown.
 
     What the partition's calibration knows beyond `codecs` is timed, too, within `further_s`
-    seconds; for what is left a plan scales the calibrating machine's times. Fewer runs than
-    `runs` are timed, `LEAST_RUNS` at least, where they would take longer than `within_s`.
+    seconds; for what is left a plan scales the calibrating machine's times. `segments` are
+    their times where they were taken already.
     """
     chain = chain.at_speed(1.0)
     partition = chain.partition
     last = chain.last
-    walks = [_walk(chain, sample) for sample in samples[:TIMED]]
+    walks = [walk(chain, sample) for sample in samples[:TIMED]]
     steps = runs + 1 + last
-    until_s = time.monotonic() + within_s
-    segments = _time_segments(chain, walks, runs, until_s, lambda n: progress(n, steps))
+    if segments is None:
+        (segments,) = time_rounds(chain, [walks], runs, progress=lambda n: progress(n, steps))
     crossed = _crossing_nbytes(partition, walks)
     costs = _profiled(chain, walks, codecs, further_s, lambda k: progress(runs + 1 + k, steps))
     costs = _resized(chain, costs, samples[TIMED:])
@@ -251,7 +244,7 @@ def profile_codecs(
 ) -> tuple[CodecCost, ...]:
     """Time every codec at every cut of a whole chain, or at those named, at full speed."""
     chain = chain.at_speed(1.0)
-    walks = [_walk(chain, sample) for sample in samples]
+    walks = [walk(chain, sample) for sample in samples]
     costs: list[CodecCost] = []
     for k in range(chain.last):
         if cuts is None or chain.partition.cuts[k].id in cuts:
@@ -320,41 +313,6 @@ def _fused_into(graph: Graph, owners: Mapping[str, tuple[int, ...]]) -> dict[int
     }
 
 
-def _walk(chain: Chain, sample: State) -> list[dict[str, Array]]:
-    """The state in front of every segment of the chain, and the one after the last."""
-    states = [dict(sample)]
-    for k in range(chain.last):
-        states.append(chain.run(states[-1], k, k + 1))
-    return states
-
-
-def _time_segments(
-    chain: Chain,
-    walks: Sequence[list[dict[str, Array]]],
-    runs: int,
-    until_s: float,
-    progress: Callable[[int], None],
-) -> tuple[Stat, ...]:
-    """Run the whole chain round after round: drift and caches then hit all segments alike."""
-    times: list[list[float]] = [[] for _ in range(chain.last)]
-    for done, walk in zip(range(-2, runs), _cycle(walks), strict=False):
-        if done >= LEAST_RUNS and time.monotonic() > until_s:
-            break
-        time.sleep(PAUSE_S)
-        for k in range(chain.last):
-            started = time.perf_counter()
-            chain.run(walk[k], k, k + 1)
-            if done >= 0:
-                times[k].append(time.perf_counter() - started)
-        progress(max(done + 1, 0))
-    return tuple(Stat.of(samples) for samples in times)
-
-
-def _cycle(values: Sequence[Any]) -> Iterator[Any]:
-    while True:
-        yield from values
-
-
 def _codec_costs(
     chain: Chain,
     k: int,
@@ -389,7 +347,7 @@ def _resized(
     sizes = [list(cost.payloads_nbytes) for cost in costs]
     position = {cut.id: k for k, cut in enumerate(chain.partition.cuts)}
     for sample in further:
-        states = _walk(chain, sample)  # one at a time: all states of a large network are large
+        states = walk(chain, sample)  # one at a time: all states of a large network are large
         for index, cost in enumerate(costs):
             if found is not None and found.find(cost.cut, cost.codec):
                 continue
