@@ -10,7 +10,7 @@ from typing import final
 
 from midstream.feeding import AS_IT_IS, Feeding
 from midstream.serving import measure_chain
-from midstream.sources import cut_alike, open_network, open_partition
+from midstream.sources import at_sizes, cut_alike, open_network, open_partition
 from midstream_edge.channel import CONNECT_S, Dial
 from midstream_edge.describe import describe
 from midstream_edge.pace import DeclaredRest
@@ -24,8 +24,8 @@ from midstream_partitioner.feed_terms import Terms, difference, terms_of
 from midstream_partitioner.measure import Progress, no_progress
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import Profile
-from midstream_partitioner.sizes import Sizes
-from midstream_partitioner.spans import Spans
+from midstream_partitioner.sizes import Sizes, open_names
+from midstream_partitioner.spans import Spans, checked_sizes
 from midstream_wire.descriptions import ModelDescription
 from midstream_wire.errors import CloudRefused, ModelError, UsageError
 
@@ -172,9 +172,9 @@ def deploy(
             if each.partition_digest == held.partition.digest and model in (None, each.name):
                 return held.join(each)
     part, remote = agree(source, models, feed=feed, sizes=sizes, model=model)
-    _profile_of(remote)  # before anything is measured for it
+    cloud = _profile_of(remote)  # before anything is measured for it
     return hold(
-        part,
+        part if inputs is not None else _sized_as(part, cloud),
         model=remote.name,
         threads=threads,
         slowdown=slowdown,
@@ -187,6 +187,21 @@ def deploy(
         within_nbytes=within_nbytes,
         progress=progress,
     ).join(remote)
+
+
+def _sized_as(part: Partition, cloud: Profile) -> Partition:
+    """`part`, its figures for the sizes that the server measured where none are told here."""
+    if part.feed.sizes or not cloud.sizes:
+        return part
+    names = set(open_names(part.inputs))
+    measured: dict[str, object] = {
+        name: [
+            dict(bucket.sizes)[name] for bucket in cloud.buckets if name in dict(bucket.sizes)
+        ]
+        for name, _ in cloud.sizes
+        if name in names
+    }
+    return at_sizes(part, checked_sizes(measured))
 
 
 def _profile_of(remote: ModelDescription) -> Profile:
@@ -247,7 +262,8 @@ def hold(
         chain.keep(edge.fitting(within_nbytes, weights))
     if profile is not None:
         check_sized(profile, part.inputs)
-        chain.keep_pace([segment.median_s for segment in profile.segments])
+        if not profile.others:  # else a segment takes as long as the size of a request says
+            chain.keep_pace([segment.median_s for segment in profile.segments])
     return EdgeSide(part, model or part.name, chain, edge)
 
 

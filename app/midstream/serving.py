@@ -85,7 +85,8 @@ def make_repository(
             measured = profile
             if profile is not None:
                 check_sized(profile, part.inputs)
-                chain.keep_pace([segment.median_s for segment in profile.segments])
+                if not profile.others:
+                    chain.keep_pace([segment.median_s for segment in profile.segments])
             elif runs > 0:
                 measured = measure_chain(chain, runs=runs, progress=progress)
             told = None if measured is None else measured.serving(workers)

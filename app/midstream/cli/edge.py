@@ -359,6 +359,8 @@ def _plan(reached: _Reached, planning: Planning, choice: Choice) -> tuple[Plan, 
     """The plan for the link as it is, or the one that was asked for, and its envelope."""
     deployment, link = reached.deployment, reached.link
     planner = _planner(deployment, planning)
+    if planner.told:
+        console.note(planner.told)
     made = planner.plan(link)
     rows = envelope_of(planner, link, from_bps=FROM_BPS, to_bps=TO_BPS)
     if choice.cut is not None:
