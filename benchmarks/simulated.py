@@ -41,7 +41,7 @@ from midstream_lab.draw import check_picture
 from midstream_lab.experiment.results import RunResult, load_runs
 from midstream_lab.simulation.arrivals import Arrivals, Every
 from midstream_lab.simulation.draws import Draws
-from midstream_lab.simulation.edge import Machine
+from midstream_lab.simulation.machine import Machine
 from midstream_lab.simulation.network import HEADER_SHARE, Network, steady
 from midstream_lab.simulation.pair import BACK_TO_BACK, Setting, simulate_pair
 from midstream_lab.simulation.way import Way

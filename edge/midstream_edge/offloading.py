@@ -10,7 +10,6 @@ before, without the lock.
 from __future__ import annotations
 
 import functools
-import math
 import time
 from collections.abc import Iterator
 from typing import final
@@ -22,7 +21,7 @@ from midstream_edge.inflight_table import InFlightTable, weakly
 from midstream_edge.job import Job
 from midstream_edge.ledger import Ledger
 from midstream_edge.outcomes import late, outcome_of
-from midstream_edge.pace import give_up_at, smooth
+from midstream_edge.pace import Again, give_up_at, smooth
 from midstream_edge.policies.values import LinkState, Transfer
 from midstream_edge.requests import Action, Event, Stage
 from midstream_edge.transmission import Transmission
@@ -174,18 +173,16 @@ class Offloading:
         stream = None if connection is None else connection.stream
         if stream is None:
             return
-        now_s, local_s, sent = time.monotonic(), 0.0, 0
+        now_s, again = time.monotonic(), Again()
         for job in self._table.at(Stage.LOCAL):
-            before_s, rest_s = local_s, self._table.rest_s(job, now_s)
-            local_s += math.inf if rest_s is None else rest_s
-            cloud_s = (sent + 1) * self._cloud_s.get((job.k, job.codec), 0.0)
+            rest_s, cloud_s = self._table.rest_s(job, now_s), self._cloud_s.get(_plan(job))
             try:
-                ready = cloud_s < local_s and self._prepare_again(job, stream, now_s)
+                ready = again.is_sooner(rest_s, cloud_s)
+                ready = ready and self._prepare_again(job, stream, now_s)
             except MidstreamError:  # more than the server carries: it goes on here
                 ready = False
             if ready and self._send(job, stream, Event.RESENT):
-                sent += 1
-                local_s = before_s
+                again.note_sent()
 
     def _prepare_again(self, job: Job, stream: Stream, now_s: float) -> bool:
         """Whether a request may go out on `stream`, where it was not before."""
@@ -224,7 +221,7 @@ class Offloading:
         job.stop.tell()
 
         def told() -> tuple[Transfer | None, Timings]:
-            plan, took_s = (job.k, job.codec), answered_s - sending.asked_s
+            plan, took_s = _plan(job), answered_s - sending.asked_s
             self._cloud_s[plan] = smooth(self._cloud_s.get(plan), took_s)
             transfer = exchange and self._ledger.close(sending, exchange, connection.clock)
             return transfer, job.cloud_timings(connection.clock, answered_s)
@@ -279,6 +276,10 @@ class Offloading:
             yield Cancel(sending.id)
             if job.sending is sending:
                 self._table.move(job, Event.FAILED, outcome_of(error))
+
+
+def _plan(job: Job) -> tuple[int, str]:
+    return job.k, job.codec
 
 
 def needs_no_turn(k: int, codec: str) -> bool:

@@ -124,3 +124,31 @@ def room_waits(
     if whole_s is None:
         return asked_s, deadline_at_s
     return give_up_at(deadline_at_s, rest_s=whole_s), deadline_at_s
+
+
+@final
+class Again:
+    """Which requests go out again once a lost link is back: those that the cloud will have
+    answered sooner than the edge comes to them.
+
+    Asked in the order of the requests; each that goes makes the cloud's answers to the next
+    ones later, and each that stays the edge's.
+    """
+
+    __slots__ = ("_before_s", "_local_s", "_sent")
+
+    def __init__(self) -> None:
+        self._sent = 0
+        self._before_s = self._local_s = 0.0
+
+    def is_sooner(self, rest_s: float | None, cloud_s: float | None) -> bool:
+        """True where the next request should go: `rest_s` are left of its local rest, and
+        `cloud_s` its like took from sending to the reply; None where that is unknown."""
+        self._before_s = self._local_s
+        self._local_s += math.inf if rest_s is None else rest_s
+        return (self._sent + 1) * (cloud_s or 0.0) < self._local_s
+
+    def note_sent(self) -> None:
+        """It has gone: the edge need not come to it."""
+        self._sent += 1
+        self._local_s = self._before_s

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from midstream_edge.faults import Faults
-from midstream_edge.pace import MOST_SIZES, LocalPace, give_up_at
+from midstream_edge.pace import MOST_SIZES, Again, LocalPace, give_up_at
 from midstream_edge.verdicts import (
     UNDIAGNOSED,
     Finding,
@@ -157,3 +157,19 @@ def test_alarms_go_off_in_order_and_not_before_their_time() -> None:
     assert len(rang) == 2
     assert rang[0] >= now_s + 0.01
     assert rang[1] >= now_s + 0.05
+
+
+def test_what_the_cloud_answers_sooner_goes_again() -> None:
+    """Each that goes keeps the cloud busy for the next one, and each that stays the edge."""
+    again = Again()
+    assert again.is_sooner(1.0, 0.3)
+    again.note_sent()
+    assert not again.is_sooner(0.2, 0.3)  # 0.6 s there, 0.2 s here
+    assert again.is_sooner(0.5, 0.3)  # 0.6 s there, 0.7 s here
+    again.note_sent()
+    assert not again.is_sooner(0.1, 0.3)  # 0.9 s there, 0.3 s here
+    assert again.is_sooner(None, 0.3)  # nobody knows how long the edge would take
+
+
+def test_a_request_that_was_never_answered_goes_again_at_once() -> None:
+    assert Again().is_sooner(0.001, None)

@@ -17,7 +17,6 @@ from midstream_lab.simulation.arrivals import Arrivals, Closed, Diurnal, Every, 
 from midstream_lab.simulation.cloud import Autoscaling, Cloud, Replicas
 from midstream_lab.simulation.core import Core
 from midstream_lab.simulation.draws import Draws
-from midstream_lab.simulation.edge import Machine
 from midstream_lab.simulation.fleet import (
     Fleet,
     FleetOutcome,
@@ -27,6 +26,7 @@ from midstream_lab.simulation.fleet import (
     simulate_fleet,
 )
 from midstream_lab.simulation.job import Job
+from midstream_lab.simulation.machine import Machine
 from midstream_lab.simulation.network import Network, steady
 from midstream_lab.simulation.operating import Prices, operation
 from midstream_lab.simulation.records import ENDS

@@ -22,7 +22,7 @@ from midstream_lab.simulation import (
 )
 from midstream_lab.simulation.arrivals import Every, Poisson
 from midstream_lab.simulation.cloud import Replicas
-from midstream_lab.simulation.edge import Machine, Steady
+from midstream_lab.simulation.machine import Machine, Steady
 from midstream_lab.simulation.records import ENDS, rows
 from midstream_lab.traces import Trace, generate
 from midstream_partitioner.device import Device
@@ -189,6 +189,49 @@ def test_a_link_that_is_cut_loses_no_request() -> None:
         assert len(found.table) == len(set(found.table.due_s.tolist())) in (66, 67)
         assert "failed" not in ends(found)
         assert ends(found)["cloud"] > 10
+
+
+def slow_edge(whole_s: float) -> Menu:
+    """Only the cloud is quick; a request without a head, one with, and none of the cloud's."""
+    return Menu(
+        tuple(
+            replace(each, head_s=each.head_s if each.remote else whole_s, rest_s=whole_s)
+            for each in MENU.options
+        )
+    )
+
+
+def test_what_failed_goes_out_again_where_that_is_sooner_than_the_edge() -> None:
+    """The link is cut from 5 s to 5.5 s and up 0.35 s later; the edge would take 3 s."""
+    setting = lasting(even(20e6), 12.0, arrivals=Every(0.25), cuts=(Cut(5.0, 0.5),))
+    found = simulate_pair(slow_edge(3.0), Steady(JPEG), setting)
+    assert ends(found) == {"cloud": 48}
+    caught = (found.table.due_s > 4.9) & (found.table.due_s < 5.8)
+    assert found.table.due_s[caught] + found.table.latency_s[caught] == pytest.approx(
+        5.95, abs=0.1
+    )
+    quick = simulate_pair(slow_edge(0.1), Steady(JPEG), setting)
+    assert ends(quick)["edge-after-cloud-failed"] >= 3
+
+
+def test_a_request_without_a_head_waits_for_no_local_rest() -> None:
+    """Every request races, so that one's rest runs when the next one comes."""
+    setting = lasting(even(50e6), 4.0, arrivals=Every(0.04))
+    headless = simulate_pair(MENU, Steady(JPEG, 0.0), setting).table.latency_s
+    assert headless[0] > 0.05
+    assert headless == pytest.approx(headless[0], rel=0.02)
+    setting = lasting(even(50e6), 4.0, arrivals=Every(0.1))
+    headed = simulate_pair(MENU, Steady(MIDDLE, 0.0), setting).table.latency_s
+    assert headed[-1] > headed[0] + 0.02
+
+
+def test_a_request_whose_turn_comes_too_late_fails_at_its_deadline() -> None:
+    setting = lasting(even(1e6), 2.0, arrivals=Every(WHOLE_S / 2), deadline_s=0.4)
+    found = simulate_pair(MENU, Steady(ALONE), setting)
+    failed = found.table.how == ENDS.index("failed")
+    assert failed.any()
+    assert found.table.latency_s[failed] == pytest.approx(0.4)
+    assert found.table.latency_s[~failed].max() <= 0.4 + WHOLE_S
 
 
 def test_a_silent_link_is_given_up_and_requests_stay_here_until_it_is_back() -> None:

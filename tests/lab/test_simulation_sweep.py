@@ -13,8 +13,8 @@ import pytest
 
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.values import Option
-from midstream_lab.simulation.edge import Machine
 from midstream_lab.simulation.engines import check_engine, run_all
+from midstream_lab.simulation.machine import Machine
 from midstream_lab.simulation.maps import draw_map, write_table
 from midstream_lab.simulation.network import SOFTWARE_S
 from midstream_lab.simulation.points import MOST_LINE_NBYTES, POINTS, Store

@@ -11,7 +11,7 @@ import pytest
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.values import Option
 from midstream_lab.experiment.words import NONE
-from midstream_lab.simulation.edge import Machine
+from midstream_lab.simulation.machine import Machine
 from midstream_lab.simulation.maps import winner_colours
 from midstream_lab.simulation.menus import Offered
 from midstream_lab.simulation.sweep import Found, Grid, Point, evaluate, tasks

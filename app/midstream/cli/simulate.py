@@ -32,8 +32,8 @@ from midstream.cli.trials import Sweep, Trial, takes_sweep, takes_trial
 from midstream.feeding import Feeding
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.registry import POLICIES
-from midstream_lab.simulation.edge import Machine
 from midstream_lab.simulation.figures import Figures, figures
+from midstream_lab.simulation.machine import Machine
 from midstream_lab.simulation.menus import SUFFIX, UNKNOWN, Offered, read_menu
 from midstream_lab.simulation.pair import Outcome, Setting, simulate_pair
 from midstream_lab.simulation.records import rows

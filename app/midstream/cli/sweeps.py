@@ -12,8 +12,8 @@ from midstream.cli.trials import Sweep
 from midstream_lab.draw import check_picture
 from midstream_lab.experiment.pages import REPORT
 from midstream_lab.folders import locked
-from midstream_lab.simulation.edge import Machine
 from midstream_lab.simulation.engines import check_engine, run_all
+from midstream_lab.simulation.machine import Machine
 from midstream_lab.simulation.maps import PICTURE, TABLE, draw_map, write_table
 from midstream_lab.simulation.menus import Offered
 from midstream_lab.simulation.points import POINTS, Store

@@ -13,7 +13,7 @@ from midstream.cli import completion
 from midstream.cli.options import Seed, takes
 from midstream_lab.conditions import condition
 from midstream_lab.simulation.arrivals import Arrivals, Closed, Every, Poisson
-from midstream_lab.simulation.edge import Machine
+from midstream_lab.simulation.machine import Machine
 from midstream_lab.simulation.network import Network
 from midstream_lab.simulation.pair import Setting
 from midstream_lab.simulation.source import Cut

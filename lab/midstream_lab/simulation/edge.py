@@ -11,12 +11,11 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol, final
 
-from midstream_edge.answers import AHEAD, CLOUD, EDGE, FALLBACK
 from midstream_edge.connection import SUSPECT_S as GIVE_UP_S
-from midstream_edge.pace import TIMEOUT_S, give_up_at
+from midstream_edge.offloading import needs_no_turn
+from midstream_edge.pace import TIMEOUT_S, Again, give_up_at, smooth
 from midstream_edge.pilot import PATIENCE
 from midstream_edge.policies.values import (
     Decision,
@@ -28,18 +27,28 @@ from midstream_edge.policies.values import (
 )
 from midstream_lab.simulation.core import Core
 from midstream_lab.simulation.draws import Draws
-from midstream_lab.simulation.job import DONE, HEAD, LOCAL, SENT, Job
+from midstream_lab.simulation.job import (
+    BY_AHEAD,
+    BY_CLOUD,
+    BY_EDGE,
+    BY_FALLBACK,
+    DONE,
+    FAILED,
+    HEAD,
+    LOCAL,
+    SENT,
+    WAITING,
+    Job,
+)
 from midstream_lab.simulation.lookout import Lookout
+from midstream_lab.simulation.machine import AS_PROFILED, Machine, Steady
+from midstream_lab.simulation.overdue import Overdue
 from midstream_lab.simulation.probes import Prober
 from midstream_lab.simulation.slowness import slowed
+from midstream_lab.simulation.telling import evidence_of, unfinished
 from midstream_lab.simulation.way import Way
+from midstream_wire.codecs import split_codec
 from midstream_wire.limits import MAX_IN_FLIGHT
-
-#: How a request can end, by the numbers in records.
-WHERE = (CLOUD, EDGE, FALLBACK, AHEAD)
-BY_CLOUD, BY_EDGE, BY_FALLBACK, BY_AHEAD = range(4)
-#: Neither the cloud nor the edge could answer.
-FAILED = 4
 
 
 class Cloud(Protocol):
@@ -53,48 +62,26 @@ class Cloud(Protocol):
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """How an edge computes. `slowness` stretches its profiled times; `sigma` spreads them (the
-    standard deviation of their logarithms)."""
-
-    slowness: float = 1.0
-    sigma: float = 0.0
-
-
-AS_PROFILED = Machine()
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Steady:
-    """A plan that stays: an option of the menu, and when to hedge it. The cheap way to
-    simulate what never changes: nothing is decided and nothing learnt.
-    """
-
-    option: int
-    hedge_after_s: float | None = None
-
-
-@final
 class Edge:
     """Takes requests by `submit`; `finished(job, how)` is told of each one's end, once."""
 
     __slots__ = (
         "_busy",
         "_cloud",
+        "_cloud_s",
         "_core",
         "_draws",
         "_encoder_s",
         "_finished",
         "_heads",
+        "_local",
         "_lookout",
         "_options",
         "_outside",
+        "_overdue",
         "_rests",
         "_sent",
         "_steady",
-        "_watch_s",
         "asked_s",
         "current",
         "deadline_s",
@@ -141,7 +128,9 @@ class Edge:
         self._rests: deque[Job] = deque()
         self._busy: Job | None = None  # whose head or rest runs
         self._sent: dict[int, Job] = {}
-        self._watch_s = math.inf  # when the first of them is late
+        self._local: dict[int, Job] = {}  # whose rest runs or waits here
+        self._cloud_s: dict[int, float] = {}  # from asking it to the reply, by option
+        self._overdue = Overdue(core, self._sent, self._give_up)
         self._encoder_s = 0.0  # when the sender has encoded what it has
         self.under_way = 0
         self.asked_s = -math.inf
@@ -163,8 +152,36 @@ class Edge:
     def _admit(self, job: Job) -> None:
         if self._busy is None and not self._rests and not self._heads:
             self._begin(job)
+        elif self._needs_no_turn(self._plan):
+            self._choose(job)
+            if self._needs_no_turn(job.option):
+                job.state = HEAD
+                self._cross(job, self._options[job.option])
+            else:  # the plan has just changed
+                self._queue(job)
         else:
-            self._heads.append(job)
+            self._queue(job)
+
+    def _queue(self, job: Job) -> None:
+        """Have the processor run its head, in its turn, if that comes before its deadline."""
+        self._heads.append(job)
+        if self.deadline_s is not None:
+            self._core.at(job.due_s + self.deadline_s, self._expire, job)
+
+    def _expire(self, job: Job) -> None:
+        if job.state == WAITING:
+            self._heads.remove(job)
+            job.option = self._plan if job.option < 0 else job.option
+            self._end(job, FAILED)
+
+    @property
+    def _plan(self) -> int:
+        """What was chosen last, or will be chosen first."""
+        return self._steady.option if self._steady else self.current or 0
+
+    def _needs_no_turn(self, index: int) -> bool:
+        option = self._options[index]
+        return option.remote and needs_no_turn(option.k, option.codec)
 
     def learn(self, evidence: Evidence) -> None:
         """Tell the policy; a steady plan has no use for it."""
@@ -180,9 +197,17 @@ class Edge:
     # The processor.
 
     def _begin(self, job: Job) -> None:
+        if job.option < 0:
+            self._choose(job)
         now_s = self._core.now_s
         job.began_s = now_s
         job.state = HEAD
+        self._busy = job
+        self._core.at(now_s + job.head_s, self._end_head, job)
+
+    def _choose(self, job: Job) -> None:
+        now_s = self._core.now_s
+        job.began_s = now_s
         steady = self._steady
         if steady is not None:
             index, hedge_after_s = steady.option, steady.hedge_after_s
@@ -201,8 +226,6 @@ class Edge:
         job.option = index
         job.hedge_after_s = hedge_after_s
         job.head_s = self._options[index].head_s * self._draws.factor(self.machine.sigma)
-        self._busy = job
-        self._core.at(now_s + job.head_s, self._end_head, job)
 
     def _decide(self, job: Job, now_s: float) -> Decision:
         self.asked_s = now_s
@@ -226,7 +249,7 @@ class Edge:
             self._cross(job, option)
         else:
             self._end(job, BY_EDGE)
-            self.learn(_evidence(job, self._core.now_s, None))
+            self.learn(evidence_of(job, self._core.now_s, None))
         self._next()
 
     def _end_rest(self, job: Job) -> None:
@@ -237,7 +260,7 @@ class Edge:
         job.rest_s = now_s - job.rest_began_s
         self._withdraw(job)
         self._end(job, BY_FALLBACK if job.failed else BY_AHEAD)
-        self.learn(_evidence(job, now_s, self._unfinished(job, now_s)))
+        self.learn(evidence_of(job, now_s, self._unfinished(job)))
         self._next()
 
     def _next(self) -> None:
@@ -261,7 +284,7 @@ class Edge:
     # The cloud's side.
 
     def _cross(self, job: Job, option: Option) -> None:
-        core, way = self._core, self.way
+        core = self._core
         now_s = core.now_s
         job.asked_s = now_s
         late_s = self._late_s(job, option)
@@ -275,6 +298,18 @@ class Edge:
             return
         job.state = SENT
         self._sent[job.number] = job
+        self._send(job, option)
+        if job.hedge_after_s is None:
+            self._overdue.watch(job, late_s)
+        elif job.hedge_after_s > 0:
+            core.at(min(late_s, now_s + job.hedge_after_s), self._hedge, job)
+        else:
+            self._hedge(job)
+
+    def _send(self, job: Job, option: Option) -> None:
+        """Encode its payload and let it leave, for the first time or again."""
+        core, way = self._core, self.way
+        now_s = core.now_s
         self._encoder_s = max(now_s, self._encoder_s) + option.encode_s
         job.encode_s = option.encode_s
         job.left_s = self._encoder_s
@@ -296,12 +331,24 @@ class Edge:
         core.at(job.sent_s, self._arrive, job)
         if job.sent_s - now_s >= GIVE_UP_S:
             self._lookout.follow(job.sent_s)
-        if job.hedge_after_s is None:
-            self._watch_for(job, late_s)
-        elif job.hedge_after_s > 0:
-            core.at(min(late_s, now_s + job.hedge_after_s), self._hedge, job)
-        else:
-            self._hedge(job)
+
+    def send_again(self) -> None:
+        """The link is back: what failed on it goes out again where that is sooner."""
+        now_s, again = self._core.now_s, Again()
+        for job in self._local.values():
+            option = self._options[job.option]
+            ran_s = now_s - job.rest_began_s if self._busy is job else 0.0
+            rest_s = max(0.0, (option.rest_s or 0.0) - ran_s)
+            sooner = again.is_sooner(rest_s, self._cloud_s.get(job.option))
+            fresh = job.left_s >= 0 or not split_codec(option.codec)[0]
+            if sooner and fresh and job.epoch != self.way.epoch:
+                job.asked_s = now_s
+                if now_s < self._useful_s(job):
+                    self._cloud.cancel(job)
+                    job.cancelled_s = math.inf
+                    self._sent[job.number] = job
+                    self._send(job, option)
+                    again.note_sent()
 
     def _useful_s(self, job: Job) -> float:
         """Until when the cloud's answer is welcome, even while the edge runs the rest."""
@@ -320,7 +367,8 @@ class Edge:
         return min(useful_s, give_up_at(deadline_s, rest_s=option.rest_s, busy_s=busy_s))
 
     def _arrive(self, job: Job) -> None:
-        if job.epoch == self.way.epoch and job.cancelled_s > self._core.now_s:
+        now_s = self._core.now_s
+        if job.epoch == self.way.epoch and job.sent_s == now_s and job.cancelled_s > now_s:
             self._cloud.arrive(job)
 
     def reply(self, job: Job) -> None:
@@ -331,6 +379,7 @@ class Edge:
             way = self.way
             reply_nbytes = self._options[job.option].reply_nbytes
             arrives_s = way.send_down(now_s, reply_nbytes)
+            job.replied_s = arrives_s
             self._core.at(arrives_s, self._take, job)
             if arrives_s - now_s >= GIVE_UP_S:
                 self._lookout.follow(arrives_s)
@@ -343,9 +392,11 @@ class Edge:
 
     def _take(self, job: Job) -> None:
         """The reply has come."""
-        if job.state == DONE or job.epoch != self.way.epoch:
-            return
         now_s = self._core.now_s
+        if job.state == DONE or job.epoch != self.way.epoch or job.replied_s != now_s:
+            return  # answered here, lost, or sent again since
+        took_s = now_s - job.asked_s
+        self._cloud_s[job.option] = smooth(self._cloud_s.get(job.option), took_s)
         was_busy = self._busy is job
         if was_busy:
             job.rest_s = now_s - job.rest_began_s
@@ -358,7 +409,7 @@ class Edge:
             transfer = Transfer(
                 job.payload_nbytes, option.reply_nbytes, took_s, True, job.ahead_nbytes, up_s
             )
-            self.learn(_evidence(job, now_s, transfer))
+            self.learn(evidence_of(job, now_s, transfer))
             if self.prober is not None:
                 self.prober.heard(now_s, job.payload_nbytes + option.reply_nbytes)
         if was_busy:
@@ -369,34 +420,19 @@ class Edge:
         if job.state != SENT:
             return
         if self._options[job.option].rest_s is None:
-            self._watch_for(job, self._useful_s(job))
+            self._overdue.watch(job, self._useful_s(job))
             return
         job.hedged = True
         self.hedges += 1
         self._go_local(job)
 
-    def _watch_for(self, job: Job, late_s: float) -> None:
-        """Give `job` up at `late_s`. One event of the edge's serves for all: nearly every one
-        would come to nothing, and a heap of them be ten times as large."""
-        job.late_s = late_s
-        if late_s < self._watch_s:
-            self._watch_s = late_s
-            self._core.at(late_s, self._watch)
-
-    def _watch(self, _: object) -> None:
-        now_s = self._core.now_s
-        if now_s < self._watch_s:
-            return  # an earlier one has come since
-        self._watch_s = math.inf
-        for job in tuple(self._sent.values()):
-            if job.late_s <= now_s:
-                if job.state == SENT:
-                    self._lookout.overdue()
-                    if now_s >= self._useful_s(job):
-                        self._stop_sending(job)
-                self._fail(job)
-            elif job.late_s < math.inf:
-                self._watch_for(job, job.late_s)
+    def _give_up(self, job: Job) -> None:
+        """It has not been answered in time."""
+        if job.state == SENT:
+            self._lookout.overdue()
+            if self._core.now_s >= self._useful_s(job):
+                self._stop_sending(job)
+        self._fail(job)
 
     def _fail(self, job: Job) -> None:
         """The cloud will not answer: the edge finishes, or nobody does."""
@@ -411,6 +447,7 @@ class Edge:
 
     def _go_local(self, job: Job) -> None:
         job.state = LOCAL
+        self._local[job.number] = job
         if self._busy is None:
             self._run_rest(job)
         else:
@@ -432,38 +469,15 @@ class Edge:
                 job.air_s = self.way.up.free_s - self.way.up.began_s
             job.cancelled_s = now_s
 
-    def _unfinished(self, job: Job, now_s: float) -> Transfer | None:
-        """What a request tells that began to go out and was not answered by `now_s`."""
-        if self.policy is None or job.left_s < 0 or job.left_s >= now_s:
-            return None
-        up = self.way.up
-        gone_nbytes = up.passed_nbytes(job.left_s, now_s)
-        gone_nbytes = min(gone_nbytes, job.ahead_nbytes + job.payload_nbytes)
-        ahead_nbytes = min(job.ahead_nbytes, gone_nbytes)
-        took_s = now_s - job.left_s
-        return Transfer(gone_nbytes - ahead_nbytes, 0, took_s, False, ahead_nbytes)
+    def _unfinished(self, job: Job) -> Transfer | None:
+        return None if self.policy is None else unfinished(self.way.up, job, self._core.now_s)
 
     def _end(self, job: Job, how: int) -> None:
         job.state = DONE
         self.under_way -= 1
         self._sent.pop(job.number, None)
+        self._local.pop(job.number, None)
         self._finished(job, how)
         if self._outside:
             self.under_way += 1
             self._core.at(self._core.now_s, self._admit, self._outside.popleft())
-
-
-def _evidence(job: Job, now_s: float, transfer: Transfer | None) -> Evidence:
-    replied = transfer is not None and transfer.complete
-    return Evidence(
-        now_s,
-        transfer,
-        job.option,
-        now_s - job.began_s,
-        job.hedged,
-        job.head_s,
-        job.started_s - job.queued_s if replied else None,
-        (job.served_s - job.started_s) * job.tail_s / (job.service_s or 1.0)
-        if replied
-        else None,
-    )

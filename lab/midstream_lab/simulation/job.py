@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Protocol, final
 
+from midstream_edge.answers import AHEAD, CLOUD, EDGE, FALLBACK
 from midstream_lab.simulation.station import Station
 from midstream_partitioner.timings import Estimate
 
@@ -50,6 +51,7 @@ class Job:
         "option",
         "payload_nbytes",
         "queued_s",
+        "replied_s",
         "reply_air_s",
         "rest_began_s",
         "rest_s",
@@ -69,7 +71,7 @@ class Job:
         self.number = number
         self.due_s = due_s
         self.state = WAITING
-        self.option = 0
+        self.option = -1  # none yet
         self.kind = 0
         self.began_s = due_s
         self.head_s = 0.0
@@ -84,6 +86,7 @@ class Job:
         self.queued_s = -1.0
         self.started_s = -1.0
         self.served_s = -1.0
+        self.replied_s = -1.0  # when the reply is here
         self.service_s = 0.0
         self.tail_s = 0.0
         self.cancelled_s = math.inf
@@ -101,3 +104,9 @@ class Job:
 
 #: Where a job stands.
 WAITING, HEAD, SENT, LOCAL, DONE = range(5)
+
+#: How a request can end, by the numbers in records.
+WHERE = (CLOUD, EDGE, FALLBACK, AHEAD)
+BY_CLOUD, BY_EDGE, BY_FALLBACK, BY_AHEAD = range(4)
+#: Neither the cloud nor the edge could answer.
+FAILED = 4

@@ -22,6 +22,7 @@ class Watched(Protocol):
 
     def learn(self, evidence: Evidence) -> None: ...
     def lose(self) -> None: ...
+    def send_again(self) -> None: ...
 
 
 @final
@@ -82,3 +83,4 @@ class Lookout:
         if edge.way.epoch == epoch:
             edge.way.mend(now_s)
             edge.learn(Evidence(now_s, link="connected"))
+            edge.send_again()

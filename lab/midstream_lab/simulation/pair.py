@@ -18,9 +18,10 @@ from midstream_lab.simulation.arrivals import Arrivals, Closed
 from midstream_lab.simulation.cloud import Cloud, Replicas
 from midstream_lab.simulation.core import Core
 from midstream_lab.simulation.draws import Draws
-from midstream_lab.simulation.edge import AS_PROFILED, Edge, Machine, Steady
+from midstream_lab.simulation.edge import Edge
 from midstream_lab.simulation.foresight import foresight
 from midstream_lab.simulation.job import Job
+from midstream_lab.simulation.machine import AS_PROFILED, Machine, Steady
 from midstream_lab.simulation.network import Network
 from midstream_lab.simulation.records import Floats, Recorder, Table
 from midstream_lab.simulation.source import Cut, Source, breaking

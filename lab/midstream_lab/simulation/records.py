@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from midstream_edge.answers import AHEAD, CLOUD, EDGE, FALLBACK
 from midstream_edge.policies.values import Option
-from midstream_lab.simulation.edge import BY_CLOUD
-from midstream_lab.simulation.job import Job
+from midstream_lab.simulation.job import BY_CLOUD, Job
 from midstream_partitioner.device import Device
 from midstream_partitioner.timings import FIELDS
 

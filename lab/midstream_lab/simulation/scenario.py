@@ -23,7 +23,6 @@ from midstream_lab.experiment.fields import (
     read_scenario,
     wrong,
 )
-from midstream_lab.simulation.edge import Machine
 from midstream_lab.simulation.fleet import (
     ORACLE,
     PLAN,
@@ -32,6 +31,7 @@ from midstream_lab.simulation.fleet import (
     LinkFailure,
     ReplicaFailure,
 )
+from midstream_lab.simulation.machine import Machine
 from midstream_lab.simulation.menus import Offered, read_menu
 from midstream_lab.simulation.network import Network
 from midstream_lab.simulation.operating import Prices

@@ -84,3 +84,4 @@ def breaking(core: Core, edge: Edge, cut: Cut) -> Steps:
     if edge.way.heal():
         edge.way.mend(core.now_s)
         edge.learn(Evidence(core.now_s, link="connected"))
+        edge.send_again()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.values import Option
 from midstream_lab.simulation.arrivals import Closed
-from midstream_lab.simulation.edge import Machine, Steady
+from midstream_lab.simulation.machine import Machine, Steady
 from midstream_lab.simulation.network import HEADER_SHARE, Network, steady
 from midstream_lab.simulation.pair import MOST_LOAD, Setting, simulate_pair
 from midstream_partitioner.cuts import CLOUD_ONLY, EDGE_ONLY

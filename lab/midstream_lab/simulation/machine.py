@@ -1,0 +1,30 @@
+"""How a simulated edge computes, and what it does where it never changes its mind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """How an edge computes. `slowness` stretches its profiled times; `sigma` spreads them (the
+    standard deviation of their logarithms)."""
+
+    slowness: float = 1.0
+    sigma: float = 0.0
+
+
+AS_PROFILED = Machine()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Steady:
+    """A plan that stays: an option of the menu, and when to hedge it. The cheap way to
+    simulate what never changes: nothing is decided and nothing learnt.
+    """
+
+    option: int
+    hedge_after_s: float | None = None
