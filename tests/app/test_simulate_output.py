@@ -30,6 +30,11 @@ menu = "{menu}"
 policy = "edge-only"
 deadline = "150ms"
 requests = {{ kind = "every", every = "50ms" }}
+[[edges]]
+name = "patient"
+menu = "{menu}"
+policy = "edge-only"
+requests = {{ kind = "every", every = "50ms" }}
 """
 
 
@@ -82,9 +87,12 @@ def test_a_fleets_overload_misses_and_refusals_are_told(
     path = tmp_path / "crowded.toml"
     path.write_text(CROWDED.format(menu=models / "menu.json"))
     out = command(f"simulate {path}").out
-    assert "for their turn (hasty), and in a longer run" in out
+    assert "for their turn (patient), and in a longer run" in out
     cloud = next(line for line in out.splitlines() if line.startswith("cloud: "))
     assert re.match(r"cloud: (9\d|100)% busy, 1 replica at most, .*, 14,\d{3} refused", cloud)
     assert int(row(out, "many")["cloud failed"].rstrip("%")) > 80
     hasty = next(line for line in out.splitlines() if line.startswith("hasty"))
-    assert re.search(r" 9\d\.\d% +0% +100% ", hasty)  # missed, by the cloud, by the edge
+    # Missed, by the cloud, by the edge, after a failure; and whose turn came too late.
+    found = re.search(r" 9\d\.\d% +0% +\d\d% +0% +(\d+) ", hasty)
+    assert found
+    assert 150 < int(found[1]) < 250

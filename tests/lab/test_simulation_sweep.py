@@ -77,6 +77,18 @@ def test_a_point_is_the_arithmetic_of_its_stages() -> None:
     assert found.gain == pytest.approx(WHOLE_S / found.mean_s - 1, rel=1e-5)
 
 
+@pytest.mark.parametrize(("apart", "tied"), [(1.01, True), (1.03, False)])
+def test_placements_that_the_simulation_does_not_tell_apart_are_ties(
+    apart: float, tied: bool
+) -> None:
+    twins = tuple(
+        Option("edge-only", "raw", 2, label, False, seconds, 0.0, 0.0, 0.0, 0, 0, 0.0)
+        for label, seconds in (("one", 0.1), ("other", 0.1 * apart))
+    )
+    task = Task(Point(1e6, 0.02, 1.0, 0.0), Menu(twins), DEVICE, Machine(), 0)
+    assert evaluate(task).ties == (("other",) if tied else ())
+
+
 def stays_of(nbytes: int, *, load: float = 0.0, sigma: float = 0.0) -> Found:
     """Five megabytes over a gigabit: a window that grows and shrinks for many requests."""
     heavy = Option(

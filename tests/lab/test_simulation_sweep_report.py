@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -58,6 +59,16 @@ def made_up(grid: Grid, cut: str = "c5-aaaaaa", gain: float = 0.25) -> list[Foun
         Found(point, cut, "half", f"{cut} half", 0.1, 0.1, 0.2, 0.125, gain)
         for point in grid.points()
     ]
+
+
+def test_ties_are_told_as_ties(found: list[Found]) -> None:
+    told = [each for each in found if each.ties]
+    tied = [replace(each, ties=("cloud-only raw",)) for each in found[:3]]
+    assert "others are tied" not in page([replace(each, ties=()) for each in found])
+    drawn = page([*tied, *(replace(each, ties=()) for each in found[3:])])
+    assert "At 3 points others are tied with the winner" in drawn
+    assert drawn.count("tied: cloud-only raw") == 3
+    assert len(told) < len(found)
 
 
 def test_there_is_a_map_for_every_panel_and_a_table(text: str) -> None:

@@ -166,7 +166,8 @@ class Edge:
         """Have the processor run its head, in its turn, if that comes before its deadline."""
         self._heads.append(job)
         if self.deadline_s is not None:
-            self._core.at(job.due_s + self.deadline_s, self._expire, job)
+            late_s = max(self._core.now_s, job.due_s + self.deadline_s)
+            self._core.at(late_s, self._expire, job)
 
     def _expire(self, job: Job) -> None:
         if job.state == WAITING:

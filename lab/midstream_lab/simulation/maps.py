@@ -22,7 +22,7 @@ TABLE, PICTURE = "map.csv", "map.png"
 
 def write_table(found: Sequence[Found], path: Path) -> None:
     """A row a point; the file is written whole or not at all."""
-    rows = [each.to_dict() for each in found]
+    rows = [each.to_dict() | {"ties": "; ".join(each.ties)} for each in found]
     with whole(path, "w") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()

@@ -20,7 +20,9 @@ from midstream_lab.simulation.sweep import (
     DOWNLINK,
     REQUESTS,
     SKIPPED,
+    TIE,
     VARIED_REQUESTS,
+    VARIED_TIE,
     Found,
     Grid,
 )
@@ -130,6 +132,13 @@ class _Story:
                 f"{percent(best.gain)} at most: {best.label} over {_condition(best)} takes "
                 f"{milliseconds(best.mean_s)} ms instead of {instead} ms."
             )
+        tied = sum(bool(each.ties) for each in self.found)
+        if tied:
+            yield (
+                f"At {counted(tied, 'point')} others are tied with the winner: at most "
+                f"{percent(TIE)} behind, or {percent(VARIED_TIE)} where requests differ. "
+                "Which of them wins there changes from neighbour to neighbour."
+            )
         ends = [
             f"{name} at {percent(self._share(cut))}"
             for name, cut in (("edge-only", EDGE_ONLY), ("cloud-only", CLOUD_ONLY))
@@ -199,8 +208,9 @@ class _Story:
         return note(_WINNERS) + card(tables.table(heads, rows))
 
     def _points(self) -> str:
-        heads = ("wins", "uplink", "RTT", "edge slower", "cloud taken", "mean, ms", "p95, ms",
-                 "edge-only, ms", "cloud-only, ms", "gain")  # fmt: skip
+        heads = ("wins", "uplink", "RTT", "edge slower", "cloud taken",
+                 "mean, ms", "p95, ms", "edge-only, ms", "cloud-only, ms", "gain",
+                 "tied with it")  # fmt: skip
         rows = [
             [
                 escape(each.label),
@@ -213,6 +223,7 @@ class _Story:
                     (each.mean_s, each.p95_s, each.edge_only_s, each.cloud_only_s),
                 ),
                 percent(each.gain),
+                escape(", ".join(each.ties)) or NONE,
             ]
             for each in self.found[:MAX_ROWS]
         ]
@@ -278,6 +289,7 @@ def _cell(each: Found, colour: str, x: float, y: float, width: float, height: fl
     told = f"{_condition(each)}: {each.label}, {milliseconds(each.mean_s)} ms"
     for name, other_s in (("edge-only", each.edge_only_s), ("cloud-only", each.cloud_only_s)):
         told += f"; {name} {milliseconds(other_s)}" if other_s is not None else ""
+    told += f"; tied: {', '.join(each.ties)}" if each.ties else ""
     parts = [
         tooltip(told),
         element("rect", x=x, y=y, width=width, height=height, fill=colour, class_="cell"),
