@@ -6,8 +6,10 @@ The edge, a process of its own, lives in a network namespace; a server waits in 
 server's address belongs to nobody at first, and what is sent to it vanishes, unanswered. The
 edge begins, answers alone, and gets its address after a random time: from that moment on,
 `cloud_s` counts until the first answer from the cloud. `local_s` is from the opening of the
-session to the first answer at all. Both ways of the Python face are run in turn: a fixed plan,
-and a policy, which needs the server's profile and a look at the link first.
+session to the first answer at all. Three ways are run in turn: a fixed plan and a policy in
+Python, which needs the server's profile and a look at the link first; and the policy by
+`midstream edge run`, whose `local_s` counts from the start of its process and holds the edge's
+profile of itself.
 
 Needs root and iproute2, for the namespaces; says so and ends with 0 where they are missing.
 """
@@ -37,7 +39,7 @@ ADDRESS, PORT = "10.77.9.1", 50051
 MAC = "02:00:00:00:09:01"
 #: An edge that has no answer from the cloud by then has failed.
 PATIENCE_S = 60.0
-WAYS = ("plan", "policy")
+WAYS = ("plan", "policy", "command")
 
 
 def main() -> int:
@@ -105,22 +107,41 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def boot(way: str, options: argparse.Namespace, away_s: float) -> dict[str, float]:
     """One edge in the dark; its server comes up `away_s` after the first answer."""
-    own = [sys.executable, __file__, "--edge", way, "--model", options.model,
-           "--slowdown", str(options.slowdown)]  # fmt: skip
+    line = _command(options) if way == "command" else _own(way, options)
+    began_s = time.monotonic()
     with subprocess.Popen(
-        [*_inside(EDGE), *own], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+        [*_inside(EDGE), *line], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
     ) as edge:
         try:
             assert edge.stdout is not None
-            first = json.loads(edge.stdout.readline())
+            answers = (json.loads(text) for text in edge.stdout if text.startswith("{"))
+            local_s = next(answers).get("took_s", time.monotonic() - began_s)
             time.sleep(away_s)
             up_s = time.monotonic()  # one clock for all processes of a machine
             ip("-n", CLOUD, "addr", "add", f"{ADDRESS}/24", "dev", "b1")
-            last = json.loads(edge.stdout.readline())
+            cloud_s = (
+                next(_moment(each) for each in answers if each["where"] == "cloud") - up_s
+            )
         finally:
             edge.kill()
             subprocess.run(["ip", "-n", CLOUD, "addr", "flush", "dev", "b1"], check=False)
-    return {"local_s": first["took_s"], "cloud_s": last["at_s"] - up_s}
+    return {"local_s": local_s, "cloud_s": cloud_s}
+
+
+def _own(way: str, options: argparse.Namespace) -> list[str]:
+    return [sys.executable, __file__, "--edge", way, "--model", options.model,
+            "--slowdown", str(options.slowdown)]  # fmt: skip
+
+
+def _command(options: argparse.Namespace) -> list[str]:
+    line = f"edge run {options.model} --server {ADDRESS}:{PORT} --insecure --adaptive --runs 3"
+    line += f" --slowdown {options.slowdown} --duration {PATIENCE_S:g}s --log /dev/stdout"
+    return [sys.executable, "-m", "midstream", *line.split()]
+
+
+def _moment(answer: dict[str, Any]) -> float:
+    """When an answer was there, on the clock of all processes."""
+    return float(answer["monotonic_s"] + answer["latency_s"])
 
 
 def _inside(namespace: str) -> list[str]:
@@ -144,8 +165,11 @@ def run_edge(options: argparse.Namespace) -> None:
         assert answer.where != "cloud", answer.reason
         print(json.dumps({"took_s": time.monotonic() - began_s}), flush=True)
         while time.monotonic() - began_s < PATIENCE_S:
+            asked_s = time.monotonic()
             if session.infer(inputs).where == "cloud":
-                print(json.dumps({"at_s": time.monotonic()}), flush=True)
+                found = {"where": "cloud", "monotonic_s": asked_s,
+                         "latency_s": time.monotonic() - asked_s}  # fmt: skip
+                print(json.dumps(found), flush=True)
                 return
     raise SystemExit(f"no answer came from the cloud within {PATIENCE_S:g} s")
 
