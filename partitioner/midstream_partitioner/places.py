@@ -20,8 +20,9 @@ def check_file(path: Path) -> Path:
         if not os.access(path, os.W_OK):
             raise _unwritable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
         return path
-    _check_writable(path.parent, path)
-    if path.exists():
+    if not path.exists():
+        _check_writable(path.parent, path)
+    elif path.is_file():  # opening a pipe would tell its reader of an end
         try:
             path.open("r+b").close()
         except OSError as error:

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 from rich.console import Console
 
 from midstream.cli import adaptive
+from midstream.cli.answers import Writer
 from midstream.cli.live import View
 from midstream.metrics import served
 from midstream_edge.answers import CLOUD, Answer, Stats
@@ -27,9 +29,10 @@ from midstream_edge.drive import Record, Schedule, energy_j
 from midstream_edge.session import EdgeSession
 from midstream_partitioner.device import Device
 from midstream_partitioner.link import Link
+from midstream_partitioner.samples import Sample
 from midstream_partitioner.timings import Estimate, Timings
 from midstream_wire.address import Address
-from midstream_wire.errors import UsageError
+from midstream_wire.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
     from tests.app.conftest import Cloud, CommandLine, Environment, Ran
@@ -95,6 +98,49 @@ def test_every_request_leaves_a_line_with_prediction_and_measurement(
         assert each["belief"]["low_bps"] < each["belief"]["uplink_bps"]
         assert each["energy_j"] > 0
         assert each["cut"] == "cloud-only"
+
+
+def test_answers_under_a_policy_are_written_as_they_come(
+    command: Run, cloud: Cloud, tmp_path: Path
+) -> None:
+    output = tmp_path / "answers.jsonl"
+    line = f"edge run tiny.onnx --server {cloud.address} --input x.npy --requests 5 --runs 3"
+    command(f"{line} --adaptive --policy fixed:cloud-only:raw --output {output} --json")
+    lines = [json.loads(text) for text in output.read_text("utf-8").splitlines()]
+    assert sorted(each["number"] for each in lines) == list(range(5))
+    # Three inputs come in turn; each answer lies with the input that it answers.
+    assert {each["number"]: each["input"] for each in lines} == {
+        number: f"x.npy[{number % 3}]" for number in range(5)
+    }
+    assert {each["where"] for each in lines} == {"cloud"}
+    assert all(len(each["outputs"]["scores"][0]) == 4 for each in lines)
+
+
+class Full:
+    """A place without room behind the first answer."""
+
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+
+    def take(self, number: int, source: str, answer: Answer) -> None:
+        if self.taken:
+            raise ResourceError("--output must have room for the answers")
+        self.taken.append(number)
+
+
+def test_an_output_without_room_ends_the_run_and_is_told_behind_it() -> None:
+    full, stop = Full(), threading.Event()
+    inputs = [Sample({"x": np.zeros((1, 8), np.float32)}, "x")]
+    noted = adaptive._Noted(cast(Writer, full), inputs, stop)
+    noted.take(record(0))
+    assert not stop.is_set()
+    noted.take(record(1, failed="lost"))  # no answer, nothing to write
+    noted.take(record(2))
+    assert stop.is_set()
+    noted.take(record(3))
+    assert full.taken == [0]
+    with pytest.raises(ResourceError, match="must have room"):
+        noted.check()
 
 
 def test_requests_come_at_their_times(command: Run, cloud: Cloud, tmp_path: Path) -> None:

@@ -366,6 +366,60 @@ class TestReading:
         assert pixels[3, 0, 0] == left
         assert pixels[0, 4, 0] == (0 if resize == "crop" else top)
 
+    @pytest.mark.parametrize(
+        ("shape", "feed", "size"),
+        [
+            (("n", 6, "w", 3), {}, (6, 24)),
+            (("n", "h", 8, 3), {}, (2, 8)),
+            (("n", "h", "w", 3), {"height": 12}, (12, 48)),
+            (("n", "h", "w", 3), {"width": 4}, (1, 4)),
+        ],
+    )
+    def test_proportions_are_kept_where_one_side_is_open(
+        self,
+        tmp_path: Path,
+        shape: tuple[int | str, ...],
+        feed: dict[str, Any],
+        size: tuple[int, int],
+    ) -> None:
+        wide = np.zeros((10, 40, 3), np.uint8)
+        wide[:, 20:] = 255
+        Image.fromarray(wide).save(tmp_path / "p.png")
+        spec, keep = (
+            TensorSpec("image", "uint8", shape),
+            Feed(kind="image", resize="keep", **feed),
+        )
+        (pixels,) = next(read_inputs(keep, [spec], tmp_path / "p.png", count=1))["image"]
+        assert pixels.shape == (*size, 3)
+        assert (pixels[:, 0] == 0).all()
+        assert (pixels[:, -1] == 255).all()
+        made_up = next(read_inputs(keep, [spec], None, count=1))["image"]
+        side = next(each for each in (*shape[1:3], *feed.values()) if isinstance(each, int))
+        assert made_up.shape == (1, side, side, 3)
+
+    @pytest.mark.parametrize(
+        ("shape", "sentence"),
+        [
+            ((1, 6, 8, 3), "one side left open"),
+            ((1, "h", "w", 3), "leaves the picture's size"),
+        ],
+    )
+    def test_proportions_need_one_side_fixed_and_one_open(
+        self, tmp_path: Path, shape: tuple[int | str, ...], sentence: str
+    ) -> None:
+        Image.new("RGB", (4, 4)).save(tmp_path / "p.png")
+        keep, spec = Feed(kind="image", resize="keep"), TensorSpec("image", "uint8", shape)
+        with pytest.raises(UsageError, match=sentence):
+            next(read_inputs(keep, [spec], tmp_path / "p.png", count=1))
+
+    def test_pictures_of_other_proportions_are_no_batch(self, tmp_path: Path) -> None:
+        for name, size in (("a.png", (8, 4)), ("b.png", (4, 4))):
+            Image.new("RGB", size).save(tmp_path / name)
+        keep = Feed(kind="image", resize="keep")
+        spec = TensorSpec("image", "uint8", (2, 4, "w", 3))
+        with pytest.raises(UsageError, match="pictures of one batch must have one size"):
+            next(read_inputs(keep, [spec], tmp_path, count=1))
+
     def test_a_grey_feed_reads_one_channel(self, tmp_path: Path) -> None:
         Image.new("RGB", (8, 6), (255, 0, 0)).save(tmp_path / "p.png")
         spec = TensorSpec("image", "uint8", (1, 6, 8, 1))

@@ -37,6 +37,21 @@ def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         check_file(Path("/proc/nowhere/x"))
 
 
+def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert check_file(pipe) == pipe
+        writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        os.write(writer, b"still open")
+        assert os.read(reader, 64) == b"still open"
+        os.close(writer)
+    finally:
+        os.close(reader)
+    assert check_file(Path("/dev/null")) == Path("/dev/null")
+
+
 def test_a_folder_may_be_new_empty_or_ones_own(tmp_path: Path) -> None:
     check_folder(tmp_path, "a sweep", ("points",))
     check_folder(tmp_path / "a" / "b", "a sweep", ("points",))
