@@ -10,7 +10,15 @@ import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import final
 
-from midstream_wire.codecs import Decoder, codec, encode, encode_bytes
+from midstream_wire.codecs import (
+    JOIN_NBYTES,
+    Decoder,
+    codec,
+    decode_small,
+    encode,
+    encode_bytes,
+    encode_small,
+)
 from midstream_wire.codecs.header import MAX_NDIM
 from midstream_wire.errors import ProtocolError, TensorError
 from midstream_wire.frames import More, Piece, Reply, Request, ServerTimings
@@ -139,12 +147,12 @@ _RAW, _LOSSLESS = codec("raw"), codec("lossless")
 
 def encode_output(array: Array) -> list[bytes | memoryview]:
     """The payload of an output: without loss always, compressed where that is worth it."""
+    if array.nbytes < _SMALL_NBYTES:
+        return [encode_small(array)]
     return list(encode(_LOSSLESS if _shrinks(array) else _RAW, array))
 
 
 def _shrinks(array: Array) -> bool:
-    if array.nbytes < _SMALL_NBYTES:
-        return False
     probe = array.reshape(-1)[: _SMALL_NBYTES // array.itemsize]
     return len(encode_bytes(_LOSSLESS, probe)) < _WORTH * probe.nbytes
 
@@ -191,7 +199,7 @@ class Incoming:
         self._max_nbytes = max_nbytes
         self._borrow = borrow
         self._defer = defer
-        self._decoders: list[Decoder] = []
+        self._decoders: list[Decoder | Array] = []  # arrays where it took none
         self._current: Decoder | None = None
         self._decoding = threading.Lock()
 
@@ -208,7 +216,9 @@ class Incoming:
     @property
     def codec_ids(self) -> tuple[str, ...]:
         """The codecs that the tensors came in, as far as their headers have arrived."""
-        return tuple(decoder.codec_id for decoder in self._decoders)
+        return tuple(
+            each.codec_id if isinstance(each, Decoder) else _RAW.id for each in self._decoders
+        )
 
     def feed(self, piece: Piece) -> None:
         """Take the next piece, and unless that is deferred decode what it completes."""
@@ -221,8 +231,15 @@ class Incoming:
                 "in order, and the tensors in the order of their names"
             )
         if decoder is None:
+            spec = self._specs[self._names[at]]
+            if not self._defer and len(piece.data) <= 2 * JOIN_NBYTES:
+                array = decode_small(piece.data, spec, max_nbytes=self._max_nbytes)
+                if array is not None:
+                    self._max_nbytes -= array.nbytes
+                    self._decoders.append(array)
+                    return
             decoder = Decoder(
-                self._specs[self._names[at]],
+                spec,
                 max_nbytes=self._max_nbytes,
                 borrow=self._borrow,
                 defer=self._defer,
@@ -237,8 +254,9 @@ class Incoming:
     def advance(self) -> None:
         """Decode what has arrived. One thread may do so while another one feeds."""
         with self._decoding:
-            for decoder in tuple(self._decoders):
-                decoder.advance()
+            for each in tuple(self._decoders):
+                if isinstance(each, Decoder):
+                    each.advance()
 
     def drop(self) -> None:
         """Forget all that has come; it is of no use after that."""
@@ -253,7 +271,9 @@ class Incoming:
                 "rest of their pieces"
             )
         with self._decoding:
-            arrays = [decoder.result() for decoder in self._decoders]
+            arrays = [
+                each.result() if isinstance(each, Decoder) else each for each in self._decoders
+            ]
         return dict(zip(self._names, arrays, strict=True))
 
 

@@ -30,6 +30,7 @@ from midstream_wire.limits import (
     MAX_FEED_FIELDS,
     MAX_HEADS,
     MAX_PREPARE_NBYTES,
+    MAX_TENSORS,
 )
 from midstream_wire.messages import read_hello, read_names, read_transform, write_timings
 from midstream_wire.tensors import DTYPES, TensorSpec
@@ -58,6 +59,8 @@ def read_infer(data: bytes) -> tuple[Hello, Request]:
         # The size of the message bounds these payloads; pieces of a stream are smaller.
         pieces.append(Piece(len(names), payload))
         names.append(name)
+        if len(names) > MAX_TENSORS:
+            break  # which is refused below, the rest unread
     read_names(names)
     message = _parse(pb.InferRequest, b"".join(rest))
     request = Request(

@@ -18,11 +18,13 @@ from midstream_wire.codecs import (
     Decoder,
     codec,
     decode,
+    decode_small,
     encode,
     encode_bytes,
+    encode_small,
 )
 from midstream_wire.errors import CodecError
-from midstream_wire.tensors import Array, TensorSpec
+from midstream_wire.tensors import DTYPES, Array, TensorSpec
 
 Relu = Callable[[Sequence[int]], Array]
 TENSOR_CODECS = (
@@ -228,6 +230,39 @@ def test_borrowed_booleans_are_checked() -> None:
     decoder = Decoder(sent(array.view(bool)), max_nbytes=2, borrow=True)
     with pytest.raises(CodecError, match="booleans"):
         decoder.feed(payload)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_short_way_of_small_arrays_is_raw(dtype: str) -> None:
+    for shape in ((), (3,), (1, 64, 1, 1), (0, 2), (2,) * 12):
+        array = np.ones(shape, DTYPES[dtype])
+        payload = encode_small(array)
+        assert payload == encode_bytes(codec("raw"), array)
+        decoded = decode_small(payload, sent(array), max_nbytes=array.nbytes)
+        if dtype == "bool" or not array.size:
+            assert decoded is None  # left to a Decoder
+            continue
+        assert decoded is not None
+        np.testing.assert_array_equal(decoded, array)
+        assert decoded.flags.writeable
+        assert decode_small(payload, sent(array), max_nbytes=array.nbytes - 1) is None
+    strided = np.arange(12, dtype=np.float32).reshape(3, 4).T
+    assert encode_small(strided) == encode_bytes(codec("raw"), strided)
+
+
+def test_the_short_way_takes_nothing_else() -> None:
+    array = np.arange(5, dtype=np.float32)
+    payload = encode_small(array)
+    spec = sent(array)
+    for at in range(len(payload)):
+        for bit in range(8):
+            damaged = bytearray(payload)
+            damaged[at] ^= 1 << bit
+            assert decode_small(bytes(damaged), spec, max_nbytes=1000) is None
+        assert decode_small(payload[:at], spec, max_nbytes=1000) is None
+    assert decode_small(payload + b"x", spec, max_nbytes=1000) is None
+    assert decode_small(encode_bytes(codec("half"), array), spec, max_nbytes=1000) is None
+    assert decode_small(payload, sent(array[:4]), max_nbytes=1000) is None
 
 
 @pytest.mark.parametrize("id", TENSOR_CODECS)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from midstream_wire.codecs.base import Codec
-from midstream_wire.codecs.decoder import Decoder, decode
-from midstream_wire.codecs.encoder import JOIN_NBYTES, encode, encode_bytes
+from midstream_wire.codecs.decoder import Decoder, decode, decode_small
+from midstream_wire.codecs.encoder import JOIN_NBYTES, encode, encode_bytes, encode_small
 from midstream_wire.codecs.header import BLOCK_NBYTES
 from midstream_wire.codecs.registry import CODECS, codec, split_codec
 
@@ -16,7 +16,9 @@ __all__ = [
     "Decoder",
     "codec",
     "decode",
+    "decode_small",
     "encode",
     "encode_bytes",
+    "encode_small",
     "split_codec",
 ]

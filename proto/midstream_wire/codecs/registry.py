@@ -14,10 +14,11 @@ from midstream_wire.codecs.half import Half
 from midstream_wire.codecs.pictures import Picture
 from midstream_wire.errors import CodecError, UsageError
 
+RAW = Raw("raw", 1, lossless=True)
 LOSSLESS = Lossless("lossless", 2, lossless=True)
 
 _DEFAULTS: tuple[Codec, ...] = (
-    Raw("raw", 1, lossless=True),
+    RAW,
     LOSSLESS,
     Half("half", 3, lossless=False),
     Affine("int8", 4, lossless=False),
