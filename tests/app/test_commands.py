@@ -68,7 +68,7 @@ LINES = {
     ),
 }
 #: What is said of results that are not wrong: for which sizes they are, and who answered.
-NOTES = ("figures are for ", "no answer came from the cloud: ")
+NOTES = ("figures are for ", "no answer came from the cloud: ", "this machine was busy ")
 #: These have tests of their own.
 ELSEWHERE = {
     "midstream cloud serve",

@@ -234,6 +234,24 @@ def test_a_request_whose_turn_comes_too_late_fails_at_its_deadline() -> None:
     assert found.table.latency_s[~failed].max() <= 0.4 + WHOLE_S
 
 
+@pytest.mark.parametrize(
+    ("rate_bps", "workers"), [(2e6, 1), (8e6, 2), (50e6, 1), (50e6, 2), (50e6, 4)]
+)
+def test_choosing_for_every_request_costs_no_throughput(rate_bps: float, workers: int) -> None:
+    """With the window full: against each plan that stays, by answers a second."""
+    menu = Menu(MENU.options, objective="throughput")
+    replicas = Replicas(workers=workers)
+    setting = lasting(even(rate_bps), 6.0, arrivals=Every(0.008), replicas=replicas)
+
+    def answered(policy: str | Steady) -> int:
+        table = simulate_pair(menu, policy, setting).table
+        ended_s = table.due_s + table.latency_s
+        return int(((ended_s > 2.0) & (ended_s <= 6.0)).sum())
+
+    best = max(answered(Steady(index)) for index in range(len(MENU.options)))
+    assert answered("adaptive") >= 0.97 * best
+
+
 def test_a_silent_link_is_given_up_and_requests_stay_here_until_it_is_back() -> None:
     """As sessions do: suspect after 0.3 s, given up 3 s later, up again behind what waited."""
     trace = Trace("silent", (0.0, 5.0, 12.0, 100.0), (8e6, 0.0, 8e6))

@@ -43,6 +43,7 @@ from midstream_partitioner.measure import profile_layers
 from midstream_partitioner.partition import Partition, partition
 from midstream_partitioner.pricing import MOST_CUTS
 from midstream_partitioner.profile import LayerProfile, Profile
+from midstream_partitioner.quietness import disturbance
 from midstream_partitioner.sizes import listed
 from midstream_partitioner.units import format_nbytes
 from midstream_wire.errors import UsageError
@@ -104,6 +105,9 @@ def _hand_out(measured: Profile | LayerProfile, output: Path | None, *, json: bo
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(measured.to_json() + "\n", encoding="utf-8")
         console.say(f"profile written to {output}", to=console.err)
+    busy = disturbance(measured)
+    if busy is not None:
+        console.note(busy)
     if json:
         console.out.file.write(measured.to_json() + "\n")
 
