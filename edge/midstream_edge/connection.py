@@ -11,7 +11,6 @@ stream, or the first fresh one that is welcomed. The others are closed.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -19,36 +18,25 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import final
 
-from midstream_edge.attempts import LISTEN_S, Attempts
-from midstream_edge.channel import CONNECT_S, Dial, Stream
+from midstream_edge.attempts import LISTEN_S
+from midstream_edge.channel import Dial, Stream
 from midstream_edge.clock import ClockEstimate, Exchange
 from midstream_edge.knocks import Door, seek_doors
 from midstream_edge.policies.values import LinkState
-from midstream_edge.sentry import Overdue, Sign, move
 from midstream_edge.strand import Strand
-from midstream_edge.verdicts import farewell, is_settled, silence, unopened
+from midstream_edge.strands import LOOK_S, Strands
+from midstream_edge.verdicts import farewell, unopened
 from midstream_wire.errors import DeadlineExceeded, PeerError
 from midstream_wire.frames import GoAway, Hello, More, Pong, Reply, ServerFrame, Welcome
 
 _log = logging.getLogger(__name__)
 
-#: After a refusal that only a person can lift: look again now and then, the person may.
-SETTLED_PAUSE_S = 5.0
-#: A suspected stream that stays silent this long is given up. Longer than a round trip over a
-#: satellite behind half a second of queue.
-SUSPECT_S = 3.0
-#: How long a server that is leaving may take to finish what is under way.
-LEAVING_S = 30.0
-#: How often a stream is looked at, while it is used: a break is found so much later.
-LOOK_S = 0.05
 #: After a fault of its own the keeper goes on so much later: enough for a machine without
 #: memory or threads to recover, and no storm in the log.
 STUMBLE_S = 0.5
 #: A server that does not answer so much as a TCP handshake in this time is not waited for:
 #: over a satellite one takes 0.6 s.
 REACH_S = 1.0
-#: A connection counts as used for so long after each request.
-USED_S = 5.0
 
 
 @final
@@ -79,20 +67,12 @@ class Connection:
         self._on_up = on_up
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        self._risen = False  # connected since the keeper looked last
         self._stirred = False  # the keeper has something to do
         self._dozing = False  # the keeper looks at nothing until it is stirred
         self._closed = False
-        self._state: LinkState = "down"
-        self._present: Strand | None = None  # connected or suspect
-        self._others: list[Strand] = []  # on trial, leaving, or over and not yet closed
-        self._attempts = Attempts(time.monotonic())
-        self._used_s = time.monotonic()
+        self._strands = Strands(str(dial.address), time.monotonic(), on_change=self._stir)
         self._settled = threading.Event()  # the first attempt has ended, either way
-        self._error: PeerError = silence(str(dial.address), CONNECT_S)
-        self._clock = ClockEstimate()
         self._logged = ""  # what was said last of working alone
-        self.welcomes = 0
         self._keeper: threading.Thread | None = None
         # A unix socket has no doors, and a channel in use needs none.
         self._knocking = beside is None and dial.address.port is not None
@@ -105,38 +85,46 @@ class Connection:
         """How the link stands."""
         with self._lock:
             self._ensure_kept()
-            return self._state
+            return self._strands.state
 
     @property
     def stream(self) -> Stream | None:
         """The stream that new requests may use; None unless connected."""
         with self._lock:
             self._ensure_kept()
-            usable = self._state == "connected" and self._present and not self._closed
-            return self._present.stream if usable and self._present else None
+            present = self._strands.present
+            usable = self._strands.state == "connected" and not self._closed
+            return present.stream if usable and present else None
 
     @property
     def error(self) -> PeerError:
         """Why there was no stream when there was none last."""
         with self._lock:
-            return self._error
+            return self._strands.error
 
     @property
     def welcome(self) -> Welcome | None:
         """What the server allows on the present stream."""
         with self._lock:
-            return self._present.welcome if self._present else None
+            present = self._strands.present
+            return present.welcome if present else None
+
+    @property
+    def welcomes(self) -> int:
+        """Number of streams that the server has welcomed."""
+        return self._strands.welcomes
 
     @property
     def clock(self) -> ClockEstimate:
-        """How the clock of the server stands, by the present stream or the last one."""
+        """The server's clock, by the present stream or the last one."""
         with self._lock:
-            return self._present.clock if self._present else self._clock
+            return self._strands.clock
 
     def take_exchanges(self) -> tuple[Exchange, ...]:
         """The exchanges without padding that have ended since the last call, 32 at most."""
         with self._lock:
-            return self._present.pings.take() if self._present else ()
+            present = self._strands.present
+            return present.pings.take() if present else ()
 
     def wait(self, timeout_s: float) -> PeerError | None:
         """Wait for the first attempt's end; the error, or None if the server welcomed us.
@@ -148,12 +136,12 @@ class Connection:
             if self._settled.wait(min(left_s, LISTEN_S)):
                 break
         with self._lock:
-            return self._error if self._present is None else None
+            return self._strands.error if self._strands.present is None else None
 
     def _patience_s(self, began_s: float, timeout_s: float) -> float:
         """Seconds that are left of a wait for the first attempt's end."""
         with self._lock:
-            attempts, limit_s = self._attempts, timeout_s
+            attempts, limit_s = self._strands.attempts, timeout_s
             if self._knocking and not attempts.answered:
                 if attempts.knocked_s is not None:
                     limit_s = min(limit_s, attempts.knocked_s + REACH_S - began_s)
@@ -172,17 +160,15 @@ class Connection:
         If nothing at all has been heard since, the link is suspect until something is.
         """
         with self._lock:
-            if self._present is not None and self._state == "connected":
-                now_s = time.monotonic()
-                self._judge(self._present, self._present.doubt(now_s, since_s), now_s)
+            self._strands.doubt(time.monotonic(), since_s)
 
     def begin_ping(self, up_nbytes: int, down_nbytes: int) -> Future[Exchange]:
         """An exchange that ends, or fails with the stream, in the future; raises `error`."""
         with self._lock:
-            stream = self.stream
-            if stream is None or self._present is None:
-                raise self._error
-            return self._present.pings.send(stream, up_nbytes, down_nbytes)
+            stream, present = self.stream, self._strands.present
+            if stream is None or present is None:
+                raise self._strands.error
+            return present.pings.send(stream, up_nbytes, down_nbytes)
 
     def ping(self, up_nbytes: int, down_nbytes: int, timeout_s: float) -> Exchange:
         """One exchange. Raises `CloudUnavailable` or `DeadlineExceeded`."""
@@ -193,7 +179,7 @@ class Connection:
     def observe(self, stream: Stream, exchange: Exchange) -> None:
         """Let an exchange on `stream` improve the clock."""
         with self._lock:
-            strand = self._present
+            strand = self._strands.present
             if strand is not None and strand.stream is stream:
                 strand.clock = strand.clock.observe(exchange)
 
@@ -219,7 +205,7 @@ class Connection:
     def _use(self) -> None:
         """A request goes out, on whatever thread: from now on the link is watched."""
         with self._lock:
-            self._used_s = time.monotonic()
+            self._strands.used_s = time.monotonic()
             if self._dozing:
                 self._stir()
 
@@ -235,7 +221,7 @@ class Connection:
         try:
             keeper.start()
         except (RuntimeError, MemoryError) as error:
-            self._error = unopened(str(self._dial.address), error)
+            self._strands.error = unopened(str(self._dial.address), error)
             self._settled.set()
         else:
             self._keeper = keeper
@@ -243,10 +229,11 @@ class Connection:
     def _know(self, doors: tuple[Door, ...]) -> bool:
         """Knock at `doors` until a connection shows the right one; whether one is known."""
         with self._lock:
-            if doors and not self._attempts.doors:
-                self._attempts.doors = doors
+            attempts = self._strands.attempts
+            if doors and not attempts.doors:
+                attempts.doors = doors
                 self._stir()
-            return self._closed or self.welcomes > 0 or bool(self._attempts.doors)
+            return self._closed or self.welcomes > 0 or bool(attempts.doors)
 
     # The keeper's thread.
 
@@ -263,40 +250,27 @@ class Connection:
     def _look_after(self) -> None:
         """One round: try, look, bury, and wait until something is to be done."""
         self._try_if_due()
-        self._bury_all(self._sweep(time.monotonic()))
         with self._lock:
-            risen, self._risen = self._risen, False
+            over, risen = self._strands.sweep(time.monotonic()), self._strands.take_risen()
+        self._bury_all(over)
         if risen:
             self._on_up()
         with self._lock:
-            pause_s = self._pause_s(time.monotonic())
+            pause_s = self._strands.pause_s(time.monotonic())
             self._dozing = pause_s is None or pause_s > LOOK_S
             self._changed.wait_for(lambda: self._stirred or self._closed, pause_s)
             self._stirred = self._dozing = False
 
     def _leave(self) -> None:
         with self._lock:
-            if self._present is not None:
-                self._part(self._present, self._error)
-            self._state = "down"
-            self._attempts.rest()
-            left, self._others = self._others, []
-        for strand in left:
-            strand.ended = strand.ended or self._error
+            left = self._strands.leave(time.monotonic())
         self._bury_all(left)
 
     def _try_if_due(self) -> None:
         with self._lock:
-            now_s = time.monotonic()
-            if self._state == "connected":
-                self._attempts.rest()
-                return
-            due, knocked = self._attempts.look(now_s, self._trials)
-            if not due:
-                return
-            self._attempts.note_try(now_s)
-            strand = Strand(now_s, knocked=knocked)
-            self._others.append(strand)
+            strand = self._strands.next_trial(time.monotonic())
+        if strand is None:
+            return
 
         def receive(stream: Stream, frame: ServerFrame) -> None:
             strand.stream = stream  # the first frame may be faster than the constructor
@@ -314,22 +288,6 @@ class Connection:
             )
         except Exception as error:
             self._finish(strand, unopened(str(self._dial.address), error))
-
-    def _sweep(self, now_s: float) -> list[Strand]:
-        """Look at the present stream; the strands that are over."""
-        with self._lock:
-            if self._present is not None:
-                used = now_s - self._used_s < USED_S
-                self._judge(self._present, self._present.look(now_s, used=used), now_s)
-            for strand in self._others:
-                unneeded = self._state == "connected" and not strand.served
-                if strand.ended is None and (unneeded or now_s >= strand.expires_s):
-                    strand.ended = strand.leaving or silence(
-                        str(self._dial.address), CONNECT_S
-                    )
-            over = [strand for strand in self._others if strand.ended]
-            self._others = [strand for strand in self._others if not strand.ended]
-            return over
 
     def _bury_all(self, strands: list[Strand]) -> None:
         for strand in strands:
@@ -353,77 +311,19 @@ class Connection:
 
     def _note_failure(self, strand: Strand, error: PeerError) -> None:
         with self._lock:
-            if not strand.served and self._state == "down":
-                self._error = error
+            if self._strands.note_failure(strand, error, time.monotonic()):
                 self._settled.set()
-                if is_settled(error):
-                    self._attempts.hold_off(time.monotonic() + SETTLED_PAUSE_S)
-            telling = self._state == "down" and not self._closed
+            telling = self._strands.state == "down" and not self._closed
         if telling and str(error) != self._logged:
             self._logged = str(error)
             _log.warning("working on the edge alone: %s", error)
-
-    def _pause_s(self, now_s: float) -> float | None:
-        """Until when there is nothing to do unless something happens; None: at no time."""
-        due_s = [strand.expires_s for strand in self._others]
-        if self._state != "connected":
-            next_s = self._attempts.next_look_s(now_s, self._trials)
-            due_s.extend([] if next_s is None else [next_s])
-        if self._present is not None:
-            due_s.append(self._next_look_s(self._present, now_s))
-        soonest_s = min(due_s, default=math.inf)
-        return None if soonest_s == math.inf else max(0.0, soonest_s - now_s)
-
-    # Any thread, under the lock.
-
-    def _next_look_s(self, present: Strand, now_s: float) -> float:
-        """When to look at the present strand: often while something is expected of it."""
-        used = now_s - self._used_s < USED_S
-        if used or self._state == "suspect" or present.pings.under_way:
-            return now_s + LOOK_S
-        idle_s = present.keepalive_s
-        return math.inf if idle_s is None else max(now_s + LOOK_S, present.heard_s + idle_s)
-
-    @property
-    def _trials(self) -> list[Strand]:
-        return [strand for strand in self._others if not (strand.served or strand.ended)]
-
-    def _judge(self, strand: Strand, overdue: Overdue | None, now_s: float) -> None:
-        """What a look at the present strand means for the link."""
-        if overdue is None:
-            if self._state == "suspect":
-                self._enter(Sign.ALIVE)
-        elif self._state == "connected":
-            self._error = silence(str(self._dial.address), now_s - strand.heard_s)
-            self._enter(Sign.OVERDUE)
-        elif now_s >= strand.watch.overdue_s + SUSPECT_S:
-            strand.lost, strand.ended = True, self._error
-            self._part(strand, self._error)
-
-    def _enter(self, sign: Sign) -> None:
-        before, self._state = self._state, move(self._state, sign)
-        self._risen = self._risen or (self._state == "connected" != before)
-        if before == "connected" and self._state != before:
-            self._attempts.begin_outage(time.monotonic())
-        self._stir()
-
-    def _part(self, strand: Strand, error: PeerError) -> None:
-        """The present strand takes no new requests any more."""
-        self._present, self._clock, self._error = None, strand.clock, error
-        self._others.append(strand)
-        self._enter(Sign.GIVEN_UP if strand.lost else Sign.ENDED)
-        if is_settled(error):
-            self._attempts.hold_off(time.monotonic() + SETTLED_PAUSE_S)
 
     # The readers' threads.
 
     def _receive(self, strand: Strand, frame: ServerFrame) -> None:
         with self._lock:
-            if strand.ended is not None:
+            if not self._strands.hear(strand, time.monotonic()):
                 return
-            strand.heard_s = now_s = time.monotonic()
-            if strand is self._present and self._state == "suspect":
-                self._judge(strand, strand.look(now_s, used=True), now_s)
         match frame:
             case Reply() | More():
                 assert strand.stream is not None
@@ -441,38 +341,16 @@ class Connection:
 
     def _greet(self, strand: Strand, welcome: Welcome) -> None:
         with self._lock:
-            suspected = self._present
-            if strand.ended or strand.served or self._state == "connected" or self._closed:
-                return  # too late: the keeper closes it
-            if suspected is not None:
-                suspected.lost, suspected.ended = True, self._error
-                self._part(suspected, self._error)
-            self._others.remove(strand)
-            self._present = strand
-            strand.serve(welcome, time.monotonic())
-            door = strand.stream.door if strand.stream else None
-            if door is not None:
-                self._attempts.doors = (door,)
-            self.welcomes += 1
-            self._settled.set()
-            self._enter(Sign.WELCOMED)
+            # Too late, the keeper closes it.
+            if not self._closed and self._strands.greet(strand, welcome, time.monotonic()):
+                self._settled.set()
 
     def _see_off(self, strand: Strand, frame: GoAway) -> None:
         reason = frame.reason
         error = farewell(str(self._dial.address), reason.code, reason.message)
         with self._lock:
-            strand.leaving = error
-            strand.expires_s = time.monotonic() + LEAVING_S
-            if not strand.served:
-                strand.ended = error
-                self._stir()
-            elif strand is self._present:
-                self._part(strand, error)
+            self._strands.see_off(strand, error, time.monotonic())
 
     def _finish(self, strand: Strand, error: PeerError) -> None:
         with self._lock:
-            if strand.ended is None:
-                strand.ended = strand.leaving or error
-                if strand is self._present:
-                    self._part(strand, strand.ended)
-                self._stir()
+            self._strands.finish(strand, error, time.monotonic())

@@ -20,6 +20,7 @@ from midstream_cloud.service import SERVICE
 from midstream_cloud.session import Limits
 from midstream_edge import connection as connection_module
 from midstream_edge import strand as strand_module
+from midstream_edge import strands as strands_module
 from midstream_edge.channel import Dial, Stream
 from midstream_edge.connection import Connection
 from midstream_edge.sentry import Overdue
@@ -115,13 +116,14 @@ def test_a_dark_link_is_suspect_by_its_signs_and_its_stream_lives_on_when_it_ret
     connect: Connection, proxy: ProxyThread, downs: Downs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No request has to miss its answer first; `test_sentry` has how soon signs tell."""
-    monkeypatch.setattr(connection_module, "SUSPECT_S", 60.0)
+    monkeypatch.setattr(strands_module, "SUSPECT_S", 60.0)
     first = connect.stream
     proxy.black_hole()
     assert is_suspect(connect)
     assert (connect.state, connect.stream) == ("suspect", None)
-    assert connect._present is not None
-    assert connect._present.watch.overdue in (Overdue.ACK, Overdue.WINDOW, Overdue.PONG)
+    present = connect._strands.present
+    assert present is not None
+    assert present.watch.overdue in (Overdue.ACK, Overdue.WINDOW, Overdue.PONG)
     proxy.restore()
     assert connect.wait_up(PATIENCE_S)
     # Whoever spoke first is used; what lost is reported, and nothing else.
@@ -138,11 +140,12 @@ def test_a_link_that_stays_dark_is_given_up_once_and_a_fresh_channel_takes_over(
     assert is_suspect(connect)
     assert downs.wait_for(1)  # after three seconds
     assert connect.state == "down"
-    tried = connect._trials
+    tried = connect._strands.trials
     proxy.restore()
     assert connect.wait_up(PATIENCE_S)
     # It was on its way already, or a knock was answered: not for want of anything better.
-    assert connect._present in tried or (connect._present and connect._present.knocked)
+    present = connect._strands.present
+    assert present in tried or (present and present.knocked)
     second = connect.stream
     assert second is not None
     assert second is not first
@@ -265,7 +268,7 @@ def test_closing_while_attempts_are_under_way_is_quick(
     host, port = proxy.address
     with connected(f"{host}:{port}", small, downs) as connection:
         assert not connection.wait_up(1.5)  # by now there are two
-        assert len(connection._trials) >= 2
+        assert len(connection._strands.trials) >= 2
         connection.close(PATIENCE_S)
         assert connection._keeper is not None
         assert not connection._keeper.is_alive()
@@ -297,7 +300,7 @@ def test_a_fault_of_the_keepers_own_does_not_end_it(
         monkeypatch.undo()
         raise MemoryError
 
-    monkeypatch.setattr(connect, "_pause_s", fail)
+    monkeypatch.setattr(connect._strands, "pause_s", fail)
     proxy.reset_all()
     assert downs.wait_for(1)
     assert connect.wait_up(PATIENCE_S)
@@ -326,7 +329,7 @@ def test_without_a_thread_to_keep_it_a_connection_is_down_until_there_is_one(
 def test_nothing_is_said_on_a_connection_that_nobody_uses(
     connect: Connection, proxy: ProxyThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("midstream_edge.connection.USED_S", 0.0)
+    monkeypatch.setattr(strands_module, "USED_S", 0.0)
     connect.ping(0, 0, PATIENCE_S)
     connect.take_exchanges()
     threading.Event().wait(1.2)
@@ -345,7 +348,7 @@ def test_a_connection_in_use_is_kept_awake(connect: Connection) -> None:
 def test_an_idle_link_that_goes_dark_is_found_where_the_server_lets_idle_edges_ping(
     small: Partition, serve: Serve, downs: Downs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection_module, "USED_S", 0.0)  # opening it was no use of it
+    monkeypatch.setattr(strands_module, "USED_S", 0.0)  # opening it was no use of it
     settings = Settings(limits=Limits(keepalive_s=0.1))  # less than an edge makes of it
     with serve(settings=settings) as server:
         target = parse_address(server)

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol, final
 
-from midstream_edge.connection import SUSPECT_S as GIVE_UP_S
 from midstream_edge.offloading import needs_no_turn
 from midstream_edge.pace import TIMEOUT_S, Again, give_up_at, smooth
 from midstream_edge.pilot import PATIENCE
@@ -25,6 +24,7 @@ from midstream_edge.policies.values import (
     Situation,
     Transfer,
 )
+from midstream_edge.strands import SUSPECT_S as GIVE_UP_S
 from midstream_lab.simulation.core import Core
 from midstream_lab.simulation.draws import Draws
 from midstream_lab.simulation.job import (

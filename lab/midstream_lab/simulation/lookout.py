@@ -1,6 +1,6 @@
 """Who watches an edge's link in virtual time, by the rules of sessions.
 
-A session looks every 50 ms (`midstream_edge.connection`). What it sees matters when a request
+A session looks every 50 ms (`midstream_edge.strands`). What it sees matters when a request
 is about to be decided or to leave, and when the link has been suspect for so long that it is
 given up; only then does this look.
 """
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Protocol, final
 
-from midstream_edge.connection import SUSPECT_S as GIVE_UP_S
 from midstream_edge.policies.values import Evidence, LinkState
+from midstream_edge.strands import SUSPECT_S as GIVE_UP_S
 from midstream_lab.simulation.core import Core
 from midstream_lab.simulation.way import Way
 

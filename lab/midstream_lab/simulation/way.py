@@ -2,7 +2,7 @@
 
 A session calls its link suspect when nothing is acknowledged although something waits to be,
 or an answer is overdue and nothing moves, and down when the connection breaks or stays suspect
-for long (`midstream_edge.connection`); so does this.
+for long (`midstream_edge.strands`); so does this.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import math
 from typing import final
 
 from midstream_edge.clock import Exchange
-from midstream_edge.connection import LOOK_S, USED_S
 from midstream_edge.policies.values import LinkState
 from midstream_edge.probe import measure_link
 from midstream_edge.sentry import ACK_S
 from midstream_edge.strand import PING_S
+from midstream_edge.strands import LOOK_S, USED_S
 from midstream_edge.uplink import Uplink
 from midstream_lab.simulation.draws import Draws
 from midstream_lab.simulation.estimator import FRESH_S, Estimator
