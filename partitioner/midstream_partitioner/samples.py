@@ -138,13 +138,15 @@ def read_arrays(
     Raises `UsageError` before the first.
 
     The first axis counts samples: an array of the input's own rank is taken in steps of the
-    input's first dimension (1 where that is open), one of a rank more in single entries.
+    input's first dimension (1 where that is open), one of a rank more in single entries. A
+    single number, for an input that is one, is every sample's.
     """
     arrays = _load(path, specs)
     batches = {
         spec.name: _batches(f"{path}: {spec.name}", arrays[spec.name], spec) for spec in specs
     }
-    lengths = {name: len(batch) for name, batch in batches.items()}
+    single = {name for name, batch in batches.items() if arrays[name].ndim == 0}
+    lengths = {name: len(batch) for name, batch in batches.items() if name not in single}
     if len(set(lengths.values())) > 1:
         raise UsageError(
             f"{path} must hold equally many samples of every input (not {lengths})"
@@ -154,7 +156,10 @@ def read_arrays(
     length = next(iter(lengths.values()), 1)
     return (
         Sample(
-            {name: np.asarray(batch[i], order="C") for name, batch in batches.items()},
+            {
+                name: np.asarray(batch[0 if name in single else i], order="C")
+                for name, batch in batches.items()
+            },
             f"{path.name}[{i}]",
         )
         for i in itertools.islice(
@@ -222,7 +227,9 @@ def _load(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
 
 def _batches(what: str, array: Array, spec: TensorSpec) -> Array:
     """`array` as [samples, *shape of one input], checked against `spec`."""
-    if array.ndim == len(spec.shape) and array.ndim > 0:
+    if array.ndim == len(spec.shape) == 0:
+        array = array[None]
+    elif array.ndim == len(spec.shape):
         batch = 1 if isinstance(spec.shape[0], str) else spec.shape[0]
         whole = len(array) // batch if batch else 0
         array = array[: whole * batch].reshape(whole, batch, *array.shape[1:])

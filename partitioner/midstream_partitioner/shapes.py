@@ -7,7 +7,8 @@ of the network on an input of these sizes, with every activation as an output.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import final
 
@@ -16,13 +17,25 @@ import onnx
 from midstream_partitioner.feed import Feed, read_inputs
 from midstream_partitioner.runtime import observe
 from midstream_partitioner.serializing import serialized
-from midstream_partitioner.sizes import UNKNOWN, Sizes, nominal_shape
+from midstream_partitioner.sizes import (
+    UNKNOWN,
+    Sizes,
+    assumed_sizes,
+    is_batch,
+    listed,
+    nominal_shape,
+    open_name,
+)
 from midstream_partitioner.soundness import stored_nbytes
 from midstream_wire.errors import ModelError
 from midstream_wire.tensors import DTYPES, Array, TensorSpec, nbytes_of
 
 #: Initializers above this are left out while inferring: only small ones are shapes.
 _SHAPE_NBYTES = 4096
+
+#: What is tried for open dimensions of a network that does not run at those assumed.
+_LENGTHS, _SHORT = (128, 256, 512, 1024), (64, 48, 32, 16, 2)
+_MOST_LENGTHS = 4
 
 #: No single activation may ask for more: a model of 120 bytes can ask for 16 GiB.
 MAX_TENSOR_NBYTES = 4 << 30
@@ -61,7 +74,15 @@ def infer(
             known[name] = _shaped(name, spec, nominal)
     missing = sorted(wanted - known.keys())
     if missing:
-        known.update(_observe(model, sample or _random(model, feed), missing, symbolic))
+        try:
+            seen = _observe(model, sample or _random(model, feed), missing, symbolic)
+        except ModelError as error:
+            specs = [spec_of(value) for value in model.graph.input]
+            assumed = () if sample else assumed_sizes(specs, feed.sizes)
+            if not assumed:
+                raise
+            raise _unsized(model, feed, assumed, error) from error
+        known.update(seen)
     return known
 
 
@@ -155,6 +176,40 @@ def _bound(name: str, dtype: str, sizes: tuple[int, ...]) -> None:
 def _random(model: onnx.ModelProto, feed: Feed) -> dict[str, Array]:
     specs = [spec_of(value) for value in model.graph.input]
     return next(iter(read_inputs(feed, specs, None, count=1)))
+
+
+def _unsized(
+    model: onnx.ModelProto, feed: Feed, assumed: Sizes, error: ModelError
+) -> ModelError:
+    """Name the sizes that nobody gave, and some at which the network runs."""
+    start = f"a network must run to be taken in, and at the sizes assumed, {listed(assumed)}, "
+    specs = [spec_of(value) for value in model.graph.input]
+    for sizes in _candidates(specs, assumed):
+        tried = feed.sized(tuple(sorted((*feed.asked, *sizes))))
+        with suppress(ModelError):
+            _observe(model, _random(model, tried), [], {})
+            return ModelError(
+                f"{start}this one does not: say the sizes that you use, such as --size "
+                f"{listed(sizes).replace(' ', '')}, at which it runs, or give an input with "
+                "--input"
+            )
+    return ModelError(f"{start}this one does not: {error}")
+
+
+def _candidates(specs: Sequence[TensorSpec], assumed: Sizes) -> Iterator[Sizes]:
+    """Other sizes than those `assumed`: all lengths changed together, or one alone."""
+    firsts = {open_name(spec, 0) for spec in specs if spec.shape}
+    lengths = [
+        name for name, _ in assumed if not is_batch(name, 0 if name in firsts else None)
+    ]
+    alone = [[name] for name in lengths[:_MOST_LENGTHS]] if len(lengths) > 1 else []
+    for changed, tried in (
+        (lengths, _LENGTHS),
+        *((each, _LENGTHS + _SHORT) for each in alone),
+        (lengths, _SHORT),
+    ):
+        for length in tried if changed else ():
+            yield tuple((name, length if name in changed else size) for name, size in assumed)
 
 
 def _observe(

@@ -78,7 +78,7 @@ def check_told(specs: Sequence[TensorSpec], sizes: Sizes) -> None:
         for axis in range(len(spec.shape)):
             name = open_name(spec, axis)
             told = not name or name in given or f"{spec.name}:{axis}" in given
-            if not told and axis not in sides and not _is_batch(name, axis):
+            if not told and axis not in sides and not is_batch(name, axis):
                 raise UsageError(
                     f"costs depend on {name}, which the network leaves open ({spec.name}: "
                     f"{spec}): say it with --size {name}=128, or {name}=8..512 for a range, "
@@ -86,8 +86,11 @@ def check_told(specs: Sequence[TensorSpec], sizes: Sizes) -> None:
                 )
 
 
-def _is_batch(name: str, axis: int) -> bool:
+def is_batch(name: str, axis: int | None = None) -> bool:
+    """Return True for a dimension that counts samples; the axis is in INPUT:AXIS, too."""
     lower = name.lower()
+    if axis is None:
+        axis = int(lower.rpartition(":")[2]) if lower.rpartition(":")[2].isdecimal() else -1
     return "batch" in lower or (axis == 0 and not any(word in lower for word in _LENGTHS))
 
 
