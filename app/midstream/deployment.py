@@ -55,6 +55,74 @@ class EdgeSide:
 
 @final
 @dataclass(frozen=True, slots=True)
+class EdgeSetup:
+    """How an edge holds its part of a network, and how that is measured.
+
+    `segments` limits what it holds, and so does the memory that they may take together,
+    `within_nbytes`. `profile` stands in for measuring, and sets the pace of an emulated
+    device. Else `runs` runs are measured on `inputs` (a source as for `read_inputs`, random
+    ones without), with `codecs` besides the usual ones and those of a calibration.
+    """
+
+    threads: int = 1
+    slowdown: float = 1.0
+    segments: int | None = None
+    runs: int = 10
+    profile: Profile | None = None
+    inputs: str | None = None
+    codecs: Sequence[str] = ()
+    backend: Backend = ONNXRUNTIME
+    within_nbytes: int | None = None
+
+    def hold(
+        self, part: Partition, *, model: str | None = None, progress: Progress = no_progress
+    ) -> EdgeSide:
+        """Compile the segments of `part` that are held, and measure them.
+
+        `model` is the name under which a server holds it (None: its own).
+        """
+        profile, within_nbytes = self.profile, self.within_nbytes
+        weights = [part.weight_nbytes(0, k) for k in range(len(part.segments) + 1)]
+        chain = Chain(
+            part,
+            last=self._last(part, weights),
+            threads=self.threads,
+            slowdown=self.slowdown,
+            backend=self.backend,
+            weigh=True,
+            within_nbytes=within_nbytes,
+        )
+        edge = profile or measure_chain(
+            chain,
+            runs=self.runs,
+            source=self.inputs,
+            named=self.codecs,
+            progress=progress,
+        )
+        if within_nbytes is not None:
+            chain.keep(edge.fitting(within_nbytes, weights))
+        if profile is not None:
+            check_sized(profile, part.inputs)
+            if not profile.others:  # else a segment takes as long as a request's size says
+                chain.keep_pace([segment.median_s for segment in profile.segments])
+        return EdgeSide(part, model or part.name, chain, edge)
+
+    def _last(self, part: Partition, weights: Sequence[int]) -> int | None:
+        """How many segments are held, as far as that is known; None: all."""
+        segments = self.segments
+        if segments is not None and segments > len(part.segments):
+            raise UsageError(
+                f"--segments must be at most {len(part.segments)}, of which {part.name} is "
+                f"made (not {segments})"
+            )
+        if self.profile is None or self.within_nbytes is None:
+            return segments
+        fitting = self.profile.fitting(self.within_nbytes, weights)
+        return fitting if segments is None else min(segments, fitting)
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Deployment:
     """Both sides of one model: the partition they share and what they measured."""
 
@@ -139,32 +207,21 @@ def _disagreement(
 def deploy(
     source: str,
     dial: Dial,
+    setup: EdgeSetup,
     *,
     feed: Feeding = AS_IT_IS,
     sizes: Spans = (),
     model: str | None = None,
-    threads: int = 1,
-    slowdown: float = 1.0,
-    segments: int | None = None,
-    runs: int = 10,
-    profile: Profile | None = None,
-    inputs: str | None = None,
-    codecs: Sequence[str] | None = None,
-    backend: Backend = ONNXRUNTIME,
-    within_nbytes: int | None = None,
     progress: Progress = no_progress,
     held: EdgeSide | None = None,
     models: tuple[ModelDescription, ...] | None = None,
 ) -> Deployment:
     """Agree with the server at `dial`, compile the edge's segments, and measure them.
 
-    `segments` limits what the edge holds; `profile` stands in for measuring, and sets the pace
-    of an emulated device; `codecs` are
-    measured besides the usual ones and those of the partition's calibration. `held` is what
-    the edge began with while the server was away: nothing is made again where the server holds
-    that partition. `models` is what the server holds, if it has been asked. Raises
-    `CloudUnavailable`, `CloudRefused`, and `ModelError` if the server has no profile to plan
-    with.
+    `held` is what the edge began with while the server was away: nothing is made again where
+    the server holds that partition. `models` is what the server holds, if it has been asked.
+    Raises `CloudUnavailable`, `CloudRefused`, and `ModelError` if the server has no profile to
+    plan with.
     """
     models = describe(dial) if models is None else models
     if held is not None:
@@ -173,20 +230,8 @@ def deploy(
                 return held.join(each)
     part, remote = agree(source, models, feed=feed, sizes=sizes, model=model)
     cloud = _profile_of(remote)  # before anything is measured for it
-    return hold(
-        part if inputs is not None else _sized_as(part, cloud),
-        model=remote.name,
-        threads=threads,
-        slowdown=slowdown,
-        segments=segments,
-        runs=runs,
-        profile=profile,
-        inputs=inputs,
-        codecs=codecs,
-        backend=backend,
-        within_nbytes=within_nbytes,
-        progress=progress,
-    ).join(remote)
+    part = part if setup.inputs is not None else _sized_as(part, cloud)
+    return setup.hold(part, model=remote.name, progress=progress).join(remote)
 
 
 def _sized_as(part: Partition, cloud: Profile) -> Partition:
@@ -211,60 +256,6 @@ def _profile_of(remote: ModelDescription) -> Profile:
             "it with --runs 10"
         )
     return Profile.from_json(remote.profile, source="the server's profile")
-
-
-def hold(
-    part: Partition,
-    *,
-    model: str | None = None,
-    threads: int = 1,
-    slowdown: float = 1.0,
-    segments: int | None = None,
-    runs: int = 10,
-    profile: Profile | None = None,
-    inputs: str | None = None,
-    codecs: Sequence[str] | None = None,
-    backend: Backend = ONNXRUNTIME,
-    within_nbytes: int | None = None,
-    progress: Progress = no_progress,
-) -> EdgeSide:
-    """Compile the edge's segments of `part` and measure them; the rest is as for `deploy`.
-
-    `model` is the name under which a server holds it (None: its own). Segments that with all
-    before them would take more memory than `within_nbytes` are not held.
-    """
-    if segments is not None and segments > len(part.segments):
-        raise UsageError(
-            f"--segments must be at most {len(part.segments)}, of which {part.name} is made "
-            f"(not {segments})"
-        )
-    weights = [part.weight_nbytes(0, k) for k in range(len(part.segments) + 1)]
-    if profile is not None and within_nbytes is not None:
-        fitting = profile.fitting(within_nbytes, weights)
-        segments = fitting if segments is None else min(segments, fitting)
-    chain = Chain(
-        part,
-        last=segments,
-        threads=threads,
-        slowdown=slowdown,
-        backend=backend,
-        weigh=True,
-        within_nbytes=within_nbytes,
-    )
-    edge = profile or measure_chain(
-        chain,
-        runs=runs,
-        source=inputs,
-        named=codecs or (),
-        progress=progress,
-    )
-    if within_nbytes is not None:
-        chain.keep(edge.fitting(within_nbytes, weights))
-    if profile is not None:
-        check_sized(profile, part.inputs)
-        if not profile.others:  # else a segment takes as long as the size of a request says
-            chain.keep_pace([segment.median_s for segment in profile.segments])
-    return EdgeSide(part, model or part.name, chain, edge)
 
 
 def begin_session(

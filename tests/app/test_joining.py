@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from midstream import discovery as discovery_module
-from midstream.deployment import Deployment, begin_session, deploy, hold
+from midstream.deployment import Deployment, EdgeSetup, begin_session, deploy
 from midstream.discovery import Discovery
 from midstream.joining import Joining
 from midstream.serving import open_repository
@@ -82,12 +82,12 @@ def first_from_cloud(session: EdgeSession, x: dict[str, Array]) -> float:
 def joining(part: Partition, port: int) -> Iterator[tuple[EdgeSession, Joining]]:
     """A session that runs everything in the cloud once it may."""
     dial = Dial.of(f"127.0.0.1:{port}")
-    side = hold(part, model="elsewhere", runs=1)
+    side = EdgeSetup(runs=1).hold(part, model="elsewhere")
 
     def begin(found: Deployment) -> None:
         session.use(0, "raw")
 
-    agree = partial(deploy, "digits", dial, runs=1, held=side)
+    agree = partial(deploy, "digits", dial, EdgeSetup(runs=1), held=side)
     with (
         begin_session(side, dial, patience_s=0.0) as session,
         Joining(session, agree=agree, begin=begin) as joined,
@@ -152,7 +152,7 @@ def test_a_server_that_cuts_elsewhere_is_followed(part: Partition) -> None:
     other = partition(network, [cuts[len(cuts) // 2]])
     assert other.digest != part.digest
     repository = Repository()
-    side = hold(other, runs=1)
+    side = EdgeSetup(runs=1).hold(other)
     repository.add("digits", other, profile=side.edge)
     with closing(socket.socket()) as bound:
         bound.bind(("127.0.0.1", 0))

@@ -26,6 +26,7 @@ FOLDERS = [
     "simulate nosuch.onnx --sweep default -o {0}",
     "experiment docs/experiments/quick.toml -o {0}",
     "partition digits -o {0}",
+    "calibrate digits --priors 0.5 -o {0}",
 ]
 
 

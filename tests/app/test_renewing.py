@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from midstream.deployment import Deployment, begin_session, deploy
+from midstream.deployment import Deployment, EdgeSetup, begin_session, deploy
 from midstream.renewing import Course
 from midstream.serving import open_repository
 from midstream_cloud.server import serving
@@ -57,7 +57,7 @@ def test_a_course_goes_over_with_its_belief_and_gives_the_old_weights_back() -> 
     repository = open_repository(["digits"], runs=1, repartition=1)
     with serving(repository) as address:
         dial = Dial.of(str(address))
-        deployment = deploy("digits", dial, runs=1)
+        deployment = deploy("digits", dial, EdgeSetup(runs=1))
         with begin_session(deployment, dial) as session:
             course = course_of(deployment, session, "adaptive")
             part = deployment.partition
@@ -88,7 +88,7 @@ def test_a_policy_that_names_a_cut_stays_where_that_cut_is() -> None:
     repository = open_repository(["digits"], runs=1, repartition=1)
     with serving(repository) as address:
         dial = Dial.of(str(address))
-        deployment = deploy("digits", dial, runs=1)
+        deployment = deploy("digits", dial, EdgeSetup(runs=1))
         inner = deployment.partition.cuts[1].id
         with begin_session(deployment, dial) as session:
             course = course_of(deployment, session, f"fixed:{inner}:raw")

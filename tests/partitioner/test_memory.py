@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from midstream.deployment import hold
+from midstream.deployment import EdgeSetup
 from midstream_partitioner import memory, runtime
 from midstream_partitioner.bucketing import profile_sizes
 from midstream_partitioner.chain import Chain
@@ -116,10 +116,11 @@ def test_a_plan_keeps_to_the_memory_that_was_measured(
 
 
 def test_an_edge_holds_no_segment_beyond_its_memory(part: Partition, profile: Profile) -> None:
-    side = hold(part, profile=profile, within_nbytes=25 * MIB)
+    side = EdgeSetup(profile=profile, within_nbytes=25 * MIB).hold(part)
     assert side.chain.last <= 2
-    assert hold(part, profile=profile, segments=1, within_nbytes=25 * MIB).chain.last == 1
-    assert hold(part, profile=profile).chain.last == 3
+    one = EdgeSetup(profile=profile, segments=1, within_nbytes=25 * MIB)
+    assert one.hold(part).chain.last == 1
+    assert EdgeSetup(profile=profile).hold(part).chain.last == 3
 
 
 def test_a_chain_gives_up_segments_that_it_need_not_hold(part: Partition) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, final
 
 import typer
 
@@ -19,7 +20,7 @@ from midstream.cli.codecs import (
     print_codecs,
 )
 from midstream.cli.opened import opened_partition
-from midstream.cli.options import Json, Model, Runs, Seed, Size, Threads, takes_feed
+from midstream.cli.options import Json, Model, Runs, Seed, Size, Threads, takes, takes_feed
 from midstream.documents import calibration_document
 from midstream.feeding import Feeding
 from midstream.sources import open_metric
@@ -32,9 +33,9 @@ from midstream_partitioner.artefact import (
     save_profile,
 )
 from midstream_partitioner.calibrate import calibrate as measure
-from midstream_partitioner.calibration import save_calibration
+from midstream_partitioner.calibration import Calibration, save_calibration
 from midstream_partitioner.chain import Chain
-from midstream_partitioner.data import read_data
+from midstream_partitioner.data import Data, read_data
 from midstream_partitioner.device import this_device
 from midstream_partitioner.fitting import fit_transforms
 from midstream_partitioner.measure import (
@@ -47,25 +48,51 @@ from midstream_partitioner.measure import (
     profile_segments,
 )
 from midstream_partitioner.partition import Partition
+from midstream_partitioner.profile import Profile
 from midstream_partitioner.units import parse_share
 from midstream_wire.errors import UsageError
 
 
-@takes_feed
-def calibrate(
-    model: Model,
-    feed: Feeding,
-    data: DataSource = None,
-    labels: Labels = None,
-    metric: MetricName = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", help=f"The partition's folder; NAME{SUFFIX} if not given."
-        ),
-    ] = None,
-    samples: Samples = 512,
-    only: Ladder = None,
+@final
+@dataclass(frozen=True, slots=True)
+class Fits:
+    """What is fitted to the samples before codecs are measured: transforms and priors."""
+
+    shares: Sequence[float] = ()
+    dials: Sequence[float] = ()
+    shaped: Sequence[float] = ()
+
+    def to(self, chain: Chain, source: Data, codecs: Sequence[str] | None) -> Chain:
+        """Return the chain of the partition with what is asked for, fitted to `source`.
+
+        Raises `UsageError` where `codecs` would measure none of it.
+        """
+        if not (self.shares or self.dials or self.shaped):
+            return chain
+        self.check(codecs or LADDER)
+        with console.progress(f"fitting transforms of {chain.partition.name}") as tick:
+            part = fit_transforms(
+                chain, source.inputs, self.shares,
+                dials=self.dials, shaped=self.shaped, progress=tick,
+            )  # fmt: skip
+        return Chain(part, threads=chain.threads)
+
+    def check(self, codecs: Sequence[str]) -> None:
+        """Refuse to fit, for minutes, what is not measured afterwards."""
+        whole = [name for name in codecs if "+" in name]
+        if whole:
+            raise UsageError(
+                "--codecs must name codecs alone where transforms are fitted (not "
+                f"{whole[0]!r}): they are measured behind each of the new transforms"
+            )
+        if self.shares and not behind_transforms(codecs):
+            raise UsageError(
+                f"--transforms needs a codec behind them, {', '.join(BEHIND_TRANSFORMS)} (not "
+                f"{', '.join(codecs)}): name one in --codecs, or leave --codecs out"
+            )
+
+
+def _fits(
     transforms: Annotated[
         str | None,
         typer.Option(
@@ -87,6 +114,34 @@ def calibrate(
             help="The same, rounded as the next layers notice least: 0.7,1 (slower).",
         ),
     ] = None,
+) -> Fits:
+    return Fits(
+        _listed(transforms, parse_share), _listed(priors, _dial), _listed(shaped, _dial)
+    )
+
+
+def _listed(text: str | None, parse: Callable[[str], float]) -> tuple[float, ...]:
+    return () if text is None else tuple(map(parse, text.split(",")))
+
+
+@takes_feed
+@takes("fits", _fits)
+def calibrate(
+    model: Model,
+    feed: Feeding,
+    data: DataSource = None,
+    labels: Labels = None,
+    metric: MetricName = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help=f"The partition's folder; NAME{SUFFIX} if not given."
+        ),
+    ] = None,
+    samples: Samples = 512,
+    only: Ladder = None,
+    *,
+    fits: Fits,
     size: Size = None,
     seed: Seed = 0,
     threads: Threads = 1,
@@ -106,23 +161,12 @@ def calibrate(
     of the partition, which then has another digest: give cloud and edge the same folder.
     """
     part = opened_partition(model, feed=feed, size=size, like=data, calibrated=False)
-    score = open_metric(metric)
-    names = ladder(only)
-    source = read_data(part, data, labels=labels, count=samples, seed=seed)
-    chain = Chain(part, threads=threads)
-    shares = [parse_share(share) for share in transforms.split(",")] if transforms else []
-    plain, noticed = (
-        [_parse_dial(dial) for dial in dials.split(",")] if dials else []
-        for dials in (priors, shaped)
-    )
-    if shares or plain or noticed:
-        _check_fits(names or LADDER, shares)
-        with console.progress(f"fitting transforms of {part.name}") as tick:
-            part = fit_transforms(
-                chain, source.inputs, shares, dials=plain, shaped=noticed, progress=tick
-            )
-        chain = Chain(part, threads=threads)
     folder = _folder(model, part, output)
+    score, names = open_metric(metric), ladder(only)
+    source = read_data(part, data, labels=labels, count=samples, seed=seed)
+    chain = fits.to(Chain(part, threads=threads), source, names)
+    part = chain.partition
+    _keep(part, folder)
     with console.progress(f"calibrating {part.name}") as tick:
         found = measure(
             chain,
@@ -133,15 +177,7 @@ def calibrate(
             progress=tick,
         )
     save_calibration(found, folder)
-    with console.progress(f"profiling {part.name}") as tick:
-        profile = profile_segments(
-            chain,
-            source.inputs[:SIZED],
-            this_device(threads=threads),
-            runs=runs,
-            codecs=(*CODECS, *found.codecs),
-            progress=tick,
-        )
+    profile = _profile(chain, source, found, runs=runs)
     save_profile(profile, folder)
     if json:
         console.print_json(calibration_document(part.name, folder, found))
@@ -150,22 +186,20 @@ def calibrate(
     console.say(f"calibration and profile written to {folder}", to=console.err)
 
 
-def _check_fits(names: Sequence[str], shares: Sequence[float]) -> None:
-    """Refuse to fit, for minutes, what is not measured afterwards."""
-    whole = [name for name in names if "+" in name]
-    if whole:
-        raise UsageError(
-            f"--codecs must name codecs alone where transforms are fitted (not {whole[0]!r}): "
-            "they are measured behind each of the new transforms"
-        )
-    if shares and not behind_transforms(names):
-        raise UsageError(
-            f"--transforms needs a codec behind them, {', '.join(BEHIND_TRANSFORMS)} (not "
-            f"{', '.join(names)}): name one in --codecs, or leave --codecs out"
+def _profile(chain: Chain, source: Data, found: Calibration, *, runs: int) -> Profile:
+    """What this machine takes, with every codec that was calibrated."""
+    with console.progress(f"profiling {chain.partition.name}") as tick:
+        return profile_segments(
+            chain,
+            source.inputs[:SIZED],
+            this_device(threads=chain.threads),
+            runs=runs,
+            codecs=(*CODECS, *found.codecs),
+            progress=tick,
         )
 
 
-def _parse_dial(text: str) -> float:
+def _dial(text: str) -> float:
     try:
         return float(text)
     except ValueError:
@@ -176,13 +210,19 @@ def _parse_dial(text: str) -> float:
 
 
 def _folder(model: str, part: Partition, output: Path | None) -> Path:
-    """Where the partition lies, after writing it there if it does not yet."""
+    """Where the partition is kept; `UsageError`, before any work, where it cannot be."""
     at = Path(model)
-    folder = output or (at if is_partition(at) else Path(f"{part.name}{SUFFIX}"))
+    if is_partition(at) and output in (None, at):
+        return at
+    folder = output or Path(f"{part.name}{SUFFIX}")
+    check_room(folder)
+    return folder
+
+
+def _keep(part: Partition, folder: Path) -> None:
+    """Write the partition, unless it is there already."""
     if is_partition(folder):
         there = load_partition(folder, calibrated=False)
         if (there.digest, there.feed) == (part.digest, part.feed):
-            return folder
-    check_room(folder)
+            return
     save_partition(part, folder)
-    return folder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,13 +32,14 @@ from midstream.cli.plan import FROM_BPS, TO_BPS, print_plan
 from midstream.cli.running import (
     Choice,
     Holding,
+    Subject,
     Workload,
     takes_choice,
     takes_holding,
     takes_workload,
 )
 from midstream.cli.security import Trust, takes_trust
-from midstream.deployment import Deployment, EdgeSide, begin_session
+from midstream.deployment import Deployment, EdgeSetup, EdgeSide, begin_session
 from midstream.discovery import Discovery
 from midstream.documents import candidate_document, plan_document
 from midstream.feeding import Feeding
@@ -160,12 +161,13 @@ def run(
             )
         else:
             codecs = planning.constraints.codecs if choice.cut is None else (choice.codec,)
+            limit = None if choice.compare else planning.constraints.max_edge_nbytes
+            setup = holding.setup(
+                inputs=workload.input, codecs=codecs, backend=backend, within_nbytes=limit
+            )
             opened = _open(
-                stack, trust.dial(server), holding,
-                model=model, feed=feed, size=size, inputs=workload.input, codecs=codecs,
-                link=link, backend=backend,
-                within_nbytes=None if choice.compare else planning.constraints.max_edge_nbytes,
-                must=choice.compare or holding.segments is not None,
+                stack, trust.dial(server), setup, Subject(model, holding.name, feed, size),
+                link=link, must=choice.compare or holding.segments is not None,
             )  # fmt: skip
             document = {"model": opened.side.partition.name, "server": server}
             document |= _run_split(
@@ -188,16 +190,10 @@ def run(
 def _open(
     stack: ExitStack,
     dial: Dial,
-    holding: Holding,
+    setup: EdgeSetup,
+    subject: Subject,
     *,
-    model: str,
-    feed: Feeding,
-    size: Sequence[str] | None,
-    inputs: str | None,
-    codecs: Sequence[str] | None,
     link: Link | None,
-    backend: Backend,
-    within_nbytes: int | None,
     must: bool,
 ) -> _Opened:
     """Agree with the server and open a session; alone for now where it cannot be reached.
@@ -206,10 +202,7 @@ def _open(
     and does not fit.
     """
     agree: Callable[..., Deployment]
-    agree = ask = partial(
-        holding.deploy, model, dial, feed=feed, size=size, inputs=inputs, codecs=codecs,
-        backend=backend, within_nbytes=within_nbytes,
-    )  # fmt: skip
+    agree = ask = partial(subject.deploy, dial, setup)
     away: list[PeerError | DeadlineExceeded] = []
 
     def tell(error: PeerError | DeadlineExceeded) -> None:
@@ -218,16 +211,6 @@ def _open(
         away.append(error)
         console.say(f"answering alone until the cloud can be reached: {error}", to=console.err)
 
-    hold = partial(
-        holding.hold,
-        model,
-        feed=feed,
-        size=size,
-        inputs=inputs,
-        codecs=codecs,
-        backend=backend,
-        within_nbytes=within_nbytes,
-    )
     side: EdgeSide | Deployment
     held = models = None
     try:
@@ -235,12 +218,12 @@ def _open(
             discovery = Discovery(dial)
             models = discovery.glance()
             if models is None:  # what has to be done here in any case is done meanwhile
-                held = hold()
+                held = subject.hold(setup)
                 models = discovery.result()
         side = agree(held=held, models=models)
     except (CloudUnavailable, DeadlineExceeded) as error:
         tell(error)
-        side = held = held or hold()
+        side = held = held or subject.hold(setup)
         agree = partial(ask, held=held)
     patience_s = 0.0 if away else CONNECT_S
     session = stack.enter_context(begin_session(side, dial, patience_s=patience_s))

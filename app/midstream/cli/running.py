@@ -14,7 +14,7 @@ from midstream.cli import console
 from midstream.cli.opened import opened_partition
 from midstream.cli.options import Input, Runs, Seed, Slowdown, Threads, takes
 from midstream.cli.plan import read_profile
-from midstream.deployment import Deployment, EdgeSide, deploy, hold
+from midstream.deployment import Deployment, EdgeSetup, EdgeSide, deploy
 from midstream.feeding import Feeding
 from midstream.sources import Inputs, open_samples
 from midstream_edge.channel import Dial
@@ -91,17 +91,49 @@ class Holding:
     threads: Threads = 1
     slowdown: Slowdown = 1.0
 
-    def deploy(
+    def setup(
         self,
-        model: str,
-        dial: Dial,
         *,
-        feed: Feeding,
-        size: Sequence[str] | None,
         inputs: str | None,
         codecs: Sequence[str] | None,
         backend: Backend,
         within_nbytes: int | None,
+    ) -> EdgeSetup:
+        """The same as a value; raises `UsageError` for a profile that cannot be read."""
+        return EdgeSetup(
+            threads=self.threads,
+            slowdown=self.slowdown,
+            segments=self.segments,
+            runs=self.runs,
+            profile=read_profile(self.profile, backend),
+            inputs=inputs,
+            codecs=codecs or (),
+            backend=backend,
+            within_nbytes=within_nbytes,
+        )
+
+    def fuse_head(self, chain: Chain, k: int) -> None:
+        """As was asked: the head of `k` segments now, any that stays in use later."""
+        if self.fuse:
+            chain.fuse(0, k)
+        chain.fuse_stable(self.fuse_after)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The network that an edge runs, as it was named here and on the server."""
+
+    model: str
+    name: str | None
+    feed: Feeding
+    size: Sequence[str] | None
+
+    def deploy(
+        self,
+        dial: Dial,
+        setup: EdgeSetup,
+        *,
         held: EdgeSide | None = None,
         models: tuple[ModelDescription, ...] | None = None,
     ) -> Deployment:
@@ -110,40 +142,17 @@ class Holding:
         # A session that runs already has the terminal for its answers.
         with console.progress(what) if held is None else nullcontext(no_progress) as tick:
             return deploy(
-                model, dial, feed=feed, sizes=parse_sizes(size or ()),
-                model=self.name, threads=self.threads,
-                slowdown=self.slowdown, segments=self.segments, runs=self.runs,
-                profile=read_profile(self.profile, backend), inputs=inputs, codecs=codecs,
-                backend=backend, within_nbytes=within_nbytes, progress=tick, held=held,
-                models=models,
+                self.model, dial, setup, feed=self.feed, sizes=parse_sizes(self.size or ()),
+                model=self.name, progress=tick, held=held, models=models,
             )  # fmt: skip
 
-    def hold(
-        self,
-        model: str,
-        *,
-        feed: Feeding,
-        size: Sequence[str] | None,
-        inputs: str | None,
-        codecs: Sequence[str] | None,
-        backend: Backend,
-        within_nbytes: int | None,
-    ) -> EdgeSide:
+    def hold(self, setup: EdgeSetup) -> EdgeSide:
         """Cut the network here, and measure it, for a server that cannot be asked yet."""
         with console.progress("profiling") as tick:
-            return hold(
-                opened_partition(model, feed=feed, size=size, like=inputs),
-                model=self.name, threads=self.threads,
-                slowdown=self.slowdown, runs=self.runs,
-                profile=read_profile(self.profile, backend), inputs=inputs, codecs=codecs,
-                backend=backend, within_nbytes=within_nbytes, progress=tick,
-            )  # fmt: skip
-
-    def fuse_head(self, chain: Chain, k: int) -> None:
-        """As was asked: the head of `k` segments now, any that stays in use later."""
-        if self.fuse:
-            chain.fuse(0, k)
-        chain.fuse_stable(self.fuse_after)
+            part = opened_partition(
+                self.model, feed=self.feed, size=self.size, like=setup.inputs
+            )
+            return setup.hold(part, model=self.name, progress=tick)
 
 
 @final
