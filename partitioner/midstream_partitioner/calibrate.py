@@ -382,7 +382,13 @@ def _scores_output(part: Partition) -> str:
 
 def _ranked(scores: Array, labels: Array) -> tuple[float, float]:
     """Shares of rows whose label comes first, and among the first five."""
-    wanted = np.asarray(labels).reshape(-1).astype(np.int64)
+    told = np.asarray(labels).reshape(-1)
+    if told.dtype.kind not in "iuf" or not np.array_equal(told, np.trunc(told)):
+        raise UsageError(
+            f"labels must be whole numbers, classes of the network (not {told.tolist()[:4]}): "
+            "give those, or a metric that takes these"
+        )
+    wanted = told.astype(np.int64)
     count, classes = scores.shape
     if len(wanted) != count or wanted.min() < 0 or wanted.max() >= classes:
         raise UsageError(

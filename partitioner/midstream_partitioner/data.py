@@ -185,7 +185,14 @@ def _from_function(part: Partition, source: str, count: int) -> Data:
         return Data(source, inputs)
     if any(label is None for label in labels):
         raise UsageError(f"{source} must yield a label with every input, or with none")
-    return Data(source, inputs, tuple(np.atleast_1d(np.asarray(label)) for label in labels))
+    return Data(source, inputs, tuple(_label(source, each) for each in labels))
+
+
+def _label(source: str, given: object) -> Array:
+    """A label as an array: of whole numbers, or of whatever the user's metric takes."""
+    if isinstance(given, np.ndarray):
+        given = require_array(f"a label that {source} yields", given)
+    return np.atleast_1d(np.asarray(given))
 
 
 def _every(yielded: object) -> Iterator[object]:

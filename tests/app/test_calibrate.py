@@ -20,10 +20,11 @@ from midstream_partitioner.calibrate import Metric, calibrate, deviation
 from midstream_partitioner.calibration import MOST_DEVIATION, PARTIAL_FILE
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.data import Data, import_function, read_data
+from midstream_partitioner.feed import read_inputs
 from midstream_partitioner.fitting import fit_transforms
 from midstream_partitioner.measure import exchange, ladder_of
 from midstream_partitioner.partition import Partition
-from midstream_wire.errors import UsageError
+from midstream_wire.errors import TensorError, UsageError
 from midstream_wire.tensors import Array
 
 if TYPE_CHECKING:
@@ -231,6 +232,8 @@ def test_samples_come_from_functions_and_arrays_and_labels_from_files(
         "import numpy as np\n"
         "def one():\n    yield np.ones((1, 1, 8, 8), np.float32)\n"
         "def pairs():\n    for n in range(9): yield np.ones((1, 8, 8), np.float32), n\n"
+        "def masked():\n"
+        "    yield np.ones((1, 8, 8), np.float32), np.ma.masked_equal([3], 3)\n"
         "def nothing():\n    return []\n"
         "def wrong():\n    yield 'a picture'\n"
         "def broken():\n    raise KeyError('no data')\n"
@@ -258,6 +261,16 @@ def test_samples_come_from_functions_and_arrays_and_labels_from_files(
             read_data(part, wrong)
     with pytest.raises(UsageError, match="must be named as"):
         import_function("samples_of_mine:pairs")
+    with pytest.raises(TensorError, match=r"its mask would be lost"):
+        read_data(part, "python:samples_of_mine:masked")
+
+
+@pytest.mark.parametrize("label", [1.5, float("nan"), "three", True, {"class": 3}])
+def test_labels_that_are_no_whole_numbers_are_refused(part: Partition, label: object) -> None:
+    inputs = read_inputs(part.feed, part.inputs, None, count=1, seed=0)
+    data = Data("made up", tuple(inputs), (np.atleast_1d(np.asarray(label)),))
+    with pytest.raises(UsageError, match="labels must be whole numbers"):
+        calibrate(Chain(part), data, codecs=("half",))
 
 
 def test_pictures_are_calibrated_beside_their_own_codecs(tmp_path: Path) -> None:
