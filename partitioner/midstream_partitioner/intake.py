@@ -26,7 +26,7 @@ from midstream_partitioner.preprocess import prepend
 from midstream_partitioner.rewiring import fresh_name, rename_uses, value_names
 from midstream_partitioner.serializing import MAX_MODEL_NBYTES
 from midstream_partitioner.sizes import Sizes, bind_sizes, check_sizes
-from midstream_partitioner.soundness import check_graph, check_weights
+from midstream_partitioner.soundness import check_expansion, check_graph, check_weights
 from midstream_partitioner.spans import Spans, checked_sizes, tied_names
 from midstream_partitioner.veils import secret_inputs
 from midstream_wire.errors import ModelError, UsageError
@@ -168,6 +168,7 @@ def _check(model: onnx.ModelProto, what: str) -> None:
             f"the opset must be {OLDEST_OPSET} or newer; {what} has {opset}: convert it with "
             "onnx.version_converter"
         )
+    check_expansion(model)
     check_graph(model.graph)
     check_weights(model)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 import onnx
@@ -73,6 +73,15 @@ def bodies_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         if attribute.HasField("g"):
             yield attribute.g
         yield from attribute.graphs
+
+
+def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Yield `nodes` and those of the bodies inside them, at any depth."""
+    waiting = [iter(nodes)]
+    while waiting:
+        for node in waiting.pop():
+            yield node
+            waiting.extend(iter(body.node) for body in bodies_of(node))
 
 
 def _bound(body: onnx.GraphProto) -> set[str]:

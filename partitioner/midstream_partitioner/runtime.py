@@ -49,6 +49,9 @@ _MEMORY_SHARE = 0.8
 #: A run's option to give back what the shared arena does not use once the run has ended.
 _GIVE_BACK = ("memory.enable_memory_arena_shrinkage", "cpu:0")
 
+#: How long the run may take in which a network's shapes are observed: a Loop need not end.
+OBSERVED_S = 120.0
+
 #: Below ALL, so that nodes keep the names of their tensors: ALL rewrites convolutions into a
 #: blocked layout and renames what lies between them.
 _TRACE_LEVEL = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
@@ -248,20 +251,30 @@ def observe(model: bytes, feeds: Mapping[str, Array]) -> dict[str, Any]:
     """Every output of one run whose memory is given back at once.
 
     Raises `ModelError` if the network cannot run, on these inputs or within the memory there
-    is. What is no tensor comes as a list or None.
+    is, or not within `OBSERVED_S`. What is no tensor comes as a list or None.
     """
     opened = _open(model, _options(1), _CPU)
     once = ort.RunOptions()
     once.add_run_config_entry(*_GIVE_BACK)
     names = [value.name for value in opened.session.get_outputs()]
+    limit = threading.Timer(OBSERVED_S, setattr, (once, "terminate", True))
+    limit.daemon = True
+    limit.start()
     try:
         return dict(zip(names, opened.run(names, feeds, once), strict=True))
     except Exception as error:  # onnxruntime raises a dozen unrelated types
+        if once.terminate:
+            raise ModelError(
+                f"a network must run within {OBSERVED_S:.0f} s on one input, and this one was "
+                "given up then: does every Loop in it end?"
+            ) from None
         raise ModelError(
             f"a network must run on the inputs it declares, within {_MEMORY_SHARE:.0%} of "
             "this machine's memory; onnxruntime says: "
             + refusal(error, advice="say their sizes with --size, or give one with --input")
         ) from error
+    finally:
+        limit.cancel()
 
 
 def release_working_memory() -> None:

@@ -169,7 +169,7 @@ def _bound(name: str, dtype: str, sizes: tuple[int, ...]) -> None:
     if dtype in DTYPES and nbytes_of(dtype, sizes) > MAX_TENSOR_NBYTES:
         raise ModelError(
             f"a tensor may take at most {MAX_TENSOR_NBYTES >> 30} GiB; {name!r} would take "
-            f"{nbytes_of(dtype, sizes) / 2**30:.0f}: give the network a smaller input"
+            f"{nbytes_of(dtype, sizes) / 2**30:.3g} GiB: give the network a smaller input"
         )
 
 

@@ -8,12 +8,20 @@ weight has as many bytes as its shape and dtype take.
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
 
 import onnx
 from onnx.external_data_helper import uses_external_data
 
 from midstream_partitioner.constants import captured_names, walk_tensors
+from midstream_partitioner.cuts import MAX_NODES
+from midstream_partitioner.rewiring import all_nodes
 from midstream_wire.errors import ModelError
+
+#: Domain and name of an operator or a local function.
+_Key = tuple[str, str]
 
 #: Dtypes that pack several elements into a byte, and the bits that each takes.
 _PACKED_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
@@ -44,6 +52,43 @@ def check_graph(graph: onnx.GraphProto) -> None:
                 f"every output must be made by a node; nothing makes {name!r}: export the "
                 "network again"
             )
+
+
+def check_expansion(model: onnx.ModelProto) -> None:
+    """Raise `ModelError` where local functions, written out, are more than `MAX_NODES` nodes.
+
+    Functions that call each other twice a level double with every level: 27 of them, in a file
+    of 3 KB, are 134 million nodes for everything that follows calls.
+    """
+    functions = {(each.domain, each.name): each for each in model.functions}
+    calls = {key: _operators(each.node) for key, each in functions.items()}
+    order = TopologicalSorter({key: calls[key].keys() & functions for key in functions})
+    counts: dict[_Key, int] = {}
+    try:
+        for key in order.static_order():
+            counts[key] = _written_out(calls[key], counts)
+    except CycleError as error:
+        (_, name), *_ = error.args[1]
+        raise ModelError(
+            f"a local function must not call itself, and {name[:64]!r} does: export the "
+            "network again"
+        ) from None
+    _written_out(_operators(model.graph.node), counts)
+
+
+def _operators(nodes: Iterable[onnx.NodeProto]) -> Counter[_Key]:
+    return Counter((node.domain, node.op_type) for node in all_nodes(nodes))
+
+
+def _written_out(calls: Counter[_Key], counts: Mapping[_Key, int]) -> int:
+    """Return how many nodes `calls` are, each as many as what it calls has."""
+    total = sum(times * (1 + counts.get(key, 0)) for key, times in calls.items())
+    if total > MAX_NODES:
+        raise ModelError(
+            f"a network must have at most {MAX_NODES:,} nodes, those of local functions "
+            f"counted at every call, and this one has {total:,}: give a smaller one"
+        )
+    return total
 
 
 def check_weights(model: onnx.ModelProto) -> None:

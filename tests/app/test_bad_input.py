@@ -91,7 +91,7 @@ FLAGS = {
     "demo -o demo.gif": (USAGE, "must be .png, .svg, .pdf"),
     "profile tiny.onnx --threads 0": (USAGE, "'--threads'"),
     "profile tiny.onnx --runs 1": (USAGE, "'--runs'"),
-    "profile tiny.onnx --runs 3 -o text.onnx/profile.json": (FAILED, "Not a directory"),
+    "profile tiny.onnx --runs 3 -o text.onnx/profile.json": (USAGE, "not a directory"),
     "partition tiny.onnx --no-measure --runs 3 -o text.onnx": (USAGE, "text.onnx is a file"),
     "partition tiny.onnx --no-measure --runs 3 -o .": (
         USAGE,

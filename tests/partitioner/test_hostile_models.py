@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, parser
 
+from midstream_partitioner import runtime
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.cuts import position_cuts
 from midstream_partitioner.intake import Network, load_network
@@ -130,6 +131,48 @@ def test_memory_wanted_behind_what_inference_sees_is_refused(make_model: MakeMod
         s = Concat <axis = 0> (side, side)
         k = ConstantOfShape(s) y = Add(k, x) }""")
     assert "of this machine's memory" in sentence(model)
+
+
+def calling_twice(levels: int) -> onnx.ModelProto:
+    """Local functions that each call the one below twice: doubled with every level."""
+    functions = [
+        f'<domain: "f", opset_import: ["" : 17, "f" : 1]> '
+        f"F{level} (a) => (b) {{ m = f.F{level - 1}(a) b = f.F{level - 1}(m) }}"
+        for level in range(1, levels)
+    ]
+    first = '<domain: "f", opset_import: ["" : 17]> F0 (a) => (b) { b = Relu(a) }'
+    net = f"net (float[4] x) => (float[4] y) {{ y = f.F{levels - 1}(x) }}"
+    header = '<ir_version: 9, opset_import: ["" : 17, "f" : 1]>'
+    return parser.parse_model("\n".join((header, net, first, *functions)))
+
+
+def test_functions_that_double_with_every_level_are_counted_before_they_are_written_out() -> (
+    None
+):
+    assert "must have at most 1,000,000 nodes" in sentence(calling_twice(28))
+    assert "must have at most 1,000,000 nodes" in sentence(calling_twice(2000))
+    take_in(calling_twice(6))
+
+
+def test_functions_that_call_each_other_in_a_circle_are_refused() -> None:
+    model = calling_twice(3)
+    model.functions[0].node[0].domain, model.functions[0].node[0].op_type = "f", "F2"
+    assert "a local function must not call itself" in sentence(model)
+
+
+def test_a_loop_without_an_end_is_given_up(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its output's shape is known once it has run, which it never has."""
+    monkeypatch.setattr(runtime, "OBSERVED_S", 0.3)
+    model = make_model("""
+        net (float[4] x) => (float[n] y) {
+        trips = Constant <value_int = 4000000000000000000> ()
+        go = Constant <value = bool {1}> ()
+        y = Loop (trips, go, x) <
+            body = body (int64 i, bool c, float[m] s) => (bool d, float[k] t) {
+            d = Identity(c) t = Neg(s) }> }""")
+    assert "must run within 0 s on one input" in sentence(model)
 
 
 def test_nodes_out_of_order_are_refused(make_model: MakeModel) -> None:
