@@ -270,13 +270,21 @@ def _owners(graph: Graph, optimised: onnx.GraphProto) -> dict[str, tuple[int, ..
     """For each node of the optimised graph, the user's nodes whose work it does.
 
     Optimisation keeps the names of the tensors that remain. So a node stands for everything
-    between the tensors it makes and those that other optimised nodes make.
+    between the tensors it makes and those that other optimised nodes make. Around a node that
+    computes in half precision, casts take the names of its tensors, but it keeps its own.
     """
+    own = {node.name: node.outputs for node in graph.nodes}
+    told = {
+        node.name: [name for name in node.output if name in graph.producer]
+        for node in optimised.node
+    }
+    hidden = {name: own[name] for name, kept in told.items() if not kept and name in own}
     made = {name for node in optimised.node for name in node.output}
+    made.update(*hidden.values())
     taken: set[int] = set()
     owners = {}
-    for node in optimised.node:
-        stack = [name for name in node.output if name in graph.producer]
+    for node in sorted(optimised.node, key=lambda node: node.name not in hidden):
+        stack = [*(hidden.get(node.name) or told[node.name])]
         mine: list[int] = []
         while stack:
             index = graph.producer[stack.pop()]

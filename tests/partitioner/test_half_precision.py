@@ -205,6 +205,8 @@ def test_it_is_profiled_and_calibrated(
     assert {cost.codec for cost in found.codecs} == {"raw", "int8"}
     layers = profile_layers(network, inputs, device, runs=2)
     assert layers.whole.median_s > 0
+    timed = {layer.name for layer in layers.layers if layer.time.median_s > 0}
+    assert {"Conv_0", "Conv_2", "MaxPool_5", "Gemm_8"} <= timed
     made = calibrate(Chain(part), read_data(part, None, count=4), codecs=["int8", "ec:0.5"])
     assert {"int8", "ec:0.5"} <= set(made.codecs)
 

@@ -105,6 +105,7 @@ def _partition(model: ModelTable, folder: Path) -> Path:
 def _profile(model: ModelTable, side: SideTable, partition: Path, folder: Path) -> Path:
     """The profile of one side; another speed, input or calibration has another file."""
     flags = ["--threads", str(side.threads), "--slowdown", f"{side.slowdown:g}"]
+    flags += side.run_by()
     flags += ["--input", model.input] if model.input else []
     measured = [*flags, str(partition), *calibrated_codecs(load_partition(partition))]
     digest = digest_of(" ".join(measured).encode())

@@ -83,12 +83,21 @@ class LinkTable:
 @final
 @dataclass(frozen=True, slots=True)
 class SideTable:
-    """How fast one side is: threads, and how many times slower it is made."""
+    """How fast one side is: threads, how many times slower it is made, what runs segments."""
 
     __pydantic_config__ = CONFIG
 
     threads: Threads = 1
     slowdown: Slowdown = 1.0
+    backend: Name | None = None
+    provider: Name | None = None
+    device: Name | None = None
+
+    def run_by(self) -> tuple[str, ...]:
+        """The flags of a backend, as commands take them; none for the default."""
+        named = {"--backend": self.backend, "--provider": self.provider}
+        named |= {"--device": self.device}
+        return tuple(word for flag, value in named.items() if value for word in (flag, value))
 
 
 def _interval(value: object) -> object:

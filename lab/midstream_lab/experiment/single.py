@@ -55,6 +55,10 @@ def uplink_of(table: TraceTable, *, seed: int, duration_s: float) -> Trace:
     return found if table.scale == 1 else found.scaled(table.scale)
 
 
+#: Fields of a side that say what runs its segments.
+_BACKENDS = ("backend", "provider", "device")
+
+
 def link_of(experiment: Experiment, key: RunKey) -> LinkSpec:
     """The emulated link of a run. Raises `UsageError` for what cannot be emulated."""
     link, table = experiment.scenario.link, experiment.trace(key.trace)
@@ -88,7 +92,10 @@ def settings_of(
         "link": scenario.link, "edge": scenario.edge, "cloud": scenario.cloud
     }  # fmt: skip
     for name, table in tables.items():
-        settings |= {f"{name}.{field}": value for field, value in asdict(table).items()}
+        # What is not said is no setting, so that runs of before such fields still count.
+        fields = asdict(table).items()
+        said = [each for each in fields if each[0] not in _BACKENDS or each[1] is not None]
+        settings |= {f"{name}.{field}": value for field, value in said}
     trace = experiment.trace(key.trace)
     where = {"name": None, "file": None}  # what is in the file counts, not where it lies
     settings |= {f"traces.{field}": value for field, value in (asdict(trace) | where).items()}
@@ -117,9 +124,13 @@ def run_once(
         prepared.table.input,
         key.seed,
         ("--profile", str(prepared.edge_profile), *scenario.planning.flags()),
+        run_by=scenario.edge.run_by(),
     )
     cloud = CloudSetting(
-        scenario.cloud.threads, scenario.cloud.slowdown, prepared.cloud_profile
+        scenario.cloud.threads,
+        scenario.cloud.slowdown,
+        prepared.cloud_profile,
+        scenario.cloud.run_by(),
     )
     with scratch_folder("midstream-experiment-") as temporary:
         log, trace = temporary / "log.jsonl", temporary / "uplink.csv"
