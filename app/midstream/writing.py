@@ -19,6 +19,7 @@ from urllib.parse import quote
 import numpy as np
 
 from midstream_partitioner.data import import_function
+from midstream_partitioner.places import check_file
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import Array
 
@@ -48,18 +49,30 @@ class Sink(Protocol):
     def take(self, answer: Written) -> None: ...
 
 
+def check_sink(path: Path) -> None:
+    """Raise `UsageError` where no answers can be written, before any work is done for them."""
+    if path.is_dir():
+        if any(path.iterdir()):
+            raise UsageError(
+                f"--output must be a new or an empty folder, and {path} holds other things: "
+                "name another, or empty it"
+            )
+    elif path.suffix.lower() not in _KINDS:
+        raise UsageError(
+            f"--output must end in .jsonl or .npz, or name a folder (not {path.name!r})"
+        )
+    else:
+        check_file(path)
+
+
 @contextmanager
 def opened_sink(path: Path) -> Iterator[Sink]:
     """Open what `path` names: .jsonl, .npz, or a folder that is new or empty.
 
     Raises `UsageError` where it cannot be written, before any answer is computed.
     """
-    kinds = {".jsonl": _lines, ".npz": _archive, "": _folder}
-    open_kind = _folder if path.is_dir() else kinds.get(path.suffix.lower())
-    if open_kind is None:
-        raise UsageError(
-            f"--output must end in .jsonl or .npz, or name a folder (not {path.name!r})"
-        )
+    check_sink(path)
+    open_kind = _folder if path.is_dir() else _KINDS[path.suffix.lower()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         opening = open_kind(path)
@@ -95,13 +108,12 @@ def _archive(path: Path) -> Iterator[Sink]:
 @contextmanager
 def _folder(path: Path) -> Iterator[Sink]:
     path.mkdir(exist_ok=True)
-    if any(path.iterdir()):
-        raise UsageError(
-            f"--output must be a new or an empty folder, and {path} holds other things: name "
-            "another, or empty it"
-        )
     with _Whole(path / INDEX, "w+b") as index:
         yield _Folder(path, _Lines(index, with_arrays=False))
+
+
+#: How what a name ends in is opened; without an ending it is a folder's.
+_KINDS = {".jsonl": _lines, ".npz": _archive, "": _folder}
 
 
 @final

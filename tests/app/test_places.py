@@ -41,6 +41,14 @@ def test_a_folder_is_no_file(tmp_path: Path, line: str) -> None:
     assert "an output must be a file" in refusal(line.format(tmp_path))
 
 
+def test_answers_have_a_place_before_anything_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    line = "edge run nosuch.onnx --server 127.0.0.1:1 --output"
+    assert "holds other things" in refusal(f"{line} {tmp_path}")
+    assert "must end in .jsonl" in refusal(f"{line} {tmp_path / 'x.txt'}")
+    assert "that can be written" in refusal(f"{line} {tmp_path / 'file' / 'x.npz'}")
+
+
 @pytest.mark.parametrize("line", FOLDERS)
 def test_a_folder_with_other_things_in_it_is_refused(tmp_path: Path, line: str) -> None:
     (tmp_path / "thesis.tex").write_text("", encoding="utf-8")

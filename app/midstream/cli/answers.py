@@ -15,7 +15,7 @@ import typer
 
 from midstream.cli import console
 from midstream.cli.options import takes
-from midstream.writing import Postprocess, Sink, Written, opened_sink
+from midstream.writing import Postprocess, Sink, Written, check_sink, opened_sink
 from midstream_edge.answers import Answer
 from midstream_edge.session import EdgeSession
 from midstream_partitioner.partition import Partition
@@ -66,6 +66,8 @@ def _answering(
         ),
     ] = None,
 ) -> Answering:
+    if output is not None:
+        check_sink(output)
     made = None if postprocess is None else Postprocess.named(postprocess)
     if output is not None and made is not None and output.suffix.lower() == ".npz":
         raise UsageError(
