@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from midstream import sources
-from midstream.deployment import EdgeSide
+from midstream.deployment import EdgeSide, explained
 from midstream.feeding import Feeding
 from midstream.joining import follow
 from midstream.serving import make_repository, measure_chain
@@ -225,7 +225,9 @@ def connect(
     """
     if probe_budget is not None and policy is None:
         raise UsageError("a budget for probes is of a policy: give one, or leave it out")
-    probes = ProbeBudget(day_nbytes=parse_budget(probe_budget)) if probe_budget else None
+    probes = None
+    if probe_budget is not None:
+        probes = ProbeBudget(day_nbytes=parse_budget(probe_budget))
     chain = Chain(part, threads=threads, slowdown=slowdown, backend=backend)
     dial = None
     if server is not None:
@@ -238,7 +240,9 @@ def connect(
                 "and no plan"
             )
         side = EdgeSide(part, part.name, chain, edge or measure_chain(chain))
-        return follow(side, dial, policy, cloud=cloud, probes=probes)
+        with explained(part, dial):
+            return follow(side, dial, policy, cloud=cloud, probes=probes)
     if isinstance(plan, Plan):
         plan = (plan.chosen.k, plan.chosen.codec)
-    return EdgeSession(chain, dial, plan=plan or (chain.last, "raw"))
+    with explained(part, dial):
+        return EdgeSession(chain, dial, plan=plan or (chain.last, "raw"))

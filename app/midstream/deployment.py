@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -27,7 +28,7 @@ from midstream_partitioner.profile import Profile
 from midstream_partitioner.sizes import Sizes, open_names
 from midstream_partitioner.spans import Spans, checked_sizes
 from midstream_wire.descriptions import ModelDescription
-from midstream_wire.errors import CloudRefused, ModelError, UsageError
+from midstream_wire.errors import CloudRefused, MidstreamError, ModelError, UsageError
 
 _NOT_FOUND = 5
 _FAILED_PRECONDITION = 9
@@ -157,8 +158,7 @@ def agree(
         for each in remote:
             if each.partition_digest == part.digest and model in (None, each.name):
                 return part, each
-        terms = terms_of(part.feed, part.inputs)
-        raise _disagreement(part.name, part.graph_digest, terms, remote, model)
+        raise _unlike(part, remote, model)
     network = open_network(source, feed=feed, sizes=sizes)
     for each in remote:
         if each.graph_digest == network.graph.digest and model in (None, each.name):
@@ -176,6 +176,30 @@ def agree(
     inputs = [network.graph.tensors[name].spec for name in network.graph.inputs]
     terms = terms_of(network.feed, inputs)
     raise _disagreement(network.name, network.graph.digest, terms, remote, model)
+
+
+@contextmanager
+def explained(part: Partition, dial: Dial | None) -> Iterator[None]:
+    """Have a server that refuses `part` be asked what it holds, and the refusal say so."""
+    try:
+        yield
+    except CloudRefused as error:
+        if dial is None or error.code not in (_NOT_FOUND, _FAILED_PRECONDITION):
+            raise
+        try:
+            models = describe(dial)
+        except MidstreamError:
+            raise error from None
+        if any(each.partition_digest == part.digest for each in models):
+            raise
+        raise _unlike(part, models, None) from error
+
+
+def _unlike(
+    part: Partition, remote: tuple[ModelDescription, ...], model: str | None
+) -> CloudRefused:
+    terms = terms_of(part.feed, part.inputs)
+    return _disagreement(part.name, part.graph_digest, terms, remote, model)
 
 
 def _disagreement(

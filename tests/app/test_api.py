@@ -318,6 +318,15 @@ def test_a_policy_is_a_name_or_the_users_own(
             midstream.connect(part, server, (0, "raw"), policy="adaptive")
 
 
+def test_a_refusal_says_how_the_feeds_of_both_sides_differ(part: midstream.Partition) -> None:
+    other = midstream.partition("digits", feed=replace(part.feed, scale=0.5, sizes=()))
+    with (
+        midstream.serve({"kitchen": part}) as server,
+        pytest.raises(midstream.CloudRefused, match=r"the feed differs: scale is 0\.5 here"),
+    ):
+        midstream.connect(other, server, (0, "raw"))
+
+
 def test_a_session_keeps_to_the_budget_for_probes_that_it_is_given(
     part: midstream.Partition, measured: midstream.Profile
 ) -> None:
