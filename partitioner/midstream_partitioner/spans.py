@@ -23,7 +23,7 @@ MAX_SIZE = 1 << 31
 
 #: Buckets that a range is measured at, and that all dimensions make together: each takes as
 #: long to profile as a network without open dimensions does.
-MOST_IN_RANGE, MOST_BUCKETS = 5, 16
+MOST_IN_RANGE, MOST_BUCKETS = 7, 16
 
 #: Sizes that may be given for one dimension.
 _MOST_GIVEN = 64

@@ -32,6 +32,7 @@ from midstream_partitioner.artefact import (
     save_partition,
     save_profile,
 )
+from midstream_partitioner.bucketing import profile_sizes
 from midstream_partitioner.calibrate import calibrate as measure
 from midstream_partitioner.calibration import Calibration, save_calibration
 from midstream_partitioner.chain import Chain
@@ -45,7 +46,6 @@ from midstream_partitioner.measure import (
     SIZED,
     behind_transforms,
     ladder_of,
-    profile_segments,
 )
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import Profile
@@ -189,7 +189,7 @@ def calibrate(
 def _profile(chain: Chain, source: Data, found: Calibration, *, runs: int) -> Profile:
     """What this machine takes, with every codec that was calibrated."""
     with console.progress(f"profiling {chain.partition.name}") as tick:
-        return profile_segments(
+        return profile_sizes(
             chain,
             source.inputs[:SIZED],
             this_device(threads=chain.threads),
