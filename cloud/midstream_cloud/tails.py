@@ -18,10 +18,12 @@ from typing import final
 
 from midstream_cloud.budget import Budget, Claim
 from midstream_cloud.estimates import Estimates, Kind
+from midstream_cloud.helpers import Decoding
 from midstream_cloud.models import Model
 from midstream_partitioner.runtime import release_working_memory
 from midstream_partitioner.stopping import Stop, Stopped
 from midstream_wire.allocator import release_freed_memory
+from midstream_wire.codecs import Decoder
 from midstream_wire.errors import CloudRefused
 from midstream_wire.frames import Code, ServerTimings
 from midstream_wire.limits import MAX_REQUEST_NBYTES
@@ -61,9 +63,11 @@ class Job:
         self.incoming.drop()
         self.claim.release()
 
-    def tensors(self) -> Mapping[str, Array]:
-        """Decode what came: the tensors as they crossed the cut."""
-        arrays = self.incoming.result()
+    def tensors(
+        self, decode: Callable[[Decoder], Array] = Decoder.result
+    ) -> Mapping[str, Array]:
+        """Decode what came, by `decode`: the tensors as they crossed the cut."""
+        arrays = self.incoming.result(decode)
         if not self.transform:
             return arrays
         adapter = self.model.chain.transform(self.first_segment, self.transform)
@@ -90,6 +94,7 @@ class Tails:
         self._max_queued = max_queued
         self._clock = clock
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="tail")
+        self._decoding = Decoding(workers)
         self._lock = threading.Lock()
         self._unfinished = 0
         self._work_s = 0.0  # estimated, of all that is unfinished
@@ -137,6 +142,7 @@ class Tails:
     def close(self) -> None:
         """Take nothing more and drop what is queued; does not wait for what runs."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._decoding.close()
 
     def _refuse_hopeless(self, job: Job) -> None:
         queued = self._unfinished - self._workers
@@ -180,7 +186,7 @@ class Tails:
         if job.deadline_s is not None and started_s > job.deadline_s:
             raise _too_late(queue_s)
         nbytes = job.incoming.nbytes
-        tensors = job.tensors()
+        tensors = job.tensors(self._decoding.decode)
         decoded_s = self._clock()
         last = len(job.model.partition.segments)
         try:

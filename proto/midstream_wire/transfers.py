@@ -7,7 +7,7 @@ follow one another in the order of their names; each payload says itself where i
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import final
 
 from midstream_wire.codecs import (
@@ -262,8 +262,8 @@ class Incoming:
         """Forget all that has come; it is of no use after that."""
         self._decoders = []
 
-    def result(self) -> dict[str, Array]:
-        """The tensors by name; `ProtocolError` unless `done`."""
+    def result(self, decode: Callable[[Decoder], Array] = Decoder.result) -> dict[str, Array]:
+        """The tensors by name, got by `decode`; `ProtocolError` unless `done`."""
         if not self.done:
             whole = len(self._decoders) - (self._current is not None)
             raise ProtocolError(
@@ -272,7 +272,7 @@ class Incoming:
             )
         with self._decoding:
             arrays = [
-                each.result() if isinstance(each, Decoder) else each for each in self._decoders
+                decode(each) if isinstance(each, Decoder) else each for each in self._decoders
             ]
         return dict(zip(self._names, arrays, strict=True))
 

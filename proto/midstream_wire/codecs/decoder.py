@@ -17,6 +17,7 @@ from midstream_wire.codecs.header import (
     BLOCK_NBYTES,
     FIXED_NBYTES,
     FRAME_NBYTES,
+    Frame,
     Header,
     checksum_of,
     header_checksum,
@@ -131,6 +132,21 @@ class Decoder:
         if self._array is None:  # of no elements, so that no block made it
             self._array = np.empty(self._shape, self._dtype)
         return self._array
+
+    def kept(self) -> tuple[TensorSpec, list[bytes | memoryview]] | None:
+        """What the array is, and the payload as it came; None unless all of it is there and
+        none of it was decoded yet."""
+        if not self.done or not self._defer or self._start or not self._bodies:
+            return None
+        parts: list[bytes | memoryview] = [bytes(self._front)]
+        start = 0
+        for body, checksum in self._bodies:
+            elements = min(self._step, self._size - start)
+            start += elements
+            frame = Frame(len(body), elements * self._dtype.itemsize, checksum)
+            parts += (frame.pack(), body)
+        dtype = self._spec.dtype
+        return TensorSpec(self._spec.name, dtype, self._shape), parts
 
     def _fail(self, error: CodecError) -> None:
         self._failure = str(error)
