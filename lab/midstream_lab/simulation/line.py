@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import final
+from typing import NamedTuple, final
 
 from midstream_lab.simulation.network import (
     FRAMING,
@@ -23,9 +22,7 @@ SEGMENT_PAYLOAD_NBYTES = SEGMENT_NBYTES / (1 + FRAMING)
 DEVIATIONS, MOST_QUEUED_S = 1.5, 2.0
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Flight:
+class Flight(NamedTuple):
     """`segments` that were sent together; the first acknowledgement comes at `known_s`."""
 
     known_s: float
@@ -41,7 +38,7 @@ class Flight:
 
     def until(self, known_s: float) -> Flight:
         """Those of them that are known to have arrived at `known_s`; no others were sent."""
-        return replace(self, segments=self.segments - self.unknown(known_s))
+        return self._replace(segments=self.segments - self.unknown(known_s))
 
 
 @final
@@ -241,8 +238,10 @@ class Line:
         window, flights = self.window, self._flights
         left = math.ceil(nbytes / SEGMENT_PAYLOAD_NBYTES) + partial
         each_nbytes = nbytes / left if partial else SEGMENT_PAYLOAD_NBYTES
-        flights[:] = [flight for flight in flights if flight.unknown(start_s)]
-        flying = sum(flight.unknown(start_s) for flight in flights)
+        flying = 0
+        if flights:
+            flights[:] = [flight for flight in flights if flight.unknown(start_s)]
+            flying = sum(flight.unknown(start_s) for flight in flights)
         end_s, peak, most = start_s, 0, left
         clocked = 0  # leave one by one on acknowledgements, while the line drains
         while True:
