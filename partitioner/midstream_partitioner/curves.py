@@ -135,7 +135,11 @@ class Curve:
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
         self._buckets = profile.buckets
-        self.law = Law([bucket.sizes for bucket in self._buckets])
+
+    @cached_property
+    def law(self) -> Law:
+        """How its costs go on at other sizes."""
+        return Law(self.sizes)
 
     @property
     def sizes(self) -> tuple[Sizes, ...]:

@@ -65,7 +65,8 @@ class Adaptive:
 
     def decide(self, situation: Situation) -> Decision:
         """Edge-only at once where the link is not well; else the cheapest option."""
-        return replace(self, menu=self.menu.at(situation.sizes))._decide(situation)
+        menu = self.menu.at(situation.sizes)
+        return Adaptive(menu, self.belief, self.device, self.hedging)._decide(situation)
 
     def _decide(self, situation: Situation) -> Decision:
         """The same for a request of the menu's sizes."""
@@ -139,8 +140,9 @@ class Adaptive:
         hedged_s = np.maximum(ends_s - hedges_s[:, :, None], 0.0).mean(axis=2)
         latency_s: Floats = heads_s[:, None] + ends_s.mean(axis=2)
         busy_s = (heads_s + menu.encodes_s * belief.head_scale)[:, None] + hedged_s
-        periods_s = self._periods_s(heads_s[:, None] + hedged_s, latency_s, belief)
         unit = 1.0
+        if menu.objective == "throughput" or situation.waiting:
+            periods_s = self._periods_s(heads_s[:, None] + hedged_s, latency_s, belief)
         if menu.objective == "energy":
             costs = self._joules(latency_s, busy_s, belief)
             unit = self.device.active_w
