@@ -103,6 +103,6 @@ class Model:
                 for k, cut in enumerate(partition.cuts)
             ),
             codecs=CODECS,
-            profile=self.profile.to_json() if self.profile else "",
+            profile=self.profile.to_json(compact=True) if self.profile else "",
             feed=terms_of(partition.feed, partition.inputs),
         )

@@ -206,8 +206,9 @@ class Profile:
         """The profile of the same device that runs so many tails at once."""
         return replace(self, device=self.device.serving(workers))
 
-    def to_json(self) -> str:
-        return _PROFILE.dump_json(self, indent=1).decode()
+    def to_json(self, *, compact: bool = False) -> str:
+        """A document for people, or without spaces for the wire."""
+        return _PROFILE.dump_json(self, indent=None if compact else 1).decode()
 
     @classmethod
     def from_json(cls, text: str | bytes, *, source: str = "the profile") -> Profile:
