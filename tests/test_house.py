@@ -33,7 +33,12 @@ DOCUMENTS = tuple(
 
 #: What only some modules may import, and which (paths from the import root's folder up).
 RESERVED: dict[str, frozenset[str]] = {
-    "onnxruntime": frozenset({"partitioner/midstream_partitioner/runtime.py"}),
+    "onnxruntime": frozenset(
+        {
+            "partitioner/midstream_partitioner/onnxruntime_sessions.py",
+            "partitioner/midstream_partitioner/runtime.py",
+        }
+    ),
     "torch": frozenset(
         {
             "partitioner/midstream_partitioner/torch_backend.py",

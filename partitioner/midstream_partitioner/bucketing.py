@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 
 from midstream_partitioner.chain import Chain, State
 from midstream_partitioner.device import Device
@@ -15,6 +17,7 @@ from midstream_partitioner.measure import (
     no_progress,
     profile_segments,
 )
+from midstream_partitioner.memory import memory_by_segments
 from midstream_partitioner.profile import Profile, Stat
 from midstream_partitioner.rounds import time_rounds, walk
 from midstream_partitioner.sizes import Sizes, bind_sizes, listed
@@ -47,6 +50,9 @@ def profile_sizes(
     groups = grouped(part.inputs, samples)
     first = nearest(list(groups), part.feed.sizes)
     order = [first, *(sizes for sizes in groups if sizes != first)]
+    memory: tuple[int, ...] = ()
+    with suppress(TensorError):  # which is told with its sizes below
+        memory = memory_by_segments(chain.at_speed(1.0), [groups[sizes][0] for sizes in order])
     timed = _timed(chain, [groups[sizes] for sizes in order], runs, progress)
     made = []
     for at, sizes in enumerate(order):
@@ -61,7 +67,7 @@ def profile_sizes(
             progress=_share(progress, at, len(order)),
         )
         made.append(profile.buckets[0])
-    return profile.holding(made[0], made[1:])
+    return replace(profile.holding(made[0], made[1:]), memory_nbytes=memory)
 
 
 def _timed(

@@ -75,9 +75,9 @@ class Chain:
                 self.partition.segments[index].compilable, threads=self.threads
             )
             if meter is not None:
-                grown = meter.grown_nbytes()
+                # Memory that was freed before is taken up again without growth.
                 least = self.partition.weight_nbytes(self.first, index + 1)
-                held.append(max(held[-1], least if grown is None else grown))
+                held.append(max(held[-1], least, meter.grown_nbytes() or 0))
                 if within_nbytes is not None and held[-1] > within_nbytes:
                     self.last = index
                     held.pop()

@@ -1,4 +1,4 @@
-"""The one module that touches onnxruntime: running an ONNX model, on any provider."""
+"""onnxruntime as a backend: running an ONNX model, on any provider."""
 
 from __future__ import annotations
 
@@ -13,38 +13,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast, final
 
-import ml_dtypes
 import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
 from midstream_partitioner.backend import Value
-from midstream_partitioner.machine import usable_memory_nbytes
+from midstream_partitioner.onnxruntime_sessions import (
+    MEMORY_SHARE,
+    ON_CPU,
+    open_session,
+    refused,
+    session_options,
+)
 from midstream_partitioner.providers import CPU, Provider, parse_provider
 from midstream_partitioner.refusals import refusal
-from midstream_partitioner.rewiring import with_own_bytes
 from midstream_partitioner.scratch import scratch_folder
 from midstream_partitioner.stopping import Stop, Stopped
-from midstream_partitioner.widening import widened
 from midstream_wire.errors import (
     MidstreamError,
     ModelError,
     ResourceError,
     TensorError,
-    UsageError,
 )
 from midstream_wire.tensors import Array
-
-ort.set_default_logger_severity(4)
-# Builds with telemetry would tell their makers what runs here; that is its owner's business.
-ort.disable_telemetry_events()
-
-_CPU = Provider("CPUExecutionProvider")
-
-#: Share of the machine's memory that all sessions together may take: a network that wants more
-#: (120 bytes of one can ask for terabytes) fails with an error instead of taking the machine
-#: down.
-_MEMORY_SHARE = 0.8
 
 #: A run's option to give back what the shared arena does not use once the run has ended.
 _GIVE_BACK = ("memory.enable_memory_arena_shrinkage", "cpu:0")
@@ -55,13 +46,6 @@ OBSERVED_S = 120.0
 #: Below ALL, so that nodes keep the names of their tensors: ALL rewrites convolutions into a
 #: blocked layout and renames what lies between them.
 _TRACE_LEVEL = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-
-#: How onnxruntime's Python face names what it has no arrays for.
-_BFLOAT16 = "tensor(bfloat16)"
-
-#: What onnxruntime says where it is to widen 8-bit weights, for exact sums, and two operators
-#: share one of them or its zero point.
-_SHARED = "Attempt to replace the existing tensor"
 
 
 #: Threads of all sessions of a process together. Each session has a pool of its own, since
@@ -108,7 +92,7 @@ class Executor:
         *,
         threads: int = 1,
         optimised: bool = True,
-        provider: Provider = _CPU,
+        provider: Provider = ON_CPU,
     ) -> None:
         """Compile `model`; `ModelError` if it has operators or types that cannot run here.
 
@@ -117,10 +101,10 @@ class Executor:
         40 ms for 100 MB.
         """
         _THREADS.claim(self, threads - 1)
-        options = _options(threads)
+        options = session_options(threads)
         if not optimised:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._opened = _open(model, options, provider)
+        self._opened = open_session(model, options, provider)
         if provider.traits.memory and self._opened.narrow:
             raise ModelError(
                 "tensors of bfloat16 cross no cut in the memory of a device, and "
@@ -189,7 +173,7 @@ class OnnxRuntime:
     What a provider cannot run, onnxruntime runs on the CPU.
     """
 
-    provider: Provider = _CPU
+    provider: Provider = ON_CPU
 
     @property
     def name(self) -> str:
@@ -212,13 +196,13 @@ class OnnxRuntime:
     ) -> tuple[bytes, list[dict[str, float]]]:
         """Time the kernels of the optimised model; see `Backend`."""
         with scratch_folder("midstream-trace-") as folder:
-            options = _options(threads)
+            options = session_options(threads)
             options.graph_optimization_level = _TRACE_LEVEL
             options.optimized_model_filepath = str(folder / "optimised.onnx")
             options.enable_profiling = True
             options.profile_file_prefix = str(folder / "trace")
             try:
-                opened = _open(model, options, self.provider)
+                opened = open_session(model, options, self.provider)
             except Exception as error:
                 raise _untold(error, self.name) from error
             names = [value.name for value in opened.session.get_outputs()]
@@ -253,7 +237,7 @@ def observe(model: bytes, feeds: Mapping[str, Array]) -> dict[str, Any]:
     Raises `ModelError` if the network cannot run, on these inputs or within the memory there
     is, or not within `OBSERVED_S`. What is no tensor comes as a list or None.
     """
-    opened = _open(model, _options(1), _CPU)
+    opened = open_session(model, session_options(1), ON_CPU)
     once = ort.RunOptions()
     once.add_run_config_entry(*_GIVE_BACK)
     names = [value.name for value in opened.session.get_outputs()]
@@ -269,7 +253,7 @@ def observe(model: bytes, feeds: Mapping[str, Array]) -> dict[str, Any]:
                 "given up then: does every Loop in it end?"
             ) from None
         raise ModelError(
-            f"a network must run on the inputs it declares, within {_MEMORY_SHARE:.0%} of "
+            f"a network must run on the inputs it declares, within {MEMORY_SHARE:.0%} of "
             "this machine's memory; onnxruntime says: "
             + refusal(error, advice="say their sizes with --size, or give one with --input")
         ) from error
@@ -300,27 +284,7 @@ def _idle_session() -> ort.InferenceSession:
         [value("y", TensorProto.FLOAT, [1])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return _open(model.SerializeToString(), _options(1), _CPU).session
-
-
-@functools.cache
-def _share_arena() -> None:
-    """One arena for all sessions of the process, instead of one each.
-
-    A chain then takes the working memory of its largest segment, not the sum over segments:
-    1.02 times the unsplit network's for a small detector, where it was 1.34 times.
-    """
-    memory = ort.OrtMemoryInfo(
-        "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
-    )
-    available_nbytes = usable_memory_nbytes()
-    # Extend by what is asked for (1), not by doubling, which reaches the limit at half of it.
-    ort.create_and_register_allocator(
-        memory,
-        ort.OrtArenaCfg(
-            {"max_mem": int(_MEMORY_SHARE * available_nbytes), "arena_extend_strategy": 1}
-        ),
-    )
+    return open_session(model.SerializeToString(), session_options(1), ON_CPU).session
 
 
 def _split_runs(events: list[dict[str, Any]]) -> list[dict[str, float]]:
@@ -342,119 +306,9 @@ def _split_runs(events: list[dict[str, Any]]) -> list[dict[str, float]]:
     return times
 
 
-def _options(threads: int) -> ort.SessionOptions:
-    _share_arena()
-    options = ort.SessionOptions()
-    options.add_session_config_entry("session.use_env_allocators", "1")
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    # Idle workers that spin would take the cores from the other sessions of a chain.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # A product with quantized weights would quantize the activations too, by default, wherever
-    # the cut hides how they were quantized already, and be up to 1 % off. 1: in float32.
-    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
-    # Without VNNI the 16-bit sums of 8-bit products saturate: answers would depend on the
-    # processor, and on whether a cut hides that signed numbers can be taken as unsigned ones.
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    return options
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """A session; of the inputs and outputs in `narrow`, which are bfloat16, it takes and gives
-    float32."""
-
-    session: ort.InferenceSession
-    narrow: frozenset[str] = frozenset()
-
-    def run(
-        self, names: Sequence[str], feeds: Mapping[str, Any], options: ort.RunOptions | None
-    ) -> list[Any]:
-        wide = {
-            name: array.astype(np.float32) if name in self.narrow else array
-            for name, array in feeds.items()
-        }
-        values = self.session.run(names, wide, options)
-        return [
-            array.astype(ml_dtypes.bfloat16) if name in self.narrow else array
-            for name, array in zip(names, values, strict=True)
-        ]
-
-
-def _open(model: bytes | Path, options: ort.SessionOptions, provider: Provider) -> _Opened:
-    try:
-        session = _compile(model, options, provider)
-    except Exception as error:  # onnxruntime raises a dozen unrelated types
-        if _SHARED in str(error):
-            return _opened(with_own_bytes(model), options, provider)
-        found = _widened(model)
-        if found is None:
-            raise _refusal(error) from error
-        return _opened(found[0], options, provider, found[1])
-    ends = (*session.get_inputs(), *session.get_outputs())
-    if all(value.type != _BFLOAT16 for value in ends):
-        return _Opened(session)
-    made, narrow = widened(model) or (model, frozenset())
-    return _opened(made, options, provider, narrow)
-
-
-def _widened(model: bytes | Path) -> tuple[bytes, frozenset[str]] | None:
-    """As `widened`; None, too, for what cannot even be read."""
-    try:
-        return widened(model)
-    except Exception:  # the refusal that made us ask says more
-        return None
-
-
-def _opened(
-    model: bytes | Path,
-    options: ort.SessionOptions,
-    provider: Provider,
-    narrow: frozenset[str] = frozenset(),
-) -> _Opened:
-    try:
-        return _Opened(_compile(model, options, provider), narrow)
-    except Exception as error:
-        raise _refusal(error) from error
-
-
-def _compile(
-    model: bytes | Path, options: ort.SessionOptions, provider: Provider
-) -> ort.InferenceSession:
-    source = str(model) if isinstance(model, Path) else model
-    settings = provider.settings(options.intra_op_num_threads)
-    # The fallback would try the same provider again, and print to standard output first.
-    session = ort.InferenceSession(
-        source,
-        options,
-        providers=[(provider.name, settings)],
-        enable_fallback=0,
-        disabled_optimizers=list(provider.traits.without),
-    )
-    if provider.name not in session.get_providers():
-        # onnxruntime would go on with the CPU, and say so in its log alone.
-        raise UsageError(
-            f"the provider {provider} must find its device and libraries on this machine, "
-            "with these options, and does not: install what it needs, or leave --provider out"
-        )
-    return session
-
-
-def _refusal(error: Exception) -> MidstreamError:
-    if isinstance(error, MidstreamError):
-        return error
-    return ModelError(
-        f"the network must run on onnxruntime {ort.__version__}, which refuses it: "
-        + refusal(error, advice="export it with other operators, dtypes or another opset")
-    )
-
-
 def _untold(error: Exception, name: str) -> MidstreamError:
-    refused = _refusal(error)
     if "compiled nodes" not in str(error):
-        return refused
+        return refused(error)
     return ModelError(
         f"layers can be timed where a backend tells them apart, and {name} compiles many into "
         "one: partition the network, and profile the partition on it"

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from midstream_partitioner import providers, runtime, torch_backend
+from midstream_partitioner import onnxruntime_sessions, providers, torch_backend
 from midstream_partitioner.backend import DEFAULT_NAME, Value
 from midstream_partitioner.backends import open_backend
 from midstream_partitioner.chain import ONNXRUNTIME, Chain
@@ -223,7 +223,7 @@ def test_a_provider_that_compiles_many_layers_into_one_tells_no_times(
     def refuse(*given: Any) -> Any:
         raise ValueError("Unable to serialize model as it contains compiled nodes.")
 
-    monkeypatch.setattr(runtime, "_compile", refuse)
+    monkeypatch.setattr(onnxruntime_sessions, "compile_session", refuse)
     with pytest.raises(ModelError, match="onnxruntime-cpu compiles many into one"):
         ONNXRUNTIME.trace(b"", inputs, threads=1, runs=1)
 

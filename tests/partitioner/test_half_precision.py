@@ -22,6 +22,7 @@ from midstream_partitioner.fitting import fit_transforms
 from midstream_partitioner.intake import Network, load_network
 from midstream_partitioner.measure import exchange, profile_layers, profile_segments
 from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.pricing import wire_nbytes
 from midstream_wire.errors import ModelError
 from midstream_wire.tensors import DTYPES, Array
 
@@ -225,3 +226,11 @@ def _in_float64(x: Array, weights: dict[str, Array]) -> Array:
     pooled = second.reshape(*second.shape[:2], 8, 2, 8, 2).max((3, 5))
     made: Array = pooled.mean((2, 3)) @ w["w2"].T + w["b2"]
     return made
+
+
+def test_cuts_are_chosen_by_what_two_bytes_become(network: Network) -> None:
+    """Packed without loss, where float32 counts as halves: 0.5 behind a Relu, else 0.8."""
+    wire = wire_nbytes(network.graph)
+    tensors = network.graph.tensors
+    assert wire["r0"] == 0.5 * tensors["r0"].nbytes
+    assert wire["c1"] == 0.8 * tensors["c1"].nbytes
