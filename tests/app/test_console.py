@@ -44,6 +44,13 @@ def test_a_terminals_commands_are_told_and_not_obeyed() -> None:
     assert printable("\u0441") == "\u0441"
 
 
+def test_sentences_keep_their_lines_and_no_terminals_commands(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    console.say("one \u2014 line\nand \x1b[31manother \udc80\r")
+    assert capsys.readouterr().out == "one \u2014 line\nand \\x1b[31manother \\udc80\\r\n"
+
+
 def test_names_that_the_output_lacks_do_not_shift_the_columns(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
