@@ -123,7 +123,12 @@ def simulate_pair(menu: Menu, policy: str | Steady, setting: Setting) -> Outcome
         timeout_s=setting.timeout_s,
     )
     source = Source(
-        core, edge, setting.arrivals, draws=Draws(setting.seed, 4), until_s=setting.duration_s
+        core,
+        edge,
+        setting.arrivals,
+        draws=Draws(setting.seed, 4),
+        until_s=setting.duration_s,
+        alone=True,
     )
     for cut in setting.cuts:
         core.process(breaking(core, edge, cut))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import final
 
 from midstream_edge.policies.values import Evidence
-from midstream_lab.simulation.arrivals import Arrivals, Closed
+from midstream_lab.simulation.arrivals import Arrivals, Closed, Every
 from midstream_lab.simulation.core import Core, Steps
 from midstream_lab.simulation.draws import Draws
 from midstream_lab.simulation.edge import Edge
@@ -36,12 +36,23 @@ class Cut:
 
 @final
 class Source:
-    """Sends an edge its requests until `until_s`."""
+    """Sends an edge its requests until `until_s`.
+
+    An edge that is `alone` begins even periods at once, as a session does that has just
+    measured its link; of many, each has its own point of the period.
+    """
 
     __slots__ = ("_arrivals", "_core", "_draws", "_edge", "_sent_s", "_until_s", "sent")
 
     def __init__(
-        self, core: Core, edge: Edge, arrivals: Arrivals, *, draws: Draws, until_s: float
+        self,
+        core: Core,
+        edge: Edge,
+        arrivals: Arrivals,
+        *,
+        draws: Draws,
+        until_s: float,
+        alone: bool = False,
     ) -> None:
         self._core = core
         self._edge = edge
@@ -50,7 +61,10 @@ class Source:
         self._until_s = until_s
         self.sent = 0
         self._sent_s = 0.0
-        first_s = 0.0 if isinstance(arrivals, Closed) else arrivals.first_s(draws)
+        if isinstance(arrivals, Closed) or (alone and isinstance(arrivals, Every)):
+            first_s = 0.0
+        else:
+            first_s = arrivals.first_s(draws)
         core.at(first_s, self._send)
 
     def answered(self, now_s: float) -> None:
