@@ -268,6 +268,6 @@ def test_loopback_is_a_fast_link(chain: Chain, server: str) -> None:
         for _ in range(6):  # a busy machine spoils a measurement
             link = session.measure_link()
             assert 0 < max(link.uplink_bps, link.downlink_bps) <= 10e9
-            if min(link.uplink_bps, link.downlink_bps) > 50e6 and link.rtt_s < 0.02:
+            if min(link.uplink_bps, link.downlink_bps) > 10e6 and link.rtt_s < 0.1:
                 return
     pytest.fail(f"no measurement shows a fast link, the last was {link}")
