@@ -45,7 +45,8 @@ class Arriving:
         for piece in pieces:
             self.incoming.feed(piece)
             self._fed_nbytes += len(piece.data)
-        self.claim.hold(self._fed_nbytes + int(self.incoming.nbytes * self.growth))
+        decoded_nbytes = int(self.incoming.nbytes * self.growth)
+        self.claim.hold(self.incoming.waiting_nbytes + decoded_nbytes)
 
     def go_on(self, now_s: float) -> bool:
         """Wait for more, as long as what came allows; whether it is enough to decode ahead."""

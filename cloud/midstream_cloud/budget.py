@@ -23,8 +23,12 @@ from midstream_wire.limits import MIB
 #: gRPC holds of messages under way, and for networks that are cut anew.
 _SHARE = 0.75
 
-#: Requests' share of what the loaded networks leave; tails work in the other half.
-_REQUESTS = 0.5
+#: The networks' share of that, weights and working memory together, which onnxruntime keeps.
+_NETWORKS = 0.6
+
+#: Requests' share of it; what is left is for Python and for messages under way. And their
+#: share of what the loaded networks leave: tails work in the other half.
+_REQUESTS, _REQUESTS_OF_REST = 0.3, 0.5
 
 #: Less than this does not let a server serve: a message alone may have 4 MiB.
 _LEAST_NBYTES = 64 * MIB
@@ -107,20 +111,32 @@ class Claim:
             self._budget._move(-held)
 
 
+def memory_limit(memory_nbytes: int | None = None) -> int:
+    """Bytes that a server may take in all: `memory_nbytes`, unless that is None.
+
+    Else a share of what the container or the machine lets this process have.
+    """
+    if memory_nbytes is not None:
+        return memory_nbytes
+    return int(_SHARE * usable_memory_nbytes()) or resident() + _UNTOLD_NBYTES
+
+
+def networks_limit(memory_nbytes: int | None = None) -> int:
+    """Bytes that the networks of such a server may take, weights and working memory."""
+    return int(_NETWORKS * memory_limit(memory_nbytes))
+
+
 def memory_budget(
     memory_nbytes: int | None = None, *, resident_nbytes: int | None = None
 ) -> int:
     """Bytes that requests may hold in a server that may take `memory_nbytes` in all.
 
-    `memory_nbytes` None is a share of what the container or the machine lets this process
-    have. `resident_nbytes` is what the process takes with its networks loaded, by default as
+    `resident_nbytes` is what the process takes with its networks loaded, by default as
     it is now. `UsageError` when too little is left.
     """
     if resident_nbytes is None:
         resident_nbytes = resident()
-    if memory_nbytes is None:
-        usable_nbytes = usable_memory_nbytes()
-        memory_nbytes = int(_SHARE * usable_nbytes) or resident_nbytes + _UNTOLD_NBYTES
+    memory_nbytes = memory_limit(memory_nbytes)
     left_nbytes = memory_nbytes - resident_nbytes
     if left_nbytes < _LEAST_NBYTES:
         raise UsageError(
@@ -128,7 +144,7 @@ def memory_budget(
             f"{format_nbytes(resident_nbytes)} that it takes with its networks loaded (not "
             f"{format_nbytes(memory_nbytes)} in all): give it more, or serve fewer networks"
         )
-    return int(_REQUESTS * left_nbytes)
+    return int(min(_REQUESTS_OF_REST * left_nbytes, _REQUESTS * memory_nbytes))
 
 
 def resident() -> int:

@@ -35,6 +35,9 @@ from midstream_wire.limits import MAX_MESSAGE_NBYTES, MIB
 #: would have to be faulted in again for the next one.
 TIDY_S = 1.0
 
+#: The largest request's share of the budget, decoded: encoded it may take as much again.
+_LARGEST = 0.45
+
 #: Calls at a time that a server takes however little memory it has.
 _LEAST_CALLS = 64
 
@@ -97,7 +100,7 @@ class Server:
         self._tidying: asyncio.TimerHandle | None = None
         budget = Budget(memory_budget(settings.memory_nbytes), self._tidy_soon)
         # Nothing that the budget cannot hold, encoded and decoded, is asked for.
-        most_nbytes = min(settings.limits.max_request_nbytes, budget.nbytes // 2)
+        most_nbytes = min(settings.limits.max_request_nbytes, int(_LARGEST * budget.nbytes))
         limits = replace(settings.limits, max_request_nbytes=most_nbytes)
         name = f"midstream {importlib.metadata.version('midstream')}"
         self._midstream = Midstream(Service(name, repository, self._tails, budget, limits))

@@ -20,11 +20,12 @@ from midstream_cloud.budget import Budget, Claim
 from midstream_cloud.estimates import Estimates, Kind
 from midstream_cloud.helpers import Decoding
 from midstream_cloud.models import Model
+from midstream_partitioner.refusals import lacks_memory
 from midstream_partitioner.runtime import release_working_memory
 from midstream_partitioner.stopping import Stop, Stopped
 from midstream_wire.allocator import release_freed_memory
 from midstream_wire.codecs import Decoder
-from midstream_wire.errors import CloudRefused
+from midstream_wire.errors import CloudRefused, TensorError
 from midstream_wire.frames import Code, ServerTimings
 from midstream_wire.limits import MAX_REQUEST_NBYTES
 from midstream_wire.tensors import Array
@@ -195,6 +196,10 @@ class Tails:
             raise CloudRefused(
                 Code.CANCELLED, "nobody waits for the answer any more"
             ) from None
+        except TensorError as error:
+            if not lacks_memory(error):
+                raise
+            raise MemoryError(str(error)) from error
         ran_s = self._clock()
         names = [spec.name for spec in job.model.returns(job.first_segment)]
         outputs = {name: made[name] for name in names}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +39,7 @@ _SHARED = "Attempt to replace the existing tensor"
 
 def session_options(threads: int) -> ort.SessionOptions:
     """Options of a session whose runs take so many threads."""
-    _share_arena()
+    bound_memory(int(MEMORY_SHARE * usable_memory_nbytes()))
     options = ort.SessionOptions()
     options.add_session_config_entry("session.use_env_allocators", "1")
     options.intra_op_num_threads = threads
@@ -159,8 +158,23 @@ def refused(error: Exception, provider: Provider = ON_CPU) -> MidstreamError:
     )
 
 
-@functools.cache
-def _share_arena() -> None:
+def bound_memory(nbytes: int) -> bool:
+    """Have all networks of this process together take at most `nbytes`, weights included.
+
+    False, and without effect, once the first one is compiled. A run that would take more fails
+    (`refusals.lacks_memory`), and the others go on.
+    """
+    if _arena_nbytes:
+        return False
+    _share_arena(nbytes)
+    return True
+
+
+#: The bound of the arena that all sessions share, once it is there.
+_arena_nbytes: list[int] = []
+
+
+def _share_arena(most_nbytes: int) -> None:
     """One arena for all sessions of the process, instead of one each.
 
     A chain then takes the working memory of its largest segment, not the sum over segments:
@@ -169,11 +183,8 @@ def _share_arena() -> None:
     memory = ort.OrtMemoryInfo(
         "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
     )
-    available_nbytes = usable_memory_nbytes()
     # Extend by what is asked for (1), not by doubling, which reaches the limit at half of it.
     ort.create_and_register_allocator(
-        memory,
-        ort.OrtArenaCfg(
-            {"max_mem": int(MEMORY_SHARE * available_nbytes), "arena_extend_strategy": 1}
-        ),
+        memory, ort.OrtArenaCfg({"max_mem": most_nbytes, "arena_extend_strategy": 1})
     )
+    _arena_nbytes.append(most_nbytes)

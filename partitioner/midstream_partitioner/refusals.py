@@ -9,6 +9,12 @@ from __future__ import annotations
 
 import re
 
+#: How onnxruntime says that its arena, or the machine, has no memory for a tensor.
+_LACKS_MEMORY = re.compile(
+    r"Available memory of \d+ is smaller than requested bytes|"
+    r"Failed to allocate memory for requested buffer|bad_alloc"
+)
+
 #: Longest gist that is passed on; what is longer ends behind a word.
 MAX_CHARS = 300
 
@@ -82,6 +88,11 @@ _STATUS = re.compile(
     r"Non-zero status code returned while running (\w+) node\. Name:'([^']*)' "
     r"Status Message: "
 )
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether a run failed for lack of memory: later, or on a smaller input, it may do."""
+    return isinstance(error, MemoryError) or bool(_LACKS_MEMORY.search(str(error.__cause__)))
 
 
 def refusal(error: Exception, *, advice: str) -> str:

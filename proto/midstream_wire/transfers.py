@@ -214,6 +214,11 @@ class Incoming:
         return sum(decoder.nbytes for decoder in self._decoders)
 
     @property
+    def waiting_nbytes(self) -> int:
+        """How many bytes are kept to be decoded later."""
+        return sum(each.waiting_nbytes for each in self._decoders if isinstance(each, Decoder))
+
+    @property
     def codec_ids(self) -> tuple[str, ...]:
         """The codecs that the tensors came in, as far as their headers have arrived."""
         return tuple(

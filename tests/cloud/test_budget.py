@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from midstream_cloud.budget import LARGE_NBYTES, Budget, memory_budget, resident
+from midstream_cloud.budget import (
+    LARGE_NBYTES,
+    Budget,
+    memory_budget,
+    networks_limit,
+    resident,
+)
 from midstream_wire.errors import CloudRefused, UsageError
 from midstream_wire.frames import Code
 from midstream_wire.limits import MIB
@@ -46,8 +52,10 @@ def test_it_tells_once_that_little_is_left_of_much() -> None:
     assert len(ebbs) == 1
 
 
-def test_requests_get_half_of_what_the_networks_leave() -> None:
-    assert memory_budget(1000 * MIB, resident_nbytes=200 * MIB) == 400 * MIB
+def test_networks_and_requests_share_the_memory() -> None:
+    assert networks_limit(1000 * MIB) == 600 * MIB
+    assert memory_budget(1000 * MIB, resident_nbytes=200 * MIB) == 300 * MIB
+    assert memory_budget(1000 * MIB, resident_nbytes=800 * MIB) == 100 * MIB
     assert memory_budget(None, resident_nbytes=0) > 0
     assert resident() > 10 * MIB
     with pytest.raises(UsageError, match="beside the 200 MiB that it takes") as caught:

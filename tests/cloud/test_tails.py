@@ -17,7 +17,7 @@ from midstream_partitioner.chain import Chain
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.stopping import Stop
 from midstream_wire.codecs import Decoder, codec, decode, encode_bytes
-from midstream_wire.errors import CloudRefused, CodecError
+from midstream_wire.errors import CloudRefused, CodecError, TensorError
 from midstream_wire.frames import Code, Piece
 from midstream_wire.tensors import Array, TensorSpec
 from midstream_wire.transfers import Incoming
@@ -265,3 +265,22 @@ def test_a_payload_that_is_damaged_fails_its_job_alone(
     assert isinstance(failing.exception(_PATIENCE_S), CodecError)
     assert gate.ran == 0
     assert _finish(gate, tails.submit(_job(gated, clock)))
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("Available memory of 304328448 is smaller than requested bytes of 619", MemoryError),
+        ("Got invalid dimensions for input: x", TensorError),
+    ],
+)
+def test_a_run_that_lacks_memory_is_told_from_one_that_cannot_be(
+    tails: Tails, small: Partition, clock: Clock, reason: str, kind: type[Exception]
+) -> None:
+    class Failing:
+        def run(self, state: object, first: int, last: int, *, stop: Stop) -> None:
+            raise TensorError("the network cannot run on this input") from RuntimeError(reason)
+
+    failing = Model("failing", small, cast(Chain, Failing()))
+    future = tails.submit(_job(failing, clock))
+    assert type(future.exception(_PATIENCE_S)) is kind

@@ -29,11 +29,13 @@ from midstream.cli.security import Insecure, Token, Trust, takes_trust
 from midstream.documents import tensor_document
 from midstream.feeding import Feeding
 from midstream.serving import open_repository
+from midstream_cloud.budget import networks_limit
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import Settings, run
 from midstream_edge.describe import check_health, describe_all
 from midstream_partitioner.backend import Backend
 from midstream_partitioner.machine import usable_cores
+from midstream_partitioner.onnxruntime_sessions import bound_memory
 from midstream_partitioner.spans import parse_sizes
 from midstream_partitioner.units import format_nbytes, parse_nbytes
 from midstream_wire.address import Address, parse_address
@@ -191,6 +193,7 @@ def serve(
         insecure=settings.insecure,
     )
     workers, backend = settings.workers or usable_cores(), execution.open()
+    bound_memory(networks_limit(settings.memory_nbytes))
     repository = tails.open(models, feed=feed, workers=workers, backend=backend)
 
     def announce(address: Address) -> None:

@@ -73,6 +73,8 @@ class Decoder:
         self._take: Callable[[Decoder, memoryview], None] = Decoder._take_header
         self._held = bytearray()
         self._front = bytearray()
+        # Each is counted by one thread alone: what came for later, and what was made of it.
+        self._came_nbytes = self._used_nbytes = 0
         self._bodies: deque[tuple[memoryview, int]] = deque()  # and the checksum of each
         self._array: Array | None = None
         self._nbytes = 0
@@ -97,6 +99,11 @@ class Decoder:
         """Whether lossless took the place of the codec that the sender had asked for."""
         return self._fallback
 
+    @property
+    def waiting_nbytes(self) -> int:
+        """How many bytes are kept to be decoded later."""
+        return self._came_nbytes - self._used_nbytes + len(self._held)
+
     def feed(self, data: bytes | memoryview) -> None:
         """Decode what these further bytes complete; any division into pieces will do.
 
@@ -116,7 +123,9 @@ class Decoder:
             raise CodecError(self._failure)
         try:
             while self._bodies:
-                self._decode(*self._bodies.popleft())
+                body, checksum = self._bodies.popleft()
+                self._decode(body, checksum)
+                self._used_nbytes += len(body)
         except CodecError as error:
             self._fail(error)
             raise
@@ -246,6 +255,7 @@ class Decoder:
     def _take_body(self, part: memoryview) -> None:
         if self._defer:
             self._bodies.append((_own(part), self._due))
+            self._came_nbytes += len(part)
         else:
             self._decode(part, self._due)
         self._expect_frame()
