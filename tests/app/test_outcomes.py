@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from midstream.cli import lab
+from midstream.cli import verify as command
 from midstream.cli.main import app
 from midstream.cli.outcomes import verdict
 from midstream_lab import verify
@@ -67,7 +67,7 @@ def test_an_interrupted_verification_prints_what_it_has(
 
         return run(*given, progress=stop, **more)
 
-    monkeypatch.setattr(lab, name, stopped)
+    monkeypatch.setattr(command, name, stopped)
     line = f"verify {models / 'tiny.onnx'} --cuts {cuts}"
     with pytest.raises(typer.Abort):
         app(line.split(), standalone_mode=False)

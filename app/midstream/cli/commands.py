@@ -55,7 +55,7 @@ COMMANDS: dict[str, Entry] = {
         ),
     ),
     "verify": Entry(
-        "lab.verify",
+        "verify.verify",
         "Check that head, codec and tail give the whole network's answer, cut by cut.",
         (
             "midstream verify net.onnx --cuts all",
@@ -111,7 +111,7 @@ COMMANDS: dict[str, Entry] = {
         ),
     ),
     "demo": Entry(
-        "lab.demo",
+        "demo.demo",
         "Run the main job on embedded defaults: a photo through ResNet-18 cut in two.",
         ("midstream demo --requests 3 -o demo.svg",),
     ),

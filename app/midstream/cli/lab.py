@@ -1,4 +1,4 @@
-"""`midstream pair`, `link`, `verify`, `demo`: trials with real processes on one machine."""
+"""`midstream pair`, `link`: trials with real processes on one machine."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Annotated, Any, cast, final
 
 import typer
 
-from midstream import demo as demonstration
 from midstream.cli import completion, console
-from midstream.cli.opened import opened_network, opened_partition
+from midstream.cli.opened import opened_partition
 from midstream.cli.options import (
     Execution,
     Input,
@@ -34,29 +33,21 @@ from midstream.cli.options import (
 )
 from midstream.cli.outcomes import outcome_table, verdict
 from midstream.cli.places import writable
-from midstream.documents import candidate_document
 from midstream.feeding import Feeding
-from midstream.sources import (
-    model_name,
-    open_inputs,
-)
+from midstream.sources import model_name
 from midstream_edge.probing import parse_budget
 from midstream_lab import proxy
 from midstream_lab.conditions import Condition, condition
-from midstream_lab.draw import check_picture, draw_outcomes, network_title
 from midstream_lab.emulation import Backend, LinkSpec, emulate
 from midstream_lab.pair import CloudSetting, Drive, EdgeSetting, run_pair, run_policy
 from midstream_lab.traces import open_trace
-from midstream_lab.verify import Verification, verify_cuts, verify_partition
 from midstream_partitioner.artefact import SUFFIX, is_partition, save_partition
-from midstream_partitioner.cuts import position_cuts
-from midstream_partitioner.partition import partition
 from midstream_partitioner.scratch import scratch_folder
-from midstream_partitioner.units import format_duration, format_nbytes, parse_duration
-from midstream_wire.errors import MidstreamError, UsageError
+from midstream_partitioner.units import format_duration, parse_duration
 
 
-def _tell(what: str) -> None:
+def tell(what: str) -> None:
+    """Say what goes on, on standard error."""
     console.say(what, to=console.err, style="dim")
 
 
@@ -203,7 +194,7 @@ def pair(
                 folder, where, following.emulator, cloud=cloud, edge=edge, drive=drive
             )
         else:
-            document = run_pair(folder, where, cloud=cloud, edge=edge, say=_tell)
+            document = run_pair(folder, where, cloud=cloud, edge=edge, say=tell)
     if json:
         console.print_json(document)
     elif drive is not None:
@@ -229,11 +220,11 @@ def _follow(
     if drive.trace is not None:
         spec = replace(spec, uplink=open_trace(drive.trace))
     with ExitStack() as stack:
-        _tell("setting the link up and measuring it")
+        tell("setting the link up and measuring it")
         link = stack.enter_context(emulate(spec, backend=cast(Backend, emulator)))
         for better, why in link.passed_over.items():
-            _tell(f"the link is emulated by {link.backend}, not {better}: {why}")
-        return run_policy(folder, link, drive, cloud=cloud, edge=edge, say=_tell)
+            tell(f"the link is emulated by {link.backend}, not {better}: {why}")
+        return run_policy(folder, link, drive, cloud=cloud, edge=edge, say=tell)
 
 
 def _print_followed(document: dict[str, Any]) -> None:
@@ -263,186 +254,3 @@ def link(
     """Emulate a network: a TCP proxy with a rate and a delay. Ctrl-C ends it."""
     flags = ["--listen", listen, "--target", target, "--network", network]
     raise typer.Exit(proxy.main(flags))
-
-
-@takes_feed
-@takes_execution
-def verify(
-    model: Model,
-    feed: Feeding,
-    cuts: Annotated[
-        str, typer.Option(help="Which cuts: those of the partition, or all positions.")
-    ] = "partition",
-    codec: Annotated[str, typer.Option(help="Codec of what crosses.")] = "raw",
-    tolerance: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            help="Maximum error of an output, relative to its largest value (0.01). Default: "
-            "1e-5 (float16: 1e-3; other backends: docs/backends.md), or 4 times the "
-            "network's own rounding if that is more.",
-        ),
-    ] = None,
-    input: Input = None,
-    size: Size = None,
-    samples: Annotated[int, typer.Option(min=1, help="Inputs to try.")] = 1,
-    seed: Seed = 0,
-    threads: Threads = 1,
-    *,
-    execution: Execution,
-    json: Json = False,
-) -> None:
-    """Check that head, codec and tail give the whole network's answer, cut by cut."""
-    if cuts not in ("partition", "all"):
-        raise UsageError(f"--cuts must be partition or all (not {cuts!r})")
-    backend = execution.open()
-    if cuts == "partition":
-        part = opened_partition(model, feed=feed, size=size, like=input)
-        inputs = open_inputs(part, input, count=samples, seed=seed)
-        with console.progress(f"verifying {part.name}") as tick:
-            found = verify_partition(part, codec=codec, inputs=inputs, threads=threads,
-                                     tolerance=tolerance, backend=backend,
-                                     progress=tick)  # fmt: skip
-    else:
-        network = opened_network(model, feed=feed, size=size, like=input)
-        part = partition(network, [])
-        inputs = open_inputs(part, input, count=samples, seed=seed)
-        with console.progress(f"verifying {network.name}") as tick:
-            found = verify_cuts(network, cuts=position_cuts(network.graph), codec=codec,
-                                inputs=inputs, threads=threads, tolerance=tolerance,
-                                backend=backend, progress=tick)  # fmt: skip
-    if json:
-        console.print_json({"model": part.name, **found.to_dict()})
-    else:
-        _print_checks(found)
-    if found.interrupted:
-        raise typer.Abort
-    told = random_sentence(found)
-    if found.failures:
-        failed = f"{len(found.failures)} of {found.checked} cuts failed"
-        raise MidstreamError(f"{failed}; {told}" if told else failed)
-    if told:
-        console.note(told)
-
-
-def random_sentence(found: Verification) -> str:
-    """Tell of a network that draws random numbers; "" of any other."""
-    if not found.random_operators:
-        return ""
-    return (
-        f"the network draws random numbers ({', '.join(found.random_operators)}), so that two "
-        "runs of it may differ by themselves: compare answers that do not depend on them"
-    )
-
-
-def _print_checks(found: Verification) -> None:
-    of_all = f" of {found.planned}: interrupted" if found.interrupted else ""
-    rows = console.table(
-        f"{found.checked}{of_all} cuts, codec {found.codec}",
-        *("cut", "where", "raw", "payload", "relative error", "absolute", "argmax", "verdict"),
-        left=("cut", "where", "verdict"),
-    )
-    for row in found.rows:
-        rows.add_row(
-            row.cut,
-            console.elided(row.label),
-            format_nbytes(row.raw_nbytes),
-            format_nbytes(row.payload_nbytes),
-            f"{row.relative_error:.1e}",
-            f"{row.absolute_error:.1e}",
-            "equal" if row.argmax_equal else "differs",
-            row.failure or "ok",
-        )
-    console.show(rows)
-    console.say(
-        f"largest relative error {found.max_relative_error:.1e}, argmax "
-        f"{'equal everywhere' if found.argmax_equal else 'differs'}, "
-        f"{len(found.failures)} of {found.checked} cuts fail"
-    )
-    if found.own_rounding is not None:
-        console.say(
-            f"The unsplit network's own rounding moves its answer by {found.own_rounding:.1e} "
-            "(each node on its own, rounded to its type, or in another number of threads), so "
-            f"up to {found.tolerance:.1e} passes."
-        )
-    if found.silent:
-        console.say(
-            f"Not compared, because empty or NaN on these inputs: {', '.join(found.silent)}. "
-            "Give others with --input."
-        )
-
-
-def demo(
-    requests: Annotated[int, typer.Option(min=1, help="Requests under each strategy.")] = 6,
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", callback=writable, help="Picture to write (.png or .svg)."
-        ),
-    ] = Path("out/demo.png"),
-    json: Json = False,
-) -> None:
-    """Run the main job on embedded defaults: a photo through ResNet-18 cut in two.
-
-    The edge is this machine, emulated 8 times slower; the links are emulated 3G, LTE and
-    Wi-Fi. At the end the trained digits network shows its accuracy whole and split.
-    """
-    check_picture(output)
-    documents = demonstration.run_networks(requests=requests, say=_tell)
-    lesson = demonstration.lesson(documents)
-    joint = demonstration.joint_plans(say=_tell)
-    accuracies = demonstration.digits_accuracy()
-    draw_outcomes(documents, output, title="ResNet-18, a photo, an edge emulated 8x slower")
-    if json:
-        console.print_json(
-            {
-                "networks": documents,
-                "lesson": lesson,
-                "joint": [_joint_document(each) for each in joint],
-                "digits": [asdict(each) for each in accuracies],
-                "picture": str(output),
-            }
-        )
-        return
-    for document in documents:
-        console.show(outcome_table(document, network_title(document["network"])))
-        console.say(verdict(document) + "\n")
-    console.say(lesson, style="bold")
-    _print_joint(joint)
-    for each in accuracies:
-        console.say(
-            f"digits, {each.pictures} pictures never trained on: {each.whole:.1%} whole, "
-            f"{each.split:.1%} split {each.cut} with {each.codec}"
-        )
-    console.say(f"picture: {output}")
-
-
-def _joint_document(each: demonstration.Joint) -> dict[str, Any]:
-    return {
-        "network": each.network,
-        "first_rung": candidate_document(each.plain),
-        "joint": candidate_document(each.joint),
-        "saving": each.saving,
-    }
-
-
-def _print_joint(joint: Sequence[demonstration.Joint]) -> None:
-    """What the best cut inside the network sends, with and without entropy-coded codecs."""
-    rows = console.table(
-        "best cut inside, private, answers moved by 0.1 at most (random weights; predicted)",
-        *("network", "raw to int8", "payload", "total ms"),
-        *("cut and codec together", "payload", "total ms", "payload saved"),
-        left=("network", "raw to int8", "cut and codec together"),
-    )
-    for each in joint:
-        rows.add_row(
-            each.network,
-            console.elided(each.plain.label),
-            format_nbytes(each.plain.payload_nbytes),
-            console.ms(each.plain.latency_s),
-            console.elided(each.joint.label),
-            format_nbytes(each.joint.payload_nbytes),
-            console.ms(each.joint.latency_s),
-            f"{each.saving:.1f} times",
-        )
-    console.show(rows)
