@@ -35,39 +35,44 @@ _TINY = 1e-9
 _POWERS = (0, 1, 2)
 #: Dimensions that vary at a time; of more, the product of all decides.
 _MOST_AXES = 3
+#: A law of fewer terms is taken where it is not so many times further off, or than noise is.
+_SIMPLER, _NOISE = 1.5, 0.03
 #: What counts as 0 in the fit.
 _SLOPE = 1e-9
 
 
 @final
 class Law:
-    """How costs measured at `points` go on at other sizes: functions of sizes alone."""
+    """How costs measured at `points` go on at other sizes: functions of sizes alone.
 
-    def __init__(self, points: Sequence[Sizes]) -> None:
+    `joined` takes all dimensions that vary as one, their product; so does a law over points
+    that make no full grid.
+    """
+
+    def __init__(self, points: Sequence[Sizes], *, joined: bool = False) -> None:
         self._points = [dict(point) for point in points]
         self.names = [n for n in self._points[0] if all(n in p for p in self._points)]
         columns: dict[tuple[int, ...], list[str]] = {}
         for name in self.names:
             columns.setdefault(tuple(point[name] for point in self._points), []).append(name)
         self._fixed = {n: c[0] for c, ns in columns.items() if len(set(c)) == 1 for n in ns}
-        varying = [tuple(names) for column, names in columns.items() if len(set(column)) > 1]
-        grid = math.prod(len({point[names[0]] for point in self._points}) for names in varying)
-        self._share = 1
-        if grid != len(self._points) or len(varying) > _MOST_AXES:
-            varying = [tuple(name for names in varying for name in names)]
-            self._share = len(varying[0])
-        #: Dimensions that always had one size together are one axis.
+        #: Dimensions that always had one size together are one; an axis is a product of these.
+        alike = [tuple(names) for column, names in columns.items() if len(set(column)) > 1]
+        grid = math.prod(len({point[names[0]] for point in self._points}) for names in alike)
+        self.is_grid = grid == len(self._points) and 1 < len(alike) <= _MOST_AXES
+        whole = len(alike) > 1 and (joined or not self.is_grid)
+        axes = [tuple(alike)] if whole else [(names,) for names in alike]
         self._axes = [
-            (names, np.array([self._log(names, point) for point in self._points]))
-            for names in varying
+            (axis, np.array([self._log(axis, point) for point in self._points]))
+            for axis in axes
         ]
-        self._axes = [(names, logs) for names, logs in self._axes if np.ptp(logs) > 0]
+        self._axes = [(axis, logs) for axis, logs in self._axes if np.ptp(logs) > 0]
         powers = [_POWERS[: len(np.unique(logs))] for _, logs in self._axes]
         self._powers = np.array(list(product(*powers)))
 
     def terms(self, sizes: Sizes) -> Floats:
         """[terms] the powers of `sizes` and their products, 1.0 at the largest measured."""
-        return self._terms([self._log(names, dict(sizes)) for names, _ in self._axes])
+        return self._terms([self._log(axis, dict(sizes)) for axis, _ in self._axes])
 
     def design(self) -> Floats:
         """[points, terms] the same at all points."""
@@ -78,8 +83,8 @@ class Law:
     def weights(self, sizes: Sizes) -> Floats:
         """[points] shares of the points around `sizes`, which add up to 1."""
         weights = np.ones(len(self._points))
-        for names, logs in self._axes:
-            weights *= _neighbours(logs, self._log(names, dict(sizes)))
+        for axis, logs in self._axes:
+            weights *= _neighbours(logs, self._log(axis, dict(sizes)))
         weights /= weights.sum()
         return weights
 
@@ -105,11 +110,17 @@ class Law:
             if name in found and not min(found[name]) <= size <= max(found[name])
         )
 
-    def _log(self, names: Sequence[str], sizes: Mapping[str, int]) -> float:
-        """The axis' coordinate: where it is a product of sizes, its logarithm."""
+    def _log(self, axis: Sequence[Sequence[str]], sizes: Mapping[str, int]) -> float:
+        """The axis' coordinate: the logarithm of the product of its dimensions."""
         first = self._points[0]
-        logs = [math.log(max(sizes.get(name, first[name]), _LEAST)) for name in names]
-        return round(sum(logs) * self._share / max(len(logs), 1), 9)
+        return round(
+            sum(
+                math.log(max(sizes.get(name, first[name]), _LEAST)) / len(names)
+                for names in axis
+                for name in names
+            ),
+            9,
+        )
 
     def _terms(self, logs: Sequence[float]) -> Floats:
         scaled = [x - each.max() for x, (_, each) in zip(logs, self._axes, strict=True)]
@@ -138,8 +149,24 @@ class Curve:
 
     @cached_property
     def law(self) -> Law:
-        """How its costs go on at other sizes."""
-        return Law(self.sizes)
+        """How its costs go on at other sizes: by their product, where that tells as much.
+
+        Pictures of one area cost alike whatever their sides; texts of one number of tokens do
+        not where few are long.
+        """
+        law = Law(self.sizes)
+        if not law.is_grid:
+            return law
+        joined = Law(self.sizes, joined=True)
+        told = max(self._misfit(law), _NOISE)
+        return joined if self._misfit(joined) <= _SIMPLER * told else law
+
+    def _misfit(self, law: Law) -> float:
+        """How far the sum of powers is off, in logarithms, for the time of all segments."""
+        whole_s = np.array([[max(_whole_s(b.segments), _TINY)] for b in self._buckets])
+        design = law.design()
+        fitted = design @ _least_squares(design, whole_s).T
+        return float(np.sqrt(np.mean(np.log(whole_s / np.maximum(fitted, _TINY)) ** 2)))
 
     @property
     def sizes(self) -> tuple[Sizes, ...]:

@@ -11,7 +11,10 @@ from midstream_partitioner.chain import Chain
 from midstream_partitioner.cuts import position_cuts
 from midstream_partitioner.device import Device
 from midstream_partitioner.intake import load_network
+from midstream_partitioner.link import Link
+from midstream_partitioner.over_sizes import over_sizes
 from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.plan import Planner
 from midstream_partitioner.spans import MOST_BUCKETS, parse_sizes
 from midstream_wire.errors import TensorError, UsageError
 from midstream_wire.tensors import TensorSpec
@@ -70,3 +73,27 @@ def test_samples_are_grouped_by_size_and_many_are_thinned() -> None:
     kept = [dict(sizes)["seq"] for sizes in grouped([WORDS], many)]
     assert len(kept) == MOST_BUCKETS
     assert (kept[0], kept[-1]) == (1, 99)
+
+
+def test_tied_dimensions_are_one_in_buckets_and_plans() -> None:
+    network = load_network(
+        make_model(
+            """net (float[batch, ?] x, float[batch, ?] mask) => (float[batch, ?] y) {
+               a = Mul (x, mask)
+               y = Relu (a) }"""
+        ),
+        sizes=parse_sizes(["x:1=mask:1=4..16", "batch=1"]),
+    )
+    both = partition(network, position_cuts(network.graph))
+    found = profile_sizes(
+        Chain(both), open_buckets(both, None), DEVICE, runs=1, codecs=["raw"]
+    )
+    assert [dict(each) for each in sorted(bucket.sizes for bucket in found.buckets)] == [
+        {"batch": 1, "mask:1": n, "x:1": n} for n in (4, 8, 16)
+    ]
+    planner = Planner(both, found.slowed(1e4), found)
+    (curve,) = over_sizes(planner, Link(1e6, 1e6, 1e-3), both.feed.asked)
+    assert curve.name == "x:1=mask:1"
+    assert (curve.pieces[0].first, curve.pieces[-1].last) == (4, 16)
+    sent = next(o for o in planner.at((("mask:1", 11), ("x:1", 11))).allowed if o.k == 0)
+    assert sent.payload_nbytes == pytest.approx(2 * 4 * 11, abs=200)

@@ -70,6 +70,32 @@ def test_two_dimensions_cost_as_their_product() -> None:
         assert found == pytest.approx(truth(dict(sizes)), rel=0.03)
 
 
+def test_a_batch_and_a_length_do_not_cost_as_their_product() -> None:
+    def truth(sizes: Mapping[str, int]) -> float:
+        return sizes["batch"] * (2e-5 * sizes["seq"] + 3e-7 * sizes["seq"] ** 2)
+
+    grid = [{"batch": b, "seq": n} for b, n in product((1, 4), LENGTHS)]
+    curve = Curve(profile(*(bucket(sizes, truth) for sizes in grid)))
+    for batch, seq in ((1, 300), (2, 60), (3, 500), (4, 16), (8, 1024)):
+        sizes = (("batch", batch), ("seq", seq))
+        found = curve.at(sizes).segments[0].median_s
+        assert found == pytest.approx(truth(dict(sizes)), rel=0.03)
+
+
+def test_noise_of_single_buckets_is_shared_by_all_of_one_area() -> None:
+    def truth(sizes: Mapping[str, int]) -> float:
+        return 1e-4 + 1e-8 * sizes["height"] * sizes["width"]
+
+    def noisy(sizes: Mapping[str, int]) -> float:
+        return truth(sizes) * (1.3 if (sizes["height"], sizes["width"]) == (128, 128) else 1.0)
+
+    grid = [{"height": h, "width": w} for h, w in product((64, 128, 256), repeat=2)]
+    curve = Curve(profile(*(bucket(sizes, noisy) for sizes in grid)))
+    sizes = (("height", 130), ("width", 126))
+    found = curve.at(sizes).segments[0].median_s
+    assert found == pytest.approx(truth(dict(sizes)), rel=0.12)
+
+
 def test_samples_of_scattered_sizes_count_by_their_product() -> None:
     def truth(sizes: Mapping[str, int]) -> float:
         return 1e-4 + 1e-8 * sizes["height"] * sizes["width"]
