@@ -15,9 +15,7 @@ from typing import Protocol, final
 
 from midstream_edge.offloading import needs_no_turn
 from midstream_edge.pace import TIMEOUT_S, Again, give_up_at, smooth
-from midstream_edge.pilot import PATIENCE
 from midstream_edge.policies.values import (
-    Decision,
     Evidence,
     Option,
     Policy,
@@ -25,6 +23,7 @@ from midstream_edge.policies.values import (
     Transfer,
 )
 from midstream_edge.strands import SUSPECT_S as GIVE_UP_S
+from midstream_lab.simulation.chooser import Chooser
 from midstream_lab.simulation.core import Core
 from midstream_lab.simulation.draws import Draws
 from midstream_lab.simulation.job import (
@@ -81,17 +80,12 @@ class Edge:
         "_overdue",
         "_rests",
         "_sent",
-        "_steady",
-        "asked_s",
-        "current",
+        "chooser",
         "deadline_s",
         "hedges",
         "index",
         "machine",
-        "policy",
         "prober",
-        "switches",
-        "timeout_s",
         "under_way",
         "way",
     )
@@ -115,13 +109,11 @@ class Edge:
         self._cloud = cloud
         self.way = way
         self._options = tuple(slowed(option, edge=machine.slowness) for option in options)
-        self._steady = policy if isinstance(policy, Steady) else None
-        self.policy = None if isinstance(policy, Steady) else policy
+        self.chooser = Chooser(policy, timeout_s)
         self._draws = draws
         self._finished = finished
         self.machine = machine
         self.deadline_s = deadline_s
-        self.timeout_s = timeout_s
         self.index = index
         self._outside: deque[Job] = deque()  # a session takes no more at a time
         self._heads: deque[Job] = deque()
@@ -133,11 +125,9 @@ class Edge:
         self._overdue = Overdue(core, self._sent, self._give_up)
         self._encoder_s = 0.0  # when the sender has encoded what it has
         self.under_way = 0
-        self.asked_s = -math.inf
-        self.current: int | None = None
-        self.switches = self.hedges = 0
+        self.hedges = 0
         self._lookout = Lookout(core, self)
-        self.prober = Prober(core, self, draws) if hasattr(self.policy, "belief") else None
+        self.prober = Prober(core, self, draws) if hasattr(policy, "belief") else None
 
     def submit(self, number: int, due_s: float) -> Job:
         """A request that is due now, or was when the edge had no room for it."""
@@ -152,7 +142,7 @@ class Edge:
     def _admit(self, job: Job) -> None:
         if self._busy is None and not self._rests and not self._heads:
             self._begin(job)
-        elif self._needs_no_turn(self._plan):
+        elif self._needs_no_turn(self.chooser.plan):
             self._choose(job)
             if self._needs_no_turn(job.option):
                 job.state = HEAD
@@ -172,23 +162,16 @@ class Edge:
     def _expire(self, job: Job) -> None:
         if job.state == WAITING:
             self._heads.remove(job)
-            job.option = self._plan if job.option < 0 else job.option
+            job.option = self.chooser.plan if job.option < 0 else job.option
             self._end(job, FAILED)
-
-    @property
-    def _plan(self) -> int:
-        """What was chosen last, or will be chosen first."""
-        return self._steady.option if self._steady else self.current or 0
 
     def _needs_no_turn(self, index: int) -> bool:
         option = self._options[index]
         return option.remote and needs_no_turn(option.k, option.codec)
 
     def learn(self, evidence: Evidence) -> None:
-        """Tell the policy; a steady plan has no use for it."""
-        if self.policy is None:
-            return
-        self.policy = self.policy.learn(evidence)
+        """Tell the policy, if there is one."""
+        self.chooser.learn(evidence)
 
     def lose(self) -> None:
         """The connection has broken: what the cloud has not answered goes on here."""
@@ -209,39 +192,21 @@ class Edge:
     def _choose(self, job: Job) -> None:
         now_s = self._core.now_s
         job.began_s = now_s
-        steady = self._steady
-        if steady is not None:
-            index, hedge_after_s = steady.option, steady.hedge_after_s
-            job.timeout_s = self.timeout_s
-        else:
-            decision = self._decide(job, now_s)
-            index, hedge_after_s = decision.option, decision.hedge_after_s
-            job.estimate = decision.estimate
-            patience_s = PATIENCE * decision.estimate.total_s if decision.estimate else 0.0
-            job.timeout_s = max(self.timeout_s, patience_s)
-        if index != self.current:
-            if self.current is not None:
-                job.switched = True
-                self.switches += 1
-            self.current = index
-        job.option = index
-        job.hedge_after_s = hedge_after_s
-        job.head_s = self._options[index].head_s * self._draws.factor(self.machine.sigma)
+        self.chooser.choose(job, now_s, lambda current: self._situation(job, current))
+        head_s = self._options[job.option].head_s
+        job.head_s = head_s * self._draws.factor(self.machine.sigma)
 
-    def _decide(self, job: Job, now_s: float) -> Decision:
-        self.asked_s = now_s
-        deadline_s = self.deadline_s
-        situation = Situation(
+    def _situation(self, job: Job, current: int | None) -> Situation:
+        now_s, deadline_s = self._core.now_s, self.deadline_s
+        return Situation(
             now_s,
             self._lookout.state(),
-            self.current,
+            current,
             self.under_way - 1,
             None if deadline_s is None else job.due_s + deadline_s - now_s,
             len(self._heads),
             self.way.up.backlog_nbytes(now_s),
         )
-        assert self.policy is not None
-        return self.policy.decide(situation)
 
     def _end_head(self, job: Job) -> None:
         self._busy = None
@@ -322,7 +287,7 @@ class Edge:
         job.service_s = option.decode_s + job.tail_s
         job.kind = option.k
         job.epoch = way.epoch
-        if self.policy is not None:
+        if self.chooser.policy is not None:
             job.ahead_nbytes = way.up.backlog_nbytes(job.left_s)
         job.sent_s = way.send_up(job.left_s, job.payload_nbytes)
         if way.broken:
@@ -403,7 +368,7 @@ class Edge:
             job.rest_s = now_s - job.rest_began_s
             self._busy = None
         self._end(job, BY_CLOUD)
-        if self.policy is not None:
+        if self.chooser.policy is not None:
             took_s = now_s - job.left_s - (job.served_s - job.sent_s)
             option = self._options[job.option]
             up_s = job.sent_s - job.left_s - self.way.one_way_s
@@ -471,7 +436,9 @@ class Edge:
             job.cancelled_s = now_s
 
     def _unfinished(self, job: Job) -> Transfer | None:
-        return None if self.policy is None else unfinished(self.way.up, job, self._core.now_s)
+        if self.chooser.policy is None:
+            return None
+        return unfinished(self.way.up, job, self._core.now_s)
 
     def _end(self, job: Job, how: int) -> None:
         job.state = DONE

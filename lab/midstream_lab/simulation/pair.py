@@ -107,7 +107,7 @@ def simulate_pair(menu: Menu, policy: str | Steady, setting: Setting) -> Outcome
 
     def finished(job: Job, how: int) -> None:
         recorder.add(job, how, core.now_s)
-        beliefs.extend(_belief(edge.policy))
+        beliefs.extend(_belief(edge.chooser.policy))
         source.answered(core.now_s)
 
     edge = Edge(
@@ -167,7 +167,7 @@ def _outcome(
         policy=policy,
         table=table,
         beliefs=np.frombuffer(beliefs).reshape(-1, 3),
-        switches=edge.switches,
+        switches=edge.chooser.switches,
         hedges=edge.hedges,
         reconnects=edge.way.reconnects,
         probe_nbytes=0 if budget is None else budget.probed_nbytes,

@@ -8,9 +8,10 @@ from typing import Protocol, cast, final
 
 from midstream_edge.belief import LinkBelief
 from midstream_edge.pilot import USED_S
-from midstream_edge.policies.values import Evidence, Policy, Transfer
+from midstream_edge.policies.values import Evidence, Transfer
 from midstream_edge.probing import SILENT_S, ProbeBudget, probe_due, probe_tells
 from midstream_edge.scout import TICK_S
+from midstream_lab.simulation.chooser import Chooser
 from midstream_lab.simulation.core import Core
 from midstream_lab.simulation.draws import Draws
 from midstream_lab.simulation.way import Way
@@ -34,9 +35,7 @@ class Learner(Protocol):
     """An edge, as far as probing is concerned."""
 
     way: Way
-    policy: Policy | None
-    #: When the policy was asked last.
-    asked_s: float
+    chooser: Chooser
 
     def learn(self, evidence: Evidence) -> None: ...
 
@@ -70,11 +69,11 @@ class Prober:
         if self._stopped:
             return
         edge, now_s = self._edge, self._core.now_s
-        belief = cast(Believing, edge.policy).belief
+        belief = cast(Believing, edge.chooser.policy).belief
         nbytes = probe_due(
             self.budget, now_s, uplink_bps=belief.uplink_bps, link=edge.way.link
         )
-        used = now_s - edge.asked_s <= USED_S
+        used = now_s - edge.chooser.asked_s <= USED_S
         free = self._waits_in != edge.way.epoch and not edge.way.up.backlog_nbytes(now_s)
         if nbytes and used and free:
             self.budget = self.budget.probed(now_s, nbytes)
