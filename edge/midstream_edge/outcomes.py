@@ -13,7 +13,7 @@ from midstream_wire.errors import (
     PeerError,
     ResourceError,
 )
-from midstream_wire.text import one_line
+from midstream_wire.foreign_text import one_line
 
 
 def outcome_of(error: BaseException) -> Exception:

@@ -11,7 +11,7 @@ from enum import Enum, auto
 from typing import final
 
 from midstream_wire.errors import CloudRefused, CloudUnavailable, PeerError, ProtocolError
-from midstream_wire.text import one_line
+from midstream_wire.foreign_text import one_line
 
 # Numbers of google.rpc.Code.
 OK = 0

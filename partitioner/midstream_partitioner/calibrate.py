@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from midstream_partitioner.arrays import load_arrays
 from midstream_partitioner.calibration import (
     MOST_DEVIATION,
     PARTIAL_FILE,
@@ -292,11 +292,11 @@ class _Partial:
     def load(self, work: _Work) -> int:
         """Take up what is there; the number of samples done, 0 if it does not fit."""
         try:
-            with np.load(self._path, allow_pickle=False) as file:
-                if str(file["key"]) != self._key:
-                    return 0
-                found, whole = file["found"], file["whole"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            kept = load_arrays(self._path)
+            if str(kept["key"]) != self._key:
+                return 0
+            found, whole = kept["found"], kept["whole"]
+        except (UsageError, KeyError):
             return 0
         done = len(found)
         if (

@@ -13,6 +13,7 @@ from typing import Any, final
 import numpy as np
 import xxhash
 
+from midstream_partitioner.arrays import ONLY, load_arrays
 from midstream_partitioner.chain import State
 from midstream_partitioner.feed import read_inputs
 from midstream_partitioner.partition import Partition
@@ -97,9 +98,9 @@ def _read_labels(source: Path, named: str | None) -> Array | None:
     """The labels that `named` tells, or those in the .npz; None where there are none."""
     key = LABELS if named is None else named
     if source.suffix.lower() == ".npz":
-        with np.load(source, allow_pickle=False) as arrays:
-            if key in arrays.files:
-                return _whole_numbers(arrays[key], f"{source}: {key}")
+        arrays = load_arrays(source, only=key)
+        if key in arrays:
+            return _whole_numbers(arrays[key], f"{source}: {key}")
     if named is None:
         return None
     path = Path(named)
@@ -111,11 +112,11 @@ def _read_labels(source: Path, named: str | None) -> Array | None:
         )
     try:
         read = (
-            np.load(path, allow_pickle=False)
+            load_arrays(path)[ONLY]
             if path.suffix.lower() == ".npy"
             else np.array([int(word) for word in read_text(path, "labels").split()])
         )
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(
             f"{named} must hold labels: an .npy, or text with a whole number a line ({error})"
         ) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -52,6 +51,9 @@ RADIOS: Mapping[str, Radio] = {
     "wifi": Radio(base_w=0.13286, uplink_w_per_mbps=0.28317, downlink_w_per_mbps=0.13701),
 }
 
+#: Beyond any watts, bytes or slowdown that there are; and no infinity.
+_MOST = 1e18
+
 # LTE at the median rates of that paper: 6 Mbit/s up, 13 Mbit/s down.
 TX_W = round(IDLE_W + RADIOS["lte"].tx_w(6e6), 2)
 RX_W = round(IDLE_W + RADIOS["lte"].rx_w(13e6), 2)
@@ -94,16 +96,16 @@ class Device:
                 f"a device's cores must be 0 (unknown) or more and its workers at least 1 "
                 f"(not {self.cores} and {self.workers}): correct the profile"
             )
-        if not (self.slowdown >= 1 and math.isfinite(self.slowdown)):
+        if not 1 <= self.slowdown <= _MOST:
             raise UsageError(
                 f"a device's slowdown must be a number from 1 up (not {self.slowdown}): a "
                 "device can be emulated slower than it is, never faster"
             )
         for name in ("memory_nbytes", "active_w", "idle_w", "tx_w", "rx_w"):
             value = getattr(self, name)
-            if not (value >= 0 and math.isfinite(value)):
+            if not 0 <= value <= _MOST:
                 raise UsageError(
-                    f"a device's {name} must be a finite number from 0 up (not {value}): "
+                    f"a device's {name} must be a number from 0 to {_MOST:g} (not {value}): "
                     "correct the profile or leave the field out"
                 )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from midstream_partitioner.arrays import ONLY, load_arrays
 from midstream_partitioner.picture import open_picture
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import DTYPES, Array, TensorSpec
@@ -28,7 +28,7 @@ _PAD = 114
 #: quality 90 needs 17 KB for 224x224; scikit-learn's sample photos need 12 and 17 (1.0: 32).
 _SLOPE = 1.5
 #: Keys taken for a single input of whatever name.
-_ONLY = ("images", "image", "arr_0")
+_ONLY = ("images", "image", ONLY)
 
 
 class Sample(dict[str, Array]):
@@ -199,17 +199,7 @@ def random_pictures(
 
 def _load(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
     names = [spec.name for spec in specs]
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            arrays: Mapping[str, Array] = {"arr_0": loaded}
-        else:
-            with loaded:
-                arrays = {key: loaded[key] for key in loaded.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError(
-            f"{path} must be an .npz or .npy of plain numbers ({error})"
-        ) from None
+    arrays = load_arrays(path)
     if len(names) == 1 and names[0] not in arrays:
         only = next((key for key in _ONLY if key in arrays), None)
         if only is None and len(arrays) == 1:

@@ -19,9 +19,21 @@ Messages are one sentence each: what must hold, what came, what to do.
 
 from __future__ import annotations
 
+from midstream_wire.foreign_text import one_line
+
+#: The longest message: it may list names, and names come from peers and files.
+MAX_MESSAGE_CHARS = 2_000
+
 
 class MidstreamError(Exception):
-    """Base of all errors that midstream raises on purpose."""
+    """Base of all errors that midstream raises on purpose.
+
+    Whatever a message quotes, it is one line of at most `MAX_MESSAGE_CHARS` without control
+    characters.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message, chars=MAX_MESSAGE_CHARS))
 
 
 class UsageError(MidstreamError):

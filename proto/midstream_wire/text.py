@@ -1,30 +1,17 @@
-"""Text that others wrote: files as people save them, and words of peers that are shown.
+"""Text files as people save them: UTF-8, with or without a byte order mark.
 
 Notepad and PowerShell put a mark in front of UTF-8, and save UTF-16 unasked. The mark is
 passed over; UTF-16 is refused by its name, which "invalid start byte" would not tell.
-
-A name or a sentence of a peer or a file may hold what commands a terminal, forges a line of a
-log or leads out of a folder. All of it passes through `harmless`, `one_line` or `file_name`.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from pathlib import Path
 
 from midstream_wire.errors import UsageError
 
 #: What one text file may hold: more than any feed, profile or trace, and no gigabytes.
 MAX_TEXT_NBYTES = 64 << 20
-
-#: What one line of foreign text may take of an error or a log.
-MAX_LINE_CHARS = 200
-
-#: Unicode's categories that show nothing and may do something: controls, direction marks,
-#: halves of characters, ends of lines and paragraphs (The Unicode Standard, chapter 4.5).
-_UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]")
 
 _MARK = "\ufeff"
 #: UTF-32's little-endian mark begins with that of UTF-16: longest first.
@@ -34,39 +21,6 @@ _OTHERS = {
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
 }
-
-
-def harmless(text: str) -> str:
-    """Return `text` with its control characters as escapes; line ends and tabs stay."""
-    if text.isprintable():
-        return text
-    return "".join(
-        each.encode("unicode_escape").decode()
-        if unicodedata.category(each) in _UNSHOWN and each not in "\n\t"
-        else each
-        for each in text
-    )
-
-
-def one_line(text: str, *, chars: int = MAX_LINE_CHARS) -> str:
-    """Return foreign `text` as one harmless line of at most `chars` characters."""
-    line = harmless(" ".join(text[: 8 * chars].split()))
-    return line if len(line) <= chars else line[: chars - 3] + "..."
-
-
-def file_name(name: str) -> str:
-    """Return `name` for a file: the same where it is plain, and another for any other name.
-
-    Whatever is no letter, digit, dot, dash or underline of ASCII comes as its bytes in
-    hexadecimal (RFC 3986's manner), and so does a dot in front: no name leads out of a folder
-    or hides.
-    """
-    escaped = _NOT_IN_NAMES.sub(_hexadecimal, name)
-    return "%2e" + escaped[1:] if escaped.startswith(".") else escaped
-
-
-def _hexadecimal(match: re.Match[str]) -> str:
-    return "".join(f"%{byte:02x}" for byte in match[0].encode("utf-8", "surrogatepass"))
 
 
 def read_text(path: Path, what: str, *, max_nbytes: int = MAX_TEXT_NBYTES) -> str:

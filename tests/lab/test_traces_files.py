@@ -46,6 +46,17 @@ def test_mahimahi_counts_packets_per_step(written: Written, packed: bool) -> Non
     assert trace.name == "up"
 
 
+@pytest.mark.parametrize("step_s", [0.0, -1.0, math.inf, math.nan])
+def test_a_step_that_is_none_is_refused(written: Written, step_s: float) -> None:
+    with pytest.raises(UsageError, match="steps above zero"):
+        load_trace(written("0\n50\n", "up.txt"), step_s=step_s)
+
+
+def test_a_step_longer_than_the_trace_is_one_step(written: Written) -> None:
+    trace = load_trace(written("0\n50\n", "up.txt"), step_s=1e300)
+    assert trace.times_s.tolist() == pytest.approx([0, 0.05])
+
+
 def test_columns_are_seconds_and_megabits(written: Written) -> None:
     trace = load_trace(written("# a comment\n\n870.5\t1.5\n871.5 0\n873.5 2\n", "lte.txt"))
     assert trace.times_s.tolist() == [0, 1, 3, 4.5]

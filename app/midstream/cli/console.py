@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from midstream_wire.text import harmless
+from midstream_wire.foreign_text import harmless
 
 if TYPE_CHECKING:
     from midstream_partitioner.measure import Progress as OnProgress

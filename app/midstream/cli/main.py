@@ -17,10 +17,7 @@ from midstream.cli.console import err, say_notes, visible
 from midstream_partitioner.lifeline import follow_parent, heeded
 from midstream_wire.allocator import keep_freed_memory
 from midstream_wire.errors import MidstreamError, UsageError
-from midstream_wire.text import one_line
 
-#: The longest sentence; lists of names in one may be long.
-_MOST_CHARS = 4_000
 #: What a shell reports for a command that Ctrl-C ended.
 _INTERRUPTED = 130
 
@@ -123,7 +120,7 @@ def _fail_usage(error: Any) -> NoReturn:
 
 
 def _fail(sentence: str, *, code: int) -> NoReturn:
-    """Say `sentence` in one line, whatever peers and libraries put into it, and end."""
-    line = one_line(sentence, chars=_MOST_CHARS)
+    """Say `sentence` in one line, whatever libraries put into it, and end."""
+    line = " ".join(sentence.split())
     err.print(f"error: {visible(line)}", style="red", soft_wrap=True)
     sys.exit(code)

@@ -205,6 +205,8 @@ def _shown(value: object) -> str:
         text = repr(value)
     except ValueError:  # Python spells no whole number of more than 4,300 digits
         return "one of thousands of digits"
+    except RecursionError:
+        return "one of thousands of levels"
     return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."
 
 

@@ -25,7 +25,7 @@ from midstream_partitioner.measure import calibrated_codecs
 from midstream_partitioner.plan import Planner
 from midstream_partitioner.profile import load_profile
 from midstream_wire.errors import MidstreamError, UsageError
-from midstream_wire.text import file_name
+from midstream_wire.foreign_text import file_name
 
 #: Fixed placements are those that are best at some uplink between these.
 FROM_BPS, TO_BPS = 100e3, 1e9

@@ -25,7 +25,7 @@ from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from midstream_wire.errors import MidstreamError, UsageError
-from midstream_wire.text import file_name
+from midstream_wire.foreign_text import file_name
 
 #: Moments on a trace's clock, and the rate from each on.
 Curve = tuple[tuple[float, float], ...]

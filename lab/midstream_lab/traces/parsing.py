@@ -9,6 +9,7 @@ claims.
 
 from __future__ import annotations
 
+import math
 import zlib
 from array import array
 from collections.abc import Iterator
@@ -180,12 +181,12 @@ def _from_mahimahi(path: Path, rows: Iterator[tuple[int, str]], step_s: float) -
     if not before:
         raise UsageError(f"a Mahimahi trace must reach beyond 0 ms ({path.name} does not)")
     duration_s = before / 1e3
-    if not step_s > 0 or duration_s / step_s > MOST_STEPS:
+    if not 0 < step_s < math.inf or duration_s / step_s > MOST_STEPS:
         raise UsageError(
             f"a trace must have at most {MOST_STEPS} steps above zero ({path.name} lasts "
             f"{duration_s:g} s, the step is {step_s:g} s)"
         )
-    count = int(np.ceil(duration_s / step_s - 1e-9))
+    count = max(1, int(np.ceil(duration_s / step_s - 1e-9)))
     at = np.ceil(np.frombuffer(found, np.int64) / (1e3 * step_s) - 1e-9).astype(np.int64) - 1
     counted = np.bincount(np.clip(at, 0, count - 1), minlength=count)
     edges_s = np.append(np.arange(count) * step_s, duration_s)
