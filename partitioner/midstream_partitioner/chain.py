@@ -182,21 +182,22 @@ class Chain:
         started = time.perf_counter()
         span, arrays = (first, last), dict(state)
         self._check_state(arrays, first)
-        links, given = self._links, self._uploaded(arrays)
-        values = dict(given)
+        links, values = self._links, dict[str, Value]()
         outputs = {spec.name for spec in self.partition.outputs}
         while first < last:
             reach = max(end for start, end in links if start == first and end <= last)
             link = links[first, reach]
-            values |= link.run(values, stop=stop)
+            needed = {name: arrays[name] for name in link.inputs if name not in values}
+            values |= self._uploaded(needed)
+            made = link.run(values, stop=stop)
             alive = outputs.union(self.partition.cuts[reach].tensors)
-            values = {name: value for name, value in values.items() if name in alive}
+            values = {name: v for name, v in (values | made).items() if name in alive}
+            # What came in and goes on is the array that it was.
+            passed = alive.difference(made)
+            arrays = {name: array for name, array in arrays.items() if name in passed}
             first = reach
-        # What came in and goes on is the array that it was.
-        arrays = {
-            name: arrays[name] if value is given.get(name) else self.backend.download(value)
-            for name, value in values.items()
-        }
+        download = self.backend.download
+        arrays |= {name: download(v) for name, v in values.items() if name not in arrays}
         if self.slowdown > 1.0:
             took_s = time.perf_counter() - started
             whole_s = sum(self._pace_s[slice(*span)]) or self.slowdown * took_s

@@ -61,8 +61,9 @@ class BoxedRunner:
 @final
 @dataclass
 class Opaque:
-    """onnxruntime behind boxes, which notes what is downloaded."""
+    """onnxruntime behind boxes, which notes what is moved."""
 
+    uploaded: list[Array] = field(default_factory=list)
     downloaded: list[Value] = field(default_factory=list)
     name: str = "opaque"
     unit: float = EXACT
@@ -77,6 +78,7 @@ class Opaque:
         return ONNXRUNTIME.trace(model, feeds, threads=threads, runs=runs)
 
     def upload(self, array: Array) -> Value:
+        self.uploaded.append(array)
         return Boxed(array)
 
     def download(self, value: Value) -> Array:
@@ -95,10 +97,24 @@ def test_only_what_crosses_becomes_numpy(part: Partition, inputs: dict[str, Arra
     assert last >= 3
     answer = Chain(part, backend=backend).run(inputs, 0, last)
     assert len(backend.downloaded) == len(part.outputs)
+    assert len(backend.uploaded) == len(part.inputs)
     expected = Chain(part).run(inputs, 0, last)
     assert {name: a.tobytes() for name, a in answer.items()} == {
         name: a.tobytes() for name, a in expected.items()
     }
+
+
+def test_what_a_segment_does_not_read_is_not_moved(
+    part: Partition, inputs: dict[str, Array]
+) -> None:
+    """An input that only a later segment reads passes as the array that it is."""
+    backend = Opaque()
+    chain = Chain(part, backend=backend)
+    unread = {"early": np.zeros((1, 8), np.float32)}
+    crossed = chain.run({**inputs, **unread}, 0, 1)
+    assert [array is inputs["x"] for array in backend.uploaded] == [True]
+    assert crossed["x"] is inputs["x"]
+    assert len(backend.downloaded) == len(crossed) - 2
 
 
 def test_a_stale_answer_in_the_state_is_not_taken_for_the_new_one(
