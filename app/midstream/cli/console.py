@@ -125,10 +125,6 @@ def _escaped(letter: str) -> str:
     if letter.isprintable():
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
         return letter.encode(encoding, "backslashreplace").decode(encoding)
-    return _code_of(letter)
-
-
-def _code_of(letter: str) -> str:
     return letter.encode("unicode_escape").decode("ascii")
 
 
@@ -165,14 +161,7 @@ def show(rows: Rows) -> None:
 
 def say(sentence: str, *, to: Console = out, style: str | None = None) -> None:
     """Print a sentence; where there is no terminal to fill, in one line."""
-    to.print(visible(sentence), style=style, soft_wrap=not to.is_terminal)
-
-
-def visible(sentence: str) -> str:
-    """Return `sentence` with escapes for what a terminal would obey, but for line feeds."""
-    return "".join(
-        each if each.isprintable() or each == "\n" else _code_of(each) for each in sentence
-    )
+    to.print(sentence, style=style, soft_wrap=not to.is_terminal)
 
 
 @contextmanager

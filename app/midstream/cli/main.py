@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from midstream.cli.commands import Commands, register
-from midstream.cli.console import err, say_notes, visible
+from midstream.cli.console import err, say_notes
 from midstream_partitioner.lifeline import follow_parent, heeded
 from midstream_wire.allocator import keep_freed_memory
 from midstream_wire.errors import MidstreamError, UsageError
@@ -122,5 +122,5 @@ def _fail_usage(error: Any) -> NoReturn:
 def _fail(sentence: str, *, code: int) -> NoReturn:
     """Say `sentence` in one line, whatever libraries put into it, and end."""
     line = " ".join(sentence.split())
-    err.print(f"error: {visible(line)}", style="red", soft_wrap=True)
+    err.print(f"error: {line}", style="red", soft_wrap=True)
     sys.exit(code)
