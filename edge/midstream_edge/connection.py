@@ -82,7 +82,7 @@ class Connection:
 
     @property
     def state(self) -> LinkState:
-        """How the link stands."""
+        """State of the link."""
         with self._lock:
             self._ensure_kept()
             return self._strands.state
@@ -104,7 +104,7 @@ class Connection:
 
     @property
     def welcome(self) -> Welcome | None:
-        """What the server allows on the present stream."""
+        """The limits that the server set on the present stream; None without one."""
         with self._lock:
             present = self._strands.present
             return present.welcome if present else None

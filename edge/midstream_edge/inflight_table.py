@@ -21,7 +21,7 @@ from midstream_edge.connection import Connection
 from midstream_edge.faults import is_interrupt
 from midstream_edge.job import Job
 from midstream_edge.outcomes import no_turn, outcome_of, unaided
-from midstream_edge.pace import LocalPace, room_waits
+from midstream_edge.pace import LocalPace, left_s, room_waits
 from midstream_edge.pilot import Director
 from midstream_edge.policies.values import Transfer
 from midstream_edge.requests import Action, Event, Request, Stage
@@ -185,7 +185,7 @@ class InFlightTable:
         """Seconds that are left of a request's local rest; None where that is unknown."""
         rest_s = self.pace.rest_s(job.k, job.sizes)
         ran_s = 0.0 if job.rest_began_s is None else now_s - job.rest_began_s
-        return None if rest_s is None else max(0.0, rest_s - ran_s)
+        return None if rest_s is None else left_s(rest_s, ran_s)
 
     def admit(
         self,

@@ -97,6 +97,15 @@ def give_up_at(deadline_at_s: float, *, rest_s: float, busy_s: float = 0.0) -> f
     return deadline_at_s - rest_s * (1 + MARGIN_SHARE) - busy_s - MARGIN_S
 
 
+def left_s(rest_s: float, ran_s: float) -> float:
+    """Seconds that a local rest still takes after `ran_s`, where `rest_s` were predicted.
+
+    One that is overdue is taken to need as long again as it is late: something holds the
+    device up, and nobody knows for how long.
+    """
+    return abs(rest_s - ran_s)
+
+
 def smooth(known_s: float | None, seconds: float) -> float:
     """The moving average after one more measurement."""
     return seconds if known_s is None else known_s + GAIN * (seconds - known_s)

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from midstream_edge.faults import Faults
-from midstream_edge.pace import MOST_SIZES, Again, LocalPace, give_up_at
+from midstream_edge.pace import MOST_SIZES, Again, LocalPace, give_up_at, left_s
 from midstream_edge.verdicts import (
     UNDIAGNOSED,
     Finding,
@@ -58,6 +58,10 @@ def test_without_anything_declared_the_rest_is_in_proportion_to_sizes_that_were_
 def test_one_slow_run_moves_the_pace_only_a_little() -> None:
     pace = LocalPace(1).observe(0, 0.1).observe(0, 0.9)
     assert pace.rest_s(0) == pytest.approx(0.2)
+
+
+def test_a_rest_that_is_overdue_is_not_taken_to_end_at_once() -> None:
+    assert [left_s(0.5, ran_s) for ran_s in (0.0, 0.25, 0.5, 2.0)] == [0.5, 0.25, 0.0, 1.5]
 
 
 def test_the_edge_gives_up_in_time_for_its_own_rest() -> None:

@@ -209,6 +209,22 @@ def test_what_failed_goes_out_again_when_the_link_is_back(
     assert [answer.where for answer in answers] == ["cloud"] * 3
 
 
+def test_what_takes_longer_here_than_it_should_goes_out_again_too(
+    paced: Paced, spawn: Spawn, picture: Picture
+) -> None:
+    """The edge is held up in a rest that should have ended long ago."""
+    with (
+        spawn() as (process, address),
+        EdgeSession(paced(10.0), address, plan=(0, "raw"), local_rest_s={0: 0.001}) as session,
+    ):
+        assert session.infer(picture(0)).where == "cloud"
+        process.kill()
+        process.wait()
+        future = session.submit(picture(1))
+        with spawn(address):
+            assert future.result(30).where == "cloud"
+
+
 def test_a_fork_of_the_process_is_told_at_once(
     chain: Chain, server: str, picture: Picture
 ) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, final
 
 from midstream_edge.offloading import needs_no_turn
-from midstream_edge.pace import TIMEOUT_S, Again, give_up_at, smooth
+from midstream_edge.pace import TIMEOUT_S, Again, give_up_at, left_s, smooth
 from midstream_edge.policies.values import (
     Evidence,
     Option,
@@ -304,7 +304,7 @@ class Edge:
         for job in self._local.values():
             option = self._options[job.option]
             ran_s = now_s - job.rest_began_s if self._busy is job else 0.0
-            rest_s = max(0.0, (option.rest_s or 0.0) - ran_s)
+            rest_s = left_s(option.rest_s or 0.0, ran_s)
             sooner = again.is_sooner(rest_s, self._cloud_s.get(job.option))
             fresh = job.left_s >= 0 or not split_codec(option.codec)[0]
             if sooner and fresh and job.epoch != self.way.epoch:
