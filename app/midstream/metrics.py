@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import final
+from contextlib import contextmanager, suppress
+from socketserver import ThreadingMixIn
+from typing import Any, final
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
 
 from midstream_edge.drive import Record
 from midstream_partitioner.timings import FIELDS
@@ -17,6 +21,11 @@ from midstream_wire.errors import UsageError
 #: steady; these are factors of two and a half and two.
 _BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _LINKS = ("connected", "suspect", "down")
+
+#: Scrapes at a time, and how long one may take, sending and all: a Prometheus asks once in
+#: some seconds, and connections that are held open cost no more than these threads.
+MOST_SCRAPES = 8
+SCRAPE_S = 5.0
 
 
 @final
@@ -75,21 +84,76 @@ class Metrics:
                 )
 
 
+@final
+class _Server(ThreadingMixIn, WSGIServer):
+    """Answers a bounded number of scrapes at a time, each within a bounded time."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], *, family: socket.AddressFamily) -> None:
+        self.address_family = family
+        self._room = threading.BoundedSemaphore(MOST_SCRAPES)
+        super().__init__(address, _Quiet)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._room.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        limit = threading.Timer(SCRAPE_S, _hang_up, (request,))
+        limit.start()
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            limit.cancel()
+            self._room.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: what a scraper breaks is its own."""
+
+
+class _Quiet(WSGIRequestHandler):
+    """Writes no log of scrapes."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def _hang_up(request: socket.socket) -> None:
+    with suppress(OSError):
+        request.shutdown(socket.SHUT_RDWR)
+
+
 @contextmanager
-def served(address: Address) -> Iterator[Metrics]:
-    """Metrics at http://`address`/metrics while the context is open."""
+def served(address: Address, *, insecure: bool = False) -> Iterator[Metrics]:
+    """Serve metrics at http://`address`/metrics while the context is open.
+
+    Raises `UsageError` where the address is not free, or beyond loopback and not `insecure`:
+    what an edge does and when is to be read there.
+    """
     metrics = Metrics()
     if address.port is None:
         raise UsageError(f"metrics are served at host:port (not {address}): name a port")
-    try:
-        server, thread = start_http_server(
-            address.port, addr=address.host, registry=metrics.registry
+    if not (insecure or address.is_loopback):
+        raise UsageError(
+            f"metrics are served in plaintext, on loopback only (not {address}): serve them "
+            "on 127.0.0.1, or say --metrics-insecure"
         )
+    try:
+        family, *_, place = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        server = _Server((str(place[0]), int(place[1])), family=family)
     except OSError as error:
         raise UsageError(
             f"--metrics must be a free address of this machine (not {address}: "
             f"{error.strerror}): choose another port"
         ) from None
+    server.set_app(make_wsgi_app(metrics.registry))
+    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
     metrics.address = address.with_port(server.server_port)
     try:
         yield metrics

@@ -7,10 +7,13 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import threading
+import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
@@ -22,7 +25,7 @@ from rich.console import Console
 from midstream.cli import adaptive
 from midstream.cli.answers import Writer
 from midstream.cli.live import View
-from midstream.metrics import served
+from midstream.metrics import MOST_SCRAPES, served
 from midstream_edge.answers import CLOUD, Answer, Stats
 from midstream_edge.belief import LinkBelief
 from midstream_edge.drive import Record, Schedule, energy_j
@@ -221,6 +224,42 @@ def test_an_address_for_metrics_that_is_taken_is_refused() -> None:
             served(metrics.address),
         ):
             pass
+
+
+def test_metrics_leave_the_machine_only_where_that_is_said() -> None:
+    with (
+        pytest.raises(UsageError, match="say --metrics-insecure"),
+        served(Address("0.0.0.0", 0)),
+    ):
+        pass
+    with served(Address("0.0.0.0", 0), insecure=True) as metrics:
+        assert metrics.address is not None
+
+
+def test_connections_held_open_take_a_few_threads_and_give_them_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("midstream.metrics.SCRAPE_S", 0.3)
+    with served(Address("127.0.0.1", 0)) as metrics, ExitStack() as held:
+        assert metrics.address is not None
+        place = (metrics.address.host, metrics.address.port or 0)
+        before = threading.active_count()
+        for _ in range(4 * MOST_SCRAPES):
+            one = held.enter_context(socket.create_connection(place))
+            with suppress(OSError):  # it was turned away
+                one.sendall(b"GET /metrics HTTP/1.1\r\nX: ")
+        # A thread and a timer for each that is heard.
+        assert threading.active_count() <= before + 2 * MOST_SCRAPES
+        wait_for(lambda: threading.active_count() <= before)
+        with urllib.request.urlopen(f"http://{metrics.address}/metrics") as page:
+            assert b"midstream_requests" in page.read()
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
 
 
 def test_the_view_tells_link_plan_latency_and_answers() -> None:

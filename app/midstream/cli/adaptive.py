@@ -144,7 +144,8 @@ def run_adaptive(
                 lambda record: _write_line(log, record.to_dict(device, course.link or _UNUSED))
             )
         if driving.metrics is not None:
-            listeners.append(stack.enter_context(served(driving.metrics)).take)
+            metrics = served(driving.metrics, insecure=driving.metrics_insecure)
+            listeners.append(stack.enter_context(metrics).take)
 
         writer = stack.enter_context(answering.open(part))
         if writer is not None:

@@ -58,6 +58,12 @@ _FLAGS: dict[str, Any] = {
     "metrics": Annotated[
         _Text, typer.Option("--metrics", help="Serve Prometheus metrics at this host:port.")
     ],
+    "metrics_insecure": Annotated[
+        bool,
+        typer.Option(
+            "--metrics-insecure", help="Serve them in plaintext beyond loopback, too."
+        ),
+    ],
     "trace": Annotated[
         _Text, typer.Option("--trace", help="The true uplink, for the policy oracle.")
     ],
@@ -95,6 +101,7 @@ class Driving:
     log: Path | None = None
     probes_day_nbytes: float = DAY_NBYTES
     metrics: Address | None = None
+    metrics_insecure: bool = False
     trace: Trace | None = None
     origin_s: float | None = None
     repartition: bool = False
@@ -131,6 +138,7 @@ def _driving(
     log: Path | None = None,
     probe_budget: str | None = None,
     metrics: str | None = None,
+    metrics_insecure: bool = False,
     trace: str | None = None,
     trace_origin: float | None = None,
     repartition: bool = False,
@@ -145,6 +153,7 @@ def _driving(
         log=log,
         probes_day_nbytes=DAY_NBYTES if probe_budget is None else parse_budget(probe_budget),
         metrics=None if metrics is None else parse_address(metrics),
+        metrics_insecure=metrics_insecure,
         trace=_trace(trace, policy, known=gate or trace_origin is not None),
         origin_s=trace_origin,
         repartition=repartition,

@@ -54,7 +54,8 @@ _PLANNING = (
 _LINK = ("network", "uplink", "downlink", "rtt")
 _TLS = ("ca", "cert", "key")
 _POLICY = (
-    "policy", "every", "duration", "log", "probe_budget", "metrics", "trace", "trace_origin",
+    "policy", "every", "duration", "log", "probe_budget", "metrics",
+    "metrics_insecure", "trace", "trace_origin",
     "repartition", "gate",
 )  # fmt: skip
 
@@ -119,6 +120,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
             why="to run every placement the edge must hold all segments",
         ),
         Rule(("trace_origin",), needs=("trace",)),
+        Rule(("metrics_insecure",), needs=("metrics",)),
         Rule(("postprocess",), needs=("output",), why="its results are written there"),
         Rule(("output",), beside=("compare",), why="every strategy answers the same inputs"),
         _MEASURED,
