@@ -229,6 +229,7 @@ class Renewal:
             known_nbytes=known,
             elsewhere_nbytes=elsewhere,
             constraints=self._constraints,
+            edge=now.edge,
         )
 
     def _run(self) -> None:

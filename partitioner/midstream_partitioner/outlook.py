@@ -17,6 +17,7 @@ from typing import final
 import numpy as np
 
 from midstream_partitioner.cuts import Cut, cut_of
+from midstream_partitioner.footprint import expected_memory, most_weights
 from midstream_partitioner.graph import Graph
 from midstream_partitioner.link import Link
 from midstream_partitioner.mincut import CutSearch, Limits, unpack
@@ -85,8 +86,12 @@ class Outlook:
         known_nbytes: Mapping[str, float] | None = None,
         elsewhere_nbytes: Mapping[str, float] | None = None,
         constraints: Constraints = UNCONSTRAINED,
+        edge: Profile | None = None,
     ) -> None:
-        """`edge_s` and `cloud_s` are seconds by node index (`node_seconds`)."""
+        """`edge_s` and `cloud_s` are seconds by node index (`node_seconds`).
+
+        By the profile `edge`, limits of memory are understood as limits of weights.
+        """
         self._graph = graph
         self._constraints = constraints
         self._cloud_s = tuple(cloud_s)
@@ -97,9 +102,12 @@ class Outlook:
         self._search = CutSearch(
             graph, costs_of(graph, edge_s, cloud_s, wire_nbytes=wire, forbidden=barred)
         )
-        most = constraints.max_edge_nbytes
+        most = float("inf")
+        if constraints.max_edge_nbytes is not None:
+            most = float(constraints.max_edge_nbytes)
+            most = most if edge is None else most_weights(part, edge, most)
         self._limits = Limits(
-            float("inf") if most is None else most,
+            most,
             constraints.min_depth,
             tuple(map(graph.inputs.index, constraints.secret_of(part))),
         )
@@ -242,7 +250,9 @@ def estimated_profile(graph: Graph, old: Partition, part: Partition, like: Profi
         _estimated(part, node_seconds(graph, old, like.holding(bucket)), bucket)
         for bucket in like.buckets
     )
-    return replace(like.holding(first, others), partition_digest=part.digest)
+    memory = expected_memory(old, like, part)
+    found = like.holding(first, others)
+    return replace(found, partition_digest=part.digest, memory_nbytes=memory)
 
 
 def _estimated(part: Partition, node_s: Sequence[float], like: Bucket) -> Bucket:

@@ -15,6 +15,7 @@ from onnx import numpy_helper
 
 from midstream_partitioner.cuts import Cut, position_cuts
 from midstream_partitioner.device import Device
+from midstream_partitioner.footprint import most_weights
 from midstream_partitioner.intake import Network, load_network
 from midstream_partitioner.link import Link
 from midstream_partitioner.outlook import (
@@ -221,3 +222,52 @@ def test_an_edge_that_holds_and_measured_a_prefix_gives_times_for_the_rest_too(
     static_s = static_profile(network.graph)
     seconds = node_seconds(network.graph, part, profile_of(part, 2 * sum(static_s[:4])))
     assert seconds == pytest.approx([2 * each for each in static_s])
+
+
+def measured(part: Partition, memory: tuple[int, ...]) -> Profile:
+    """A profile of `part` that says what its heads take of the edge's memory."""
+    stats = tuple(Stat(0.01, 0.01, 0.01, 3) for _ in memory[1:])
+    replies = tuple(4 for _ in part.cuts)
+    return Profile(
+        DEVICE, part.graph_digest, part.digest, stats, (), replies, memory_nbytes=memory
+    )
+
+
+def test_another_partition_takes_memory_by_the_weights_of_its_heads(network: Network) -> None:
+    cuts = position_cuts(network.graph)
+    old, new = partition(network, [cuts[2], cuts[4]]), partition(network, [cuts[4], cuts[6]])
+    first, second, whole = (old.weight_nbytes(0, k) for k in (1, 2, 3))
+    profile = measured(old, (0, 5 * first, 5 * second, 5 * whole))
+    found = estimated_profile(network.graph, old, new, profile)
+    assert found.memory_nbytes == (0, 5 * second, 5 * whole, 5 * whole)
+    unknown = estimated_profile(network.graph, old, new, measured(old, ()))
+    assert unknown.memory_nbytes == ()
+
+
+def test_a_limit_of_memory_is_one_of_weights_as_the_profile_says(network: Network) -> None:
+    cuts = position_cuts(network.graph)
+    part = partition(network, [cuts[2], cuts[4]])
+    first, second, whole = (part.weight_nbytes(0, k) for k in (1, 2, 3))
+    profile = measured(part, (0, 3 * first, 3 * second, 3 * whole))
+    assert most_weights(part, profile, 3 * second) == pytest.approx(second)
+    assert first < most_weights(part, profile, 2 * second) < second
+    assert most_weights(part, profile, first) == 0  # the smallest head takes three times that
+    assert most_weights(part, profile, 3 * whole) == float("inf")
+    assert most_weights(part, measured(part, ()), 12345) == 12345
+    prefix = measured(part, (0, 3 * first))
+    assert most_weights(part, prefix, 1e12) == first  # beyond that nothing was measured
+
+
+def test_an_outlook_promises_no_head_beyond_the_memory(
+    outlook_at: Callable[..., Outlook], network: Network
+) -> None:
+    cuts = position_cuts(network.graph)
+    part = partition(network, [cuts[5]])
+    heads = [part.weight_nbytes(0, k) for k in range(3)]
+    limit = Constraints(max_edge_nbytes=heads[1])
+    link = Link(5 * MBIT, 5 * MBIT, 0.02)
+    free = outlook_at((cuts[5],), constraints=limit).better(link)
+    assert free is not None
+    assert free.cuts
+    heavy = measured(part, (0, 1000 * heads[1], 1000 * heads[2]))
+    assert outlook_at((cuts[5],), constraints=limit, edge=heavy).better(link) is None
