@@ -251,8 +251,9 @@ def deploy(
     if held is not None:
         for each in models:
             if each.partition_digest == held.partition.digest and model in (None, each.name):
-                return held.join(each)
+                return held.join(with_profile(dial, each))
     part, remote = agree(source, models, feed=feed, sizes=sizes, model=model)
+    remote = with_profile(dial, remote)
     cloud = _profile_of(remote)  # before anything is measured for it
     part = part if setup.inputs is not None else _sized_as(part, cloud)
     return setup.hold(part, model=remote.name, progress=progress).join(remote)
@@ -271,6 +272,11 @@ def _sized_as(part: Partition, cloud: Profile) -> Partition:
         if name in names
     }
     return at_sizes(part, checked_sizes(measured))
+
+
+def with_profile(dial: Dial, remote: ModelDescription) -> ModelDescription:
+    """`remote` with its profile: servers of many models tell it of one model at a time."""
+    return remote if remote.profile else describe(dial, model=remote.name)[0]
 
 
 def _profile_of(remote: ModelDescription) -> Profile:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import cast, final
 
-from midstream.deployment import Deployment, EdgeSide, begin_session, go_over
+from midstream.deployment import Deployment, EdgeSide, begin_session, go_over, with_profile
 from midstream_edge.channel import Dial
 from midstream_edge.describe import describe
 from midstream_edge.policies.menu import Menu
@@ -122,7 +122,7 @@ def follow(
             return Deployment(side.partition, side.model, side.chain, side.edge, cloud)
         for each in describe(dial):
             if each.partition_digest == side.partition.digest:
-                return replace(side.join(each), model=side.model)
+                return replace(side.join(with_profile(dial, each)), model=side.model)
         raise CloudUnavailable(f"the server at {dial.address} no longer holds {side.model}")
 
     def begin(found: Deployment) -> None:

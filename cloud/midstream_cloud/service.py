@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, final
 
 import grpc
@@ -15,6 +16,7 @@ from midstream_wire.credentials import is_bearer
 from midstream_wire.descriptions import Description
 from midstream_wire.errors import CloudRefused, MidstreamError, ProtocolError
 from midstream_wire.frames import Code, GoAway, ServerFrame, Status
+from midstream_wire.limits import MAX_MESSAGE_NBYTES
 from midstream_wire.messages import read_client, write_server
 from midstream_wire.unary import (
     read_describe,
@@ -115,7 +117,11 @@ class Midstream:
         named = [models[name]] if name else models.values()
         described = tuple(model.describe() for model in named)
         description = Description(self._service.name, described)
-        return write_description(description).SerializeToString()
+        encoded = write_description(description).SerializeToString()
+        if not name and len(encoded) > MAX_MESSAGE_NBYTES:  # profiles are asked for by name
+            bare = tuple(replace(model, profile="") for model in described)
+            encoded = write_description(replace(description, models=bare)).SerializeToString()
+        return encoded
 
     async def Prepare(self, data: bytes) -> bytes:
         self._refuse_draining()

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from midstream.deployment import with_profile
 from midstream.serving import make_repository, measure_chain
 from midstream.sources import open_models
+from midstream_cloud import service
+from midstream_cloud.server import serving
+from midstream_edge.channel import Dial
+from midstream_edge.describe import describe
 from midstream_partitioner.chain import Chain
+from midstream_partitioner.profile import Profile
 from midstream_wire.errors import UsageError
 
 
@@ -15,6 +23,22 @@ def test_a_profile_given_is_what_edges_plan_with() -> None:
     profile = measure_chain(Chain(models["digits"]), runs=3)
     held = make_repository(models, runs=50, profile=profile).models["digits"]
     assert held.profile == profile.serving(1)
+
+
+def test_models_that_do_not_fit_one_message_are_told_and_their_profiles_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    models = open_models(["digits"])
+    profile = measure_chain(Chain(models["digits"]), runs=3)
+    repository = make_repository(models, profile=profile)
+    monkeypatch.setattr(service, "MAX_MESSAGE_NBYTES", 1000)
+    with serving(repository) as address:
+        dial = Dial.of(str(address))
+        (told,) = describe(dial)
+        assert (told.name, told.profile) == ("digits", "")
+        found = with_profile(dial, told)
+    assert Profile.from_json(found.profile) == repository.models["digits"].profile
+    assert replace(found, profile="") == told
 
 
 def test_a_profile_is_of_one_model() -> None:
