@@ -3,6 +3,7 @@
     python benchmarks/sizes.py [--networks text,unet] [--files FOLDER] [--links lte,...]
     python benchmarks/sizes.py --laws        # how far several laws miss between the buckets
     python benchmarks/sizes.py --decisions   # microseconds per decision at changing sizes
+    python benchmarks/sizes.py --exact       # answers of many cuts beside the unsplit one's
 
 A network is profiled at the buckets of its spanned sizes. Then requests of four sizes, none of
 them a bucket, go over four emulated links to a server in this process, by every strategy: the
@@ -29,7 +30,7 @@ from sizes_subjects import Subject, subjects
 
 import midstream
 from midstream.serving import measure_chain
-from midstream.sources import at_sizes, open_buckets, open_inputs, open_partition
+from midstream.sources import at_sizes, open_buckets, open_inputs, open_network, open_partition
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.registry import policy
 from midstream_edge.policies.values import Situation
@@ -38,14 +39,16 @@ from midstream_lab.conditions import condition
 from midstream_lab.proxy import ProxyThread, parse_address
 from midstream_partitioner.bucketing import profile_sizes
 from midstream_partitioner.chain import Chain
+from midstream_partitioner.compare import relative_error
 from midstream_partitioner.curves import Curve
-from midstream_partitioner.cuts import EDGE_ONLY
+from midstream_partitioner.cuts import EDGE_ONLY, position_cuts
 from midstream_partitioner.device import this_device
 from midstream_partitioner.link import Link
-from midstream_partitioner.partition import Partition
+from midstream_partitioner.partition import Partition, partition
 from midstream_partitioner.plan import Candidate, Planner
 from midstream_partitioner.profile import Profile
 from midstream_partitioner.rounds import PAUSE_S
+from midstream_partitioner.runtime import Executor
 from midstream_partitioner.sizes import Sizes, bind_sizes, listed
 from midstream_partitioner.spans import parse_sizes
 
@@ -250,6 +253,29 @@ def laws(subject: Subject) -> None:
               flush=True)  # fmt: skip
 
 
+def exact(subject: Subject) -> None:
+    """Every answer at some 24 cuts, one chain for all sizes, beside the unsplit network's."""
+    network = open_network(subject.build(), sizes=parse_sizes([subject.spans]))
+    every = position_cuts(network.graph)
+    part = partition(network, every[:: max(1, len(every) // 24)])
+    chain = Chain(part)
+    whole = Executor(network.model.SerializeToString())
+    alike, off = True, 0.0
+    for sizes in (bound(part, each) for each in subject.asked):
+        (inputs,) = open_inputs(at_sizes(part, sizes), None, count=1, seed=7)
+        expected = whole.run(inputs)
+        answers = [
+            chain.run(chain.run(inputs, 0, k), k, chain.last) for k in range(chain.last + 1)
+        ]
+        off = max(off, relative_error(expected, answers[0]))
+        for name in expected:
+            alike &= all(np.array_equal(a[name], answers[0][name]) for a in answers)
+    count = len(subject.asked)
+    print(f"{subject.name:10} {len(part.cuts)} of {len(every)} cuts, {count} sizes: "
+          f"{'the same bits at every cut' if alike else 'OTHER BITS'}, "
+          f"{off:.1e} from the unsplit network", flush=True)  # fmt: skip
+
+
 def _between(found: Profile, sizes: Sizes, there: Any, back: Any) -> float:
     """Interpolated over the product of the sizes, where buckets lie on a diagonal as well."""
     known = {float(np.prod([n for _, n in b.sizes])): sum(s.median_s for s in b.segments)
@@ -294,6 +320,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=7)
     parser.add_argument("--laws", action="store_true")
     parser.add_argument("--decisions", action="store_true")
+    parser.add_argument("--exact", action="store_true")
     options = parser.parse_args()
     wanted = options.networks.split(",") if options.networks else None
     every = []
@@ -302,6 +329,8 @@ def main() -> None:
             continue
         if options.laws:
             laws(subject)
+        elif options.exact:
+            exact(subject)
         elif options.decisions:
             decisions(subject)
         else:
