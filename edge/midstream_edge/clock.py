@@ -18,18 +18,22 @@ from midstream_partitioner.timings import Timings
 
 #: How fast two clocks may drift apart, in seconds per second (RFC 5905, PHI).
 DRIFT = 15e-6
+#: So many exchanges are remembered, the shortest of which counts (RFC 5905, the clock filter).
+LATELY = 8
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """Four readings in seconds: sent and answered on the edge's clock, the middle two on the
-    cloud's. The delay leaves out what the cloud took to answer."""
+    cloud's. The delay leaves out what the cloud took to answer. `empty`: it carried nothing,
+    and nothing was on its way before it."""
 
     sent_s: float
     received_s: float
     replied_s: float
     answered_s: float
+    empty: bool = False
 
     @property
     def delay_s(self) -> float:
@@ -46,35 +50,42 @@ class Exchange:
 @final
 @dataclass(frozen=True, slots=True)
 class ClockEstimate:
-    """The best exchange seen so far; `None` before the first."""
+    """The best exchange seen so far, `None` before the first, and the last empty ones.
+
+    The offset needs the best there ever was. What an empty way takes needs one of lately: a
+    phone that changes networks has another path from then on.
+    """
 
     best: Exchange | None = None
+    lately: tuple[Exchange, ...] = ()
 
     def observe(self, exchange: Exchange) -> ClockEstimate:
         """The estimate after `exchange`; one with impossible readings changes nothing."""
         if not math.isfinite(exchange.offset_s):
             return self
+        lately = (*self.lately[1 - LATELY :], exchange) if exchange.empty else self.lately
         if self.best is None:
-            return ClockEstimate(exchange)
+            return ClockEstimate(exchange, lately)
         age_s = exchange.answered_s - self.best.answered_s
         if exchange.delay_s / 2 <= self.best.delay_s / 2 + DRIFT * age_s:
-            return ClockEstimate(exchange)
-        return self
+            return ClockEstimate(exchange, lately)
+        return ClockEstimate(self.best, lately)
 
     def to_edge(self, cloud_s: float) -> float | None:
         """A reading of the cloud's clock on the edge's; `None` without an estimate."""
         return None if self.best is None else cloud_s - self.best.offset_s
 
     def gone_s(self, received_s: float) -> float | None:
-        """When what the cloud received at `received_s` had left the edge, on its clock, if it
-        took as long on the way up as the best exchange did; `None` without one.
+        """When what the cloud received at `received_s` had left the edge, on its clock, if its
+        way up took as long as that of the shortest empty exchange of lately; `None` without.
 
         Exact however that exchange's delay was divided between the two ways: what its offset
         lends to one of them falls out of the difference.
         """
-        if self.best is None:
+        if not self.lately:
             return None
-        return received_s - (self.best.received_s - self.best.sent_s)
+        least = min(self.lately, key=lambda each: each.delay_s)
+        return received_s - (least.received_s - least.sent_s)
 
 
 @final

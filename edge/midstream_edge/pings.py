@@ -45,6 +45,8 @@ class Pings:
 
         def frames() -> Iterator[Ping]:
             waiting.sent_s = time.monotonic()  # when it is pulled: queueing is no delay
+            tcp = stream.tcp_info()
+            waiting.empty = waiting.plain and not (tcp and tcp.outstanding)
             yield Ping(id, padding, down_nbytes)
 
         stream.whisper(frames())
@@ -76,7 +78,9 @@ class Pings:
                 f"a pong's times must be finite (not {pong.received_s}, {pong.sent_s}): "
                 "use the same version of midstream on both sides"
             )
-        exchange = Exchange(waiting.sent_s, pong.received_s, pong.sent_s, answered_s)
+        exchange = Exchange(
+            waiting.sent_s, pong.received_s, pong.sent_s, answered_s, waiting.empty
+        )
         if waiting.plain:
             with self._lock:
                 self._ended.append(exchange)
@@ -107,12 +111,13 @@ class Pings:
 
 @final
 class _Waiting:
-    __slots__ = ("future", "plain", "sent_s")
+    __slots__ = ("empty", "future", "plain", "sent_s")
 
     def __init__(self, *, plain: bool) -> None:
         self.plain = plain  # no padding: it measures the round trip
         self.future: Future[Exchange] = Future()
         self.sent_s = 0.0
+        self.empty = False  # nothing was on its way when it left
 
 
 @cache

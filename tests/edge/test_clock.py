@@ -16,10 +16,16 @@ offsets = st.floats(-1e6, 1e6)
 anything = st.floats(allow_nan=True, allow_infinity=True)
 
 
-def exchange(sent: float, offset: float, up: float, served: float, down: float) -> Exchange:
+def exchange(
+    sent: float, offset: float, up: float, served: float, down: float, *, empty: bool = True
+) -> Exchange:
     received = sent + up
     return Exchange(
-        sent, received + offset, received + served + offset, received + served + down
+        sent,
+        received + offset,
+        received + served + offset,
+        received + served + down,
+        empty,
     )
 
 
@@ -51,6 +57,26 @@ def test_the_way_up_is_told_from_the_reply_however_the_delay_is_divided(
     clock = clock.observe(exchange(0, offset, up, 0.01, down))
     gone_s = clock.gone_s(sent + up + longer + offset)
     assert gone_s == pytest.approx(sent + longer, abs=1e-6)
+
+
+def test_another_path_is_measured_by_its_own_empty_exchanges() -> None:
+    """A handover adds 20 ms each way; the offset still rests on the best there ever was."""
+    clock = ClockEstimate()
+    for at_s in range(8):
+        clock = clock.observe(exchange(at_s, 100, 0.01, 0, 0.01))
+    before = clock.best
+    for at_s in range(8, 16):
+        clock = clock.observe(exchange(at_s, 100, 0.03, 0, 0.03))
+    assert clock.best == before
+    gone_s = clock.gone_s(20.0 + 0.03 + 100)
+    assert gone_s == pytest.approx(20.0)
+
+
+def test_an_exchange_behind_others_is_no_empty_one() -> None:
+    clock = ClockEstimate().observe(exchange(0, 100, 0.01, 0, 0.01))
+    for at_s in range(1, 20):
+        clock = clock.observe(exchange(at_s, 100, 2.0, 0, 0.01, empty=False))
+    assert clock.gone_s(30.01 + 100) == pytest.approx(30.0)
 
 
 def test_an_old_exchange_gives_way_to_a_slightly_slower_one() -> None:

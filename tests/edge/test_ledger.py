@@ -75,7 +75,8 @@ def test_neither_encoding_nor_decoding_nor_a_late_reply_is_the_links_time(
     decode_s: float,
     late_s: float,
 ) -> None:
-    ping = Exchange(-1.0, up_s - 1.0 + OFFSET_S, up_s - 1.0 + OFFSET_S, up_s + down_s - 1.0)
+    there_s = up_s - 1.0 + OFFSET_S
+    ping = Exchange(-1.0, there_s, there_s, up_s + down_s - 1.0, empty=True)
     transfer = told(
         frames,
         rate_bps=rate_bps,

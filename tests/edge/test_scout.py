@@ -186,7 +186,7 @@ def test_a_probe_that_had_the_link_to_itself_is_told() -> None:
 
 
 def test_a_probe_tells_its_way_up_where_the_clocks_are_compared() -> None:
-    clock = ClockEstimate().observe(Exchange(0.0, 100.03, 100.03, 0.05))
+    clock = ClockEstimate().observe(Exchange(0.0, 100.03, 100.03, 0.05, empty=True))
     told = probed(Exchange(1.0, 101.04, 101.04, 1.5), clock, 3000, 500)
     assert told.up_s == pytest.approx(0.01)
     assert (told.nbytes, told.ahead_nbytes, told.took_s) == (3000, 500, 0.5)
