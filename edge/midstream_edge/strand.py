@@ -88,7 +88,8 @@ class Strand:
 
     def doubt(self, now_s: float, since_s: float) -> Overdue | None:
         """What is overdue, now that an answer is that was asked for at `since_s`."""
-        self.watch = self.watch.doubt(now_s, since_s)
+        if self.heard_s < since_s:  # the watch knows what was heard at its last look only
+            self.watch = self.watch.doubt(now_s, since_s)
         self.ask()
         return self.watch.overdue
 

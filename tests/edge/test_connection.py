@@ -9,7 +9,8 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import grpc.aio
@@ -192,6 +193,15 @@ def test_a_slow_link_that_is_busy_is_not_suspect(
     assert (connect.state, downs.told) == ("connected", [])
 
 
+def test_what_was_heard_since_the_last_look_answers_a_doubt() -> None:
+    strand = Strand(0.0, knocked=False)
+    strand.stream = cast(Stream, SimpleNamespace(whisper=lambda frames: None))
+    strand.heard_s = 5.0
+    assert strand.doubt(6.0, since_s=4.0) is None
+    assert strand.doubt(6.0, since_s=5.5) is Overdue.ANSWER
+
+
+@pytest.mark.usefixtures("steady_link")
 def test_a_doubt_after_a_sign_of_life_changes_nothing(connect: Connection) -> None:
     asked_s = time.monotonic()
     connect.ping(0, 0, PATIENCE_S)
