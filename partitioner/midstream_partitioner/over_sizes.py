@@ -60,7 +60,7 @@ def over_sizes(
     Between sizes that are next to each other one plan wins throughout, unless it does so twice
     with another in between on less than a step. Raises `PlanError` where nothing is allowed.
     """
-    nominal = dict(nominal_sizes(spans))
+    nominal = dict(planner.sizes) | dict(nominal_sizes(spans))
     return tuple(
         _curve(planner, link, name, sizes, nominal, queue_s)
         for name, sizes in spans
