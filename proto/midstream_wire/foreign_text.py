@@ -32,9 +32,17 @@ def harmless(text: str) -> str:
 
 
 def one_line(text: str, *, chars: int = MAX_LINE_CHARS) -> str:
-    """Return foreign `text` as one harmless line of at most `chars` characters."""
-    line = harmless(" ".join(text[: 8 * chars].split()))
-    return line if len(line) <= chars else line[: chars - 3] + "..."
+    """Return foreign `text` as one harmless line of at most `chars` characters.
+
+    A longer one loses its middle: what came may fill pages, and the end says what to do.
+    """
+    if len(text) > 16 * chars:
+        text = f"{text[: 8 * chars]} {text[-8 * chars :]}"
+    line = harmless(" ".join(text.split()))
+    if len(line) <= chars:
+        return line
+    first = (chars - 3) * 3 // 4
+    return f"{line[:first]}...{line[first + 3 - chars :]}"
 
 
 def file_name(name: str) -> str:
