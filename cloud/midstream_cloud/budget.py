@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import final
 
@@ -36,23 +35,19 @@ _LEAST_NBYTES = 64 * MIB
 #: What a server takes beside its networks where the system does not tell how much there is.
 _UNTOLD_NBYTES = 1024 * MIB
 
-#: Once requests have held so much and hold little of it any more, memory is given back.
-LARGE_NBYTES = 16 * MIB
+#: What a process may keep of memory that it had, times what it took before. As long as
+#: requests hold more than so many bytes, what they leave behind is about to be used again.
+_KEPT, BUSY_NBYTES = 1.2, 16 * MIB
 
 
 @final
 class Budget:
-    """At most `nbytes` for all claims together. Methods may be called from any thread.
+    """At most `nbytes` for all claims together. Methods may be called from any thread."""
 
-    `on_ebb` is called, on whatever thread, when an eighth is left of `LARGE_NBYTES` or more
-    that were claimed.
-    """
-
-    def __init__(self, nbytes: int, on_ebb: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, nbytes: int) -> None:
         self.nbytes = nbytes
-        self._on_ebb = on_ebb
         self._lock = threading.Lock()
-        self._taken = self._peak = 0
+        self._taken = 0
 
     @property
     def taken_nbytes(self) -> int:
@@ -73,12 +68,6 @@ class Budget:
                     "later, or run the rest on the edge",
                 )
             self._taken += change
-            self._peak = max(self._peak, self._taken)
-            ebb = self._peak >= LARGE_NBYTES and self._taken <= self._peak // 8
-            if ebb:
-                self._peak = self._taken
-        if ebb:
-            self._on_ebb()
 
 
 @final
@@ -109,6 +98,14 @@ class Claim:
             held, self._nbytes = self._nbytes, None
         if held:
             self._budget._move(-held)
+
+
+def is_worth_tidying(now_nbytes: int, before_nbytes: int, taken_nbytes: int) -> bool:
+    """Whether a process should give memory back that takes `now_nbytes`.
+
+    It took `before_nbytes` when it was tidied last; requests hold `taken_nbytes`.
+    """
+    return now_nbytes > _KEPT * before_nbytes and taken_nbytes < BUSY_NBYTES
 
 
 def memory_limit(memory_nbytes: int | None = None) -> int:

@@ -16,7 +16,7 @@ import grpc.aio
 from grpc_reflection.v1alpha import reflection
 
 from midstream_cloud import health
-from midstream_cloud.budget import Budget, memory_budget
+from midstream_cloud.budget import Budget, is_worth_tidying, memory_budget, resident
 from midstream_cloud.health import Health
 from midstream_cloud.repository import Repository
 from midstream_cloud.service import SERVICE, Midstream, RequireToken, handlers
@@ -31,7 +31,10 @@ from midstream_wire.errors import UsageError
 from midstream_wire.frames import Code, Status
 from midstream_wire.limits import MAX_MESSAGE_NBYTES, MIB
 
-#: How long large requests must have ceased before the memory that they took is given back: it
+#: How often the memory that the process takes is looked at. What is given back has to be
+#: faulted in again for the next large request.
+TIDY_S = 2.0
+
 #: would have to be faulted in again for the next one.
 TIDY_S = 1.0
 
@@ -96,9 +99,8 @@ class Server:
         self._repository = repository
         workers = settings.workers or usable_cores()
         self._tails = Tails(workers=workers, max_queued=settings.max_queued)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._tidying: asyncio.TimerHandle | None = None
-        budget = Budget(memory_budget(settings.memory_nbytes), self._tidy_soon)
+        self._tidying: asyncio.Task[None] | None = None
+        self._budget = budget = Budget(memory_budget(settings.memory_nbytes))
         # Nothing that the budget cannot hold, encoded and decoded, is asked for.
         most_nbytes = min(settings.limits.max_request_nbytes, int(_LARGEST * budget.nbytes))
         limits = replace(settings.limits, max_request_nbytes=most_nbytes)
@@ -118,7 +120,6 @@ class Server:
 
     async def start(self, address: Address) -> Address:
         """Listen; returns the address with the port that port 0 became. `UsageError`."""
-        self._loop = asyncio.get_running_loop()
         settings = self._settings
         require_safe(
             address,
@@ -138,22 +139,25 @@ class Server:
             ) from None
         await self._grpc.start()
         self._health.tell(serving=True)
+        self._tidying = asyncio.create_task(self._keep_tidy())
         return address.with_port(port)
 
-    def _tidy_soon(self) -> None:
-        """Large requests have gone: give their memory back if none follow. Any thread."""
-        if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # it has ended
-                self._loop.call_soon_threadsafe(self._put_off_tidying)
-
-    def _put_off_tidying(self) -> None:
-        if self._tidying is not None:
-            self._tidying.cancel()
-        self._tidying = asyncio.get_running_loop().call_later(TIDY_S, self._tails.tidy)
+    async def _keep_tidy(self) -> None:
+        """Give memory back that was taken for more than what is under way."""
+        before_nbytes = resident()
+        while True:
+            await asyncio.sleep(TIDY_S)
+            if is_worth_tidying(resident(), before_nbytes, self._budget.taken_nbytes):
+                tidied = self._tails.tidy()
+                if tidied is not None:
+                    await asyncio.wrap_future(tidied)
+                before_nbytes = resident()
 
     async def stop(self) -> None:
         """Refuse what is new, finish what is under way for at most `drain_s`, close."""
         self._health.tell(serving=False)
+        if self._tidying is not None:
+            self._tidying.cancel()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._midstream.drain(_STOPPING), self._settings.drain_s)
         await self._grpc.stop(grace=0.5)

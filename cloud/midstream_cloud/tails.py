@@ -164,10 +164,11 @@ class Tails:
             self._unfinished -= 1
             self._work_s = max(0.0, self._work_s - estimate_s) if self._unfinished else 0.0
 
-    def tidy(self) -> None:
-        """Have a worker give memory that nothing uses back to the system."""
+    def tidy(self) -> Future[None] | None:
+        """Have a worker give memory that nothing uses back to the system, if there is one."""
         with contextlib.suppress(RuntimeError, MemoryError):
-            self._pool.submit(_release_memory)
+            return self._pool.submit(_release_memory)
+        return None
 
     def _run(self, job: Job) -> Answer:
         try:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from midstream_cloud.budget import (
-    LARGE_NBYTES,
+    BUSY_NBYTES,
     Budget,
+    is_worth_tidying,
     memory_budget,
     networks_limit,
     resident,
@@ -37,19 +38,10 @@ def test_claims_share_a_budget_and_give_back() -> None:
     assert budget.taken_nbytes == 0
 
 
-def test_it_tells_once_that_little_is_left_of_much() -> None:
-    ebbs: list[int] = []
-    budget = Budget(100 * MIB, lambda: ebbs.append(budget.taken_nbytes))
-    small, large = budget.claim(), budget.claim()
-    small.hold(MIB)
-    large.hold(LARGE_NBYTES)
-    large.release()
-    small.release()
-    assert ebbs == [MIB]
-    another = budget.claim()
-    another.hold(LARGE_NBYTES - 1)
-    another.release()
-    assert len(ebbs) == 1
+def test_memory_is_given_back_once_little_is_under_way() -> None:
+    assert is_worth_tidying(130 * MIB, 100 * MIB, BUSY_NBYTES - 1)
+    assert not is_worth_tidying(130 * MIB, 100 * MIB, BUSY_NBYTES)
+    assert not is_worth_tidying(110 * MIB, 100 * MIB, 0)
 
 
 def test_networks_and_requests_share_the_memory() -> None:
