@@ -52,9 +52,9 @@ def load(
     """A network: a reference network's name, an ONNX file, its bytes, or a ModelProto.
 
     `feed` says what feeds it; without it a TOML file beside the model is looked for. Where the
-    network leaves dimensions open, figures are for `sizes`, such as {"height": 480}, or for
-    those of the first input in `like`, a file. Raises `UsageError` when there is no such thing
-    and `ModelError` when it cannot be cut.
+    network leaves dimensions open, figures are for `sizes`, such as {"height": 480}, or over
+    several, {"height": "240..960"}, or for those of the first input in `like`, a file. Raises
+    `UsageError` when there is no such thing and `ModelError` when it cannot be cut.
     """
     return sources.open_network(
         source, feed=Feeding(feed), sizes=checked_sizes(sizes or {}), like=like
