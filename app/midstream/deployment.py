@@ -22,6 +22,7 @@ from midstream_partitioner.chain import ONNXRUNTIME, Chain
 from midstream_partitioner.curves import Curve, check_sized
 from midstream_partitioner.cuts import head_of
 from midstream_partitioner.feed_terms import Terms, difference, terms_of
+from midstream_partitioner.footprint import weights_of
 from midstream_partitioner.measure import Progress, no_progress
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import Profile
@@ -83,7 +84,7 @@ class EdgeSetup:
         `model` is the name under which a server holds it (None: its own).
         """
         profile, within_nbytes = self.profile, self.within_nbytes
-        weights = [part.weight_nbytes(0, k) for k in range(len(part.segments) + 1)]
+        weights = weights_of(part)
         chain = Chain(
             part,
             last=self._last(part, weights),
