@@ -315,7 +315,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", default="")
     parser.add_argument("--files", type=Path)
-    parser.add_argument("--links", default="lte,30Mbit:30ms,100Mbit:10ms,300Mbit:5ms")
+    parser.add_argument("--links", default="lte,20Mbit:40ms,50Mbit:20ms,100Mbit:10ms")
     parser.add_argument("--slowdown", type=float, default=4.0)
     parser.add_argument("--requests", type=int, default=7)
     parser.add_argument("--laws", action="store_true")
