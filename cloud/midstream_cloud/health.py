@@ -18,8 +18,9 @@ from grpc_health.v1 import health_pb2
 
 NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
-#: Calls at a time; a load balancer has one, or one for each of its own processes.
-MAX_CALLS = 64
+#: Calls at a time, a quarter of what the smallest server takes: these need no token, and must
+#: leave room for those that do. A load balancer has one, or one for each of its processes.
+MAX_CALLS = 16
 
 #: How long a call may wait for its message.
 PATIENCE_S = 5.0

@@ -33,9 +33,6 @@ from midstream_wire.limits import MAX_MESSAGE_NBYTES, MIB
 
 #: How often the memory that the process takes is looked at. What is given back has to be
 #: faulted in again for the next large request.
-TIDY_S = 2.0
-
-#: would have to be faulted in again for the next one.
 TIDY_S = 1.0
 
 #: The largest request's share of the budget, decoded: encoded it may take as much again.

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from midstream_cloud import health
+from midstream_cloud import health, server
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import Settings, serving
 from midstream_wire.address import Address
@@ -70,6 +70,10 @@ def test_calls_at_a_time_are_limited_and_leave_their_places(stub: Any) -> None:
             assert stub.Check(_ask(), timeout=10).status == _SERVING
             return
     raise AssertionError("no place was left")
+
+
+def test_health_calls_leave_the_smallest_server_room_for_others() -> None:
+    assert health.MAX_CALLS <= server._LEAST_CALLS // 4
 
 
 def test_those_who_watch_are_told_that_it_stops(
