@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+# A test that fails is run once more, and named RERUN: what fails twice fails the run.
+RETRY := --reruns 1 -r fER
 PYTEST_ARGS ?=
 
 SHELL := bash
@@ -21,16 +23,16 @@ demo: $(VENV)/.lab  ## a photo through split networks over emulated links, measu
 	$(BIN)/midstream demo
 
 test: $(VENV)/.dev  ## the tests, without the exhaustive ones (PYTEST_ARGS="-k wire" narrows them)
-	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(RETRY) -n $(WORKERS) $(PYTEST_ARGS)
 
 slow: $(VENV)/.dev  ## the exhaustive proofs: every cut of every network
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow --hypothesis-profile explore $(PYTEST_ARGS)
 
 test-torch: .venv-torch/.torch  ## torch modules taken in, and torch as a backend, in an environment that has torch
-	.venv-torch/bin/python -m pytest -m torch $(PYTEST_ARGS)
+	.venv-torch/bin/python -m pytest $(RETRY) -m torch $(PYTEST_ARGS)
 
 test-oldest: .venv-oldest/.oldest  ## the tests with the oldest versions that pyproject.toml allows
-	.venv-oldest/bin/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	.venv-oldest/bin/python -m pytest $(RETRY) -n $(WORKERS) $(PYTEST_ARGS)
 
 test-openvino: .venv-openvino/.openvino  ## the proofs on OpenVINO, in an environment that has its onnxruntime
 	.venv-openvino/bin/python -m pytest -m openvino $(PYTEST_ARGS)
