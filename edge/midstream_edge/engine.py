@@ -12,13 +12,13 @@ from midstream_edge.channel import Dial, Stream
 from midstream_edge.connection import Connection
 from midstream_edge.inflight_table import InFlightTable
 from midstream_edge.job import Job
+from midstream_edge.lifecycle import Event
 from midstream_edge.local_execution import LocalExecution
 from midstream_edge.offloading import Offloading, needs_no_turn
 from midstream_edge.outcomes import no_room
 from midstream_edge.pace import LocalPace
 from midstream_edge.pilot import Choice, Director
 from midstream_edge.policies.values import LinkState
-from midstream_edge.requests import Event
 from midstream_edge.worker import Crew
 from midstream_partitioner.chain import Chain
 from midstream_wire.frames import Hello
@@ -143,7 +143,7 @@ class Engine:
 
     def _refuse_room(self, job: Job, late: Event, asked_s: float) -> None:
         """Have a request that found no room run here, or fail."""
-        job.choice = Choice(0, "raw", 0.0)
+        job.choose(Choice(0, "raw", 0.0))
         job.began_s = time.monotonic()
         job.future.set_running_or_notify_cancel()
         self._table.move(job, late, no_room(job.began_s - asked_s))

@@ -1,6 +1,6 @@
 """The requests under way: room for them, what happens to each, and its one outcome.
 
-`requests.Request.advance` decides. The table calls it under its one lock, so only one thread
+`lifecycle.Lifecycle` decides. The table calls it under its one lock, so only one thread
 is told to answer a request, however events race.
 """
 
@@ -20,11 +20,11 @@ from midstream_edge.answers import AHEAD, CLOUD, EDGE, FALLBACK, Answer, Stats, 
 from midstream_edge.connection import Connection
 from midstream_edge.faults import is_interrupt
 from midstream_edge.job import Job
+from midstream_edge.lifecycle import Action, Event, Stage
 from midstream_edge.outcomes import no_turn, outcome_of, unaided
-from midstream_edge.pace import LocalPace, left_s, room_waits
+from midstream_edge.pace import LocalPace, room_waits
 from midstream_edge.pilot import Director
 from midstream_edge.policies.values import Transfer
-from midstream_edge.requests import Action, Event, Request, Stage
 from midstream_edge.transmission import Transmission
 from midstream_edge.worker import LONGEST_WAIT_S, REST, Crew
 from midstream_partitioner.partition import Partition
@@ -184,8 +184,7 @@ class InFlightTable:
     def rest_s(self, job: Job, now_s: float) -> float | None:
         """Seconds that are left of a request's local rest; None where that is unknown."""
         rest_s = self.pace.rest_s(job.k, job.sizes)
-        ran_s = 0.0 if job.rest_began_s is None else now_s - job.rest_began_s
-        return None if rest_s is None else left_s(rest_s, ran_s)
+        return None if rest_s is None else job.rest_left_s(rest_s, now_s)
 
     def admit(
         self,
@@ -196,9 +195,14 @@ class InFlightTable:
     ) -> Job:
         """Take up a request; `rest` runs its local rest, should it come to that."""
         with self.lock:
-            request = Request(next(self.ids), self.complete)
-            sizes = self._binder.bind(inputs)
-            job = Job(request, dict(inputs), sizes=sizes, deadline_s=deadline_s, rest=rest)
+            job = Job(
+                next(self.ids),
+                dict(inputs),
+                sizes=self._binder.bind(inputs),
+                complete=self.complete,
+                deadline_s=deadline_s,
+                rest=rest,
+            )
             self._jobs[job.id] = job
             self._counts["requests"] += 1
             return job
@@ -208,14 +212,14 @@ class InFlightTable:
     def at(self, stage: Stage) -> list[Job]:
         """The requests that stand there, in the order in which they came."""
         with self.lock:
-            jobs = [job for job in self._jobs.values() if job.request.stage is stage]
+            jobs = [job for job in self._jobs.values() if job.stage is stage]
         return sorted(jobs, key=lambda job: job.id)
 
     def find(self, id: int, stage: Stage) -> Job | None:
         """The request of that id, if it stands there."""
         with self.lock:
             job = self._jobs.get(id)
-        return job if job is not None and job.request.stage is stage else None
+        return job if job is not None and job.stage is stage else None
 
     def find_sent(self, sending_id: int) -> tuple[Job, Transmission] | None:
         """The request whose latest transmission has that id, and the transmission."""
@@ -229,7 +233,7 @@ class InFlightTable:
     def begin(self, job: Job) -> bool:
         """Start a request's head, after which it cannot be cancelled; False if it was."""
         with self.lock:  # closing must not resolve the future in between
-            wanted = job.request.stage is Stage.WAITING
+            wanted = job.stage is Stage.WAITING
             if wanted and not job.future.set_running_or_notify_cancel():
                 self.move(job, Event.ABANDONED, CancelledError())
                 return False
@@ -249,7 +253,7 @@ class InFlightTable:
         """Call the method `ring` with the request's id, unless it has its answer before."""
         call = functools.partial(weakly(ring), job.id)
         with self.lock:
-            if job.request.stage is not Stage.DONE:
+            if job.stage is not Stage.DONE:
                 job.alarms.append(self._alarms.at(when_s, call))
 
     def expire_at(self, job: Job, deadline_s: float) -> None:
@@ -264,9 +268,8 @@ class InFlightTable:
     def move(self, job: Job, event: Event, error: Exception | None = None) -> Action:
         """Advance a request, and do what needs no further knowledge."""
         with self.lock:
-            job.request, action = job.request.advance(event, error)
+            action = job.advance(event, error)
             if event is Event.HEDGED and action is Action.RUN_REST:
-                job.hedged = True
                 self._counts["hedges"] += 1
             if action in (Action.ANSWER, Action.RAISE):
                 self._leave(job)
@@ -301,7 +304,7 @@ class InFlightTable:
         """
         try:
             transfer, timings = told()
-            self.director.learn(job.evidence(ended_s, transfer))
+            self.director.learn(job.tell(ended_s, transfer))
             answer = self._make_answer(job, state, where, timings)
         except BaseException as error:
             outcome = outcome_of(error)
@@ -319,7 +322,7 @@ class InFlightTable:
             outputs={spec.name: state[spec.name] for spec in self._partition.outputs},
             timings=timings,
             where=where,
-            reason=str(job.request.error) if where == FALLBACK else None,
+            reason=str(job.error) if where == FALLBACK else None,
             k=job.k,
             cut=self._partition.cuts[job.k].id,
             codec=job.codec,
@@ -333,7 +336,7 @@ class InFlightTable:
 
     def _raise(self, job: Job) -> None:
         self.withdraw(job)
-        error = job.request.error
+        error = job.error
         assert error is not None
         if not self.complete:
             count = len(self._partition.segments)

@@ -8,9 +8,9 @@ from typing import final
 
 from midstream_edge.answers import Answer
 from midstream_edge.clock import ClockEstimate, CloudTimes, split_timings
+from midstream_edge.lifecycle import Lifecycle
 from midstream_edge.pilot import Choice
 from midstream_edge.policies.values import Evidence, Transfer
-from midstream_edge.requests import Request
 from midstream_edge.transmission import Transmission
 from midstream_edge.worker import Alarm
 from midstream_partitioner.sizes import Sizes
@@ -20,56 +20,44 @@ from midstream_wire.tensors import Array
 
 
 @final
-class Job:
-    """A request's value, its tensors and its measurements. Times are of the edge's clock.
+class Job(Lifecycle):
+    """A request's life, its tensors and its measurements. Times are of the edge's clock.
 
-    `request`, `sending` and `alarms` change under the session's lock. Of the rest, whoever
+    Its stage, `sending` and `alarms` change under the session's lock. Of the rest, whoever
     runs the head writes what comes before sending, and the compute thread `rest_began_s`.
     """
 
     __slots__ = (
         "alarms",
-        "asked_s",
-        "began_s",
         "choice",
         "codec",
-        "deadline_s",
         "future",
-        "head_s",
-        "hedged",
         "k",
-        "late_s",
-        "learning",
-        "request",
         "rest",
-        "rest_began_s",
         "sending",
         "sizes",
         "state",
         "stop",
         "transform_s",
         "travelling",
-        "useful_s",
     )
 
     def __init__(
         self,
-        request: Request,
+        id: int,
         inputs: Mapping[str, Array],
         *,
         sizes: Sizes,
+        complete: bool,
         deadline_s: float | None,
         rest: Callable[[Job], None],
     ) -> None:
-        self.request = request
+        super().__init__(id, complete=complete, deadline_s=deadline_s)
         self.sizes = sizes  # of the inputs' open dimensions
         self.rest = rest  # runs it from the cut on, on the compute thread
         #: The inputs, then the activation at the cut; kept until the answer, for the rest.
         self.state: Mapping[str, Array] | None = inputs
         self.future: Future[Answer] = Future()
-        self.deadline_s = deadline_s  # a moment, as all of these
-        self.began_s = 0.0
-        self.head_s = 0.0
         self.transform_s = 0.0
         self.choice: Choice | None = None
         self.k = 0
@@ -79,17 +67,12 @@ class Job:
         self.travelling: Mapping[str, Array] | None = None
         self.sending: Transmission | None = None  # the latest
         self.alarms: list[Alarm] = []
-        self.asked_s = 0.0
-        self.late_s = 0.0  # from then on nobody waits for the cloud alone
-        self.useful_s = 0.0  # until then its answer is welcome all the same
-        self.hedged = False  # the edge has begun to run the rest beside
-        self.rest_began_s: float | None = None
         self.stop = Stop()  # told when the answer is there, for a rest that still runs
-        self.learning = False  # the local rest runs to its end, to be measured
 
-    @property
-    def id(self) -> int:
-        return self.request.id
+    def choose(self, choice: Choice) -> None:
+        """Do what the director says."""
+        self.choice = choice
+        self.timeout_s, self.hedge_after_s = choice.timeout_s, choice.hedge_after_s
 
     @property
     def encode_s(self) -> float:
@@ -117,18 +100,14 @@ class Job:
         rest_s = 0.0 if self.rest_began_s is None else now_s - self.rest_began_s
         return self.head_s + self.encode_s + rest_s
 
-    def evidence(self, ended_s: float, transfer: Transfer | None) -> Evidence:
-        """What a policy may learn from the request, which ended at `ended_s`."""
+    def tell(self, ended_s: float, transfer: Transfer | None) -> Evidence:
+        """Return what a policy may learn from the request, which ended at `ended_s`."""
         assert self.choice is not None
-        sending = self.sending
-        served = sending.served if transfer and transfer.complete and sending else None
-        return Evidence(
-            at_s=ended_s,
-            transfer=transfer,
+        served = None if self.sending is None else self.sending.served
+        return self.evidence(
+            ended_s,
+            transfer,
             option=self.choice.option,
-            latency_s=ended_s - self.began_s,
-            hedged=self.hedged,
-            head_s=self.head_s,
             queue_s=None if served is None else served.queue_s,
             tail_s=None if served is None else served.tail_s,
             sizes=self.sizes,

@@ -15,11 +15,11 @@ from midstream_edge.answers import AHEAD, EDGE, FALLBACK, Where
 from midstream_edge.faults import is_interrupt
 from midstream_edge.inflight_table import InFlightTable
 from midstream_edge.job import Job
+from midstream_edge.lifecycle import Action, Event, Stage
 from midstream_edge.offloading import Offloading, needs_no_turn
 from midstream_edge.outcomes import outcome_of
 from midstream_edge.pace import smooth
 from midstream_edge.policies.values import Situation, Transfer
-from midstream_edge.requests import Action, Event, Stage
 from midstream_edge.worker import HEAD, Worker
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.stopping import Stopped
@@ -82,7 +82,7 @@ class LocalExecution:
 
     def _choose(self, job: Job) -> None:
         job.began_s = time.monotonic()
-        job.choice = self._table.director.choose(self._situation(job))
+        job.choose(self._table.director.choose(self._situation(job)))
 
     def _run_head(self, job: Job) -> None:
         if not self._table.begin(job):
@@ -126,7 +126,7 @@ class LocalExecution:
         state = job.state
         stop = None if job.learning else job.stop
         for segment in range(job.k, self._segment_count):
-            if state is None or (job.request.stage is Stage.DONE and not job.learning):
+            if state is None or (job.stage is Stage.DONE and not job.learning):
                 return
             started_s = time.monotonic()
             state = self._chain.run(state, segment, segment + 1, stop=stop)
@@ -141,5 +141,5 @@ class LocalExecution:
             transfer = self._offloading.unfinished(job, finished_s)
             return transfer, job.edge_timings(finished_s - began_s, finished_s)
 
-        where: Where = AHEAD if job.request.error is None else FALLBACK
+        where: Where = AHEAD if job.error is None else FALLBACK
         table.answer(job, state, where, finished_s, told)

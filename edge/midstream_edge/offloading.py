@@ -20,10 +20,10 @@ from midstream_edge.connection import Connection
 from midstream_edge.inflight_table import InFlightTable, weakly
 from midstream_edge.job import Job
 from midstream_edge.ledger import Ledger
+from midstream_edge.lifecycle import Action, Event, Stage
 from midstream_edge.outcomes import late, outcome_of
-from midstream_edge.pace import Again, give_up_at, smooth
+from midstream_edge.pace import Again, smooth
 from midstream_edge.policies.values import LinkState, Transfer
-from midstream_edge.requests import Action, Event, Stage
 from midstream_edge.transmission import Transmission
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.crossing import transform_crossing
@@ -93,14 +93,8 @@ class Offloading:
         """Hand the activation over to the cloud, or straight to the local rest."""
         connection, table = self.connection, self._table
         assert connection is not None
-        assert job.choice is not None
-        self._ask_now(job, time.monotonic(), job.choice.timeout_s)
-        job.late_s, job.learning = self._late_at(job)
-        hedge_after_s = 0.0 if job.learning else job.choice.hedge_after_s
-        if job.late_s <= job.asked_s:
-            # The edge alone would be late: whoever can still make it, both begin at once.
-            hedge_after_s, job.late_s = 0.0, job.useful_s
-        if job.late_s <= job.asked_s:
+        rest_s = table.pace.rest_s(job.k, job.sizes)
+        if not job.cross(time.monotonic(), rest_s=rest_s, contended=len(table) > 1):
             table.move(job, Event.FAILED, late("the head has run too late for it"))
             return
         stream = connection.stream
@@ -112,53 +106,31 @@ class Offloading:
         self._transform(job)
         if not self._send(job, stream, Event.CROSSED):
             return
-        table.set_alarm(job, job.late_s, self._give_up)
+        table.set_alarm(job, job.alarm_s, self._ring)
         if connection.stream is not stream:
             # It may have broken before the request counted as sent, and nobody would know.
             table.move(job, Event.FAILED, connection.error)
-        elif hedge_after_s == 0:
-            self._hedge(job.id)
-        elif hedge_after_s is not None:
-            table.set_alarm(job, job.asked_s + hedge_after_s, self._hedge)
-
-    def _ask_now(self, job: Job, now_s: float, timeout_s: float) -> None:
-        """From now on, and until its time is up, the cloud's answer is useful."""
-        job.asked_s = now_s
-        job.useful_s = now_s + timeout_s
-        if job.deadline_s is not None:
-            job.useful_s = min(job.useful_s, job.deadline_s)
-
-    def _late_at(self, job: Job) -> tuple[float, bool]:
-        """When to stop waiting for the cloud, and whether the rest has to be measured."""
-        if job.deadline_s is None or not self._table.complete:
-            return job.useful_s, False
-        rest_s = self._table.pace.rest_s(job.k, job.sizes)
-        if rest_s is None:
-            return max(job.useful_s, job.asked_s + 1e-3), True
-        busy_s = job.head_s if len(self._table) > 1 else 0.0
-        last_s = give_up_at(job.deadline_s, rest_s=rest_s, busy_s=busy_s)
-        return min(job.useful_s, last_s), False
+        elif job.alarm_s <= job.asked_s:  # a hedge at once
+            self._ring(job.id)
 
     # The alarms' thread.
 
-    def _hedge(self, id: int) -> None:
-        """Run the rest here as well; the first result wins."""
-        job = self._table.find(id, Stage.SENT)
-        if job is not None:
-            self._table.move(job, Event.HEDGED)
-
-    def _give_up(self, id: int) -> None:
-        """The cloud has not answered in time."""
-        job = self._table.find(id, Stage.SENT)
+    def _ring(self, id: int) -> None:
+        """The cloud is late with a request, or may be."""
+        job, now_s = self._table.find(id, Stage.SENT), time.monotonic()
+        event = None if job is None else job.ring(now_s)
         if job is None or job.sending is None:
             return
-        assert self.connection is not None
-        self.connection.doubt(job.asked_s)
-        now_s = time.monotonic()
-        # What a deadline makes the edge begin with, the cloud may still end before it.
-        job.sending.unwanted = now_s >= job.useful_s
-        waited_s = now_s - job.asked_s
-        self._table.move(job, Event.FAILED, late(f"nothing came in {waited_s:.3g} s"))
+        if event is Event.FAILED:
+            assert self.connection is not None
+            self.connection.doubt(job.asked_s)
+            job.sending.unwanted = not job.is_wanted(now_s)
+            waited_s = now_s - job.asked_s
+            self._table.move(job, event, late(f"nothing came in {waited_s:.3g} s"))
+        elif event is not None:
+            self._table.move(job, event)
+        if job.stage is Stage.SENT:
+            self._table.set_alarm(job, job.alarm_s, self._ring)
 
     # The link's threads.
 
@@ -193,8 +165,7 @@ class Offloading:
             if not needs_no_turn(0, job.codec):  # a transform would take the processor
                 return False
             self._transform(job)
-        self._ask_now(job, now_s, job.choice.timeout_s)
-        return now_s < job.useful_s
+        return job.ask(now_s)
 
     def _receive(self, stream: Stream, frame: Reply | More) -> None:
         found = self._table.find_sent(frame.id)

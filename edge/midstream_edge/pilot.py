@@ -11,6 +11,7 @@ from typing import Any, Protocol, final
 
 from midstream_edge.belief import LinkBelief
 from midstream_edge.faults import POLICY, Faults, is_interrupt
+from midstream_edge.lifecycle import patience_s
 from midstream_edge.policies.values import (
     Decision,
     Evidence,
@@ -28,10 +29,6 @@ USED_S = 10.0
 
 #: After so many failures of a policy in a row the edge answers alone, where it can.
 FAILURES = 3
-
-#: A reply counts as late after this many times its predicted latency: a plan for a slow link
-#: may rightly take longer than the session's usual timeout.
-PATIENCE = 3.0
 
 
 @final
@@ -203,7 +200,7 @@ class Pilot:
         return Choice(
             k=option.k,
             codec=option.codec,
-            timeout_s=max(self.timeout_s, PATIENCE * total_s),
+            timeout_s=patience_s(self.timeout_s, total_s),
             hedge_after_s=None if after_s is None else float(after_s),
             option=index,
             estimate=estimate,

@@ -15,8 +15,8 @@ from typing import Any, final
 
 import numpy as np
 
+from midstream_edge.lifecycle import patience_s
 from midstream_edge.pace import TIMEOUT_S
-from midstream_edge.pilot import PATIENCE
 from midstream_edge.session import Answer, EdgeSession
 from midstream_partitioner.chain import Chain, State
 from midstream_partitioner.compare import argmax_equal, relative_error
@@ -106,8 +106,8 @@ def baselines(plan: Plan) -> tuple[Strategy, ...]:
 
 def adopt(session: EdgeSession, candidate: Candidate) -> None:
     """Let `session` run `candidate`, and wait for the cloud as long as that may well take."""
-    patience_s = max(TIMEOUT_S, PATIENCE * candidate.latency_s)
-    session.use(candidate.k, candidate.codec, timeout_s=patience_s)
+    timeout_s = patience_s(TIMEOUT_S, candidate.latency_s)
+    session.use(candidate.k, candidate.codec, timeout_s=timeout_s)
 
 
 def run_trial(

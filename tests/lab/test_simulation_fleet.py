@@ -131,10 +131,10 @@ class Told:
     refusals: list[tuple[int, float]] = field(default_factory=list)
 
     def reply(self, job: Job) -> None:
-        self.replies.append((job.number, self.core.now_s))
+        self.replies.append((job.id, self.core.now_s))
 
     def refuse(self, job: Job) -> None:
-        self.refusals.append((job.number, self.core.now_s))
+        self.refusals.append((job.id, self.core.now_s))
 
 
 def asked(
@@ -237,7 +237,7 @@ def test_whatever_happens_work_ends_once_and_workers_compute_one_thing_at_a_time
         elif kind == "c" and jobs:
             job = jobs[len(jobs) // 2]
             cloud.cancel(job)
-            cancelled.update({job.number} - ended)
+            cancelled.update({job.id} - ended)
         elif kind == "f":
             cloud.fail(len(jobs) % 2)
         elif kind == "r" and cloud.stations[len(jobs) % 2].holds:
@@ -250,7 +250,7 @@ def test_whatever_happens_work_ends_once_and_workers_compute_one_thing_at_a_time
         core.at(at_s, happen, kind)
     core.run(100.0)
     ended = [number for number, _ in told.replies + told.refusals] + list(cancelled)
-    assert sorted(ended) == [job.number for job in jobs]
+    assert sorted(ended) == [job.id for job in jobs]
     assert [station.load for station in cloud.stations] == [0, 0]
     assert cloud.busy_s <= cloud.up_s * workers + 1e-9
 

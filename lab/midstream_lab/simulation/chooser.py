@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import final
 
-from midstream_edge.pilot import PATIENCE
+from midstream_edge.lifecycle import patience_s
 from midstream_edge.policies.values import Evidence, Policy, Situation
 from midstream_lab.simulation.job import Job
 from midstream_lab.simulation.machine import Steady
@@ -49,8 +49,8 @@ class Chooser:
             decision = self.policy.decide(situation(self._current))
             index, job.hedge_after_s = decision.option, decision.hedge_after_s
             job.estimate = decision.estimate
-            patience_s = PATIENCE * decision.estimate.total_s if decision.estimate else 0.0
-            job.timeout_s = max(self._timeout_s, patience_s)
+            predicted_s = decision.estimate.total_s if decision.estimate else 0.0
+            job.timeout_s = patience_s(self._timeout_s, predicted_s)
         if index != self._current:
             if self._current is not None:
                 job.switched = True

@@ -1,9 +1,8 @@
 """One edge in virtual time: its processor, its link, its policy, and its requests.
 
-It does what a session does (`midstream_edge.engine`), decision by decision: heads in the order
-of their requests, rests before heads, a hedge or a race beside the cloud; the first result
-wins and the other side is told to stop. The policy is told of the situation, and given the
-evidence, that a session would have.
+It drives the same core as a session (`midstream_edge.lifecycle`): what a request does next,
+and until when an answer is of use, is decided there. Here is what the threads of a session do:
+heads in the order of their requests, rests before heads, and what the policy is told.
 """
 
 from __future__ import annotations
@@ -13,8 +12,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol, final
 
+from midstream_edge.lifecycle import Action, Event, Stage
 from midstream_edge.offloading import needs_no_turn
-from midstream_edge.pace import TIMEOUT_S, Again, give_up_at, left_s, smooth
+from midstream_edge.pace import TIMEOUT_S, Again, smooth
 from midstream_edge.policies.values import (
     Evidence,
     Option,
@@ -31,12 +31,7 @@ from midstream_lab.simulation.job import (
     BY_CLOUD,
     BY_EDGE,
     BY_FALLBACK,
-    DONE,
     FAILED,
-    HEAD,
-    LOCAL,
-    SENT,
-    WAITING,
     Job,
 )
 from midstream_lab.simulation.lookout import Lookout
@@ -47,7 +42,11 @@ from midstream_lab.simulation.slowness import slowed
 from midstream_lab.simulation.telling import evidence_of, unfinished
 from midstream_lab.simulation.way import Way
 from midstream_wire.codecs import split_codec
+from midstream_wire.errors import PeerError
 from midstream_wire.limits import MAX_IN_FLIGHT
+
+#: What ends the wait for the cloud; no words are needed here.
+_FAILURES = {Event.FAILED: PeerError("the cloud"), Event.ABANDONED: PeerError("the edge")}
 
 
 class Cloud(Protocol):
@@ -122,7 +121,7 @@ class Edge:
         self._sent: dict[int, Job] = {}
         self._local: dict[int, Job] = {}  # whose rest runs or waits here
         self._cloud_s: dict[int, float] = {}  # from asking it to the reply, by option
-        self._overdue = Overdue(core, self._sent, self._give_up)
+        self._overdue = Overdue(core, self._sent, self._ring)
         self._encoder_s = 0.0  # when the sender has encoded what it has
         self.under_way = 0
         self.hedges = 0
@@ -131,7 +130,8 @@ class Edge:
 
     def submit(self, number: int, due_s: float) -> Job:
         """A request that is due now, or was when the edge had no room for it."""
-        job = Job(self, number, due_s)
+        deadline_s = None if self.deadline_s is None else due_s + self.deadline_s
+        job = Job(self, number, due_s, deadline_s=deadline_s)
         if self.under_way < MAX_IN_FLIGHT:
             self.under_way += 1
             self._admit(job)
@@ -145,7 +145,7 @@ class Edge:
         elif self._needs_no_turn(self.chooser.plan):
             self._choose(job)
             if self._needs_no_turn(job.option):
-                job.state = HEAD
+                job.advance(Event.STARTED)
                 self._cross(job, self._options[job.option])
             else:  # the plan has just changed
                 self._queue(job)
@@ -155,15 +155,14 @@ class Edge:
     def _queue(self, job: Job) -> None:
         """Have the processor run its head, in its turn, if that comes before its deadline."""
         self._heads.append(job)
-        if self.deadline_s is not None:
-            late_s = max(self._core.now_s, job.due_s + self.deadline_s)
-            self._core.at(late_s, self._expire, job)
+        if job.deadline_s is not None:
+            self._core.at(max(self._core.now_s, job.deadline_s), self._expire, job)
 
     def _expire(self, job: Job) -> None:
-        if job.state == WAITING:
+        if job.stage is Stage.WAITING:
             self._heads.remove(job)
             job.option = self.chooser.plan if job.option < 0 else job.option
-            self._end(job, FAILED)
+            self._move(job, Event.ABANDONED)
 
     def _needs_no_turn(self, index: int) -> bool:
         option = self._options[index]
@@ -176,7 +175,7 @@ class Edge:
     def lose(self) -> None:
         """The connection has broken: what the cloud has not answered goes on here."""
         for job in tuple(self._sent.values()):
-            self._fail(job)
+            self._move(job, Event.FAILED)
 
     # The processor.
 
@@ -185,7 +184,7 @@ class Edge:
             self._choose(job)
         now_s = self._core.now_s
         job.began_s = now_s
-        job.state = HEAD
+        job.advance(Event.STARTED)
         self._busy = job
         self._core.at(now_s + job.head_s, self._end_head, job)
 
@@ -193,17 +192,18 @@ class Edge:
         now_s = self._core.now_s
         job.began_s = now_s
         self.chooser.choose(job, now_s, lambda current: self._situation(job, current))
-        head_s = self._options[job.option].head_s
-        job.head_s = head_s * self._draws.factor(self.machine.sigma)
+        option = self._options[job.option]
+        job.complete = option.rest_s is not None
+        job.head_s = option.head_s * self._draws.factor(self.machine.sigma)
 
     def _situation(self, job: Job, current: int | None) -> Situation:
-        now_s, deadline_s = self._core.now_s, self.deadline_s
+        now_s = self._core.now_s
         return Situation(
             now_s,
             self._lookout.state(),
             current,
             self.under_way - 1,
-            None if deadline_s is None else job.due_s + deadline_s - now_s,
+            None if job.deadline_s is None else job.deadline_s - now_s,
             len(self._heads),
             self.way.up.backlog_nbytes(now_s),
         )
@@ -213,19 +213,19 @@ class Edge:
         option = self._options[job.option]
         if option.remote:
             self._cross(job, option)
-        else:
+        elif job.advance(Event.FINISHED) is Action.ANSWER:
             self._end(job, BY_EDGE)
             self.learn(evidence_of(job, self._core.now_s, None))
         self._next()
 
     def _end_rest(self, job: Job) -> None:
-        if self._busy is not job or job.state == DONE:
+        if self._busy is not job or job.advance(Event.FINISHED) is not Action.ANSWER:
             return  # the cloud was first, and the processor has gone on
         now_s = self._core.now_s
         self._busy = None
-        job.rest_s = now_s - job.rest_began_s
+        job.note_rest(now_s)
         self._withdraw(job)
-        self._end(job, BY_FALLBACK if job.failed else BY_AHEAD)
+        self._end(job, BY_AHEAD if job.error is None else BY_FALLBACK)
         self.learn(evidence_of(job, now_s, self._unfinished(job)))
         self._next()
 
@@ -233,7 +233,7 @@ class Edge:
         """Give the free processor its next task: rests before heads."""
         while self._rests and self._busy is None:
             job = self._rests.popleft()
-            if job.state != DONE:
+            if job.stage is not Stage.DONE:
                 self._run_rest(job)
         if self._heads and self._busy is None:
             self._begin(self._heads.popleft())
@@ -250,27 +250,18 @@ class Edge:
     # The cloud's side.
 
     def _cross(self, job: Job, option: Option) -> None:
-        core = self._core
-        now_s = core.now_s
-        job.asked_s = now_s
-        late_s = self._late_s(job, option)
-        if late_s <= now_s:
-            # The edge alone would be late: whoever can still make it, both begin at once.
-            job.hedge_after_s = 0.0
-            late_s = self._useful_s(job)
-        if late_s <= now_s or self._lookout.state() != "connected":
-            job.state = SENT
-            self._fail(job)
+        now_s = self._core.now_s
+        useful = job.cross(now_s, rest_s=option.rest_s, contended=self.under_way > 1)
+        if not useful or self._lookout.state() != "connected":
+            self._move(job, Event.FAILED)
             return
-        job.state = SENT
-        self._sent[job.number] = job
+        job.advance(Event.CROSSED)
+        self._sent[job.id] = job
         self._send(job, option)
-        if job.hedge_after_s is None:
-            self._overdue.watch(job, late_s)
-        elif job.hedge_after_s > 0:
-            core.at(min(late_s, now_s + job.hedge_after_s), self._hedge, job)
+        if job.alarm_s <= now_s:
+            self._ring(job)
         else:
-            self._hedge(job)
+            self._overdue.watch(job)
 
     def _send(self, job: Job, option: Option) -> None:
         """Encode its payload and let it leave, for the first time or again."""
@@ -281,7 +272,7 @@ class Edge:
         job.left_s = self._encoder_s
         # Samples come in turn, as from a driver; every edge begins with another one.
         sizes = option.payloads_nbytes
-        turn = (job.number - 1 + self.index) % len(sizes) if sizes else 0
+        turn = (job.id - 1 + self.index) % len(sizes) if sizes else 0
         job.payload_nbytes = sizes[turn] if sizes else option.payload_nbytes
         job.tail_s = option.tail_s * self._draws.factor(self.machine.sigma)
         job.service_s = option.decode_s + job.tail_s
@@ -303,34 +294,16 @@ class Edge:
         now_s, again = self._core.now_s, Again()
         for job in self._local.values():
             option = self._options[job.option]
-            ran_s = now_s - job.rest_began_s if self._busy is job else 0.0
-            rest_s = left_s(option.rest_s or 0.0, ran_s)
+            rest_s = job.rest_left_s(option.rest_s or 0.0, now_s)
             sooner = again.is_sooner(rest_s, self._cloud_s.get(job.option))
             fresh = job.left_s >= 0 or not split_codec(option.codec)[0]
-            if sooner and fresh and job.epoch != self.way.epoch:
-                job.asked_s = now_s
-                if now_s < self._useful_s(job):
-                    self._cloud.cancel(job)
-                    job.cancelled_s = math.inf
-                    self._sent[job.number] = job
-                    self._send(job, option)
-                    again.note_sent()
-
-    def _useful_s(self, job: Job) -> float:
-        """Until when the cloud's answer is welcome, even while the edge runs the rest."""
-        useful_s = job.asked_s + job.timeout_s
-        if self.deadline_s is None:
-            return useful_s
-        return min(useful_s, job.due_s + self.deadline_s)
-
-    def _late_s(self, job: Job, option: Option) -> float:
-        """When to stop waiting for the cloud alone, as a session decides it."""
-        useful_s = self._useful_s(job)
-        if self.deadline_s is None or option.rest_s is None:
-            return useful_s
-        deadline_s = job.due_s + self.deadline_s
-        busy_s = job.head_s if self.under_way > 1 else 0.0
-        return min(useful_s, give_up_at(deadline_s, rest_s=option.rest_s, busy_s=busy_s))
+            if sooner and fresh and job.epoch != self.way.epoch and job.ask(now_s):
+                job.advance(Event.RESENT)
+                self._cloud.cancel(job)
+                job.cancelled_s = math.inf
+                self._sent[job.id] = job
+                self._send(job, option)
+                again.note_sent()
 
     def _arrive(self, job: Job) -> None:
         now_s = self._core.now_s
@@ -354,18 +327,23 @@ class Edge:
     def refuse(self, job: Job) -> None:
         """The cloud cannot serve `job`, and says so."""
         if job.epoch == self.way.epoch:
-            self._core.at(self.way.send_down(self._core.now_s, 0), self._fail, job)
+            self._core.at(self.way.send_down(self._core.now_s, 0), self._take_refusal, job)
+
+    def _take_refusal(self, job: Job) -> None:
+        self._move(job, Event.FAILED)
 
     def _take(self, job: Job) -> None:
         """The reply has come."""
         now_s = self._core.now_s
-        if job.state == DONE or job.epoch != self.way.epoch or job.replied_s != now_s:
-            return  # answered here, lost, or sent again since
+        if job.epoch != self.way.epoch or job.replied_s != now_s:
+            return  # lost, or sent again since
+        if job.advance(Event.REPLIED) is not Action.ANSWER:
+            return  # answered here
         took_s = now_s - job.asked_s
         self._cloud_s[job.option] = smooth(self._cloud_s.get(job.option), took_s)
         was_busy = self._busy is job
         if was_busy:
-            job.rest_s = now_s - job.rest_began_s
+            job.note_rest(now_s)
             self._busy = None
         self._end(job, BY_CLOUD)
         if self.chooser.policy is not None:
@@ -381,39 +359,32 @@ class Edge:
         if was_busy:
             self._next()
 
-    def _hedge(self, job: Job) -> None:
-        """Run the rest here as well, where the edge can; else it can only wait."""
-        if job.state != SENT:
-            return
-        if self._options[job.option].rest_s is None:
-            self._overdue.watch(job, self._useful_s(job))
-            return
-        job.hedged = True
-        self.hedges += 1
-        self._go_local(job)
-
-    def _give_up(self, job: Job) -> None:
-        """It has not been answered in time."""
-        if job.state == SENT:
+    def _ring(self, job: Job) -> None:
+        """The cloud is late with it, or may be."""
+        now_s = self._core.now_s
+        event = job.ring(now_s)
+        if event is Event.FAILED:
             self._lookout.overdue()
-            if self._core.now_s >= self._useful_s(job):
+            if not job.is_wanted(now_s):
                 self._stop_sending(job)
-        self._fail(job)
+        if event is not None:
+            self._move(job, event)
+        if job.stage is Stage.SENT:
+            self._overdue.watch(job)
 
-    def _fail(self, job: Job) -> None:
-        """The cloud will not answer: the edge finishes, or nobody does."""
-        if job.state == SENT and self._options[job.option].rest_s is None:
+    def _move(self, job: Job, event: Event) -> None:
+        """Advance it, and do what needs no further knowledge."""
+        action = job.advance(event, _FAILURES.get(event))
+        if action is Action.RUN_REST:
+            self.hedges += event is Event.HEDGED
+            self._go_local(job)
+        elif action is Action.RAISE:
             self._withdraw(job)
             self._end(job, FAILED)
-        elif job.state == SENT:
-            job.failed = True
-            self._go_local(job)
-        elif job.state == LOCAL:
-            job.failed = True
 
     def _go_local(self, job: Job) -> None:
-        job.state = LOCAL
-        self._local[job.number] = job
+        self._sent.pop(job.id, None)
+        self._local[job.id] = job
         if self._busy is None:
             self._run_rest(job)
         else:
@@ -441,10 +412,9 @@ class Edge:
         return unfinished(self.way.up, job, self._core.now_s)
 
     def _end(self, job: Job, how: int) -> None:
-        job.state = DONE
         self.under_way -= 1
-        self._sent.pop(job.number, None)
-        self._local.pop(job.number, None)
+        self._sent.pop(job.id, None)
+        self._local.pop(job.id, None)
         self._finished(job, how)
         if self._outside:
             self.under_way += 1

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import final
 
 from midstream_edge.belief import LinkBelief
+from midstream_edge.lifecycle import patience_s
 from midstream_edge.pace import TIMEOUT_S
-from midstream_edge.pilot import PATIENCE
 from midstream_edge.policies.baselines import Fixed
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.registry import policy as policy_of
@@ -316,7 +316,7 @@ class _Run:
             network.uplink.duration_s, network.downlink.duration_s
         )
         scale = draws.factor(group.spread)
-        policy, patience_s = _chosen(group, known, offset_s=offset_s, scale=scale)
+        policy, predicted_s = _chosen(group, known, offset_s=offset_s, scale=scale)
         edge = Edge(
             self.core,
             self.cloud,
@@ -327,7 +327,7 @@ class _Run:
             finished=self._finished,
             machine=group.machine,
             deadline_s=group.deadline_s,
-            timeout_s=max(group.timeout_s, patience_s),
+            timeout_s=patience_s(group.timeout_s, predicted_s),
             index=index,
         )
         self.edges.append(edge)
@@ -378,7 +378,7 @@ def interval_count(fleet: Fleet) -> int:
 def _chosen(
     group: Group, known: Menu, *, offset_s: float, scale: float
 ) -> tuple[Policy | Steady, float]:
-    """The policy of one edge, and how long it waits for the cloud at least.
+    """The policy of one edge, and the latency it predicts where it never changes its mind.
 
     What never changes its mind need not be asked, nor told anything. A plan is made with
     what is `known`, the menu on these machines; policies get the menu as profiled, and learn.
@@ -387,7 +387,7 @@ def _chosen(
     if group.policy == PLAN:
         met = LinkBelief.of(network.mean_link(scale)).conditions()
         option = int(known.totals_s(met).argmin())
-        return Steady(option), PATIENCE * known.estimate(option, met).total_s
+        return Steady(option), known.estimate(option, met).total_s
     curve = None
     if group.policy == ORACLE:
         curve = foresight(network.payload_up, offset_s=offset_s, scale=scale)
@@ -396,5 +396,5 @@ def _chosen(
     if not isinstance(policy, Fixed):
         return policy, 0.0
     decision = policy.decide(Situation(0.0))
-    patience_s = 0.0 if decision.estimate is None else PATIENCE * decision.estimate.total_s
-    return Steady(decision.option, decision.hedge_after_s), patience_s
+    predicted_s = 0.0 if decision.estimate is None else decision.estimate.total_s
+    return Steady(decision.option, decision.hedge_after_s), predicted_s

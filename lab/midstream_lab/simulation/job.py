@@ -6,6 +6,7 @@ import math
 from typing import Protocol, final
 
 from midstream_edge.answers import AHEAD, CLOUD, EDGE, FALLBACK
+from midstream_edge.lifecycle import Lifecycle
 from midstream_lab.simulation.station import Station
 from midstream_partitioner.timings import Estimate
 
@@ -23,59 +24,44 @@ class Sender(Protocol):
 
 
 @final
-class Job:
-    """Moments and sizes of a request; all moments are of the core's clock.
-
-    `state` says where it stands, as `midstream_edge.requests.Stage` does.
-    """
+class Job(Lifecycle):
+    """A request's life, with its moments and sizes; all moments are of the core's clock."""
 
     __slots__ = (
         "ahead_nbytes",
         "air_s",
-        "asked_s",
-        "began_s",
         "cancelled_s",
         "due_s",
         "edge",
         "encode_s",
         "epoch",
         "estimate",
-        "failed",
-        "head_s",
-        "hedge_after_s",
-        "hedged",
         "kind",
-        "late_s",
         "left_s",
-        "number",
         "option",
         "payload_nbytes",
         "queued_s",
         "replied_s",
         "reply_air_s",
-        "rest_began_s",
         "rest_s",
         "sent_s",
         "served_s",
         "service_s",
         "started_s",
-        "state",
         "station",
         "switched",
         "tail_s",
-        "timeout_s",
     )
 
-    def __init__(self, edge: Sender, number: int, due_s: float) -> None:
+    def __init__(
+        self, edge: Sender, number: int, due_s: float, *, deadline_s: float | None = None
+    ) -> None:
+        super().__init__(number, complete=True, deadline_s=deadline_s)
         self.edge = edge
-        self.number = number
         self.due_s = due_s
-        self.state = WAITING
         self.option = -1  # none yet
         self.kind = 0
         self.began_s = due_s
-        self.head_s = 0.0
-        self.asked_s = -1.0
         self.encode_s = 0.0
         self.left_s = -1.0
         self.sent_s = -1.0  # when the last byte has arrived at the cloud
@@ -90,20 +76,16 @@ class Job:
         self.service_s = 0.0
         self.tail_s = 0.0
         self.cancelled_s = math.inf
-        self.rest_began_s = -1.0
         self.rest_s = 0.0
-        self.timeout_s = math.inf
-        self.late_s = math.inf  # when it is given up, if somebody watches
-        self.hedge_after_s: float | None = None
-        self.hedged = False
-        self.failed = False
         self.switched = False
         self.epoch = 0
         self.estimate: Estimate | None = None
 
+    def note_rest(self, now_s: float) -> None:
+        """Count what the processor has spent on its local rest by now."""
+        assert self.rest_began_s is not None
+        self.rest_s = now_s - self.rest_began_s
 
-#: Where a job stands.
-WAITING, HEAD, SENT, LOCAL, DONE = range(5)
 
 #: How a request can end, by the numbers in records.
 WHERE = (CLOUD, EDGE, FALLBACK, AHEAD)

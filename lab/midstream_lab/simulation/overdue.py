@@ -12,28 +12,27 @@ from midstream_lab.simulation.job import Job
 
 @final
 class Overdue:
-    """Tells `late` of each request among `sent` that is there still when its time is up.
+    """Tells `due` of each request among `sent` whose alarm is due while it is there.
 
     One event serves for all: nearly every one would come to nothing, and a heap of them be ten
     times as large.
     """
 
-    __slots__ = ("_core", "_first_s", "_late", "_sent")
+    __slots__ = ("_core", "_due", "_first_s", "_sent")
 
     def __init__(
-        self, core: Core, sent: Mapping[int, Job], late: Callable[[Job], object]
+        self, core: Core, sent: Mapping[int, Job], due: Callable[[Job], object]
     ) -> None:
         self._core = core
         self._sent = sent
-        self._late = late
-        self._first_s = math.inf  # when the first of them is late
+        self._due = due
+        self._first_s = math.inf  # when the first alarm is due
 
-    def watch(self, job: Job, late_s: float) -> None:
-        """From `late_s` on `job` is late."""
-        job.late_s = late_s
-        if late_s < self._first_s:
-            self._first_s = late_s
-            self._core.at(late_s, self._look)
+    def watch(self, job: Job) -> None:
+        """Tell of `job` at its alarm."""
+        if job.alarm_s < self._first_s:
+            self._first_s = job.alarm_s
+            self._core.at(job.alarm_s, self._look)
 
     def _look(self, _: object) -> None:
         now_s = self._core.now_s
@@ -41,7 +40,7 @@ class Overdue:
             return  # an earlier one has come since
         self._first_s = math.inf
         for job in tuple(self._sent.values()):
-            if job.late_s <= now_s:
-                self._late(job)
-            elif job.late_s < math.inf:
-                self.watch(job, job.late_s)
+            if job.alarm_s <= now_s:
+                self._due(job)
+            elif job.alarm_s < math.inf:
+                self.watch(job)

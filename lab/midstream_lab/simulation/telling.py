@@ -20,16 +20,10 @@ def unfinished(up: Line, job: Job, now_s: float) -> Transfer | None:
 
 def evidence_of(job: Job, now_s: float, transfer: Transfer | None) -> Evidence:
     """What the request tells that has ended now."""
-    replied = transfer is not None and transfer.complete
-    return Evidence(
+    return job.evidence(
         now_s,
         transfer,
-        job.option,
-        now_s - job.began_s,
-        job.hedged,
-        job.head_s,
-        job.started_s - job.queued_s if replied else None,
-        (job.served_s - job.started_s) * job.tail_s / (job.service_s or 1.0)
-        if replied
-        else None,
+        option=job.option,
+        queue_s=job.started_s - job.queued_s,
+        tail_s=(job.served_s - job.started_s) * job.tail_s / (job.service_s or 1.0),
     )
