@@ -111,15 +111,14 @@ def energy_j(answer: Answer, device: Device, link: Link, belief: LinkBelief | No
     """What an answer cost the edge: computing, sending, waiting, receiving."""
     uplink_bps = link.uplink_bps if belief is None else belief.uplink_bps
     timings = answer.timings
-    waited_s = timings.total_s - timings.head_s
+    waited_s = max(0.0, timings.total_s - answer.busy_s)
     sending_s = min(8 * answer.payload_nbytes / uplink_bps, waited_s)
     receiving_s = min(8 * answer.reply_nbytes / link.downlink_bps, waited_s - sending_s)
-    idle_s = max(0.0, timings.total_s - answer.busy_s - sending_s - receiving_s)
-    return (
-        device.active_w * answer.busy_s
-        + device.tx_w * sending_s
-        + device.rx_w * receiving_s
-        + device.idle_w * idle_s
+    return device.energy_j(
+        max(timings.total_s, answer.busy_s),
+        busy_s=answer.busy_s,
+        sending_s=sending_s,
+        receiving_s=receiving_s,
     )
 
 

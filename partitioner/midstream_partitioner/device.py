@@ -6,7 +6,10 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeVar, final
+
+import numpy as np
+import numpy.typing as npt
 
 from midstream_partitioner.backend import DEFAULT_NAME
 from midstream_partitioner.machine import usable_cores, usable_memory_nbytes
@@ -20,6 +23,10 @@ from midstream_wire.errors import UsageError
 # "Raspberry Pi Dramble: power consumption benchmarks").
 IDLE_W = 2.7
 ACTIVE_W = 6.4
+
+
+#: A duration, or many at once.
+_Time = TypeVar("_Time", float, npt.NDArray[np.floating[Any]])
 
 
 @final
@@ -125,6 +132,26 @@ class Device:
         on = "" if self.backend == DEFAULT_NAME else f" on {self.backend}"
         emulation = f" (emulated {self.slowdown:g}x slower)" if self.emulated else ""
         return self.name + on + emulation
+
+    def energy_j(
+        self,
+        total_s: _Time,
+        *,
+        busy_s: _Time,
+        sending_s: _Time,
+        receiving_s: _Time,
+    ) -> _Time:
+        """Return the joules that it draws in `total_s`, numbers or arrays alike.
+
+        It idles throughout; computing, sending and receiving come on top of that.
+        """
+        idle_w = self.idle_w
+        return (
+            idle_w * total_s
+            + (self.active_w - idle_w) * busy_s
+            + (self.tx_w - idle_w) * sending_s
+            + (self.rx_w - idle_w) * receiving_s
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

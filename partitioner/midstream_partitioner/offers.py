@@ -122,15 +122,11 @@ class Offer:
 
     def energy_j(self, device: Device, link: Link, queue_s: float) -> float:
         """What one request costs the edge: computing, sending, waiting, receiving."""
-        busy_s = self.head_s + self.encode_s
-        if not self.remote:
-            return device.active_w * busy_s
-        waiting_s = queue_s + self.decode_s + self.tail_s + 2 * link.one_way_s
-        return (
-            device.active_w * busy_s
-            + device.tx_w * link.uplink_serial_s(self.payload_nbytes)
-            + device.idle_w * waiting_s
-            + device.rx_w * link.downlink_serial_s(self.reply_nbytes)
+        return device.energy_j(
+            self.estimate(link, queue_s).total_s,
+            busy_s=self.head_s + self.encode_s,
+            sending_s=link.uplink_serial_s(self.payload_nbytes) if self.remote else 0.0,
+            receiving_s=link.downlink_serial_s(self.reply_nbytes) if self.remote else 0.0,
         )
 
 

@@ -159,13 +159,13 @@ class Adaptive:
         return costs
 
     def _joules(self, latency_s: Floats, busy_s: Floats, belief: LinkBelief) -> Floats:
-        """[n, H]: what the edge draws: idling throughout, computing and radio on top."""
-        menu, device = self.menu, self.device
-        radio_j = (device.tx_w - device.idle_w) * menu.payload_bits / belief.uplink_bps + (
-            device.rx_w - device.idle_w
-        ) * menu.reply_bits / belief.downlink_bps
-        computing_w = device.active_w - device.idle_w
-        return device.idle_w * latency_s + computing_w * busy_s + radio_j[:, None]
+        """[n, H]: what the edge draws."""
+        return self.device.energy_j(
+            latency_s,
+            busy_s=busy_s,
+            sending_s=(self.menu.payload_bits / belief.uplink_bps)[:, None],
+            receiving_s=(self.menu.reply_bits / belief.downlink_bps)[:, None],
+        )
 
     def _periods_s(self, heads_s: Floats, latency_s: Floats, belief: LinkBelief) -> Floats:
         """[n, H]: seconds between two answers when requests queue, as the planner has it.

@@ -171,11 +171,14 @@ def _spent(table: Table, group: Group, first: int, duration_s: float) -> _Spent:
         return float(np.minimum(by_edge, time_s).sum())
 
     device = group.device
-    idle_w, whole_s = device.idle_w, float(time_s.sum())
-    added_j = (device.active_w - idle_w) * seconds(table.busy_s)
-    added_j += (device.tx_w - idle_w) * seconds(table.air_s)
-    added_j += (device.rx_w - idle_w) * seconds(table.reply_air_s)
-    return _Spent(whole_s, idle_w * whole_s, added_j, len(table))
+    whole_s = float(time_s.sum())
+    added_j = device.energy_j(
+        0.0,
+        busy_s=seconds(table.busy_s),
+        sending_s=seconds(table.air_s),
+        receiving_s=seconds(table.reply_air_s),
+    )
+    return _Spent(whole_s, device.idle_w * whole_s, added_j, len(table))
 
 
 def _energy(spent: Collection[_Spent]) -> Energy:

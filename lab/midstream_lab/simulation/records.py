@@ -64,16 +64,15 @@ class Table:
     def energy_j(self, device: Device) -> Floats:
         """[n] what each request cost its edge: computing, sending, receiving, waiting."""
         waited_s = np.maximum(self.stay_s - self.busy_s, 0.0)
-        sending_s = np.minimum(self.air_s, waited_s)
-        receiving_s = np.minimum(self.reply_air_s, waited_s - sending_s)
-        idle_s = waited_s - sending_s - receiving_s
-        spent: Floats = (
-            device.active_w * self.busy_s
-            + device.tx_w * sending_s
-            + device.rx_w * receiving_s
-            + device.idle_w * idle_s
+        sending_s: Floats = np.minimum(self.air_s, waited_s)
+        receiving_s: Floats = np.minimum(self.reply_air_s, waited_s - sending_s)
+        stay_s: Floats = np.maximum(self.stay_s, self.busy_s)
+        return device.energy_j(
+            stay_s,
+            busy_s=self.busy_s,
+            sending_s=sending_s,
+            receiving_s=receiving_s,
         )
-        return spent
 
 
 @final
