@@ -25,8 +25,8 @@ IDLE_W = 2.7
 ACTIVE_W = 6.4
 
 
-#: A duration, or many at once.
-_Time = TypeVar("_Time", float, npt.NDArray[np.floating[Any]])
+#: A number, or many of them.
+_Some = TypeVar("_Some", float, npt.NDArray[np.float64])
 
 
 @final
@@ -135,23 +135,24 @@ class Device:
 
     def energy_j(
         self,
-        total_s: _Time,
+        total_s: _Some,
         *,
-        busy_s: _Time,
-        sending_s: _Time,
-        receiving_s: _Time,
-    ) -> _Time:
+        busy_s: _Some,
+        sending_s: _Some,
+        receiving_s: _Some,
+    ) -> _Some:
         """Return the joules that it draws in `total_s`, numbers or arrays alike.
 
         It idles throughout; computing, sending and receiving come on top of that.
         """
         idle_w = self.idle_w
-        return (
+        drawn_j: _Some = (
             idle_w * total_s
             + (self.active_w - idle_w) * busy_s
             + (self.tx_w - idle_w) * sending_s
             + (self.rx_w - idle_w) * receiving_s
         )
+        return drawn_j
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -63,15 +63,12 @@ class Table:
 
     def energy_j(self, device: Device) -> Floats:
         """[n] what each request cost its edge: computing, sending, receiving, waiting."""
-        waited_s = np.maximum(self.stay_s - self.busy_s, 0.0)
-        sending_s: Floats = np.minimum(self.air_s, waited_s)
-        receiving_s: Floats = np.minimum(self.reply_air_s, waited_s - sending_s)
-        stay_s: Floats = np.maximum(self.stay_s, self.busy_s)
+        busy_s = self.busy_s.astype(np.float64)
+        total_s = np.maximum(self.stay_s, busy_s)
+        sending_s = np.minimum(self.air_s, total_s - busy_s)
+        receiving_s = np.minimum(self.reply_air_s, total_s - busy_s - sending_s)
         return device.energy_j(
-            stay_s,
-            busy_s=self.busy_s,
-            sending_s=sending_s,
-            receiving_s=receiving_s,
+            total_s, busy_s=busy_s, sending_s=sending_s, receiving_s=receiving_s
         )
 
 
