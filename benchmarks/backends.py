@@ -21,9 +21,10 @@ from midstream_partitioner.backends import open_backend
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.compare import relative_error
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.feed import read_inputs
 from midstream_partitioner.intake import load_network
-from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.partition import Partition
 
 PAIRS = 15
 

@@ -27,13 +27,15 @@ from onnx import TensorProto, helper, numpy_helper
 from midstream_edge.belief import LinkBelief
 from midstream_edge.policies.values import Decision, Evidence, Option, Situation
 from midstream_edge.session import EdgeSession
-from midstream_lab.emulation import GOODPUT_SHARE, Emulation, LinkSpec, emulate
+from midstream_lab.emulation.emulate import Emulation, emulate
+from midstream_lab.emulation.spec import GOODPUT_SHARE, LinkSpec
 from midstream_lab.pair import CloudSetting, cloud_process
 from midstream_partitioner.artefact import load_partition, save_partition
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.intake import load_network
-from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.partition import Partition
 
 CODECS = ("raw", "lossless", "half", "int8", "ec:0.5", "ctx:0.5")
 SLOWDOWNS = (1.0, 8.0)

@@ -23,7 +23,8 @@ from midstream.sources import open_inputs, open_network, open_partition
 from midstream_lab.networks import NETWORKS
 from midstream_partitioner.artefact import load_partition, save_partition
 from midstream_partitioner.chain import Chain
-from midstream_partitioner.partition import Partition, fuse, partition
+from midstream_partitioner.cutting import fuse, partition
+from midstream_partitioner.partition import Partition
 from midstream_partitioner.runtime import Executor
 
 

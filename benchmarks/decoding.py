@@ -30,8 +30,9 @@ from onnx import TensorProto, helper
 from midstream_lab.processes import Process
 from midstream_partitioner.artefact import save_partition
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.intake import load_network
-from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.partition import Partition
 from midstream_wire.codecs import codec, encode_bytes
 from midstream_wire.frames import Hello, Piece, Reply, Request, Welcome
 from midstream_wire.limits import MAX_IN_FLIGHT

@@ -43,8 +43,9 @@ from midstream_lab.processes import Process
 from midstream_partitioner.artefact import load_partition, save_partition
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.intake import load_network
-from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.partition import Partition
 from midstream_wire.allocator import keep_freed_memory
 
 #: Side of the [1, 64, side, side] float32 tensor that crosses: 200, 400 and 800 KB.

@@ -41,15 +41,17 @@ from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.registry import policy
 from midstream_edge.policies.values import Decision, Evidence, Option, Situation
 from midstream_edge.session import EdgeSession
-from midstream_lab.emulation import Emulation, LinkSpec, emulate
 from midstream_lab.emulation.breaking import CUTS, Cut
+from midstream_lab.emulation.emulate import Emulation, emulate
+from midstream_lab.emulation.spec import LinkSpec
 from midstream_lab.processes import Process
 from midstream_partitioner.artefact import load_partition, save_partition
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.device import Device
 from midstream_partitioner.intake import load_network
-from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.partition import Partition
 
 SIDE = 64
 SEGMENTS, CHANNELS = 6, 48

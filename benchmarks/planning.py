@@ -30,13 +30,15 @@ import numpy as np
 import onnx
 
 from midstream_partitioner.cuts import Cut
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.device import this_device
 from midstream_partitioner.envelope import envelope_of
-from midstream_partitioner.graph import Graph, Node, Tensor
+from midstream_partitioner.graph import Graph
 from midstream_partitioner.intake import load_network
 from midstream_partitioner.link import Link
 from midstream_partitioner.mincut import LISTED_SETS, CutSearch, Limits
-from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.nodes import Node, Tensor
+from midstream_partitioner.partition import Partition
 from midstream_partitioner.plan import Planner
 from midstream_partitioner.pricing import choose_cuts, static_profile, wire_nbytes
 from midstream_partitioner.profile import CodecCost, Profile, Stat

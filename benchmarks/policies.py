@@ -38,25 +38,20 @@ from typing import Any
 import numpy as np
 
 from midstream_edge.belief import LinkBelief
+from midstream_edge.observations import LinkState, Transfer
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.oracle import Curve
 from midstream_edge.policies.registry import policy
-from midstream_edge.policies.values import (
-    Decision,
-    Evidence,
-    LinkState,
-    Option,
-    Policy,
-    Situation,
-    Transfer,
-)
+from midstream_edge.policies.values import Decision, Evidence, Option, Policy, Situation
 from midstream_edge.probing import DAY_NBYTES, ProbeBudget, parse_budget, probe_due
-from midstream_lab.traces import Trace, load_trace
+from midstream_lab.traces.parsing import load_trace
+from midstream_lab.traces.trace import Trace
 from midstream_partitioner.artefact import load_partition
+from midstream_partitioner.constraints import Constraints
 from midstream_partitioner.device import Device
 from midstream_partitioner.link import Link
 from midstream_partitioner.machine import usable_cores
-from midstream_partitioner.plan import Constraints, Planner
+from midstream_partitioner.plan import Planner
 from midstream_partitioner.profile import Profile
 
 HERE = Path(__file__).resolve().parent

@@ -29,11 +29,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.intake import load_network
 from midstream_partitioner.klt import klt, spectrum_of
-from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.partition import Partition, with_transforms
 from midstream_partitioner.runtime import Executor
-from midstream_partitioner.transforms import with_transforms
 from midstream_wire.codecs import codec, encode_bytes
 from midstream_wire.tensors import Array
 

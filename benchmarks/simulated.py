@@ -49,7 +49,8 @@ from midstream_lab.simulation.network import HEADER_SHARE, Network, steady
 from midstream_lab.simulation.pair import BACK_TO_BACK, Setting, simulate_pair
 from midstream_lab.simulation.records import Table
 from midstream_lab.simulation.way import Way
-from midstream_lab.traces import Trace, open_trace
+from midstream_lab.traces.parsing import open_trace
+from midstream_lab.traces.trace import Trace
 from midstream_partitioner.device import Device
 from midstream_partitioner.timings import FIELDS
 

@@ -28,7 +28,7 @@ from midstream_lab.simulation.fleet import Fleet, Group, simulate_fleet
 from midstream_lab.simulation.network import Network
 from midstream_lab.simulation.operating import Prices, operation
 from midstream_lab.simulation.pair import Setting, simulate_pair
-from midstream_lab.traces import generate
+from midstream_lab.traces.generators import generate
 from midstream_partitioner.device import Device
 
 WHOLE_S = 0.25

@@ -42,9 +42,10 @@ from midstream_partitioner.chain import Chain
 from midstream_partitioner.compare import relative_error
 from midstream_partitioner.curves import Curve
 from midstream_partitioner.cuts import EDGE_ONLY, position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.device import this_device
 from midstream_partitioner.link import Link
-from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.partition import Partition
 from midstream_partitioner.plan import Candidate, Planner
 from midstream_partitioner.profile import Profile
 from midstream_partitioner.rounds import PAUSE_S

@@ -24,9 +24,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from midstream.sources import open_partition
-from midstream_lab.emulation import LinkSpec, emulate
+from midstream_lab.emulation.emulate import emulate
+from midstream_lab.emulation.spec import LinkSpec
 from midstream_lab.pair import CloudSetting, Drive, EdgeSetting, run_policy
-from midstream_lab.traces import Trace, write_trace
+from midstream_lab.traces.trace import Trace
+from midstream_lab.traces.writing import write_trace
 from midstream_partitioner.artefact import save_partition
 
 HOLD_S = 5.0

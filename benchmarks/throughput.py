@@ -27,10 +27,11 @@ from midstream_lab.conditions import condition
 from midstream_lab.pair import link_process
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.device import this_device
 from midstream_partitioner.intake import load_network
 from midstream_partitioner.measure import profile_segments
-from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.partition import Partition
 from midstream_partitioner.plan import Planner
 from midstream_partitioner.profile import Profile, Stat
 from midstream_wire.limits import MAX_IN_FLIGHT

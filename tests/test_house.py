@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -71,6 +74,12 @@ UNSAFE_CALLS = frozenset({"eval", "exec", "compile", "__import__"})
 
 def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
+
+
+def dotted(path: Path) -> str:
+    """Return a module's name as it is imported."""
+    names = path.relative_to(ROOT).with_suffix("").parts[1:]
+    return ".".join(names).removesuffix(".__init__")
 
 
 def imports_of(path: Path) -> Iterator[str]:
@@ -144,6 +153,49 @@ def test_importing_the_base_packages_imports_no_extra() -> None:
         if name.split(".")[0] in extras
     }
     assert eager == set()
+
+
+#: What decides, live and simulated. Imported one after the other, in this order.
+PURE = (
+    "midstream_partitioner.plan",
+    "midstream_partitioner.outlook",
+    "midstream_edge.belief",
+    "midstream_edge.lifecycle",
+    "midstream_edge.pilot",
+    "midstream_edge.policies.registry",
+    "midstream_edge.sentry",
+    "midstream_lab.simulation.core",
+    "midstream_lab.simulation.pair",
+    "midstream_lab.simulation.fleet",
+    "midstream_lab.simulation.sweep",
+)
+
+
+def test_what_decides_loads_no_runtime_and_no_transport() -> None:
+    """In a fresh interpreter: a contract of imports sees neither packages nor their faces."""
+    script = """
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    print(name, *({"onnx", "onnxruntime", "grpc", "google", "torch"} & {*sys.modules}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *PURE], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.split("\n")[:-1] == list(PURE), done.stdout + done.stderr
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    names = {dotted(path): path for path in MODULES}
+    graph = {
+        name: {
+            found
+            for each in imports_of(path)
+            if (found := each if each in names else each.rpartition(".")[0]) in names
+        }
+        for name, path in names.items()
+    }
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
 def test_nothing_that_runs_code_from_data_is_used() -> None:

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
         Option as Option,
         Policy as Policy,
         Situation as Situation,
-        Transfer as Transfer,
     )
+    from midstream_edge.observations import Transfer as Transfer
     from midstream_edge.session import EdgeSession as EdgeSession
     from midstream_partitioner.artefact import (
         load_partition as load_partition,
@@ -56,12 +56,8 @@ if TYPE_CHECKING:
     from midstream_partitioner.intake import Network as Network
     from midstream_partitioner.link import Link as Link
     from midstream_partitioner.partition import Partition as Partition
-    from midstream_partitioner.plan import (
-        Candidate as Candidate,
-        Constraints as Constraints,
-        Plan as Plan,
-        plan as plan,
-    )
+    from midstream_partitioner.plan import Candidate as Candidate, Plan as Plan, plan as plan
+    from midstream_partitioner.constraints import Constraints as Constraints
     from midstream_partitioner.profile import Profile as Profile
     from midstream_partitioner.timings import Timings as Timings
     from midstream_partitioner.torch_intake import from_torch as from_torch

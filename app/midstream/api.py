@@ -19,12 +19,12 @@ from midstream_edge.policies.values import Policy
 from midstream_edge.probing import ProbeBudget, parse_budget
 from midstream_edge.session import EdgeSession
 from midstream_partitioner import calibrate as calibrating
-from midstream_partitioner import partition as partitions
+from midstream_partitioner import cutting
 from midstream_partitioner.backend import Backend
 from midstream_partitioner.backends import open_backend
 from midstream_partitioner.calibration import Calibration
 from midstream_partitioner.chain import ONNXRUNTIME, Chain
-from midstream_partitioner.crossing import full_id
+from midstream_partitioner.codec_spec import full_id
 from midstream_partitioner.cuts import Cut
 from midstream_partitioner.data import read_data
 from midstream_partitioner.feed import Feed
@@ -89,7 +89,7 @@ def partition(
     if public:
         named = dict.fromkeys((*source.feed.public, *public))
         source = replace(source, feed=replace(source.feed, public=tuple(named)))
-    return partitions.partition(source, sources.default_cuts(source) if cuts is None else cuts)
+    return cutting.partition(source, sources.default_cuts(source) if cuts is None else cuts)
 
 
 def inputs(

@@ -19,6 +19,7 @@ from midstream_partitioner.artefact import save_partition
 from midstream_partitioner.calibrate import calibrate
 from midstream_partitioner.calibration import UNLABELLED
 from midstream_partitioner.chain import Chain
+from midstream_partitioner.constraints import Constraints
 from midstream_partitioner.crossing import decode_crossing, encode_crossing
 from midstream_partitioner.cuts import CLOUD_ONLY, EDGE_ONLY
 from midstream_partitioner.data import Data
@@ -26,7 +27,7 @@ from midstream_partitioner.device import this_device
 from midstream_partitioner.link import Link
 from midstream_partitioner.measure import profile_segments
 from midstream_partitioner.partition import Partition
-from midstream_partitioner.plan import Candidate, Constraints, Planner
+from midstream_partitioner.plan import Candidate, Planner
 from midstream_partitioner.scratch import scratch_folder
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import Array

@@ -16,9 +16,10 @@ from midstream_edge.policies.values import Policy
 from midstream_edge.probing import ProbeBudget
 from midstream_edge.renewal import Believed, Renewal, Sides
 from midstream_edge.session import EdgeSession
+from midstream_partitioner.constraints import Constraints
 from midstream_partitioner.link import Link
 from midstream_partitioner.measure import CODECS
-from midstream_partitioner.plan import Constraints, Planner
+from midstream_partitioner.plan import Planner
 from midstream_partitioner.recut import network_of
 from midstream_wire.allocator import release_freed_memory
 from midstream_wire.tensors import Array

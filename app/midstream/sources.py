@@ -9,18 +9,22 @@ from pathlib import Path
 
 import onnx
 
+from midstream.cli import console
 from midstream.feeding import AS_IT_IS, Feeding
 from midstream_lab.networks import NETWORKS, build
 from midstream_partitioner.artefact import SUFFIX, is_partition, load_partition
+from midstream_partitioner.backend import Backend
 from midstream_partitioner.calibrate import Metric
+from midstream_partitioner.constraints import Constraints
 from midstream_partitioner.cuts import Cut, cut_of
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.data import import_function
 from midstream_partitioner.feed import Feed, read_inputs
 from midstream_partitioner.intake import Network, load_network
 from midstream_partitioner.measure import SIZED, TIMED
-from midstream_partitioner.partition import Partition, partition
-from midstream_partitioner.plan import Constraints
+from midstream_partitioner.partition import Partition
 from midstream_partitioner.pricing import MOST_CUTS, choose_cuts, static_profile
+from midstream_partitioner.profile import Profile, load_profile
 from midstream_partitioner.samples import Sample
 from midstream_partitioner.sizes import bind_sizes, check_sizes, check_told
 from midstream_partitioner.spans import Spans, buckets, checked_sizes, tied_names
@@ -244,3 +248,16 @@ def open_buckets(part: Partition, source: str | None, *, seed: int = 0) -> Input
         pictures = source if part.feed.kind == "image" else None
         found += same or open_samples(here, pictures, most=TIMED, drawn=_DRAWN, seed=seed)
     return tuple(found)
+
+
+def read_profile(path: Path | None, backend: Backend | None = None) -> Profile | None:
+    """The profile in a file; a note follows where it was measured on another backend."""
+    if path is None:
+        return None
+    found = load_profile(path)
+    if backend is not None and found.device.backend != backend.name:
+        console.note(
+            f"{path} was measured on {found.device.backend}, and {backend.name} runs here: "
+            "times will be others; measure it with the flags that it is used with"
+        )
+    return found

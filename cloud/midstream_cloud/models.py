@@ -12,7 +12,7 @@ from midstream_partitioner.feed_terms import terms_of
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import Profile
 from midstream_partitioner.scratch import Scratch
-from midstream_partitioner.transforms import expansion
+from midstream_partitioner.transform import expansion
 from midstream_wire.codecs import CODECS
 from midstream_wire.descriptions import (
     CutDescription,

@@ -18,8 +18,9 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from midstream_edge.observations import LinkState, Transfer
 from midstream_edge.policies.menu import Conditions
-from midstream_edge.policies.values import Evidence, LinkState, Option, Transfer
+from midstream_edge.policies.values import Evidence, Option
 from midstream_partitioner.link import Link
 
 Floats = NDArray[np.float64]

@@ -22,9 +22,10 @@ from midstream_edge.attempts import LISTEN_S
 from midstream_edge.channel import Dial, Stream
 from midstream_edge.clock import ClockEstimate, Exchange
 from midstream_edge.knocks import Door, seek_doors
-from midstream_edge.policies.values import LinkState
+from midstream_edge.observations import LinkState
+from midstream_edge.sentry import LOOK_S
 from midstream_edge.strand import Strand
-from midstream_edge.strands import LOOK_S, Strands
+from midstream_edge.strands import Strands
 from midstream_edge.verdicts import farewell, unopened
 from midstream_wire.errors import DeadlineExceeded, PeerError
 from midstream_wire.frames import GoAway, Hello, More, Pong, Reply, ServerFrame, Welcome

@@ -16,7 +16,7 @@ from typing import Any, final
 
 from midstream_edge.answers import Answer
 from midstream_edge.belief import LinkBelief
-from midstream_edge.policies.values import LinkState
+from midstream_edge.observations import LinkState
 from midstream_edge.session import EdgeSession
 from midstream_partitioner.device import Device
 from midstream_partitioner.link import Link

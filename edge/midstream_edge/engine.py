@@ -12,13 +12,13 @@ from midstream_edge.channel import Dial, Stream
 from midstream_edge.connection import Connection
 from midstream_edge.inflight_table import InFlightTable
 from midstream_edge.job import Job
-from midstream_edge.lifecycle import Event
+from midstream_edge.lifecycle import Event, needs_no_turn
 from midstream_edge.local_execution import LocalExecution
-from midstream_edge.offloading import Offloading, needs_no_turn
+from midstream_edge.observations import LinkState
+from midstream_edge.offloading import Offloading
 from midstream_edge.outcomes import no_room
 from midstream_edge.pace import LocalPace
 from midstream_edge.pilot import Choice, Director
-from midstream_edge.policies.values import LinkState
 from midstream_edge.worker import Crew
 from midstream_partitioner.chain import Chain
 from midstream_wire.frames import Hello

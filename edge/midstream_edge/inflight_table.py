@@ -21,10 +21,10 @@ from midstream_edge.connection import Connection
 from midstream_edge.faults import is_interrupt
 from midstream_edge.job import Job
 from midstream_edge.lifecycle import Action, Event, Stage
+from midstream_edge.observations import Transfer
 from midstream_edge.outcomes import no_turn, outcome_of, unaided
 from midstream_edge.pace import LocalPace, room_waits
 from midstream_edge.pilot import Director
-from midstream_edge.policies.values import Transfer
 from midstream_edge.transmission import Transmission
 from midstream_edge.worker import LONGEST_WAIT_S, REST, Crew
 from midstream_partitioner.partition import Partition

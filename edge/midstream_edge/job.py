@@ -9,8 +9,9 @@ from typing import final
 from midstream_edge.answers import Answer
 from midstream_edge.clock import ClockEstimate, CloudTimes, split_timings
 from midstream_edge.lifecycle import Lifecycle
+from midstream_edge.observations import Transfer
 from midstream_edge.pilot import Choice
-from midstream_edge.policies.values import Evidence, Transfer
+from midstream_edge.policies.values import Evidence
 from midstream_edge.transmission import Transmission
 from midstream_edge.worker import Alarm
 from midstream_partitioner.sizes import Sizes

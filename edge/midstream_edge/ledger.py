@@ -8,7 +8,7 @@ from typing import final
 
 from midstream_edge.channel import Stream
 from midstream_edge.clock import ClockEstimate, Exchange
-from midstream_edge.policies.values import Transfer
+from midstream_edge.observations import Transfer
 from midstream_edge.transmission import Transmission
 from midstream_edge.uplink import Uplink, busy_since
 from midstream_wire.frames import ClientFrame, More, Request

@@ -26,9 +26,11 @@ import math
 from enum import IntEnum, auto
 from typing import final
 
+from midstream_edge.observations import Transfer
 from midstream_edge.pace import give_up_at, left_s
-from midstream_edge.policies.values import Evidence, Transfer
+from midstream_edge.policies.values import Evidence
 from midstream_partitioner.sizes import Sizes
+from midstream_wire.codecs import split_codec
 
 #: A reply counts as late after this many times its predicted latency: a plan for a slow link
 #: may rightly take longer than the usual timeout.
@@ -255,3 +257,8 @@ class Lifecycle:
 def patience_s(timeout_s: float, predicted_s: float) -> float:
     """Seconds that the cloud may take for a request predicted to take `predicted_s`."""
     return max(timeout_s, PATIENCE * predicted_s)
+
+
+def needs_no_turn(k: int, codec: str) -> bool:
+    """Return True if a plan computes nothing before it sends: no head, no transform."""
+    return k == 0 and not split_codec(codec)[0]

@@ -15,11 +15,12 @@ from midstream_edge.answers import AHEAD, EDGE, FALLBACK, Where
 from midstream_edge.faults import is_interrupt
 from midstream_edge.inflight_table import InFlightTable
 from midstream_edge.job import Job
-from midstream_edge.lifecycle import Action, Event, Stage
-from midstream_edge.offloading import Offloading, needs_no_turn
+from midstream_edge.lifecycle import Action, Event, Stage, needs_no_turn
+from midstream_edge.observations import Transfer
+from midstream_edge.offloading import Offloading
 from midstream_edge.outcomes import outcome_of
 from midstream_edge.pace import smooth
-from midstream_edge.policies.values import Situation, Transfer
+from midstream_edge.policies.values import Situation
 from midstream_edge.worker import HEAD, Worker
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.stopping import Stopped

@@ -20,15 +20,14 @@ from midstream_edge.connection import Connection
 from midstream_edge.inflight_table import InFlightTable, weakly
 from midstream_edge.job import Job
 from midstream_edge.ledger import Ledger
-from midstream_edge.lifecycle import Action, Event, Stage
+from midstream_edge.lifecycle import Action, Event, Stage, needs_no_turn
+from midstream_edge.observations import LinkState, Transfer
 from midstream_edge.outcomes import late, outcome_of
 from midstream_edge.pace import Again, smooth
-from midstream_edge.policies.values import LinkState, Transfer
 from midstream_edge.transmission import Transmission
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.crossing import transform_crossing
 from midstream_partitioner.timings import Timings
-from midstream_wire.codecs import split_codec
 from midstream_wire.errors import MidstreamError, PeerError
 from midstream_wire.frames import Cancel, ClientFrame, Hello, More, Reply
 from midstream_wire.limits import MAX_REQUEST_NBYTES
@@ -251,8 +250,3 @@ class Offloading:
 
 def _plan(job: Job) -> tuple[int, str]:
     return job.k, job.codec
-
-
-def needs_no_turn(k: int, codec: str) -> bool:
-    """Return True if a plan computes nothing before it sends: no head, no transform."""
-    return k == 0 and not split_codec(codec)[0]

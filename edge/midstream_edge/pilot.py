@@ -12,14 +12,8 @@ from typing import Any, Protocol, final
 from midstream_edge.belief import LinkBelief
 from midstream_edge.faults import POLICY, Faults, is_interrupt
 from midstream_edge.lifecycle import patience_s
-from midstream_edge.policies.values import (
-    Decision,
-    Evidence,
-    LinkState,
-    Option,
-    Policy,
-    Situation,
-)
+from midstream_edge.observations import LinkState
+from midstream_edge.policies.values import Decision, Evidence, Option, Policy, Situation
 from midstream_edge.probing import ProbeBudget, probe_due
 from midstream_partitioner.timings import Estimate
 from midstream_wire.errors import UsageError

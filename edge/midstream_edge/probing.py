@@ -10,9 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import final
 
-from midstream_edge.policies.values import LinkState
+from midstream_edge.observations import LinkState
 from midstream_partitioner.units import format_nbytes, parse_nbytes
 from midstream_wire.errors import UsageError
+
+#: How often the link is looked at: a break or a silence is noticed so much later.
+TICK_S = 0.05
 
 #: What probes may send in any 24 hours, unless another budget is given.
 DAY_NBYTES = 50e6

@@ -18,13 +18,14 @@ from midstream_edge.channel import Dial
 from midstream_edge.preparation import Fresh, ask, prepare
 from midstream_edge.worker import start_thread
 from midstream_partitioner.chain import Chain
-from midstream_partitioner.crossing import full_id
+from midstream_partitioner.codec_spec import full_id
+from midstream_partitioner.constraints import UNCONSTRAINED, Constraints
 from midstream_partitioner.graph import Graph
 from midstream_partitioner.link import Link
 from midstream_partitioner.measure import CODECS, profile_codecs
 from midstream_partitioner.outlook import Outlook, Watch, estimated_profile, node_seconds
 from midstream_partitioner.partition import Partition
-from midstream_partitioner.plan import UNCONSTRAINED, Constraints, Planner
+from midstream_partitioner.plan import Planner
 from midstream_partitioner.profile import Bucket, Profile
 from midstream_partitioner.sizes import bind_sizes
 from midstream_wire.errors import MidstreamError, PlanError

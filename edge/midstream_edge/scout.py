@@ -9,14 +9,12 @@ from typing import final
 
 from midstream_edge.clock import ClockEstimate, Exchange
 from midstream_edge.engine import Engine
+from midstream_edge.observations import LinkState, Transfer
 from midstream_edge.pilot import Pilot
-from midstream_edge.policies.values import Evidence, LinkState, Transfer
-from midstream_edge.probing import probe_tells
+from midstream_edge.policies.values import Evidence
+from midstream_edge.probing import TICK_S, probe_tells
 from midstream_edge.worker import Alarms
 from midstream_wire.errors import MidstreamError
-
-#: How often the link is looked at: a break or a silence is noticed so much later.
-TICK_S = 0.05
 
 
 @final

@@ -17,8 +17,22 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import final
 
-from midstream_edge.policies.values import LinkState
+from midstream_edge.observations import LinkState
 from midstream_edge.tcpinfo import TcpInfo
+
+#: A suspected stream that stays silent this long is given up. Longer than a round trip over a
+#: satellite behind half a second of queue.
+SUSPECT_S = 3.0
+
+#: How often a stream is looked at, while it is used: a break is found so much later.
+LOOK_S = 0.05
+
+#: A connection counts as used for so long after each request.
+USED_S = 5.0
+
+#: Nothing heard for this long makes a ping of our own due, while the connection is used. While
+#: it is not, the server says how long.
+PING_S = 0.5
 
 #: No byte acknowledged for this long, or for srtt + 4 rttvar where that is longer (RFC 6298's
 #: timeout without its floor of a second), is suspect. One lost packet at the end of a message

@@ -20,16 +20,17 @@ from midstream_edge.describe import describe
 from midstream_edge.engine import Engine
 from midstream_edge.faults import POLICY
 from midstream_edge.generations import Generations
+from midstream_edge.observations import LinkState
 from midstream_edge.pace import TIMEOUT_S, DeclaredRest, LocalPace
 from midstream_edge.pilot import Choice, Pilot, Steady
-from midstream_edge.policies.values import LinkState, Option, Policy
+from midstream_edge.policies.values import Option, Policy
 from midstream_edge.probe import measure_link
 from midstream_edge.probing import ProbeBudget
 from midstream_edge.scout import Scout
 from midstream_edge.verdicts import is_settled
 from midstream_edge.worker import Crew
 from midstream_partitioner.chain import Chain
-from midstream_partitioner.crossing import full_id, parse_codec
+from midstream_partitioner.codec_spec import full_id, parse_codec
 from midstream_partitioner.link import Link
 from midstream_wire.credentials import ChannelTls
 from midstream_wire.descriptions import ModelDescription

@@ -7,14 +7,11 @@ from typing import final
 from midstream_edge.channel import CONNECT_S, Stream
 from midstream_edge.clock import ClockEstimate
 from midstream_edge.pings import Pings
-from midstream_edge.sentry import Overdue, Signs, Watch
+from midstream_edge.sentry import PING_S, Overdue, Signs, Watch
 from midstream_wire.errors import PeerError
 from midstream_wire.frames import Welcome
 from midstream_wire.limits import MIN_KEEPALIVE_S
 
-#: Nothing heard for this long makes a ping of our own due, while the connection is used. While
-#: it is not, the server says how long.
-PING_S = 0.5
 #: Pings that set the clock right at the start of a stream.
 CLOCK_PINGS = 4
 

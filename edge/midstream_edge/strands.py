@@ -13,8 +13,8 @@ from typing import final
 from midstream_edge.attempts import Attempts
 from midstream_edge.channel import CONNECT_S
 from midstream_edge.clock import ClockEstimate
-from midstream_edge.policies.values import LinkState
-from midstream_edge.sentry import Overdue, Sign, move
+from midstream_edge.observations import LinkState
+from midstream_edge.sentry import LOOK_S, SUSPECT_S, USED_S, Overdue, Sign, move
 from midstream_edge.strand import Strand
 from midstream_edge.verdicts import is_settled, silence
 from midstream_wire.errors import PeerError
@@ -22,15 +22,8 @@ from midstream_wire.frames import Welcome
 
 #: After a refusal that only a person can lift: look again now and then, the person may.
 SETTLED_PAUSE_S = 5.0
-#: A suspected stream that stays silent this long is given up. Longer than a round trip over a
-#: satellite behind half a second of queue.
-SUSPECT_S = 3.0
 #: How long a server that is leaving may take to finish what is under way.
 LEAVING_S = 30.0
-#: How often a stream is looked at, while it is used: a break is found so much later.
-LOOK_S = 0.05
-#: A connection counts as used for so long after each request.
-USED_S = 5.0
 
 
 @final

@@ -10,7 +10,7 @@ from typing import final
 from midstream_edge.channel import Stream
 from midstream_edge.clock import Exchange
 from midstream_edge.uplink import Departure
-from midstream_partitioner.crossing import parse_codec
+from midstream_partitioner.codec_spec import parse_codec
 from midstream_wire.codecs import Codec, encode
 from midstream_wire.errors import CloudRefused, DeadlineExceeded
 from midstream_wire.frames import (

@@ -19,9 +19,10 @@ from midstream_edge.lifecycle import patience_s
 from midstream_edge.pace import TIMEOUT_S
 from midstream_edge.session import Answer, EdgeSession
 from midstream_partitioner.chain import Chain, State
+from midstream_partitioner.codec_spec import is_lossless
 from midstream_partitioner.compare import argmax_equal, relative_error
-from midstream_partitioner.crossing import decode_crossing, encode_crossing, is_lossless
-from midstream_partitioner.partition import fuse
+from midstream_partitioner.crossing import decode_crossing, encode_crossing
+from midstream_partitioner.cutting import fuse
 from midstream_partitioner.plan import Candidate, Plan
 from midstream_partitioner.runtime import Executor
 from midstream_partitioner.timings import FIELDS, Timings

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
-from midstream_edge.policies.values import Transfer
+from midstream_edge.observations import Transfer
 from midstream_wire.limits import KIB, MESSAGE_NBYTES
 
 #: A message is handed over whole and cannot be taken back; a request that is given up wastes

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, final
 
 from midstream_lab.conditions import Condition
-from midstream_lab.emulation import Emulation
+from midstream_lab.emulation.emulate import Emulation
 from midstream_lab.processes import Process
 
 #: Loading and profiling a large network takes seconds on a small machine.

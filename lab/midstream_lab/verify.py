@@ -22,18 +22,14 @@ import onnx
 from midstream_lab.tolerances import limits_of, own_rounding, unit_of
 from midstream_partitioner.backend import DEFAULT_NAME, Backend
 from midstream_partitioner.chain import ONNXRUNTIME, Chain, State
+from midstream_partitioner.codec_spec import full_id, is_lossless, parse_codec
 from midstream_partitioner.compare import EXACT, Apart, apart, relative_error
-from midstream_partitioner.crossing import (
-    decode_crossing,
-    encode_crossing,
-    full_id,
-    is_lossless,
-    parse_codec,
-)
+from midstream_partitioner.crossing import decode_crossing, encode_crossing
 from midstream_partitioner.cuts import Cut
+from midstream_partitioner.cutting import fuse, partition
 from midstream_partitioner.intake import Network
 from midstream_partitioner.measure import Progress, no_progress
-from midstream_partitioner.partition import Partition, fuse, partition
+from midstream_partitioner.partition import Partition
 from midstream_partitioner.random_nodes import RandomNodes
 from midstream_partitioner.runtime import Executor
 from midstream_partitioner.serializing import serialized

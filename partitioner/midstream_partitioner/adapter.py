@@ -12,7 +12,7 @@ import numpy as np
 from midstream_partitioner.partition import Partition
 from midstream_partitioner.prior import Prior, prior_of
 from midstream_partitioner.runtime import Executor
-from midstream_partitioner.transforms import Transform
+from midstream_partitioner.transform import Transform
 from midstream_wire.errors import ModelError, TensorError
 from midstream_wire.tensors import Array, TensorSpec
 

@@ -28,15 +28,10 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from midstream_partitioner.calibration import load_calibration, save_calibration
 from midstream_partitioner.cuts import MAX_NODES, Cut, check_runs, head_of, runs_of
 from midstream_partitioner.feed import Feed
-from midstream_partitioner.partition import Partition, Segment
+from midstream_partitioner.partition import Partition, Segment, with_transforms
 from midstream_partitioner.places import check_folder
 from midstream_partitioner.profile import Profile, load_profile
-from midstream_partitioner.transforms import (
-    MAX_TRANSFORMS,
-    Transform,
-    is_packing,
-    with_transforms,
-)
+from midstream_partitioner.transform import MAX_TRANSFORMS, Transform, is_packing
 from midstream_wire.errors import ModelError, UsageError
 from midstream_wire.tensors import DTYPES, TensorSpec
 from midstream_wire.text import read_text

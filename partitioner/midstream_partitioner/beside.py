@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, final
 
 from midstream_partitioner.artefact import load_partition, save_partition
+from midstream_partitioner.cutting import fuse
 from midstream_partitioner.lifeline import follow_parent, tied
-from midstream_partitioner.partition import Partition, fuse
+from midstream_partitioner.partition import Partition
 from midstream_partitioner.recut import Runs, carry_calibration, checked_heads, recut
 from midstream_partitioner.scratch import Scratch, scratch_folder
 from midstream_wire.errors import (

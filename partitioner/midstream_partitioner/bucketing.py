@@ -17,7 +17,7 @@ from midstream_partitioner.measure import (
     no_progress,
     profile_segments,
 )
-from midstream_partitioner.memory import memory_by_segments
+from midstream_partitioner.memory import Meter
 from midstream_partitioner.profile import Profile, Stat
 from midstream_partitioner.rounds import time_rounds, walk
 from midstream_partitioner.sizes import Sizes, bind_sizes, listed
@@ -117,3 +117,21 @@ def nearest(order: Sequence[Sizes], nominal: Sizes) -> Sizes:
 def _share(progress: Progress, at: int, count: int) -> Callable[[int, int], None]:
     """The second half of the progress, of which one of `count` buckets is a part."""
     return lambda done, total: progress((count + at) * total + done, 2 * total * count)
+
+
+def memory_by_segments(chain: Chain, samples: Sequence[State]) -> tuple[int, ...]:
+    """Return by k the bytes that holding and running segments [0, k) of `chain` takes.
+
+    Runs each of `samples` once, inputs of every size that counts. Empty where the chain has
+    not weighed its segments (`Chain.held_nbytes`), or does not begin at the first.
+    """
+    if not chain.held_nbytes or chain.first:
+        return ()
+    taken = [float(nbytes) for nbytes in chain.held_nbytes]
+    for sample in samples:
+        meter, state = Meter(), dict(sample)
+        for k in range(chain.last):
+            state = chain.run(state, k, k + 1)
+            taken[k + 1] += meter.grown_nbytes() or 0
+    # More segments never take less: what a later one was spared, an earlier one had taken.
+    return tuple(int(max(taken[: k + 1])) for k in range(len(taken)))

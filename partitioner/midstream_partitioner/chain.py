@@ -12,9 +12,10 @@ from typing import final
 from midstream_partitioner.adapter import Adapter, Compiled
 from midstream_partitioner.backend import Backend, Runner, Value
 from midstream_partitioner.beside import fuse_beside
+from midstream_partitioner.cutting import fuse
 from midstream_partitioner.fusing import Fuser, Span
 from midstream_partitioner.memory import Meter
-from midstream_partitioner.partition import Partition, fuse
+from midstream_partitioner.partition import Partition
 from midstream_partitioner.runtime import OnnxRuntime
 from midstream_partitioner.scratch import Scratch
 from midstream_partitioner.stopping import Stop

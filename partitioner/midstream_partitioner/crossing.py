@@ -10,37 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
-from midstream_wire.codecs import Codec, decode, encode_bytes, split_codec
-from midstream_wire.codecs import codec as codec_called
+from midstream_partitioner.codec_spec import parse_codec
+from midstream_wire.codecs import decode, encode_bytes, split_codec
 from midstream_wire.errors import TensorError
 from midstream_wire.limits import MAX_REQUEST_NBYTES
 from midstream_wire.tensors import Array
 
 if TYPE_CHECKING:  # planning reads the names of codecs, and knows no runtime
     from midstream_partitioner.chain import Chain, State
-
-
-def parse_codec(text: str) -> tuple[str, Codec]:
-    """The transform's name ("" = none) and the codec behind it; `UsageError`."""
-    transform, name = split_codec(text)
-    return transform, codec_called(name)
-
-
-def full_id(text: str) -> str:
-    """`text` with the codec's settings spelled out: "klt:16+ec" is "klt:16+ec:0.5"."""
-    transform, kind = parse_codec(text)
-    return f"{transform}+{kind.id}" if transform else kind.id
-
-
-def is_lossless(text: str) -> bool:
-    """Whether every tensor comes out as it went in, bit for bit."""
-    transform, kind = parse_codec(text)
-    return kind.lossless and not transform
-
-
-def has_transform(text: str) -> bool:
-    """Return True if a transform stands in front of the codec."""
-    return bool(split_codec(text)[0])
 
 
 @final

@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from midstream_partitioner.calibration import Calibration
+from midstream_partitioner.constraints import UNCONSTRAINED, Constraints
 from midstream_partitioner.link import Link
 from midstream_partitioner.offers import Offer
 from midstream_partitioner.partition import Partition
-from midstream_partitioner.plan import UNCONSTRAINED, Constraints, Planner
+from midstream_partitioner.plan import Planner
 from midstream_partitioner.profile import Profile
 from midstream_partitioner.units import format_rate
 from midstream_wire.errors import PlanError, UsageError

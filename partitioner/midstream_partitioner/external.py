@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from pathlib import Path
 
 import onnx
@@ -12,9 +11,6 @@ from onnx.external_data_helper import uses_external_data
 from midstream_partitioner.constants import walk_tensors
 from midstream_partitioner.soundness import stored_nbytes
 from midstream_wire.errors import ModelError
-
-#: What a tensor calls the file that has its content; onnxruntime follows no other name.
-_KEY = b"location"
 
 
 def inline(model: onnx.ModelProto, path: Path) -> None:
@@ -34,37 +30,19 @@ def inline(model: onnx.ModelProto, path: Path) -> None:
             tensor.ClearField("data_location")
 
 
-def check_self_contained(source: bytes | Path, *, what: str) -> None:
-    """Raise `ModelError` about `what` where a serialized model has weights outside itself.
-
-    For models of partitions: their digests cover no other file, and onnxruntime follows a
-    location wherever it points, in some versions to an address in memory. Nearly all models
-    are passed by a search for the word that no location goes without; others are parsed.
-    """
-    if _mentions_location(source):
-        model = onnx.ModelProto()
-        try:
-            model.ParseFromString(source.read_bytes() if isinstance(source, Path) else source)
-        except DecodeError:
-            raise ModelError(f"{what} must be an ONNX model, and is none") from None
-        for tensor in walk_tensors(model):
-            if uses_external_data(tensor) or tensor.external_data:
-                raise ModelError(
-                    f"{what} must hold its own weights, and {tensor.name[:64]!r} lies where "
-                    "no digest covers it: write the partition again"
-                )
-
-
-def _mentions_location(source: bytes | Path) -> bool:
-    if isinstance(source, bytes):
-        return _KEY in source
-    if not source.stat().st_size:  # an empty file cannot be mapped
-        return False
-    with (
-        source.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
-    ):
-        return text.find(_KEY) >= 0
+def check_no_external_data(source: bytes | Path, *, what: str) -> None:
+    """Raise `ModelError` about `what` where a tensor of a serialized model lies elsewhere."""
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(source.read_bytes() if isinstance(source, Path) else source)
+    except DecodeError:
+        raise ModelError(f"{what} must be an ONNX model, and is none") from None
+    for tensor in walk_tensors(model):
+        if uses_external_data(tensor) or tensor.external_data:
+            raise ModelError(
+                f"{what} must hold its own weights, and {tensor.name[:64]!r} lies where "
+                "no digest covers it: write the partition again"
+            )
 
 
 def _read(

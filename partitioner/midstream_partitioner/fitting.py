@@ -18,18 +18,13 @@ from midstream_partitioner.klt import (
 )
 from midstream_partitioner.layouts import Layouts
 from midstream_partitioner.measure import Progress, no_progress
-from midstream_partitioner.partition import Partition
+from midstream_partitioner.partition import Partition, with_transforms
 from midstream_partitioner.prior_fitting import can_have_prior, deviation_of, fit_prior
 from midstream_partitioner.shaping import SAMPLES as METRIC_SAMPLES
 from midstream_partitioner.shaping import fit_metric
 from midstream_partitioner.signs import is_nonnegative
-from midstream_partitioner.transforms import (
-    FLOATS,
-    Transform,
-    make_packing,
-    transformable,
-    with_transforms,
-)
+from midstream_partitioner.transform import FLOATS, Transform, transformable
+from midstream_partitioner.transforms import make_packing
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import Array, TensorSpec, dtype_of
 

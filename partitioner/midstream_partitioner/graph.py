@@ -10,15 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import final
 
+from midstream_partitioner.nodes import Node, Tensor
 from midstream_partitioner.veils import Veils
-from midstream_wire.tensors import DTYPES, TensorSpec, nbytes_of
 
 #: Producer index of a graph input.
 INPUT = -1
 
-#: Dtypes that may cross a cut: what the wire carries. Strings, sequences and optionals never
-#: may.
-CARRIABLE = frozenset(DTYPES)
 
 #: Operators that onnxruntime moves to the 8-bit side of a DequantizeLinear before them or a
 #: QuantizeLinear behind them; and those besides that it lets the latter's range do.
@@ -26,53 +23,6 @@ _MOVERS = frozenset(
     "Flatten Identity MaxPool Reshape Slice Squeeze Transpose Unsqueeze".split()
 )
 _CLAMPS = frozenset({"Clip", "Relu"})
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """An activation: its declared shape, and the nominal one that sizes and times refer to."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
-    nominal: tuple[int, ...]
-
-    @property
-    def spec(self) -> TensorSpec:
-        return TensorSpec(self.name, self.dtype, self.shape)
-
-    @property
-    def carriable(self) -> bool:
-        """Whether it may cross a cut."""
-        return self.dtype in CARRIABLE
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the nominal shape; 0 for what cannot be carried."""
-        return nbytes_of(self.dtype, self.nominal) if self.carriable else 0
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Node:
-    """One operator of the network.
-
-    `inputs` and `outputs` name activations only, among them those that the bodies of If, Loop
-    and Scan capture. `weight_nbytes` counts a weight shared by several nodes at the first.
-    `layer` tells whether the node applies learned weights to an activation (Conv, MatMul,
-    ...).
-    """
-
-    index: int
-    name: str
-    op_type: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    weight_nbytes: int
-    flops: int
-    layer: bool
-    reveals: bool = True  # False for Shape and Size: their output says nothing of the values
 
 
 @final

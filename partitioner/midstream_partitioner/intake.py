@@ -20,11 +20,12 @@ from midstream_partitioner import declared, external, shapes
 from midstream_partitioner.arithmetic import Arithmetic
 from midstream_partitioner.constants import Constants, captured_names, walk_tensors
 from midstream_partitioner.feed import Feed, guess_feed, read_inputs
-from midstream_partitioner.graph import CARRIABLE, Graph, Node, Tensor
+from midstream_partitioner.graph import Graph
+from midstream_partitioner.model_files import MAX_MODEL_NBYTES
+from midstream_partitioner.nodes import CARRIABLE, Node, Tensor
 from midstream_partitioner.operators import WEIGHTS
 from midstream_partitioner.preprocess import prepend
 from midstream_partitioner.rewiring import fresh_name, rename_uses, value_names
-from midstream_partitioner.serializing import MAX_MODEL_NBYTES
 from midstream_partitioner.sizes import Sizes, bind_sizes, check_sizes
 from midstream_partitioner.soundness import check_expansion, check_graph, check_weights
 from midstream_partitioner.spans import Spans, checked_sizes, tied_names

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from midstream_partitioner.partition import Partition
-from midstream_partitioner.transforms import Transform, make_transform, transformable
+from midstream_partitioner.transform import Transform, transformable
+from midstream_partitioner.transforms import make_transform
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import DTYPES, Array, TensorSpec
 

@@ -18,12 +18,8 @@ import onnx
 
 from midstream_partitioner.backend import Backend
 from midstream_partitioner.chain import ONNXRUNTIME, Chain, State
-from midstream_partitioner.crossing import (
-    decode_crossing,
-    encode_crossing,
-    full_id,
-    parse_codec,
-)
+from midstream_partitioner.codec_spec import full_id, parse_codec
+from midstream_partitioner.crossing import decode_crossing, encode_crossing
 from midstream_partitioner.device import Device
 from midstream_partitioner.graph import INPUT, Graph
 from midstream_partitioner.intake import Network

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from midstream_partitioner.calibration import Calibration, Fidelity
-from midstream_partitioner.crossing import has_transform, is_lossless
+from midstream_partitioner.codec_spec import has_transform, is_lossless
 from midstream_partitioner.cuts import Cut
 from midstream_partitioner.device import Device
 from midstream_partitioner.link import Link

@@ -16,13 +16,13 @@ from typing import final
 
 import numpy as np
 
+from midstream_partitioner.constraints import UNCONSTRAINED, Constraints
 from midstream_partitioner.cuts import Cut, cut_of
 from midstream_partitioner.footprint import expected_memory, most_weights
 from midstream_partitioner.graph import Graph
 from midstream_partitioner.link import Link
 from midstream_partitioner.mincut import CutSearch, Limits, unpack
 from midstream_partitioner.partition import Partition
-from midstream_partitioner.plan import UNCONSTRAINED, Constraints
 from midstream_partitioner.pricing import (
     MOST_CUTS,
     Ranges,

@@ -18,12 +18,13 @@ from typing import final
 import numpy as np
 
 from midstream_partitioner.blocks import bits_of
-from midstream_partitioner.crossing import is_lossless
+from midstream_partitioner.codec_spec import is_lossless
+from midstream_partitioner.constraints import UNCONSTRAINED, Constraints
 from midstream_partitioner.cuts import Cut, cut_of
-from midstream_partitioner.graph import INPUT, Graph, Node, Tensor
+from midstream_partitioner.graph import INPUT, Graph
 from midstream_partitioner.link import Link
 from midstream_partitioner.mincut import CutSearch, Limits, unpack
-from midstream_partitioner.plan import UNCONSTRAINED, Constraints
+from midstream_partitioner.nodes import Node, Tensor
 from midstream_partitioner.table import Floats, Table, costs_of, join, set_table
 from midstream_partitioner.veils import secret_inputs
 from midstream_wire.codecs import codec

@@ -46,6 +46,7 @@ from midstream_partitioner.expectations import (
     read_expectation,
 )
 from midstream_partitioner.shaping import Metric, metric_of
+from midstream_partitioner.transform import EXPANSION
 from midstream_wire.codecs.bits import BitReader, gamma_words, write_bits
 from midstream_wire.codecs.interlace import MAX_MAGNITUDE
 from midstream_wire.codecs.rans import SymbolReader, encode_symbols
@@ -57,8 +58,6 @@ from midstream_wire.tensors import DTYPES, Array, TensorSpec
 MAX_CHANNELS = 128
 #: Planes have at least so many rows and columns; narrower ones are mostly edge.
 MIN_SIDE = 4
-#: What is packed has at least a byte for so many bytes of float32.
-EXPANSION = 256
 _UNIT = 256  # delta counts in 256ths of a step
 _MAGIC = b"prior1"
 _FRONT = struct.Struct("<6sHfB")

@@ -16,10 +16,10 @@ import onnx
 
 from midstream_partitioner.constants import Constants, captured_names
 from midstream_partitioner.cuts import check_runs, cut_of, head_of
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.intake import Network, rebuild
-from midstream_partitioner.partition import Partition, Segment, partition
+from midstream_partitioner.partition import Partition, Segment, with_transforms
 from midstream_partitioner.soundness import check_weights
-from midstream_partitioner.transforms import with_transforms
 from midstream_wire.codecs import split_codec
 from midstream_wire.errors import ModelError
 from midstream_wire.tensors import DTYPES, TensorSpec

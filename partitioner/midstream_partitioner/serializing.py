@@ -6,10 +6,8 @@ import onnx
 from google.protobuf.message import EncodeError
 
 from midstream_partitioner.constants import walk_tensors
+from midstream_partitioner.model_files import MAX_MODEL_NBYTES
 from midstream_wire.errors import ModelError
-
-#: protobuf serializes no message of 2 GiB or more.
-MAX_MODEL_NBYTES = (2 << 30) - 1
 
 
 def serialized(model: onnx.ModelProto, *, what: str, advice: str) -> bytes:

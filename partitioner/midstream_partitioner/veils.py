@@ -11,12 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, final
+from typing import final
 
+from midstream_partitioner.nodes import Node, Tensor
 from midstream_wire.errors import UsageError
-
-if TYPE_CHECKING:
-    from midstream_partitioner.graph import Node, Tensor
 
 #: Depth of what an input does not reach: nothing of the input can be read from it.
 SEALED = 1_000_000

@@ -9,8 +9,8 @@ import pytest
 import midstream
 from midstream.cli import console
 from midstream.cli.options import Execution
-from midstream.cli.plan import read_profile
 from midstream.serving import make_repository
+from midstream.sources import read_profile
 from midstream_lab.experiment.scenario import SideTable
 from midstream_lab.pair import CloudSetting, EdgeSetting
 from midstream_partitioner.chain import ONNXRUNTIME

@@ -24,7 +24,8 @@ from midstream_edge.channel import Dial
 from midstream_edge.describe import describe
 from midstream_edge.session import EdgeSession
 from midstream_partitioner.cuts import position_cuts
-from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.cutting import partition
+from midstream_partitioner.partition import Partition
 from midstream_wire.descriptions import ModelDescription
 from midstream_wire.errors import CloudRefused, CloudUnavailable
 from midstream_wire.tensors import Array

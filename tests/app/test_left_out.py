@@ -10,8 +10,8 @@ from onnx import parser
 
 from midstream.serving import open_repository
 from midstream_partitioner.artefact import save_partition
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.intake import load_network
-from midstream_partitioner.partition import partition
 from midstream_wire.errors import MidstreamError, ModelError, UsageError
 
 Heard = list[tuple[str, str]]

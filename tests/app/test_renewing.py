@@ -15,9 +15,10 @@ from midstream_edge.channel import Dial
 from midstream_edge.preparation import prepare
 from midstream_edge.probing import ProbeBudget
 from midstream_edge.renewal import Sides
+from midstream_partitioner.constraints import UNCONSTRAINED
 from midstream_partitioner.link import Link
 from midstream_partitioner.outlook import estimated_profile
-from midstream_partitioner.plan import UNCONSTRAINED, Planner
+from midstream_partitioner.plan import Planner
 from midstream_partitioner.recut import network_of
 from midstream_wire.errors import ModelError, UsageError
 

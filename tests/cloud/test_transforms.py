@@ -17,11 +17,12 @@ from midstream_cloud.tails import Job
 from midstream_partitioner.artefact import load_partition, save_partition
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.intake import load_network
 from midstream_partitioner.klt import klt, spectrum_of
-from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.partition import Partition, with_transforms
 from midstream_partitioner.prior_fitting import fit_prior
-from midstream_partitioner.transforms import make_packing, with_transforms
+from midstream_partitioner.transforms import make_packing
 from midstream_wire.codecs import codec, encode_bytes
 from midstream_wire.errors import CodecError, ModelError, ProtocolError
 from midstream_wire.frames import Code, Piece

@@ -19,8 +19,9 @@ from midstream_edge import sentry
 from midstream_partitioner.artefact import save_partition
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.intake import load_network
-from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.partition import Partition
 from midstream_wire.tensors import Array
 
 Inputs = Mapping[str, Array]

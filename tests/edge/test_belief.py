@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midstream_edge.belief import LEAST_BPS, MOST_BPS, LinkBelief
-from midstream_edge.policies.values import Evidence, Option, Transfer
+from midstream_edge.observations import Transfer
+from midstream_edge.policies.values import Evidence, Option
 from midstream_edge.probing import (
     DAY_NBYTES,
     KEEP_S,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from midstream_edge.clock import ClockEstimate, Exchange
 from midstream_edge.ledger import Ledger
-from midstream_edge.policies.values import Transfer
+from midstream_edge.observations import Transfer
 from midstream_edge.transmission import Transmission
 from midstream_edge.uplink import Departure
 

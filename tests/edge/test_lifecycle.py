@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midstream_edge.lifecycle import Action, Event, Lifecycle, Stage, patience_s
-from midstream_edge.policies.values import Transfer
+from midstream_edge.observations import Transfer
 from midstream_wire.errors import CloudUnavailable
 
 ERROR = CloudUnavailable("away")

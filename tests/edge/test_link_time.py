@@ -17,8 +17,9 @@ from midstream_edge.belief import LinkBelief
 from midstream_edge.policies.values import Decision, Evidence, Option, Situation
 from midstream_edge.session import EdgeSession
 from midstream_partitioner.chain import Chain
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.intake import load_network
-from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.partition import Partition
 from midstream_wire import frames
 from midstream_wire.codecs import Codec
 from midstream_wire.tensors import Array

@@ -16,19 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midstream_edge.belief import LinkBelief
+from midstream_edge.observations import Transfer
 from midstream_edge.policies.adaptive import Adaptive
 from midstream_edge.policies.menu import Conditions, Menu
 from midstream_edge.policies.oracle import Curve, Oracle
 from midstream_edge.policies.registry import POLICIES, policy
-from midstream_edge.policies.values import (
-    Decision,
-    Evidence,
-    Option,
-    Policy,
-    Situation,
-    Transfer,
-)
-from midstream_lab.traces import Trace
+from midstream_edge.policies.values import Decision, Evidence, Option, Policy, Situation
+from midstream_lab.traces.trace import Trace
 from midstream_partitioner.device import Device
 from midstream_partitioner.link import Link
 from midstream_wire.errors import UsageError

@@ -22,13 +22,15 @@ from midstream_edge.session import EdgeSession
 from midstream_partitioner.beside import Prepared
 from midstream_partitioner.calibration import Calibration, Fidelity
 from midstream_partitioner.chain import Chain
+from midstream_partitioner.constraints import Constraints
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.device import Device
 from midstream_partitioner.intake import Network, load_network
 from midstream_partitioner.link import Link
 from midstream_partitioner.outlook import EVERY_S, HOLD_S
-from midstream_partitioner.partition import Partition, partition
-from midstream_partitioner.plan import Constraints, Planner
+from midstream_partitioner.partition import Partition
+from midstream_partitioner.plan import Planner
 from midstream_partitioner.profile import CodecCost, Profile, Stat
 from midstream_partitioner.recut import recut
 from midstream_wire.errors import CloudRefused

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midstream_edge.policies.values import LinkState
+from midstream_edge.observations import LinkState
 from midstream_edge.sentry import Overdue, Sign, Signs, Watch, knock_spacing_s, move, spacing_s
 from midstream_edge.tcpinfo import TcpInfo
 

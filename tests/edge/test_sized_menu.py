@@ -10,8 +10,9 @@ from midstream_edge.policies import menu as menus
 from midstream_edge.policies.menu import NEVER_S, Menu
 from midstream_edge.policies.registry import policy
 from midstream_edge.policies.values import Evidence, Situation
+from midstream_partitioner.constraints import Constraints
 from midstream_partitioner.partition import Partition
-from midstream_partitioner.plan import Constraints, Planner
+from midstream_partitioner.plan import Planner
 from midstream_partitioner.sizes import Sizes
 
 from ..planning.sized import LINK, sides, total_s, two_steps

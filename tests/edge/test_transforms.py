@@ -17,10 +17,9 @@ from midstream_edge.trial import Strategy, run_trial
 from midstream_partitioner.artefact import load_partition, save_partition
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.klt import klt, spectrum_of
-from midstream_partitioner.partition import Partition
+from midstream_partitioner.partition import Partition, with_transforms
 from midstream_partitioner.plan import Candidate
 from midstream_partitioner.timings import Timings
-from midstream_partitioner.transforms import with_transforms
 from midstream_wire.errors import ModelError, UsageError
 from midstream_wire.tensors import Array
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midstream_edge.policies.values import Transfer
+from midstream_edge.observations import Transfer
 from midstream_edge.uplink import Departure, Uplink, busy_since
 from midstream_wire.limits import MESSAGE_NBYTES
 

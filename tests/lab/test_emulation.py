@@ -17,21 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from midstream_lab.emulation import (
-    BACKENDS,
-    CUTS,
-    GOODPUT_SHARE,
-    Backend,
-    Cut,
-    Emulation,
-    LinkSpec,
-    Loss,
-    emulate,
-    why_not,
-)
+from midstream_lab.emulation.breaking import CUTS, Cut
+from midstream_lab.emulation.emulate import BACKENDS, Backend, Emulation, emulate, why_not
 from midstream_lab.emulation.namespaces import entered
+from midstream_lab.emulation.spec import GOODPUT_SHARE, LinkSpec, Loss
 from midstream_lab.proxy import parse_address
-from midstream_lab.traces import Trace
+from midstream_lab.traces.trace import Trace
 from midstream_wire.errors import MidstreamError, UsageError
 
 TIMEOUT_S = 10.0
@@ -377,7 +368,8 @@ def test_nothing_is_left_behind_and_nothing_was_touched(backend: Backend) -> Non
 
 HOLDER = """
 import os, sys
-from midstream_lab.emulation import LinkSpec, emulate
+from midstream_lab.emulation.emulate import emulate
+from midstream_lab.emulation.spec import LinkSpec
 spec = LinkSpec(1e7, 1e7, float(sys.argv[2]))
 with emulate(spec, backend=sys.argv[1], calibrated=False) as link:
     if not os.fork():  # a child that has inherited the pipe must not keep the link up

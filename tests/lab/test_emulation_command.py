@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from midstream_lab.emulation import LinkSpec, Loss
 from midstream_lab.emulation.__main__ import main, parser, specification
+from midstream_lab.emulation.spec import LinkSpec, Loss
 from midstream_wire.errors import UsageError
 
 BARE = LinkSpec(1e6, 2e6, 0.01)

@@ -14,7 +14,7 @@ from midstream_lab.emulation.chance import Jitter, Losses
 from midstream_lab.emulation.line import Line
 from midstream_lab.emulation.rates import Rates
 from midstream_lab.emulation.spec import LinkSpec, Loss, Rate
-from midstream_lab.traces import Trace
+from midstream_lab.traces.trace import Trace
 
 PACKET = bytes(1250)  # 10,000 bits
 

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from midstream_lab.conditions import condition
-from midstream_lab.emulation import GOODPUT_SHARE, LinkSpec, Loss
 from midstream_lab.emulation.reports import Calibration, Lateness, reasons_against
-from midstream_lab.emulation.spec import mean_bps
+from midstream_lab.emulation.spec import GOODPUT_SHARE, LinkSpec, Loss, mean_bps
 from midstream_lab.emulation.validity import calm
-from midstream_lab.traces import Trace
+from midstream_lab.traces.trace import Trace
 from midstream_wire.errors import UsageError
 
 TRACE = Trace("up and down", [0.0, 1.0, 4.0], [8e6, 0.0], "drawn by hand")

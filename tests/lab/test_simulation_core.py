@@ -19,7 +19,7 @@ from midstream_lab.simulation.line import SEGMENT_PAYLOAD_NBYTES, Line
 from midstream_lab.simulation.network import Network, steady
 from midstream_lab.simulation.station import Batching, Station
 from midstream_lab.simulation.window import FIRST_SEGMENTS
-from midstream_lab.traces import Trace
+from midstream_lab.traces.trace import Trace
 from midstream_wire.errors import UsageError
 
 

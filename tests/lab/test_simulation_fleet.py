@@ -31,7 +31,7 @@ from midstream_lab.simulation.network import Network, steady
 from midstream_lab.simulation.operating import Prices, operation
 from midstream_lab.simulation.records import ENDS
 from midstream_lab.simulation.station import Batching
-from midstream_lab.traces import generate
+from midstream_lab.traces.generators import generate
 from midstream_partitioner.device import Device
 from midstream_wire.errors import UsageError
 

@@ -11,20 +11,16 @@ import pytest
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.values import Option
 from midstream_lab.conditions import condition
-from midstream_lab.simulation import (
-    Cut,
-    Network,
-    Outcome,
-    Setting,
-    figures,
-    simulate_pair,
-    steady,
-)
 from midstream_lab.simulation.arrivals import Every, Poisson
 from midstream_lab.simulation.cloud import Replicas
+from midstream_lab.simulation.figures import figures
 from midstream_lab.simulation.machine import Machine, Steady
+from midstream_lab.simulation.network import Network, steady
+from midstream_lab.simulation.pair import Outcome, Setting, simulate_pair
 from midstream_lab.simulation.records import ENDS, rows
-from midstream_lab.traces import Trace, generate
+from midstream_lab.simulation.source import Cut
+from midstream_lab.traces.generators import generate
+from midstream_lab.traces.trace import Trace
 from midstream_partitioner.device import Device
 from midstream_partitioner.timings import FIELDS
 from midstream_wire.errors import UsageError

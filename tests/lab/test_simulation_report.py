@@ -23,7 +23,7 @@ from midstream_lab.simulation.network import Network
 from midstream_lab.simulation.pair import Setting, simulate_pair
 from midstream_lab.simulation.reporting import result_of, write_report
 from midstream_lab.simulation.source import Cut
-from midstream_lab.traces import generate
+from midstream_lab.traces.generators import generate
 from midstream_partitioner.device import Device
 
 WHOLE_S = 0.2

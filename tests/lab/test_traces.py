@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midstream_lab.conditions import CONDITIONS
-from midstream_lab.traces import KINDS, Trace, fitted, generate, statistics
-from midstream_lab.traces.trace import MOST_STEPS
+from midstream_lab.traces.generators import KINDS, fitted, generate
+from midstream_lab.traces.statistics import statistics
+from midstream_lab.traces.trace import MOST_STEPS, Trace
 from midstream_wire.errors import UsageError
 
 RATES = st.lists(st.one_of(st.just(0.0), st.floats(1e3, 1e9)), min_size=1, max_size=20).filter(

@@ -11,17 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from midstream_lab.traces import (
-    KINDS,
-    Trace,
-    fitted,
-    generate,
-    load_trace,
-    open_trace,
-    statistics,
-    write_trace,
-)
-from midstream_lab.traces.parsing import MOST_NBYTES
+from midstream_lab.traces.generators import KINDS, fitted, generate
+from midstream_lab.traces.parsing import MOST_NBYTES, load_trace, open_trace
+from midstream_lab.traces.statistics import statistics
+from midstream_lab.traces.trace import Trace
+from midstream_lab.traces.writing import write_trace
 from midstream_wire.errors import UsageError
 
 Written = Callable[..., Path]

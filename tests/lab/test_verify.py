@@ -13,8 +13,9 @@ from midstream_lab import verify as verification
 from midstream_lab.verify import Verification, verify_cuts, verify_partition
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.cuts import cut_of, position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.intake import Network, load_network
-from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.partition import Partition
 from midstream_wire.errors import ModelError, UsageError
 from midstream_wire.tensors import Array
 

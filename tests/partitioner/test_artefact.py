@@ -23,12 +23,13 @@ from midstream_partitioner.artefact import (
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.constants import walk_tensors
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.device import Device
 from midstream_partitioner.intake import Network
 from midstream_partitioner.klt import fit_klt, klt
 from midstream_partitioner.measure import profile_segments
-from midstream_partitioner.partition import Partition, partition
-from midstream_partitioner.transforms import MAX_TRANSFORM_NBYTES, with_transforms
+from midstream_partitioner.partition import Partition, with_transforms
+from midstream_partitioner.transform import MAX_TRANSFORM_NBYTES
 from midstream_wire.errors import ModelError, UsageError
 from midstream_wire.tensors import Array
 

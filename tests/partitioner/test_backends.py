@@ -18,10 +18,11 @@ from midstream_partitioner.backends import open_backend
 from midstream_partitioner.chain import ONNXRUNTIME, Chain
 from midstream_partitioner.compare import EXACT
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.device import Device
 from midstream_partitioner.intake import Network
 from midstream_partitioner.measure import profile_layers, profile_segments
-from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import Profile
 from midstream_partitioner.providers import FLOAT32, REDUCED, Provider, parse_provider
 from midstream_partitioner.runtime import Executor, OnnxRuntime

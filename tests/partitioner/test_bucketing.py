@@ -9,11 +9,12 @@ from midstream.sources import at_sizes, open_buckets
 from midstream_partitioner.bucketing import grouped, profile_sizes
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.device import Device
 from midstream_partitioner.intake import load_network
 from midstream_partitioner.link import Link
 from midstream_partitioner.over_sizes import over_sizes
-from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.partition import Partition
 from midstream_partitioner.plan import Planner
 from midstream_partitioner.spans import MOST_BUCKETS, parse_sizes
 from midstream_wire.errors import TensorError, UsageError

@@ -11,8 +11,9 @@ import pytest
 
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import fuse, partition
 from midstream_partitioner.intake import Network
-from midstream_partitioner.partition import Partition, fuse, partition
+from midstream_partitioner.partition import Partition
 from midstream_partitioner.runtime import Executor
 from midstream_wire.errors import ModelError, TensorError
 from midstream_wire.tensors import Array

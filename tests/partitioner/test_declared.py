@@ -8,8 +8,8 @@ from onnx import TensorProto, helper
 
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.intake import Network, load_network
-from midstream_partitioner.partition import partition
 
 from .conftest import make_model, make_network
 

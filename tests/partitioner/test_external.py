@@ -8,8 +8,8 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.intake import load_network
-from midstream_partitioner.partition import partition
 from midstream_wire.errors import ModelError
 
 

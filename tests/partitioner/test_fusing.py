@@ -10,9 +10,9 @@ import pytest
 
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.fusing import Fuser, Span
 from midstream_partitioner.intake import Network
-from midstream_partitioner.partition import partition
 from midstream_wire.errors import ModelError
 from midstream_wire.tensors import Array
 

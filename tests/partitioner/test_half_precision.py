@@ -16,12 +16,13 @@ from midstream_partitioner.calibrate import calibrate
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.compare import relative_error
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.data import read_data
 from midstream_partitioner.device import Device
 from midstream_partitioner.fitting import fit_transforms
 from midstream_partitioner.intake import Network, load_network
 from midstream_partitioner.measure import exchange, profile_layers, profile_segments
-from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.partition import Partition
 from midstream_partitioner.pricing import wire_nbytes
 from midstream_wire.errors import ModelError
 from midstream_wire.tensors import DTYPES, Array

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, parser
 from midstream_partitioner import runtime
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.intake import Network, load_network
-from midstream_partitioner.partition import partition
 from midstream_wire.errors import MidstreamError, ModelError
 
 MakeModel = Callable[..., onnx.ModelProto]

@@ -13,8 +13,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.intake import OLDEST_OPSET, Network, load_network
-from midstream_partitioner.partition import partition
 from midstream_wire.errors import ModelError, UsageError
 from midstream_wire.tensors import Array
 

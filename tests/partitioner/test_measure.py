@@ -11,10 +11,11 @@ import pytest
 
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.device import Device
 from midstream_partitioner.intake import Network
 from midstream_partitioner.measure import profile_layers, profile_segments
-from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import LayerProfile, Profile, Stat
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import Array

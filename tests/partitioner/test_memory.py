@@ -13,15 +13,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 from midstream.deployment import EdgeSetup
 from midstream_partitioner import memory, runtime
-from midstream_partitioner.bucketing import profile_sizes
+from midstream_partitioner.bucketing import memory_by_segments, profile_sizes
 from midstream_partitioner.chain import Chain
+from midstream_partitioner.constraints import Constraints
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.device import Device
 from midstream_partitioner.intake import load_network
 from midstream_partitioner.link import Link
-from midstream_partitioner.memory import memory_by_segments, resident_nbytes
-from midstream_partitioner.partition import Partition, partition
-from midstream_partitioner.plan import Constraints, Planner
+from midstream_partitioner.memory import resident_nbytes
+from midstream_partitioner.partition import Partition
+from midstream_partitioner.plan import Planner
 from midstream_partitioner.profile import Profile
 from midstream_partitioner.runtime import MOST_THREADS, Executor
 from midstream_wire.errors import ModelError, ResourceError

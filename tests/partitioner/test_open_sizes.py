@@ -10,10 +10,11 @@ from midstream_lab.networks.open_sizes import text_encoder, unet
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.curves import Curve
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.device import Device
 from midstream_partitioner.intake import Network, load_network
 from midstream_partitioner.link import Link
-from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.partition import Partition
 from midstream_partitioner.plan import Planner
 from midstream_partitioner.pricing import choose_cuts, static_profile, wire_nbytes
 from midstream_partitioner.profile import Bucket, CodecCost, Profile, Stat

@@ -9,8 +9,8 @@ import onnx
 import pytest
 
 from midstream_partitioner.cuts import cut_of, position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.intake import Network, load_network
-from midstream_partitioner.partition import partition
 from midstream_wire.errors import ModelError
 from midstream_wire.tensors import Array
 

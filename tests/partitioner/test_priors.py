@@ -15,16 +15,18 @@ from midstream_partitioner.artefact import load_partition, save_partition
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.crossing import decode_crossing, encode_crossing
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.expectations import ESCAPE, PASSES, Expectation
 from midstream_partitioner.fitting import fit_transforms
 from midstream_partitioner.intake import Network
 from midstream_partitioner.layouts import Layouts
 from midstream_partitioner.measure import ladder_of
-from midstream_partitioner.partition import Partition, partition
-from midstream_partitioner.prior import EXPANSION, Prior, prior_of
+from midstream_partitioner.partition import Partition, with_transforms
+from midstream_partitioner.prior import Prior, prior_of
 from midstream_partitioner.prior_fitting import can_have_prior, fit_prior
 from midstream_partitioner.shaping import Metric, metric_of
-from midstream_partitioner.transforms import expansion, make_packing, with_transforms
+from midstream_partitioner.transform import EXPANSION, expansion
+from midstream_partitioner.transforms import make_packing
 from midstream_wire.codecs import codec, encode_bytes
 from midstream_wire.codecs.rans import TOTAL
 from midstream_wire.errors import CodecError, ModelError, TensorError, UsageError

@@ -11,13 +11,15 @@ import pytest
 
 from midstream_partitioner.artefact import load_partition, save_partition
 from midstream_partitioner.chain import Chain
+from midstream_partitioner.constraints import Constraints
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.device import Device
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.intake import Network
 from midstream_partitioner.link import Link
 from midstream_partitioner.measure import profile_segments
-from midstream_partitioner.partition import Partition, partition
-from midstream_partitioner.plan import Constraints, Planner
+from midstream_partitioner.partition import Partition
+from midstream_partitioner.plan import Planner
 from midstream_partitioner.pricing import choose_cuts
 from midstream_partitioner.profile import Profile
 from midstream_wire.errors import UsageError

@@ -9,10 +9,10 @@ from onnx import numpy_helper, parser
 
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.cuts import cut_of, position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.intake import Network, load_network
 from midstream_partitioner.link import Link
 from midstream_partitioner.mincut import CutSearch
-from midstream_partitioner.partition import partition
 from midstream_partitioner.runtime import Executor
 from midstream_partitioner.table import costs_of
 from midstream_wire.errors import ModelError

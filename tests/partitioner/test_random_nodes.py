@@ -9,8 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.intake import load_network
-from midstream_partitioner.partition import partition
 from midstream_partitioner.random_nodes import RandomNodes
 
 NORMAL = helper.make_node("RandomNormal", [], ["o"], shape=[1, 8], dtype=1)

@@ -14,11 +14,11 @@ import pytest
 from midstream_partitioner.artefact import load_partition, save_partition
 from midstream_partitioner.beside import fuse_beside, recut_beside
 from midstream_partitioner.cuts import cut_of, position_cuts
+from midstream_partitioner.cutting import fuse, partition
 from midstream_partitioner.intake import Network, load_network
 from midstream_partitioner.klt import fit_klt, klt
-from midstream_partitioner.partition import Partition, fuse, partition
+from midstream_partitioner.partition import Partition, with_transforms
 from midstream_partitioner.recut import MOST_REQUESTED_CUTS, network_of, recut
-from midstream_partitioner.transforms import with_transforms
 from midstream_wire.errors import ModelError
 from midstream_wire.tensors import Array
 

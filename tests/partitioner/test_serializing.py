@@ -8,10 +8,10 @@ import pytest
 from midstream_lab.verify import verify_cuts, verify_partition
 from midstream_partitioner import serializing
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.device import this_device
 from midstream_partitioner.intake import Network
 from midstream_partitioner.measure import profile_layers
-from midstream_partitioner.partition import partition
 from midstream_wire.errors import ModelError
 
 from .conftest import make_network

@@ -9,9 +9,9 @@ import onnx
 import pytest
 
 import midstream
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.intake import load_network
-from midstream_partitioner.partition import partition
 from midstream_partitioner.sizes import (
     assumed_sizes,
     bind_sizes,

@@ -17,24 +17,16 @@ from hypothesis import strategies as st
 
 from midstream_partitioner.adapter import Compiled
 from midstream_partitioner.chain import Chain
-from midstream_partitioner.crossing import (
-    decode_crossing,
-    encode_crossing,
-    full_id,
-    is_lossless,
-)
+from midstream_partitioner.codec_spec import full_id, is_lossless
+from midstream_partitioner.crossing import decode_crossing, encode_crossing
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.intake import Network
 from midstream_partitioner.klt import components_for, fit_klt, klt, spectrum_of
-from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.partition import Partition, with_transforms
 from midstream_partitioner.signs import is_nonnegative
-from midstream_partitioner.transforms import (
-    Transform,
-    expansion,
-    make_transform,
-    transformable,
-    with_transforms,
-)
+from midstream_partitioner.transform import Transform, expansion, transformable
+from midstream_partitioner.transforms import make_transform
 from midstream_wire.errors import ModelError, TensorError, UsageError
 from midstream_wire.tensors import Array, TensorSpec
 

@@ -12,7 +12,8 @@ import pytest
 from midstream_partitioner.cuts import cut_of
 from midstream_partitioner.device import Device
 from midstream_partitioner.feed import Feed
-from midstream_partitioner.graph import Graph, Node, Tensor
+from midstream_partitioner.graph import Graph
+from midstream_partitioner.nodes import Node, Tensor
 from midstream_partitioner.partition import Partition, Segment
 from midstream_partitioner.profile import CodecCost, Profile, Stat
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.device import Device
 from midstream_partitioner.intake import load_network
 from midstream_partitioner.link import Link
-from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.partition import Partition
 from midstream_partitioner.profile import Bucket, CodecCost, Profile, Stat
 
 from ..partitioner.conftest import make_model

@@ -25,9 +25,10 @@ from midstream_partitioner.calibration import (
     load_calibration,
     save_calibration,
 )
+from midstream_partitioner.constraints import Constraints
 from midstream_partitioner.envelope import envelope
 from midstream_partitioner.link import Link
-from midstream_partitioner.plan import OBJECTIVES, Constraints, plan
+from midstream_partitioner.plan import OBJECTIVES, plan
 from midstream_partitioner.profile import Profile
 from midstream_partitioner.units import parse_points, parse_share
 from midstream_wire.errors import ModelError, UsageError

@@ -15,11 +15,12 @@ from midstream_cloud.server import Settings, serving
 from midstream_cloud.session import Limits
 from midstream_edge.session import EdgeSession
 from midstream_partitioner.chain import Chain
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.device import this_device
 from midstream_partitioner.intake import load_network
 from midstream_partitioner.link import Link
 from midstream_partitioner.measure import profile_segments
-from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.partition import Partition
 from midstream_partitioner.plan import Plan, Planner
 from midstream_wire.limits import (
     MAX_NAMES_NBYTES,

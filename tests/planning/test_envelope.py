@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from midstream_partitioner.constraints import Constraints
 from midstream_partitioner.envelope import envelope, envelope_of
 from midstream_partitioner.link import Link
-from midstream_partitioner.plan import OBJECTIVES, Constraints, Planner
+from midstream_partitioner.plan import OBJECTIVES, Planner
 from midstream_wire.errors import PlanError, UsageError
 
 CaseOf = Callable[..., Any]

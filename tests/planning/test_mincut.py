@@ -9,9 +9,10 @@ from math import inf
 import numpy as np
 import pytest
 
-from midstream_partitioner.graph import INPUT, Graph, Node, Tensor
+from midstream_partitioner.graph import INPUT, Graph
 from midstream_partitioner.link import Link
 from midstream_partitioner.mincut import CutSearch, Limits
+from midstream_partitioner.nodes import Node, Tensor
 from midstream_partitioner.table import costs_of
 from midstream_wire.errors import PlanError, UsageError
 

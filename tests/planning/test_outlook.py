@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
+from midstream_partitioner.constraints import Constraints
 from midstream_partitioner.cuts import Cut, position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.device import Device
 from midstream_partitioner.footprint import most_weights
 from midstream_partitioner.intake import Network, load_network
@@ -27,8 +29,7 @@ from midstream_partitioner.outlook import (
     estimated_profile,
     node_seconds,
 )
-from midstream_partitioner.partition import Partition, partition
-from midstream_partitioner.plan import Constraints
+from midstream_partitioner.partition import Partition
 from midstream_partitioner.pricing import choose_cuts, static_profile
 from midstream_partitioner.profile import CodecCost, Profile, Stat
 

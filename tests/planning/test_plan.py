@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from midstream_partitioner.constraints import Constraints
 from midstream_partitioner.device import Device
 from midstream_partitioner.link import Link
-from midstream_partitioner.plan import OBJECTIVES, Candidate, Constraints, Planner, plan
+from midstream_partitioner.plan import OBJECTIVES, Candidate, Planner, plan
 from midstream_wire.errors import PlanError, UsageError
 
 CaseOf = Callable[..., Any]

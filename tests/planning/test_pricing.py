@@ -10,12 +10,13 @@ import numpy as np
 import onnx
 import pytest
 
+from midstream_partitioner.constraints import Constraints
 from midstream_partitioner.cuts import Cut, cut_of
-from midstream_partitioner.graph import Graph, Node, Tensor
+from midstream_partitioner.graph import Graph
 from midstream_partitioner.intake import load_network
 from midstream_partitioner.link import Link
 from midstream_partitioner.mincut import CutSearch, Limits
-from midstream_partitioner.plan import Constraints
+from midstream_partitioner.nodes import Node, Tensor
 from midstream_partitioner.pricing import RANGES, choose_cuts, static_profile, wire_nbytes
 from midstream_partitioner.table import costs_of
 from midstream_wire.errors import PlanError

@@ -12,12 +12,12 @@ from midstream_lab.networks import PICTURE_FEED
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.crossing import decode_crossing, encode_crossing
 from midstream_partitioner.cuts import Cut, position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.feed import Feed
 from midstream_partitioner.intake import Network, load_network
 from midstream_partitioner.klt import klt, spectrum_of
-from midstream_partitioner.partition import partition
+from midstream_partitioner.partition import with_transforms
 from midstream_partitioner.samples import list_pictures, read_picture
-from midstream_partitioner.transforms import with_transforms
 from midstream_wire.tensors import Array
 
 PICTURES, FITTED = 300, 200

@@ -25,10 +25,10 @@ from midstream_partitioner.backends import open_backend
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.compare import argmax_equal, relative_error
 from midstream_partitioner.cuts import position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.device import Device
 from midstream_partitioner.intake import load_network
 from midstream_partitioner.measure import profile_layers, profile_segments
-from midstream_partitioner.partition import partition
 from midstream_partitioner.runtime import Executor
 from midstream_partitioner.stopping import Stop, Stopped
 from midstream_wire.errors import ModelError, UsageError

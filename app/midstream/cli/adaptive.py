@@ -31,9 +31,10 @@ from midstream_edge.policies.oracle import Curve
 from midstream_edge.probing import ProbeBudget
 from midstream_edge.renewal import Renewal
 from midstream_edge.session import EdgeSession
+from midstream_partitioner.constraints import Constraints
 from midstream_partitioner.lifeline import heeded
 from midstream_partitioner.link import Link
-from midstream_partitioner.plan import Constraints, Planner
+from midstream_partitioner.plan import Planner
 from midstream_partitioner.samples import Sample
 from midstream_partitioner.units import format_duration
 from midstream_wire.errors import MidstreamError, UsageError

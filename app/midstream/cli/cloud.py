@@ -24,11 +24,11 @@ from midstream.cli.options import (
     takes_execution,
     takes_feed,
 )
-from midstream.cli.plan import read_profile
 from midstream.cli.security import Insecure, Token, Trust, takes_trust
 from midstream.documents import tensor_document
 from midstream.feeding import Feeding
 from midstream.serving import open_repository
+from midstream.sources import read_profile
 from midstream_cloud.budget import networks_limit
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import Settings, run

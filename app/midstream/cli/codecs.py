@@ -18,7 +18,7 @@ from midstream_lab.draw import check_picture, draw_codecs
 from midstream_partitioner.calibrate import calibrate
 from midstream_partitioner.calibration import Calibration, Fidelity, default_budget
 from midstream_partitioner.chain import Chain
-from midstream_partitioner.crossing import full_id
+from midstream_partitioner.codec_spec import full_id
 from midstream_partitioner.data import read_data
 from midstream_partitioner.device import this_device
 from midstream_partitioner.measure import TIMED, profile_codecs

@@ -16,7 +16,8 @@ from midstream_edge.drive import Schedule
 from midstream_edge.policies.oracle import Curve
 from midstream_edge.policies.registry import POLICIES
 from midstream_edge.probing import DAY_NBYTES, parse_budget
-from midstream_lab.traces import Trace, open_trace
+from midstream_lab.traces.parsing import open_trace
+from midstream_lab.traces.trace import Trace
 from midstream_partitioner.units import parse_duration
 from midstream_wire.address import Address, parse_address
 from midstream_wire.errors import UsageError

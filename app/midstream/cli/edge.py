@@ -28,7 +28,7 @@ from midstream.cli.options import (
     takes_planning,
 )
 from midstream.cli.outcomes import outcome_table, verdict
-from midstream.cli.plan import FROM_BPS, TO_BPS, print_plan
+from midstream.cli.plan_table import FROM_BPS, TO_BPS, print_plan
 from midstream.cli.running import (
     Choice,
     Holding,
@@ -50,10 +50,11 @@ from midstream_edge.session import EdgeSession
 from midstream_edge.trial import Outcome, Strategy, adopt, baselines, run_trial
 from midstream_partitioner.backend import Backend
 from midstream_partitioner.chain import Chain
+from midstream_partitioner.constraints import Constraints
 from midstream_partitioner.envelope import Envelope, envelope_of
 from midstream_partitioner.link import Link
 from midstream_partitioner.partition import Partition
-from midstream_partitioner.plan import Constraints, Plan, Planner
+from midstream_partitioner.plan import Plan, Planner
 from midstream_wire.errors import (
     CloudUnavailable,
     DeadlineExceeded,

@@ -38,9 +38,10 @@ from midstream.sources import model_name
 from midstream_edge.probing import parse_budget
 from midstream_lab import proxy
 from midstream_lab.conditions import Condition, condition
-from midstream_lab.emulation import Backend, LinkSpec, emulate
+from midstream_lab.emulation.emulate import Backend, emulate
+from midstream_lab.emulation.spec import LinkSpec
 from midstream_lab.pair import CloudSetting, Drive, EdgeSetting, run_pair, run_policy
-from midstream_lab.traces import open_trace
+from midstream_lab.traces.parsing import open_trace
 from midstream_partitioner.artefact import SUFFIX, is_partition, save_partition
 from midstream_partitioner.scratch import scratch_folder
 from midstream_partitioner.units import format_duration, parse_duration

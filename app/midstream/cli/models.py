@@ -36,11 +36,12 @@ from midstream_partitioner.bucketing import profile_sizes
 from midstream_partitioner.chain import Chain
 from midstream_partitioner.curves import Curve
 from midstream_partitioner.cuts import Cut, position_cuts
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.device import this_device
 from midstream_partitioner.graph import Graph
 from midstream_partitioner.intake import Network
 from midstream_partitioner.measure import profile_layers
-from midstream_partitioner.partition import Partition, partition
+from midstream_partitioner.partition import Partition
 from midstream_partitioner.pricing import MOST_CUTS
 from midstream_partitioner.profile import LayerProfile, Profile
 from midstream_partitioner.quietness import disturbance

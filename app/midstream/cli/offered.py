@@ -9,7 +9,7 @@ from pathlib import Path
 
 from midstream.cli.opened import opened_partition
 from midstream.cli.options import Devices, Planning
-from midstream.cli.plan import open_planner
+from midstream.cli.planner import open_planner
 from midstream.feeding import Feeding
 from midstream_edge.policies.menu import Menu
 from midstream_lab.simulation.menus import SUFFIX, Offered

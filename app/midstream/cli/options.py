@@ -22,8 +22,9 @@ from midstream.feeding import Feeding
 from midstream_lab.conditions import condition
 from midstream_partitioner.backend import Backend
 from midstream_partitioner.backends import open_backend
+from midstream_partitioner.constraints import UNCONSTRAINED, Constraints
 from midstream_partitioner.link import Link
-from midstream_partitioner.plan import OBJECTIVES, UNCONSTRAINED, Constraints
+from midstream_partitioner.plan import OBJECTIVES
 from midstream_partitioner.profile import Profile
 from midstream_partitioner.units import (
     parse_duration,

@@ -13,10 +13,9 @@ import typer
 from midstream.cli import console
 from midstream.cli.opened import opened_partition
 from midstream.cli.options import Input, Runs, Seed, Slowdown, Threads, takes
-from midstream.cli.plan import read_profile
 from midstream.deployment import Deployment, EdgeSetup, EdgeSide, deploy
 from midstream.feeding import Feeding
-from midstream.sources import Inputs, open_samples
+from midstream.sources import Inputs, open_samples, read_profile
 from midstream_edge.channel import Dial
 from midstream_partitioner.backend import Backend
 from midstream_partitioner.chain import Chain

@@ -14,17 +14,12 @@ from midstream.cli.console import examples
 from midstream.cli.options import Json
 from midstream.cli.places import writable
 from midstream_lab.draw import check_picture
-from midstream_lab.traces import (
-    KINDS,
-    Statistics,
-    Trace,
-    generate,
-    load_trace,
-    open_trace,
-    statistics,
-    write_trace,
-)
+from midstream_lab.traces.generators import KINDS, generate
+from midstream_lab.traces.parsing import load_trace, open_trace
 from midstream_lab.traces.plot import draw_traces
+from midstream_lab.traces.statistics import Statistics, statistics
+from midstream_lab.traces.trace import Trace
+from midstream_lab.traces.writing import write_trace
 from midstream_partitioner.units import (
     format_duration,
     format_rate,

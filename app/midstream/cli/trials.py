@@ -17,7 +17,7 @@ from midstream_lab.simulation.machine import Machine
 from midstream_lab.simulation.network import Network
 from midstream_lab.simulation.pair import Setting
 from midstream_lab.simulation.source import Cut
-from midstream_lab.traces import open_trace
+from midstream_lab.traces.parsing import open_trace
 from midstream_partitioner.device import Device
 from midstream_partitioner.units import parse_duration, parse_share
 from midstream_wire.errors import UsageError

@@ -25,7 +25,7 @@ from midstream.sources import (
 )
 from midstream_lab.verify import Verification, verify_cuts, verify_partition
 from midstream_partitioner.cuts import position_cuts
-from midstream_partitioner.partition import partition
+from midstream_partitioner.cutting import partition
 from midstream_partitioner.units import format_nbytes
 from midstream_wire.errors import MidstreamError, UsageError
 

@@ -7,8 +7,9 @@ from math import inf
 from typing import final
 
 from midstream_edge.belief import LinkBelief
+from midstream_edge.observations import Transfer
 from midstream_edge.policies.menu import Conditions, Menu
-from midstream_edge.policies.values import Decision, Evidence, Situation, Transfer
+from midstream_edge.policies.values import Decision, Evidence, Situation
 
 
 @final

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from midstream_edge.policies.values import Evidence, Option
-from midstream_partitioner.crossing import has_transform
+from midstream_partitioner.codec_spec import has_transform
 from midstream_partitioner.cuts import CLOUD_ONLY
 from midstream_partitioner.offers import SIMPLE_PIPELINE, Offer, Pipeline
 from midstream_partitioner.plan import Planner

@@ -42,7 +42,7 @@ from midstream_lab.experiment.fields import (
     wrong,
 )
 from midstream_lab.experiment.results import RunKey
-from midstream_partitioner.plan import Constraints
+from midstream_partitioner.constraints import Constraints
 from midstream_partitioner.units import parse_rate
 from midstream_wire.errors import UsageError
 from midstream_wire.text import read_text

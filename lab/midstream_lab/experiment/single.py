@@ -12,13 +12,17 @@ from typing import Any, cast
 from pydantic import JsonValue
 
 from midstream_edge.drive import DRAIN_S
-from midstream_lab.emulation import GOODPUT_SHARE, LinkSpec, Loss, emulate
+from midstream_lab.emulation.emulate import emulate
+from midstream_lab.emulation.spec import GOODPUT_SHARE, LinkSpec, Loss
 from midstream_lab.experiment.comparison import ORACLE
 from midstream_lab.experiment.preparation import Prepared, digest_of
 from midstream_lab.experiment.results import Curve, Facts, RunKey, RunResult, read_log, rows_of
 from midstream_lab.experiment.scenario import Experiment, TraceTable
 from midstream_lab.pair import CloudSetting, Drive, EdgeSetting, Say, run_policy
-from midstream_lab.traces import Trace, generate, load_trace, write_trace
+from midstream_lab.traces.generators import generate
+from midstream_lab.traces.parsing import load_trace
+from midstream_lab.traces.trace import Trace
+from midstream_lab.traces.writing import write_trace
 from midstream_partitioner.scratch import scratch_folder
 from midstream_wire.errors import MidstreamError, UsageError
 

@@ -11,7 +11,8 @@ import hashlib
 from math import prod
 from typing import final
 
-from midstream_partitioner.graph import Graph, Node, Tensor
+from midstream_partitioner.graph import Graph
+from midstream_partitioner.nodes import Node, Tensor
 
 FLOAT_NBYTES = 4
 

@@ -12,17 +12,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol, final
 
-from midstream_edge.lifecycle import Action, Event, Stage
-from midstream_edge.offloading import needs_no_turn
+from midstream_edge.lifecycle import Action, Event, Stage, needs_no_turn
+from midstream_edge.observations import Transfer
 from midstream_edge.pace import TIMEOUT_S, Again, smooth
-from midstream_edge.policies.values import (
-    Evidence,
-    Option,
-    Policy,
-    Situation,
-    Transfer,
-)
-from midstream_edge.strands import SUSPECT_S as GIVE_UP_S
+from midstream_edge.policies.values import Evidence, Option, Policy, Situation
+from midstream_edge.sentry import SUSPECT_S as GIVE_UP_S
 from midstream_lab.simulation.chooser import Chooser
 from midstream_lab.simulation.core import Core
 from midstream_lab.simulation.draws import Draws

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from midstream_edge.policies.oracle import Curve
-from midstream_lab.traces import Trace
+from midstream_lab.traces.trace import Trace
 
 #: Of an uplink that never carries anything: for the oracle there must be some end.
 DEAD_BPS = 1.0

@@ -12,7 +12,7 @@ from midstream_lab.simulation.network import (
     Network,
 )
 from midstream_lab.simulation.window import FIRST_SEGMENTS, Window
-from midstream_lab.traces import Trace
+from midstream_lab.traces.trace import Trace
 
 #: What a full segment carries of a payload, the rest being HTTP/2's frames.
 SEGMENT_PAYLOAD_NBYTES = SEGMENT_NBYTES / (1 + FRAMING)

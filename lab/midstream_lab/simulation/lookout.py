@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Protocol, final
 
-from midstream_edge.policies.values import Evidence, LinkState
-from midstream_edge.strands import SUSPECT_S as GIVE_UP_S
+from midstream_edge.observations import LinkState
+from midstream_edge.policies.values import Evidence
+from midstream_edge.sentry import SUSPECT_S as GIVE_UP_S
 from midstream_lab.simulation.core import Core
 from midstream_lab.simulation.way import Way
 

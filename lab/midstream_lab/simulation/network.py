@@ -10,7 +10,7 @@ import numpy as np
 
 from midstream_lab.conditions import Condition
 from midstream_lab.simulation.window import Congestion
-from midstream_lab.traces import Trace
+from midstream_lab.traces.trace import Trace
 from midstream_partitioner.link import Link
 from midstream_wire.errors import UsageError
 

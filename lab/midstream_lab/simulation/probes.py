@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol, cast, final
 
 from midstream_edge.belief import LinkBelief
+from midstream_edge.observations import Transfer
 from midstream_edge.pilot import USED_S
-from midstream_edge.policies.values import Evidence, Transfer
-from midstream_edge.probing import SILENT_S, ProbeBudget, probe_due, probe_tells
-from midstream_edge.scout import TICK_S
+from midstream_edge.policies.values import Evidence
+from midstream_edge.probing import SILENT_S, TICK_S, ProbeBudget, probe_due, probe_tells
 from midstream_lab.simulation.chooser import Chooser
 from midstream_lab.simulation.core import Core
 from midstream_lab.simulation.draws import Draws

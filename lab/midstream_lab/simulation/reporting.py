@@ -25,7 +25,7 @@ from midstream_lab.experiment.results import (
 from midstream_lab.simulation.menus import Offered
 from midstream_lab.simulation.pair import Outcome, Setting
 from midstream_lab.simulation.records import ENDS
-from midstream_lab.traces import Trace
+from midstream_lab.traces.trace import Trace
 from midstream_partitioner.timings import FIELDS
 
 #: The tenth and the ninetieth percentile lie so many deviations off, as in a session's log.

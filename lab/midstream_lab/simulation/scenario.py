@@ -45,8 +45,9 @@ from midstream_lab.simulation.scenario_tables import (
     Span,
 )
 from midstream_lab.simulation.window import Congestion
-from midstream_lab.traces import Trace, open_trace
 from midstream_lab.traces.generators import KINDS
+from midstream_lab.traces.parsing import open_trace
+from midstream_lab.traces.trace import Trace
 from midstream_wire.errors import UsageError
 
 #: Of the timeline; and how often autoscaling looks at the cloud.

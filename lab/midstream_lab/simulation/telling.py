@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from midstream_edge.policies.values import Evidence, Transfer
+from midstream_edge.observations import Transfer
+from midstream_edge.policies.values import Evidence
 from midstream_lab.simulation.job import Job
 from midstream_lab.simulation.line import Line
 

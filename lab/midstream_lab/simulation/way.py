@@ -11,11 +11,9 @@ import math
 from typing import final
 
 from midstream_edge.clock import Exchange
-from midstream_edge.policies.values import LinkState
+from midstream_edge.observations import LinkState
 from midstream_edge.probe import measure_link
-from midstream_edge.sentry import ACK_S
-from midstream_edge.strand import PING_S
-from midstream_edge.strands import LOOK_S, USED_S
+from midstream_edge.sentry import ACK_S, LOOK_S, PING_S, USED_S
 from midstream_edge.uplink import Uplink
 from midstream_lab.simulation.draws import Draws
 from midstream_lab.simulation.estimator import FRESH_S, Estimator
