@@ -12,7 +12,7 @@ from typing import final
 
 import numpy as np
 
-from midstream_partitioner.chain import State
+from midstream_partitioner.execution.chain import State
 from midstream_wire.tensors import Array
 
 Metrics = dict[str, float]

@@ -14,19 +14,25 @@ import numpy as np
 from accuracy_judges import Metrics
 from accuracy_subjects import Subject
 
-from midstream_partitioner.chain import Chain, State
 from midstream_partitioner.codec_spec import parse_codec
-from midstream_partitioner.crossing import decode_crossing, encode_crossing
-from midstream_partitioner.cutting import partition
-from midstream_partitioner.fitting import Responses
-from midstream_partitioner.klt import channel_axis, klt, spectrum_of
-from midstream_partitioner.partition import Partition, with_transforms
-from midstream_partitioner.prior_fitting import can_have_prior, deviation_of, fit_prior
-from midstream_partitioner.shaping import SAMPLES as METRIC_SAMPLES
-from midstream_partitioner.shaping import Metric, fit_metric
-from midstream_partitioner.signs import is_nonnegative
-from midstream_partitioner.transform import PRIOR, SHAPED, Transform, is_packing, transformable
-from midstream_partitioner.transforms import make_packing
+from midstream_partitioner.execution.chain import Chain, State
+from midstream_partitioner.execution.crossing import decode_crossing, encode_crossing
+from midstream_partitioner.partition.cutting import partition
+from midstream_partitioner.partition.partition import Partition, with_transforms
+from midstream_partitioner.partition.transform import (
+    PRIOR,
+    SHAPED,
+    Transform,
+    is_packing,
+    transformable,
+)
+from midstream_partitioner.profiling.fit_transforms import Responses
+from midstream_partitioner.transforms.construct import make_packing
+from midstream_partitioner.transforms.fit_prior import can_have_prior, deviation_of, fit_prior
+from midstream_partitioner.transforms.klt import channel_axis, klt, spectrum_of
+from midstream_partitioner.transforms.noise_shaping import SAMPLES as METRIC_SAMPLES
+from midstream_partitioner.transforms.noise_shaping import Metric, fit_metric
+from midstream_partitioner.transforms.nonnegative import is_nonnegative
 from midstream_wire.tensors import Array
 
 MAX_NBYTES = 1 << 28

@@ -29,14 +29,14 @@ from accuracy_judges import (
 )
 
 from midstream_lab.networks import DIGITS_FEED, NETWORKS, PICTURE_FEED, digits_split
-from midstream_partitioner.chain import Chain, State
-from midstream_partitioner.cuts import Cut, position_cuts
-from midstream_partitioner.cutting import partition
-from midstream_partitioner.feed import Feed
-from midstream_partitioner.graph import Graph
-from midstream_partitioner.intake import Network, load_network
+from midstream_partitioner.execution.chain import Chain, State
+from midstream_partitioner.graph.cuts import Cut, position_cuts
+from midstream_partitioner.graph.graph import Graph
+from midstream_partitioner.inputs.feed import Feed
+from midstream_partitioner.inputs.samples import list_pictures, read_picture
+from midstream_partitioner.intake.onnx_model import Network, load_network
 from midstream_partitioner.machine import usable_cores
-from midstream_partitioner.samples import list_pictures, read_picture
+from midstream_partitioner.partition.cutting import partition
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import Array
 

@@ -24,18 +24,18 @@ from typing import Any, Self
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from midstream_edge.belief import LinkBelief
-from midstream_edge.policies.values import Decision, Evidence, Option, Situation
-from midstream_edge.session import EdgeSession
+from midstream_edge.policies.interface import Decision, Evidence, Option, Situation
+from midstream_edge.policies.link_estimator import LinkBelief
+from midstream_edge.session.session import EdgeSession
 from midstream_lab.emulation.emulate import Emulation, emulate
-from midstream_lab.emulation.spec import GOODPUT_SHARE, LinkSpec
-from midstream_lab.pair import CloudSetting, cloud_process
-from midstream_partitioner.artefact import load_partition, save_partition
-from midstream_partitioner.chain import Chain
-from midstream_partitioner.cuts import position_cuts
-from midstream_partitioner.cutting import partition
-from midstream_partitioner.intake import load_network
-from midstream_partitioner.partition import Partition
+from midstream_lab.emulation.model.spec import GOODPUT_SHARE, LinkSpec
+from midstream_lab.processes.pair import CloudSetting, cloud_process
+from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.graph.cuts import position_cuts
+from midstream_partitioner.intake.onnx_model import load_network
+from midstream_partitioner.partition.cutting import partition
+from midstream_partitioner.partition.folder import load_partition, save_partition
+from midstream_partitioner.partition.partition import Partition
 
 CODECS = ("raw", "lossless", "half", "int8", "ec:0.5", "ctx:0.5")
 SLOWDOWNS = (1.0, 8.0)

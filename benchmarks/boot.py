@@ -31,8 +31,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from midstream import api
-from midstream_lab.processes import Process
-from midstream_partitioner.profile import Profile
+from midstream_lab.processes.process import Process
+from midstream_partitioner.costs.profile import Profile
 
 EDGE, CLOUD = f"boot-edge-{os.getpid()}", f"boot-cloud-{os.getpid()}"
 ADDRESS, PORT = "10.77.9.1", 50051

@@ -19,13 +19,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from midstream.sources import open_inputs, open_network, open_partition
+from midstream.loaders import open_inputs, open_network, open_partition
 from midstream_lab.networks import NETWORKS
-from midstream_partitioner.artefact import load_partition, save_partition
-from midstream_partitioner.chain import Chain
-from midstream_partitioner.cutting import fuse, partition
-from midstream_partitioner.partition import Partition
-from midstream_partitioner.runtime import Executor
+from midstream_partitioner.backends.onnxruntime_backend import Executor
+from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.partition.cutting import fuse, partition
+from midstream_partitioner.partition.folder import load_partition, save_partition
+from midstream_partitioner.partition.partition import Partition
 
 
 def time_pairs(part: Partition, pairs: int, threads: int) -> dict[str, float]:

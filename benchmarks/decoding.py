@@ -27,12 +27,12 @@ import grpc
 import numpy as np
 from onnx import TensorProto, helper
 
-from midstream_lab.processes import Process
-from midstream_partitioner.artefact import save_partition
-from midstream_partitioner.cuts import position_cuts
-from midstream_partitioner.cutting import partition
-from midstream_partitioner.intake import load_network
-from midstream_partitioner.partition import Partition
+from midstream_lab.processes.process import Process
+from midstream_partitioner.graph.cuts import position_cuts
+from midstream_partitioner.intake.onnx_model import load_network
+from midstream_partitioner.partition.cutting import partition
+from midstream_partitioner.partition.folder import save_partition
+from midstream_partitioner.partition.partition import Partition
 from midstream_wire.codecs import codec, encode_bytes
 from midstream_wire.frames import Hello, Piece, Reply, Request, Welcome
 from midstream_wire.limits import MAX_IN_FLIGHT

@@ -26,12 +26,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from midstream_lab.emulation.control import PRIORITY, hurry
 from midstream_lab.emulation.emulate import Emulation, emulate
-from midstream_lab.emulation.namespaces import entered
-from midstream_lab.emulation.spec import GOODPUT_SHARE, LinkSpec
-from midstream_lab.emulation.validity import calibrate
-from midstream_lab.proxy import parse_address
+from midstream_lab.emulation.host.backend_server import PRIORITY, hurry
+from midstream_lab.emulation.host.namespaces import entered
+from midstream_lab.emulation.model.spec import GOODPUT_SHARE, LinkSpec
+from midstream_lab.emulation.proxy.proxy import parse_address
+from midstream_lab.emulation.self_test.validity import calibrate
 from midstream_lab.traces.trace import Trace
 
 RATES_MBPS = (1, 2, 5, 10, 20, 50, 100)

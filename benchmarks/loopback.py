@@ -38,14 +38,14 @@ import numpy as np
 import psutil
 from onnx import TensorProto, helper, numpy_helper
 
-from midstream_edge.session import EdgeSession
-from midstream_lab.processes import Process
-from midstream_partitioner.artefact import load_partition, save_partition
-from midstream_partitioner.chain import Chain
-from midstream_partitioner.cuts import position_cuts
-from midstream_partitioner.cutting import partition
-from midstream_partitioner.intake import load_network
-from midstream_partitioner.partition import Partition
+from midstream_edge.session.session import EdgeSession
+from midstream_lab.processes.process import Process
+from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.graph.cuts import position_cuts
+from midstream_partitioner.intake.onnx_model import load_network
+from midstream_partitioner.partition.cutting import partition
+from midstream_partitioner.partition.folder import load_partition, save_partition
+from midstream_partitioner.partition.partition import Partition
 from midstream_wire.allocator import keep_freed_memory
 
 #: Side of the [1, 64, side, side] float32 tensor that crosses: 200, 400 and 800 KB.

@@ -37,21 +37,21 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from midstream_edge.policies.interface import Decision, Evidence, Option, Situation
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.registry import policy
-from midstream_edge.policies.values import Decision, Evidence, Option, Situation
-from midstream_edge.session import EdgeSession
-from midstream_lab.emulation.breaking import CUTS, Cut
+from midstream_edge.session.session import EdgeSession
 from midstream_lab.emulation.emulate import Emulation, emulate
-from midstream_lab.emulation.spec import LinkSpec
-from midstream_lab.processes import Process
-from midstream_partitioner.artefact import load_partition, save_partition
-from midstream_partitioner.chain import Chain
-from midstream_partitioner.cuts import position_cuts
-from midstream_partitioner.cutting import partition
-from midstream_partitioner.device import Device
-from midstream_partitioner.intake import load_network
-from midstream_partitioner.partition import Partition
+from midstream_lab.emulation.model.outages import CUTS, Cut
+from midstream_lab.emulation.model.spec import LinkSpec
+from midstream_lab.processes.process import Process
+from midstream_partitioner.costs.device import Device
+from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.graph.cuts import position_cuts
+from midstream_partitioner.intake.onnx_model import load_network
+from midstream_partitioner.partition.cutting import partition
+from midstream_partitioner.partition.folder import load_partition, save_partition
+from midstream_partitioner.partition.partition import Partition
 
 SIDE = 64
 SEGMENTS, CHANNELS = 6, 48

@@ -29,20 +29,20 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from midstream_partitioner.cuts import Cut
-from midstream_partitioner.cutting import partition
-from midstream_partitioner.device import this_device
-from midstream_partitioner.envelope import envelope_of
-from midstream_partitioner.graph import Graph
-from midstream_partitioner.intake import load_network
-from midstream_partitioner.link import Link
-from midstream_partitioner.mincut import LISTED_SETS, CutSearch, Limits
-from midstream_partitioner.nodes import Node, Tensor
-from midstream_partitioner.partition import Partition
-from midstream_partitioner.plan import Planner
-from midstream_partitioner.pricing import choose_cuts, static_profile, wire_nbytes
-from midstream_partitioner.profile import CodecCost, Profile, Stat
-from midstream_partitioner.table import costs_of
+from midstream_partitioner.costs.device import this_device
+from midstream_partitioner.costs.link import Link
+from midstream_partitioner.costs.profile import CodecCost, Profile, Stat
+from midstream_partitioner.graph.cuts import Cut
+from midstream_partitioner.graph.graph import Graph
+from midstream_partitioner.graph.nodes import Node, Tensor
+from midstream_partitioner.intake.onnx_model import load_network
+from midstream_partitioner.partition.cutting import partition
+from midstream_partitioner.partition.partition import Partition
+from midstream_partitioner.planning.choose_cuts import choose_cuts, static_profile, wire_nbytes
+from midstream_partitioner.planning.envelope import envelope_of
+from midstream_partitioner.planning.plan import Planner
+from midstream_partitioner.search.cost_table import costs_of
+from midstream_partitioner.search.min_cut import LISTED_SETS, CutSearch, Limits
 from midstream_wire.errors import PlanError
 
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"

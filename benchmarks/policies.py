@@ -37,22 +37,27 @@ from typing import Any
 
 import numpy as np
 
-from midstream_edge.belief import LinkBelief
-from midstream_edge.observations import LinkState, Transfer
+from midstream_edge.link.observations import LinkState, Transfer
+from midstream_edge.policies.interface import Decision, Evidence, Option, Policy, Situation
+from midstream_edge.policies.link_estimator import LinkBelief
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.oracle import Curve
+from midstream_edge.policies.probe_budget import (
+    DAY_NBYTES,
+    ProbeBudget,
+    parse_budget,
+    probe_due,
+)
 from midstream_edge.policies.registry import policy
-from midstream_edge.policies.values import Decision, Evidence, Option, Policy, Situation
-from midstream_edge.probing import DAY_NBYTES, ProbeBudget, parse_budget, probe_due
 from midstream_lab.traces.parsing import load_trace
 from midstream_lab.traces.trace import Trace
-from midstream_partitioner.artefact import load_partition
-from midstream_partitioner.constraints import Constraints
-from midstream_partitioner.device import Device
-from midstream_partitioner.link import Link
+from midstream_partitioner.costs.device import Device
+from midstream_partitioner.costs.link import Link
+from midstream_partitioner.costs.profile import Profile
 from midstream_partitioner.machine import usable_cores
-from midstream_partitioner.plan import Planner
-from midstream_partitioner.profile import Profile
+from midstream_partitioner.partition.folder import load_partition
+from midstream_partitioner.planning.constraints import Constraints
+from midstream_partitioner.planning.plan import Planner
 
 HERE = Path(__file__).resolve().parent
 MENUS = HERE / "menus.json"

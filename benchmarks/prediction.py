@@ -20,10 +20,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from midstream.demo import photo
-from midstream.sources import open_partition
-from midstream_lab.conditions import CONDITIONS
-from midstream_lab.pair import CloudSetting, EdgeSetting, run_pairs
-from midstream_partitioner.artefact import save_partition
+from midstream.loaders import open_partition
+from midstream_lab.processes.pair import CloudSetting, EdgeSetting, run_pairs
+from midstream_lab.traces.conditions import CONDITIONS
+from midstream_partitioner.partition.folder import save_partition
 
 BASELINES = ("edge-only", "cloud-only raw", "cloud-only jpeg")
 

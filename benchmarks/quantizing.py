@@ -27,13 +27,13 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from midstream_partitioner.chain import Chain
-from midstream_partitioner.cuts import position_cuts
-from midstream_partitioner.cutting import partition
-from midstream_partitioner.intake import load_network
-from midstream_partitioner.klt import klt, spectrum_of
-from midstream_partitioner.partition import Partition, with_transforms
-from midstream_partitioner.runtime import Executor
+from midstream_partitioner.backends.onnxruntime_backend import Executor
+from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.graph.cuts import position_cuts
+from midstream_partitioner.intake.onnx_model import load_network
+from midstream_partitioner.partition.cutting import partition
+from midstream_partitioner.partition.partition import Partition, with_transforms
+from midstream_partitioner.transforms.klt import klt, spectrum_of
 from midstream_wire.codecs import codec, encode_bytes
 from midstream_wire.tensors import Array
 

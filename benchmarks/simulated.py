@@ -38,21 +38,21 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
+from midstream_edge.policies.interface import Option
 from midstream_edge.policies.menu import Menu
-from midstream_edge.policies.values import Option
-from midstream_lab.draw import check_picture
-from midstream_lab.experiment.results import Rows, RunResult, load_runs
-from midstream_lab.simulation.arrivals import Arrivals, Every
-from midstream_lab.simulation.draws import Draws
-from midstream_lab.simulation.machine import Machine
-from midstream_lab.simulation.network import HEADER_SHARE, Network, steady
-from midstream_lab.simulation.pair import BACK_TO_BACK, Setting, simulate_pair
-from midstream_lab.simulation.records import Table
-from midstream_lab.simulation.way import Way
+from midstream_lab.report.matplotlib_figures import check_picture
+from midstream_lab.results.rows import Rows, RunResult, load_runs
+from midstream_lab.simulation.kernel.random_streams import Draws
+from midstream_lab.simulation.model.arrivals import Arrivals, Every
+from midstream_lab.simulation.model.duplex_link import Way
+from midstream_lab.simulation.model.link_spec import HEADER_SHARE, Network, steady
+from midstream_lab.simulation.model.machine import Machine
+from midstream_lab.simulation.output.request_table import Table
+from midstream_lab.simulation.pair.pair import BACK_TO_BACK, Setting, simulate_pair
 from midstream_lab.traces.parsing import open_trace
 from midstream_lab.traces.trace import Trace
-from midstream_partitioner.device import Device
-from midstream_partitioner.timings import FIELDS
+from midstream_partitioner.costs.device import Device
+from midstream_partitioner.costs.timings import FIELDS
 
 #: The first requests find cold caches and a first measurement of the link; both are left out.
 WARM_S = 3.0

@@ -18,18 +18,18 @@ from pathlib import Path
 
 import numpy as np
 
+from midstream_edge.policies.interface import Option
 from midstream_edge.policies.menu import Menu
-from midstream_edge.policies.values import Option
-from midstream_lab.conditions import condition
-from midstream_lab.draw import check_picture
-from midstream_lab.simulation.arrivals import Closed, Every, Poisson
-from midstream_lab.simulation.cloud import Replicas
-from midstream_lab.simulation.fleet import Fleet, Group, simulate_fleet
-from midstream_lab.simulation.network import Network
-from midstream_lab.simulation.operating import Prices, operation
-from midstream_lab.simulation.pair import Setting, simulate_pair
+from midstream_lab.report.matplotlib_figures import check_picture
+from midstream_lab.simulation.fleet.fleet import Fleet, Group, simulate_fleet
+from midstream_lab.simulation.fleet.statistics import Prices, operation
+from midstream_lab.simulation.model.arrivals import Closed, Every, Poisson
+from midstream_lab.simulation.model.cloud import Replicas
+from midstream_lab.simulation.model.link_spec import Network
+from midstream_lab.simulation.pair.pair import Setting, simulate_pair
+from midstream_lab.traces.conditions import condition
 from midstream_lab.traces.generators import generate
-from midstream_partitioner.device import Device
+from midstream_partitioner.costs.device import Device
 
 WHOLE_S = 0.25
 #: How long the curve's fleet runs: from ten thousand requests to three hundred thousand.

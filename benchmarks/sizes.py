@@ -29,29 +29,29 @@ import numpy as np
 from sizes_subjects import Subject, subjects
 
 import midstream
+from midstream.loaders import at_sizes, open_buckets, open_inputs, open_network, open_partition
 from midstream.serving import measure_chain
-from midstream.sources import at_sizes, open_buckets, open_inputs, open_network, open_partition
+from midstream_edge.policies.interface import Situation
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.registry import policy
-from midstream_edge.policies.values import Situation
-from midstream_edge.session import EdgeSession
-from midstream_lab.conditions import condition
-from midstream_lab.proxy import ProxyThread, parse_address
-from midstream_partitioner.bucketing import profile_sizes
-from midstream_partitioner.chain import Chain
+from midstream_edge.session.session import EdgeSession
+from midstream_lab.emulation.proxy.proxy import ProxyThread, parse_address
+from midstream_lab.traces.conditions import condition
+from midstream_partitioner.backends.onnxruntime_backend import Executor
 from midstream_partitioner.compare import relative_error
-from midstream_partitioner.curves import Curve
-from midstream_partitioner.cuts import EDGE_ONLY, position_cuts
-from midstream_partitioner.cutting import partition
-from midstream_partitioner.device import this_device
-from midstream_partitioner.link import Link
-from midstream_partitioner.partition import Partition
-from midstream_partitioner.plan import Candidate, Planner
-from midstream_partitioner.profile import Profile
-from midstream_partitioner.rounds import PAUSE_S
-from midstream_partitioner.runtime import Executor
-from midstream_partitioner.sizes import Sizes, bind_sizes, listed
-from midstream_partitioner.spans import parse_sizes
+from midstream_partitioner.costs.curves import Curve
+from midstream_partitioner.costs.device import this_device
+from midstream_partitioner.costs.link import Link
+from midstream_partitioner.costs.profile import Profile
+from midstream_partitioner.costs.size_spans import parse_sizes
+from midstream_partitioner.costs.sizes import Sizes, bind_sizes, listed
+from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.graph.cuts import EDGE_ONLY, position_cuts
+from midstream_partitioner.partition.cutting import partition
+from midstream_partitioner.partition.partition import Partition
+from midstream_partitioner.planning.plan import Candidate, Planner
+from midstream_partitioner.profiling.buckets import profile_sizes
+from midstream_partitioner.profiling.rounds import PAUSE_S
 
 #: Runs of each segment at each bucket.
 RUNS = 20

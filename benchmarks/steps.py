@@ -23,13 +23,13 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from midstream.sources import open_partition
+from midstream.loaders import open_partition
 from midstream_lab.emulation.emulate import emulate
-from midstream_lab.emulation.spec import LinkSpec
-from midstream_lab.pair import CloudSetting, Drive, EdgeSetting, run_policy
+from midstream_lab.emulation.model.spec import LinkSpec
+from midstream_lab.processes.pair import CloudSetting, Drive, EdgeSetting, run_policy
 from midstream_lab.traces.trace import Trace
 from midstream_lab.traces.writing import write_trace
-from midstream_partitioner.artefact import save_partition
+from midstream_partitioner.partition.folder import save_partition
 
 HOLD_S = 5.0
 STEPS = 10

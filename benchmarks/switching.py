@@ -42,19 +42,19 @@ from typing import Any
 import numpy as np
 import psutil
 
-from midstream.sources import open_inputs, open_partition
-from midstream_edge.channel import Dial
-from midstream_edge.preparation import prepare
-from midstream_edge.session import Answer, EdgeSession
-from midstream_lab.conditions import condition
+from midstream.loaders import open_inputs, open_partition
+from midstream_edge.link.channel import Dial
+from midstream_edge.repartition.prepare import prepare
+from midstream_edge.session.session import Answer, EdgeSession
 from midstream_lab.emulation.emulate import emulate
-from midstream_lab.emulation.spec import LinkSpec
-from midstream_lab.processes import Process
-from midstream_partitioner.artefact import load_partition, save_partition
-from midstream_partitioner.chain import Chain
+from midstream_lab.emulation.model.spec import LinkSpec
+from midstream_lab.processes.process import Process
+from midstream_lab.traces.conditions import condition
 from midstream_partitioner.compare import relative_error
-from midstream_partitioner.partition import Partition
-from midstream_partitioner.recut import network_of
+from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.partition.folder import load_partition, save_partition
+from midstream_partitioner.partition.partition import Partition
+from midstream_partitioner.partition.recut import network_of
 from midstream_wire.allocator import keep_freed_memory
 
 #: Requests from one throw of the coin to the next.

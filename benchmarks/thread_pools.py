@@ -17,10 +17,10 @@ import numpy as np
 import onnxruntime as ort
 
 from midstream_lab.networks import NETWORKS
-from midstream_partitioner.cuts import position_cuts
-from midstream_partitioner.cutting import partition
-from midstream_partitioner.feed import read_inputs
-from midstream_partitioner.intake import load_network
+from midstream_partitioner.graph.cuts import position_cuts
+from midstream_partitioner.inputs.feed import read_inputs
+from midstream_partitioner.intake.onnx_model import load_network
+from midstream_partitioner.partition.cutting import partition
 
 PAUSE_S = 0.03
 

@@ -22,18 +22,18 @@ from onnx import TensorProto, helper, numpy_helper
 
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import Settings, serving
-from midstream_edge.session import EdgeSession
-from midstream_lab.conditions import condition
-from midstream_lab.pair import link_process
-from midstream_partitioner.chain import Chain
-from midstream_partitioner.cuts import position_cuts
-from midstream_partitioner.cutting import partition
-from midstream_partitioner.device import this_device
-from midstream_partitioner.intake import load_network
-from midstream_partitioner.measure import profile_segments
-from midstream_partitioner.partition import Partition
-from midstream_partitioner.plan import Planner
-from midstream_partitioner.profile import Profile, Stat
+from midstream_edge.session.session import EdgeSession
+from midstream_lab.processes.pair import link_process
+from midstream_lab.traces.conditions import condition
+from midstream_partitioner.costs.device import this_device
+from midstream_partitioner.costs.profile import Profile, Stat
+from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.graph.cuts import position_cuts
+from midstream_partitioner.intake.onnx_model import load_network
+from midstream_partitioner.partition.cutting import partition
+from midstream_partitioner.partition.partition import Partition
+from midstream_partitioner.planning.plan import Planner
+from midstream_partitioner.profiling.profiler import profile_segments
 from midstream_wire.limits import MAX_IN_FLIGHT
 from midstream_wire.tensors import Array
 

@@ -20,9 +20,9 @@ from typing import Any
 from PIL import Image, PngImagePlugin
 
 from midstream import demo
-from midstream.cli.console import ms
-from midstream.cli.outcomes import verdict
-from midstream_lab.draw import draw_outcomes, network_title
+from midstream.cli.output.console import ms
+from midstream.cli.output.outcomes import verdict
+from midstream_lab.report.matplotlib_figures import draw_outcomes, network_title
 from midstream_partitioner.machine import usable_cores
 
 DOCS = Path(__file__).resolve().parent

@@ -38,19 +38,19 @@ DOCUMENTS = tuple(
 RESERVED: dict[str, frozenset[str]] = {
     "onnxruntime": frozenset(
         {
-            "partitioner/midstream_partitioner/onnxruntime_sessions.py",
-            "partitioner/midstream_partitioner/runtime.py",
+            "partitioner/midstream_partitioner/backends/onnxruntime_sessions.py",
+            "partitioner/midstream_partitioner/backends/onnxruntime_backend.py",
         }
     ),
     "torch": frozenset(
         {
-            "partitioner/midstream_partitioner/torch_backend.py",
-            "partitioner/midstream_partitioner/torch_intake.py",
+            "partitioner/midstream_partitioner/backends/torch_backend.py",
+            "partitioner/midstream_partitioner/intake/torch_module.py",
         }
     ),
-    "torchvision": frozenset({"partitioner/midstream_partitioner/torch_backend.py"}),
-    "onnx2pytorch": frozenset({"partitioner/midstream_partitioner/torch_backend.py"}),
-    "onnxscript": frozenset({"partitioner/midstream_partitioner/torch_intake.py"}),
+    "torchvision": frozenset({"partitioner/midstream_partitioner/backends/torch_backend.py"}),
+    "onnx2pytorch": frozenset({"partitioner/midstream_partitioner/backends/torch_backend.py"}),
+    "onnxscript": frozenset({"partitioner/midstream_partitioner/intake/torch_module.py"}),
     "grpc_tools": frozenset({"proto/midstream_wire/generate.py"}),
 }
 
@@ -59,7 +59,7 @@ GENERATED_CODE_USERS = frozenset(
     {
         "proto/midstream_wire/messages.py",
         "proto/midstream_wire/unary.py",
-        "edge/midstream_edge/channel.py",
+        "edge/midstream_edge/link/channel.py",
         "cloud/midstream_cloud/service.py",
         "cloud/midstream_cloud/server.py",
     }
@@ -157,17 +157,17 @@ def test_importing_the_base_packages_imports_no_extra() -> None:
 
 #: What decides, live and simulated. Imported one after the other, in this order.
 PURE = (
-    "midstream_partitioner.plan",
-    "midstream_partitioner.outlook",
-    "midstream_edge.belief",
-    "midstream_edge.lifecycle",
-    "midstream_edge.pilot",
+    "midstream_partitioner.planning.plan",
+    "midstream_partitioner.planning.replan",
+    "midstream_edge.policies.link_estimator",
+    "midstream_edge.session.lifecycle",
+    "midstream_edge.session.director",
     "midstream_edge.policies.registry",
-    "midstream_edge.sentry",
-    "midstream_lab.simulation.core",
-    "midstream_lab.simulation.pair",
-    "midstream_lab.simulation.fleet",
-    "midstream_lab.simulation.sweep",
+    "midstream_edge.link.failure_detector",
+    "midstream_lab.simulation.kernel.event_queue",
+    "midstream_lab.simulation.pair.pair",
+    "midstream_lab.simulation.fleet.fleet",
+    "midstream_lab.simulation.sweep.sweep",
 )
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-import midstream.quiet  # noqa: F401  (before libraries are loaded)
+import midstream.quiet_libraries  # noqa: F401  (before libraries are loaded)
 
 if TYPE_CHECKING:
     from midstream.api import (
@@ -29,38 +29,45 @@ if TYPE_CHECKING:
         profile as profile,
         serve as serve,
     )
-    from midstream_edge.answers import Answer as Answer
+    from midstream_edge.session.answers import Answer as Answer
     from midstream_edge.policies.menu import Menu as Menu
-    from midstream_edge.policies.values import (
+    from midstream_edge.policies.interface import (
         Decision as Decision,
         Evidence as Evidence,
         Option as Option,
         Policy as Policy,
         Situation as Situation,
     )
-    from midstream_edge.observations import Transfer as Transfer
-    from midstream_edge.session import EdgeSession as EdgeSession
-    from midstream_partitioner.artefact import (
+    from midstream_edge.link.observations import Transfer as Transfer
+    from midstream_edge.session.session import EdgeSession as EdgeSession
+    from midstream_partitioner.partition.folder import (
         load_partition as load_partition,
         save_partition as save_partition,
     )
-    from midstream_partitioner.calibration import Calibration as Calibration
-    from midstream_partitioner.cuts import (
+    from midstream_partitioner.costs.calibration import Calibration as Calibration
+    from midstream_partitioner.graph.cuts import (
         Cut as Cut,
         cut_of as cut_of,
         position_cuts as position_cuts,
     )
-    from midstream_partitioner.envelope import Envelope as Envelope, envelope as envelope
-    from midstream_partitioner.feed import Feed as Feed
-    from midstream_partitioner.graph import Graph as Graph
-    from midstream_partitioner.intake import Network as Network
-    from midstream_partitioner.link import Link as Link
-    from midstream_partitioner.partition import Partition as Partition
-    from midstream_partitioner.plan import Candidate as Candidate, Plan as Plan, plan as plan
-    from midstream_partitioner.constraints import Constraints as Constraints
-    from midstream_partitioner.profile import Profile as Profile
-    from midstream_partitioner.timings import Timings as Timings
-    from midstream_partitioner.torch_intake import from_torch as from_torch
+    from midstream_partitioner.planning.envelope import (
+        Envelope as Envelope,
+        envelope as envelope,
+    )
+    from midstream_partitioner.inputs.feed import Feed as Feed
+    from midstream_partitioner.graph.graph import Graph as Graph
+    from midstream_partitioner.intake.onnx_model import Network as Network
+    from midstream_partitioner.costs.link import Link as Link
+    from midstream_partitioner.partition.partition import Partition as Partition
+    from midstream_partitioner.planning.plan import (
+        Candidate as Candidate,
+        Plan as Plan,
+        plan as plan,
+    )
+    from midstream_partitioner.planning.constraints import Constraints as Constraints
+    from midstream_partitioner.costs.profile import Profile as Profile
+    from midstream_partitioner.costs.timings import Timings as Timings
+    from midstream_partitioner.intake.torch_module import from_torch as from_torch
     from midstream_wire.errors import (
         CloudRefused as CloudRefused,
         CloudUnavailable as CloudUnavailable,
@@ -93,9 +100,9 @@ _HOMES = {
         "profile",
         "serve",
     ),
-    "midstream_edge.answers": ("Answer",),
+    "midstream_edge.session.answers": ("Answer",),
     "midstream_edge.policies.menu": ("Menu",),
-    "midstream_edge.policies.values": (
+    "midstream_edge.policies.interface": (
         "Decision",
         "Evidence",
         "Option",
@@ -103,20 +110,20 @@ _HOMES = {
         "Situation",
         "Transfer",
     ),
-    "midstream_edge.session": ("EdgeSession",),
-    "midstream_partitioner.artefact": ("load_partition", "save_partition"),
-    "midstream_partitioner.calibration": ("Calibration",),
-    "midstream_partitioner.cuts": ("Cut", "cut_of", "position_cuts"),
-    "midstream_partitioner.envelope": ("Envelope", "envelope"),
-    "midstream_partitioner.feed": ("Feed",),
-    "midstream_partitioner.graph": ("Graph",),
-    "midstream_partitioner.intake": ("Network",),
-    "midstream_partitioner.link": ("Link",),
-    "midstream_partitioner.partition": ("Partition",),
-    "midstream_partitioner.plan": ("Candidate", "Constraints", "Plan", "plan"),
-    "midstream_partitioner.profile": ("Profile",),
-    "midstream_partitioner.timings": ("Timings",),
-    "midstream_partitioner.torch_intake": ("from_torch",),
+    "midstream_edge.session.session": ("EdgeSession",),
+    "midstream_partitioner.partition.folder": ("load_partition", "save_partition"),
+    "midstream_partitioner.costs.calibration": ("Calibration",),
+    "midstream_partitioner.graph.cuts": ("Cut", "cut_of", "position_cuts"),
+    "midstream_partitioner.planning.envelope": ("Envelope", "envelope"),
+    "midstream_partitioner.inputs.feed": ("Feed",),
+    "midstream_partitioner.graph.graph": ("Graph",),
+    "midstream_partitioner.intake.onnx_model": ("Network",),
+    "midstream_partitioner.costs.link": ("Link",),
+    "midstream_partitioner.partition.partition": ("Partition",),
+    "midstream_partitioner.planning.plan": ("Candidate", "Constraints", "Plan", "plan"),
+    "midstream_partitioner.costs.profile": ("Profile",),
+    "midstream_partitioner.costs.timings": ("Timings",),
+    "midstream_partitioner.intake.torch_module": ("from_torch",),
     "midstream_wire.errors": (
         "CloudRefused",
         "CloudUnavailable",

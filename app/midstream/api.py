@@ -7,33 +7,33 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from midstream import sources
+from midstream import loaders as sources
 from midstream.deployment import EdgeSide, explained
 from midstream.feeding import Feeding
 from midstream.joining import follow
 from midstream.serving import make_repository, measure_chain
 from midstream_cloud.server import Settings, serving
-from midstream_edge.channel import Dial
+from midstream_edge.link.channel import Dial
+from midstream_edge.policies.interface import Policy
 from midstream_edge.policies.menu import Menu
-from midstream_edge.policies.values import Policy
-from midstream_edge.probing import ProbeBudget, parse_budget
-from midstream_edge.session import EdgeSession
-from midstream_partitioner import calibrate as calibrating
-from midstream_partitioner import cutting
-from midstream_partitioner.backend import Backend
-from midstream_partitioner.backends import open_backend
-from midstream_partitioner.calibration import Calibration
-from midstream_partitioner.chain import ONNXRUNTIME, Chain
+from midstream_edge.policies.probe_budget import ProbeBudget, parse_budget
+from midstream_edge.session.session import EdgeSession
+from midstream_partitioner.backends.backend import Backend
+from midstream_partitioner.backends.by_name import open_backend
 from midstream_partitioner.codec_spec import full_id
-from midstream_partitioner.cuts import Cut
-from midstream_partitioner.data import read_data
-from midstream_partitioner.feed import Feed
-from midstream_partitioner.intake import Network
-from midstream_partitioner.link import Link
-from midstream_partitioner.partition import Partition
-from midstream_partitioner.plan import Plan, Planner
-from midstream_partitioner.profile import Profile
-from midstream_partitioner.spans import checked_sizes
+from midstream_partitioner.costs.calibration import Calibration
+from midstream_partitioner.costs.link import Link
+from midstream_partitioner.costs.profile import Profile
+from midstream_partitioner.costs.size_spans import checked_sizes
+from midstream_partitioner.execution.chain import ONNXRUNTIME, Chain
+from midstream_partitioner.graph.cuts import Cut
+from midstream_partitioner.inputs.feed import Feed
+from midstream_partitioner.intake.onnx_model import Network
+from midstream_partitioner.partition import cutting
+from midstream_partitioner.partition.partition import Partition
+from midstream_partitioner.planning.plan import Plan, Planner
+from midstream_partitioner.profiling import calibrator as calibrating
+from midstream_partitioner.profiling.dataset import read_data
 from midstream_partitioner.units import parse_duration, parse_rate
 from midstream_wire.credentials import trust
 from midstream_wire.errors import UsageError

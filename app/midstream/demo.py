@@ -11,23 +11,23 @@ from typing import Any, final
 import numpy as np
 from PIL import Image
 
-from midstream.sources import open_partition
-from midstream_lab.conditions import CONDITIONS
+from midstream.loaders import open_partition
 from midstream_lab.networks import digits_split
-from midstream_lab.pair import CloudSetting, EdgeSetting, Say, run_pairs
-from midstream_partitioner.artefact import save_partition
-from midstream_partitioner.calibrate import calibrate
-from midstream_partitioner.calibration import UNLABELLED
-from midstream_partitioner.chain import Chain
-from midstream_partitioner.constraints import Constraints
-from midstream_partitioner.crossing import decode_crossing, encode_crossing
-from midstream_partitioner.cuts import CLOUD_ONLY, EDGE_ONLY
-from midstream_partitioner.data import Data
-from midstream_partitioner.device import this_device
-from midstream_partitioner.link import Link
-from midstream_partitioner.measure import profile_segments
-from midstream_partitioner.partition import Partition
-from midstream_partitioner.plan import Candidate, Planner
+from midstream_lab.processes.pair import CloudSetting, EdgeSetting, Say, run_pairs
+from midstream_lab.traces.conditions import CONDITIONS
+from midstream_partitioner.costs.calibration import UNLABELLED
+from midstream_partitioner.costs.device import this_device
+from midstream_partitioner.costs.link import Link
+from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.execution.crossing import decode_crossing, encode_crossing
+from midstream_partitioner.graph.cuts import CLOUD_ONLY, EDGE_ONLY
+from midstream_partitioner.partition.folder import save_partition
+from midstream_partitioner.partition.partition import Partition
+from midstream_partitioner.planning.constraints import Constraints
+from midstream_partitioner.planning.plan import Candidate, Planner
+from midstream_partitioner.profiling.calibrator import calibrate
+from midstream_partitioner.profiling.dataset import Data
+from midstream_partitioner.profiling.profiler import profile_segments
 from midstream_partitioner.scratch import scratch_folder
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import Array

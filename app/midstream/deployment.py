@@ -10,24 +10,24 @@ from pathlib import Path
 from typing import final
 
 from midstream.feeding import AS_IT_IS, Feeding
+from midstream.loaders import at_sizes, cut_alike, open_network, open_partition
 from midstream.serving import measure_chain
-from midstream.sources import at_sizes, cut_alike, open_network, open_partition
-from midstream_edge.channel import CONNECT_S, Dial
-from midstream_edge.describe import describe
-from midstream_edge.pace import DeclaredRest
-from midstream_edge.session import EdgeSession
-from midstream_partitioner.artefact import is_partition
-from midstream_partitioner.backend import Backend
-from midstream_partitioner.chain import ONNXRUNTIME, Chain
-from midstream_partitioner.curves import Curve, check_sized
-from midstream_partitioner.cuts import head_of
-from midstream_partitioner.feed_terms import Terms, difference, terms_of
-from midstream_partitioner.footprint import weights_of
-from midstream_partitioner.measure import Progress, no_progress
-from midstream_partitioner.partition import Partition
-from midstream_partitioner.profile import Profile
-from midstream_partitioner.sizes import Sizes, open_names
-from midstream_partitioner.spans import Spans, checked_sizes
+from midstream_edge.link.channel import CONNECT_S, Dial
+from midstream_edge.link.describe import describe
+from midstream_edge.session.local_time import DeclaredRest
+from midstream_edge.session.session import EdgeSession
+from midstream_partitioner.backends.backend import Backend
+from midstream_partitioner.costs.curves import Curve, check_sized
+from midstream_partitioner.costs.profile import Profile
+from midstream_partitioner.costs.size_spans import Spans, checked_sizes
+from midstream_partitioner.costs.sizes import Sizes, open_names
+from midstream_partitioner.execution.chain import ONNXRUNTIME, Chain
+from midstream_partitioner.graph.cuts import head_of
+from midstream_partitioner.inputs.feed_terms import Terms, difference, terms_of
+from midstream_partitioner.partition.folder import is_partition
+from midstream_partitioner.partition.memory_estimate import weights_of
+from midstream_partitioner.partition.partition import Partition
+from midstream_partitioner.profiling.profiler import Progress, no_progress
 from midstream_wire.descriptions import ModelDescription
 from midstream_wire.errors import CloudRefused, MidstreamError, ModelError, UsageError
 

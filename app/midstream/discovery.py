@@ -8,12 +8,12 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import final
 
-from midstream_edge.channel import Dial
-from midstream_edge.connection import REACH_S
-from midstream_edge.describe import describe
-from midstream_edge.diagnosis import require_reachable
-from midstream_edge.verdicts import silence
-from midstream_edge.worker import start_thread
+from midstream_edge.link.channel import Dial
+from midstream_edge.link.connection import REACH_S
+from midstream_edge.link.describe import describe
+from midstream_edge.link.diagnosis import require_reachable
+from midstream_edge.link.failures import silence
+from midstream_edge.session.threads import start_thread
 from midstream_wire.descriptions import ModelDescription
 
 #: A server nearby has answered by then, and nothing need be done for one that has not.

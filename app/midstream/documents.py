@@ -7,13 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from midstream_partitioner.calibration import Calibration, Fidelity
-from midstream_partitioner.device import Device
-from midstream_partitioner.envelope import Envelope
-from midstream_partitioner.link import Link
-from midstream_partitioner.over_sizes import SizeCurve
-from midstream_partitioner.plan import Candidate, Plan
-from midstream_partitioner.profile import CodecCost
+from midstream_partitioner.costs.calibration import Calibration, Fidelity
+from midstream_partitioner.costs.device import Device
+from midstream_partitioner.costs.link import Link
+from midstream_partitioner.costs.profile import CodecCost
+from midstream_partitioner.planning.envelope import Envelope
+from midstream_partitioner.planning.over_sizes import SizeCurve
+from midstream_partitioner.planning.plan import Candidate, Plan
 from midstream_wire.tensors import TensorSpec
 
 

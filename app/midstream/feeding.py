@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, final
 
-from midstream_partitioner.feed import OUTSIDE, PICTURES, Feed
-from midstream_partitioner.partition import Partition
+from midstream_partitioner.inputs.feed import OUTSIDE, PICTURES, Feed
+from midstream_partitioner.partition.partition import Partition
 from midstream_wire.errors import UsageError
 
 #: Flags of another name: --input names files, --labels right answers.

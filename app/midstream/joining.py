@@ -14,19 +14,19 @@ from dataclasses import replace
 from typing import cast, final
 
 from midstream.deployment import Deployment, EdgeSide, begin_session, go_over, with_profile
-from midstream_edge.channel import Dial
-from midstream_edge.describe import describe
+from midstream_edge.link.channel import Dial
+from midstream_edge.link.describe import describe
+from midstream_edge.link.failures import is_settled
+from midstream_edge.policies.interface import Policy
 from midstream_edge.policies.menu import Menu
+from midstream_edge.policies.probe_budget import ProbeBudget
 from midstream_edge.policies.registry import policy
-from midstream_edge.policies.values import Policy
-from midstream_edge.probing import ProbeBudget
-from midstream_edge.session import EdgeSession
-from midstream_edge.verdicts import is_settled
-from midstream_edge.worker import start_thread
-from midstream_partitioner.device import Device
-from midstream_partitioner.link import Link
-from midstream_partitioner.plan import Planner
-from midstream_partitioner.profile import Profile
+from midstream_edge.session.session import EdgeSession
+from midstream_edge.session.threads import start_thread
+from midstream_partitioner.costs.device import Device
+from midstream_partitioner.costs.link import Link
+from midstream_partitioner.costs.profile import Profile
+from midstream_partitioner.planning.plan import Planner
 from midstream_wire.errors import CloudUnavailable, DeadlineExceeded, MidstreamError
 
 _LOG = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
 
-from midstream_edge.drive import Record
-from midstream_partitioner.timings import FIELDS
+from midstream_edge.workload.load_generator import Record
+from midstream_partitioner.costs.timings import FIELDS
 from midstream_wire.address import Address
 from midstream_wire.errors import UsageError
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from midstream.feeding import AS_IT_IS, Feeding
-from midstream.sources import LeftOut, open_buckets, open_models, refuse
+from midstream.loaders import LeftOut, open_buckets, open_models, refuse
 from midstream_cloud.repository import Model, Repository
-from midstream_partitioner.backend import Backend
-from midstream_partitioner.bucketing import profile_sizes
-from midstream_partitioner.chain import ONNXRUNTIME, Chain
-from midstream_partitioner.curves import check_sized
-from midstream_partitioner.device import this_device
-from midstream_partitioner.measure import CODECS, Progress, no_progress
-from midstream_partitioner.partition import Partition
-from midstream_partitioner.profile import Profile
-from midstream_partitioner.spans import Spans
+from midstream_partitioner.backends.backend import Backend
+from midstream_partitioner.costs.curves import check_sized
+from midstream_partitioner.costs.device import this_device
+from midstream_partitioner.costs.profile import Profile
+from midstream_partitioner.costs.size_spans import Spans
+from midstream_partitioner.execution.chain import ONNXRUNTIME, Chain
+from midstream_partitioner.partition.partition import Partition
+from midstream_partitioner.profiling.buckets import profile_sizes
+from midstream_partitioner.profiling.profiler import CODECS, Progress, no_progress
 from midstream_wire.errors import ModelError, TensorError, UsageError
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import final
 
-from midstream_partitioner.profile import Profile
+from midstream_partitioner.costs.profile import Profile
 
 #: What decides how long a tail takes besides the size: the work. A partition's digest, the
 #: first segment, the transform, the codecs.

@@ -16,11 +16,11 @@ from queue import Empty, SimpleQueue
 from typing import final
 
 from midstream_cloud.models import Model
-from midstream_partitioner.beside import Prepared, recut_beside
-from midstream_partitioner.chain import Chain
-from midstream_partitioner.feed import read_inputs
-from midstream_partitioner.partition import Partition
-from midstream_partitioner.recut import Runs, checked_heads
+from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.inputs.feed import read_inputs
+from midstream_partitioner.partition.background import Prepared, recut_beside
+from midstream_partitioner.partition.partition import Partition
+from midstream_partitioner.partition.recut import Runs, checked_heads
 from midstream_wire.allocator import release_freed_memory
 from midstream_wire.descriptions import Preparation, Readiness
 from midstream_wire.errors import CloudRefused, MidstreamError, ModelError, ResourceError

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import final
 
 from midstream_cloud.estimates import Points, points_of
-from midstream_partitioner.chain import Chain
-from midstream_partitioner.feed_terms import terms_of
-from midstream_partitioner.partition import Partition
-from midstream_partitioner.profile import Profile
+from midstream_partitioner.costs.profile import Profile
+from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.inputs.feed_terms import terms_of
+from midstream_partitioner.partition.partition import Partition
+from midstream_partitioner.partition.transform import expansion
 from midstream_partitioner.scratch import Scratch
-from midstream_partitioner.transform import expansion
 from midstream_wire.codecs import CODECS
 from midstream_wire.descriptions import (
     CutDescription,

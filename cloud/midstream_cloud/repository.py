@@ -7,10 +7,10 @@ from typing import final
 
 from midstream_cloud.extras import Cut, Extras
 from midstream_cloud.models import Model
-from midstream_partitioner.beside import recut_beside
-from midstream_partitioner.chain import Chain
-from midstream_partitioner.partition import Partition
-from midstream_partitioner.profile import Profile
+from midstream_partitioner.costs.profile import Profile
+from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.partition.background import recut_beside
+from midstream_partitioner.partition.partition import Partition
 from midstream_wire.descriptions import Preparation, Readiness
 from midstream_wire.errors import CloudRefused, ModelError, UsageError
 from midstream_wire.frames import Code, Hello

@@ -20,9 +20,9 @@ from midstream_cloud.budget import Budget, Claim
 from midstream_cloud.estimates import Estimates, Kind
 from midstream_cloud.helpers import Decoding
 from midstream_cloud.models import Model
-from midstream_partitioner.refusals import lacks_memory
-from midstream_partitioner.runtime import release_working_memory
-from midstream_partitioner.stopping import Stop, Stopped
+from midstream_partitioner.backends.onnxruntime_backend import release_working_memory
+from midstream_partitioner.backends.refusals import lacks_memory
+from midstream_partitioner.backends.stopping import Stop, Stopped
 from midstream_wire.allocator import release_freed_memory
 from midstream_wire.codecs import Decoder
 from midstream_wire.errors import CloudRefused, TensorError

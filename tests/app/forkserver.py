@@ -13,7 +13,7 @@ import os
 import socket
 import sys
 
-from midstream.cli.commands import COMMANDS, load
+from midstream.cli.command_table import COMMANDS, load
 from midstream.cli.main import main
 
 #: The longest request: arguments and a folder.

@@ -22,18 +22,18 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from midstream.cli import adaptive
-from midstream.cli.answers import Writer
-from midstream.cli.live import View
+from midstream.cli.output.live_view import View
+from midstream.cli.runs import adaptive
+from midstream.cli.runs.answers import Writer
 from midstream.metrics import MOST_SCRAPES, served
-from midstream_edge.answers import CLOUD, Answer, Stats
-from midstream_edge.belief import LinkBelief
-from midstream_edge.drive import Record, Schedule, energy_j
-from midstream_edge.session import EdgeSession
-from midstream_partitioner.device import Device
-from midstream_partitioner.link import Link
-from midstream_partitioner.samples import Sample
-from midstream_partitioner.timings import Estimate, Timings
+from midstream_edge.policies.link_estimator import LinkBelief
+from midstream_edge.session.answers import CLOUD, Answer, Stats
+from midstream_edge.session.session import EdgeSession
+from midstream_edge.workload.load_generator import Record, Schedule, energy_j
+from midstream_partitioner.costs.device import Device
+from midstream_partitioner.costs.link import Link
+from midstream_partitioner.costs.timings import Estimate, Timings
+from midstream_partitioner.inputs.samples import Sample
 from midstream_wire.address import Address
 from midstream_wire.errors import ResourceError, UsageError
 

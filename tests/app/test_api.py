@@ -25,10 +25,10 @@ import pytest
 
 import midstream
 from midstream_cloud.server import Settings
-from midstream_edge.pilot import Pilot
-from midstream_partitioner.chain import Chain
+from midstream_edge.session.director import Pilot
 from midstream_partitioner.compare import EXACT, relative_error
-from midstream_partitioner.fitting import fit_transforms
+from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.profiling.fit_transforms import fit_transforms
 from midstream_wire.credentials import server_tls
 from midstream_wire.errors import UsageError
 

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 import midstream
-from midstream.cli import console
-from midstream.cli.options import Execution
+from midstream.cli.flags.common import Execution
+from midstream.cli.opening import read_profile
+from midstream.cli.output import console
 from midstream.serving import make_repository
-from midstream.sources import read_profile
 from midstream_lab.experiment.scenario import SideTable
-from midstream_lab.pair import CloudSetting, EdgeSetting
-from midstream_partitioner.chain import ONNXRUNTIME
-from midstream_partitioner.device import Device
-from midstream_partitioner.profile import Profile
-from midstream_partitioner.providers import Provider
-from midstream_partitioner.runtime import OnnxRuntime
+from midstream_lab.processes.pair import CloudSetting, EdgeSetting
+from midstream_partitioner.backends.onnxruntime_backend import OnnxRuntime
+from midstream_partitioner.backends.providers import Provider
+from midstream_partitioner.costs.device import Device
+from midstream_partitioner.costs.profile import Profile
+from midstream_partitioner.execution.chain import ONNXRUNTIME
 from midstream_wire.errors import UsageError
 
 

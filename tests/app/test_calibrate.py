@@ -14,16 +14,16 @@ import pytest
 from PIL import Image
 
 from midstream.cli.main import app
-from midstream.sources import open_partition
+from midstream.loaders import open_partition
 from midstream_lab.networks import digits_split
-from midstream_partitioner.calibrate import Metric, calibrate, deviation
-from midstream_partitioner.calibration import MOST_DEVIATION, PARTIAL_FILE
-from midstream_partitioner.chain import Chain
-from midstream_partitioner.data import Data, import_function, read_data
-from midstream_partitioner.feed import read_inputs
-from midstream_partitioner.fitting import fit_transforms
-from midstream_partitioner.measure import exchange, ladder_of
-from midstream_partitioner.partition import Partition
+from midstream_partitioner.costs.calibration import MOST_DEVIATION, PARTIAL_FILE
+from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.inputs.feed import read_inputs
+from midstream_partitioner.partition.partition import Partition
+from midstream_partitioner.profiling.calibrator import Metric, calibrate, deviation
+from midstream_partitioner.profiling.dataset import Data, import_function, read_data
+from midstream_partitioner.profiling.fit_transforms import fit_transforms
+from midstream_partitioner.profiling.profiler import exchange, ladder_of
 from midstream_wire.errors import TensorError, UsageError
 from midstream_wire.tensors import Array
 

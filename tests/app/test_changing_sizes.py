@@ -7,13 +7,12 @@ from typing import final
 
 import numpy as np
 import pytest
+from tests.partitioner.sized import LINK, sides, total_s, two_steps
 
 import midstream
+from midstream_edge.policies.interface import Decision, Evidence, Situation
 from midstream_edge.policies.menu import Conditions, Menu
-from midstream_edge.policies.values import Decision, Evidence, Situation
-from midstream_partitioner.chain import Chain
-
-from ..planning.sized import LINK, sides, total_s, two_steps
+from midstream_partitioner.execution.chain import Chain
 
 MET = Conditions(LINK.uplink_bps, LINK.downlink_bps, LINK.rtt_s)
 

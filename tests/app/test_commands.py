@@ -17,13 +17,13 @@ import pytest
 from typer.testing import CliRunner
 
 from midstream import demo
-from midstream.cli.commands import COMMANDS as ENTRIES
-from midstream.cli.commands import load
+from midstream.cli.command_table import COMMANDS as ENTRIES
+from midstream.cli.command_table import load
 from midstream.cli.main import app
-from midstream.sources import open_inputs
-from midstream_lab.conditions import CONDITIONS, condition
+from midstream.loaders import open_inputs
+from midstream_lab.traces.conditions import CONDITIONS, condition
 from midstream_partitioner.compare import EXACT
-from midstream_partitioner.timings import FIELDS
+from midstream_partitioner.costs.timings import FIELDS
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from midstream.cli import console
-from midstream.cli.console import NAME_LETTERS, elided, printable
+from midstream.cli.output import console
+from midstream.cli.output.console import NAME_LETTERS, elided, printable
 
 CYRILLIC = "\u0441\u0432\u0451\u0440\u0442\u043a\u0430/" * 20
 NAMES = ["conv1", CYRILLIC, "two\nlines\x1b[2J", "brackets[bold]"]

@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 
-from midstream import sources
-from midstream.cli.commands import COMMANDS, load
-from midstream.cli.lab import partition_folder
+from midstream import loaders as sources
+from midstream.cli.command_table import COMMANDS, load
+from midstream.cli.commands.pair import partition_folder
 from midstream.deployment import agree
 from midstream.feeding import AS_IT_IS, Feeding, flag_of
 from midstream_cloud.models import Model
 from midstream_lab.networks import NETWORKS
-from midstream_partitioner.artefact import load_partition
-from midstream_partitioner.chain import Chain
-from midstream_partitioner.feed import Feed
-from midstream_partitioner.feed_terms import difference, terms_of
-from midstream_partitioner.partition import Partition
+from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.inputs.feed import Feed
+from midstream_partitioner.inputs.feed_terms import difference, terms_of
+from midstream_partitioner.partition.folder import load_partition
+from midstream_partitioner.partition.partition import Partition
 from midstream_wire.descriptions import ModelDescription
 from midstream_wire.errors import CloudRefused, UsageError
 from midstream_wire.tensors import TensorSpec

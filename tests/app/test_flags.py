@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from midstream.cli.commands import load
-from midstream.cli.flags import RULES, Rule
+from midstream.cli.command_table import load
+from midstream.cli.flags.applicable import RULES, Rule
 from midstream.cli.main import app
 from midstream_wire.errors import UsageError
 

@@ -16,16 +16,16 @@ from midstream import discovery as discovery_module
 from midstream.deployment import Deployment, EdgeSetup, begin_session, deploy
 from midstream.discovery import Discovery
 from midstream.joining import Joining
+from midstream.loaders import open_network, open_partition
 from midstream.serving import open_repository
-from midstream.sources import open_network, open_partition
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import Settings, serving
-from midstream_edge.channel import Dial
-from midstream_edge.describe import describe
-from midstream_edge.session import EdgeSession
-from midstream_partitioner.cuts import position_cuts
-from midstream_partitioner.cutting import partition
-from midstream_partitioner.partition import Partition
+from midstream_edge.link.channel import Dial
+from midstream_edge.link.describe import describe
+from midstream_edge.session.session import EdgeSession
+from midstream_partitioner.graph.cuts import position_cuts
+from midstream_partitioner.partition.cutting import partition
+from midstream_partitioner.partition.partition import Partition
 from midstream_wire.descriptions import ModelDescription
 from midstream_wire.errors import CloudRefused, CloudUnavailable
 from midstream_wire.tensors import Array

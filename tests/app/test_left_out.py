@@ -9,9 +9,9 @@ import pytest
 from onnx import parser
 
 from midstream.serving import open_repository
-from midstream_partitioner.artefact import save_partition
-from midstream_partitioner.cutting import partition
-from midstream_partitioner.intake import load_network
+from midstream_partitioner.intake.onnx_model import load_network
+from midstream_partitioner.partition.cutting import partition
+from midstream_partitioner.partition.folder import save_partition
 from midstream_wire.errors import MidstreamError, ModelError, UsageError
 
 Heard = list[tuple[str, str]]

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import typer
 
-from midstream.cli import verify as command
+from midstream.cli.commands import verify as command
 from midstream.cli.main import app
-from midstream.cli.outcomes import verdict
-from midstream_lab import verify
+from midstream.cli.output.outcomes import verdict
+from midstream_lab.verification import verify
 from midstream_partitioner.compare import EXACT
 
 

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 from midstream.deployment import Deployment, EdgeSetup, begin_session, deploy
-from midstream.renewing import Course
+from midstream.repartition import Course
 from midstream.serving import open_repository
 from midstream_cloud.server import serving
-from midstream_edge.channel import Dial
-from midstream_edge.preparation import prepare
-from midstream_edge.probing import ProbeBudget
-from midstream_edge.renewal import Sides
-from midstream_partitioner.constraints import UNCONSTRAINED
-from midstream_partitioner.link import Link
-from midstream_partitioner.outlook import estimated_profile
-from midstream_partitioner.plan import Planner
-from midstream_partitioner.recut import network_of
+from midstream_edge.link.channel import Dial
+from midstream_edge.policies.probe_budget import ProbeBudget
+from midstream_edge.repartition.prepare import prepare
+from midstream_edge.repartition.repartitioner import Sides
+from midstream_partitioner.costs.link import Link
+from midstream_partitioner.partition.recut import network_of
+from midstream_partitioner.planning.constraints import UNCONSTRAINED
+from midstream_partitioner.planning.plan import Planner
+from midstream_partitioner.planning.replan import estimated_profile
 from midstream_wire.errors import ModelError, UsageError
 
 LINK = Link(2e7, 2e7, 0.01)

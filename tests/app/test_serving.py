@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 
 from midstream.deployment import with_profile
+from midstream.loaders import open_models
 from midstream.serving import make_repository, measure_chain
-from midstream.sources import open_models
 from midstream_cloud import service
 from midstream_cloud.server import serving
-from midstream_edge.channel import Dial
-from midstream_edge.describe import describe
-from midstream_partitioner.chain import Chain
-from midstream_partitioner.profile import Profile
+from midstream_edge.link.channel import Dial
+from midstream_edge.link.describe import describe
+from midstream_partitioner.costs.profile import Profile
+from midstream_partitioner.execution.chain import Chain
 from midstream_wire.errors import UsageError
 
 

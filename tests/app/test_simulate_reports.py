@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from midstream_lab.folders import locked
+from midstream_lab.processes.folder_lock import locked
 
 if TYPE_CHECKING:
     from collections.abc import Callable

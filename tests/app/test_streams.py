@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from midstream.cli import console
+from midstream.cli.output import console
 
 if TYPE_CHECKING:
     from tests.app.conftest import CommandLine, Environment

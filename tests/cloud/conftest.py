@@ -17,11 +17,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from midstream_cloud.repository import Model, Repository
 from midstream_cloud.server import serving
-from midstream_partitioner.chain import Chain
-from midstream_partitioner.cuts import position_cuts
-from midstream_partitioner.cutting import partition
-from midstream_partitioner.intake import load_network
-from midstream_partitioner.partition import Partition
+from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.graph.cuts import position_cuts
+from midstream_partitioner.intake.onnx_model import load_network
+from midstream_partitioner.partition.cutting import partition
+from midstream_partitioner.partition.partition import Partition
 from midstream_wire.address import Address
 from midstream_wire.codecs import codec, decode, encode_bytes
 from midstream_wire.tensors import Array

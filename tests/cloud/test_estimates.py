@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from tests.partitioner.sized import LENGTHS, bucket, profile
 
 from midstream_cloud import estimates as module
 from midstream_cloud.estimates import Estimates, Kind, expected, points_of
-
-from ..planning.sized import LENGTHS, bucket, profile
 
 KIND: Kind = ("digest", 1, "", ("raw",))
 POINTS = [(1000, 0.01), (4000, 0.04), (16000, 0.64)]

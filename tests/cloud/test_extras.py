@@ -20,9 +20,9 @@ import pytest
 from midstream_cloud.extras import Extras
 from midstream_cloud.repository import Model, Repository
 from midstream_cloud.server import Settings, serving
-from midstream_partitioner.beside import Prepared, recut_beside
-from midstream_partitioner.partition import Partition
-from midstream_partitioner.recut import Runs, recut
+from midstream_partitioner.partition.background import Prepared, recut_beside
+from midstream_partitioner.partition.partition import Partition
+from midstream_partitioner.partition.recut import Runs, recut
 from midstream_wire.address import Address
 from midstream_wire.descriptions import Preparation, Readiness
 from midstream_wire.errors import CloudRefused, ResourceError

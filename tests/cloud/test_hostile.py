@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 import pytest
 
-from midstream_partitioner.partition import Partition
+from midstream_partitioner.partition.partition import Partition
 from midstream_wire.codecs import codec, encode_bytes
 from midstream_wire.codecs.header import Header
 from midstream_wire.frames import Code

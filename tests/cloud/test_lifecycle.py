@@ -20,9 +20,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from midstream_cloud.repository import Model, Repository
 from midstream_cloud.server import Settings, serving
-from midstream_partitioner.chain import Chain
-from midstream_partitioner.partition import Partition
-from midstream_partitioner.stopping import Stop
+from midstream_partitioner.backends.stopping import Stop
+from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.partition.partition import Partition
 from midstream_wire.errors import UsageError
 from midstream_wire.frames import Code
 from midstream_wire.tensors import Array

@@ -10,8 +10,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from midstream_cloud.service import SERVICE
-from midstream_partitioner.cuts import head_of
-from midstream_partitioner.partition import Partition
+from midstream_partitioner.graph.cuts import head_of
+from midstream_partitioner.partition.partition import Partition
 from midstream_wire.codecs import codec, decode, encode_bytes
 from midstream_wire.limits import MAX_IN_FLIGHT, MAX_PADDING_NBYTES, MAX_REQUEST_NBYTES
 from midstream_wire.unary import read_description

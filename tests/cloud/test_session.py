@@ -17,11 +17,11 @@ from midstream_cloud.budget import Budget
 from midstream_cloud.repository import Model, Repository
 from midstream_cloud.session import Limits, Service, Session
 from midstream_cloud.tails import Tails
-from midstream_partitioner.chain import Chain
-from midstream_partitioner.device import this_device
-from midstream_partitioner.partition import Partition
-from midstream_partitioner.profile import Profile, Stat
-from midstream_partitioner.stopping import Stop
+from midstream_partitioner.backends.stopping import Stop
+from midstream_partitioner.costs.device import this_device
+from midstream_partitioner.costs.profile import Profile, Stat
+from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.partition.partition import Partition
 from midstream_wire.codecs import codec, encode_bytes
 from midstream_wire.errors import CloudRefused, ModelError, ProtocolError, UsageError
 from midstream_wire.frames import (

@@ -13,9 +13,9 @@ import pytest
 
 from midstream_cloud.repository import Model
 from midstream_cloud.tails import Answer, Job, Tails
-from midstream_partitioner.chain import Chain
-from midstream_partitioner.partition import Partition
-from midstream_partitioner.stopping import Stop
+from midstream_partitioner.backends.stopping import Stop
+from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.partition.partition import Partition
 from midstream_wire.codecs import Decoder, codec, decode, encode_bytes
 from midstream_wire.errors import CloudRefused, CodecError, TensorError
 from midstream_wire.frames import Code, Piece

@@ -14,15 +14,15 @@ from onnx import TensorProto, helper
 from midstream_cloud.repository import Model, Repository
 from midstream_cloud.server import serving
 from midstream_cloud.tails import Job
-from midstream_partitioner.artefact import load_partition, save_partition
-from midstream_partitioner.chain import Chain
-from midstream_partitioner.cuts import position_cuts
-from midstream_partitioner.cutting import partition
-from midstream_partitioner.intake import load_network
-from midstream_partitioner.klt import klt, spectrum_of
-from midstream_partitioner.partition import Partition, with_transforms
-from midstream_partitioner.prior_fitting import fit_prior
-from midstream_partitioner.transforms import make_packing
+from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.graph.cuts import position_cuts
+from midstream_partitioner.intake.onnx_model import load_network
+from midstream_partitioner.partition.cutting import partition
+from midstream_partitioner.partition.folder import load_partition, save_partition
+from midstream_partitioner.partition.partition import Partition, with_transforms
+from midstream_partitioner.transforms.construct import make_packing
+from midstream_partitioner.transforms.fit_prior import fit_prior
+from midstream_partitioner.transforms.klt import klt, spectrum_of
 from midstream_wire.codecs import codec, encode_bytes
 from midstream_wire.errors import CodecError, ModelError, ProtocolError
 from midstream_wire.frames import Code, Piece

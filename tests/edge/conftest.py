@@ -15,13 +15,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import Settings, serving
-from midstream_edge import sentry
-from midstream_partitioner.artefact import save_partition
-from midstream_partitioner.chain import Chain
-from midstream_partitioner.cuts import position_cuts
-from midstream_partitioner.cutting import partition
-from midstream_partitioner.intake import load_network
-from midstream_partitioner.partition import Partition
+from midstream_edge.link import failure_detector as sentry
+from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.graph.cuts import position_cuts
+from midstream_partitioner.intake.onnx_model import load_network
+from midstream_partitioner.partition.cutting import partition
+from midstream_partitioner.partition.folder import save_partition
+from midstream_partitioner.partition.partition import Partition
 from midstream_wire.tensors import Array
 
 Inputs = Mapping[str, Array]
@@ -140,7 +140,7 @@ import sys
 from pathlib import Path
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import run
-from midstream_partitioner.artefact import load_partition
+from midstream_partitioner.partition.folder import load_partition
 
 repository = Repository()
 repository.add("small", load_partition(Path(sys.argv[1])), slowdown=float(sys.argv[3]))

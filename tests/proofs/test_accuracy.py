@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from midstream_lab.networks import PICTURE_FEED
-from midstream_partitioner.chain import Chain
-from midstream_partitioner.crossing import decode_crossing, encode_crossing
-from midstream_partitioner.cuts import Cut, position_cuts
-from midstream_partitioner.cutting import partition
-from midstream_partitioner.feed import Feed
-from midstream_partitioner.intake import Network, load_network
-from midstream_partitioner.klt import klt, spectrum_of
-from midstream_partitioner.partition import with_transforms
-from midstream_partitioner.samples import list_pictures, read_picture
+from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.execution.crossing import decode_crossing, encode_crossing
+from midstream_partitioner.graph.cuts import Cut, position_cuts
+from midstream_partitioner.inputs.feed import Feed
+from midstream_partitioner.inputs.samples import list_pictures, read_picture
+from midstream_partitioner.intake.onnx_model import Network, load_network
+from midstream_partitioner.partition.cutting import partition
+from midstream_partitioner.partition.partition import with_transforms
+from midstream_partitioner.transforms.klt import klt, spectrum_of
 from midstream_wire.tensors import Array
 
 PICTURES, FITTED = 300, 200

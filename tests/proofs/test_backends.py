@@ -14,23 +14,23 @@ import numpy as np
 import onnx
 import pytest
 from onnx import parser
-from tests.partitioner.test_half_precision import model_of
+from tests.partitioner.profiling.test_half_precision import model_of
 from tests.proofs.conftest import TRAINED, load, take_in
 
 from midstream_lab.networks import NETWORKS
-from midstream_lab.verify import verify_partition
-from midstream_partitioner import torch_backend
-from midstream_partitioner.backend import Backend
-from midstream_partitioner.backends import open_backend
-from midstream_partitioner.chain import Chain
+from midstream_lab.verification.verify import verify_partition
+from midstream_partitioner.backends import torch_backend
+from midstream_partitioner.backends.backend import Backend
+from midstream_partitioner.backends.by_name import open_backend
+from midstream_partitioner.backends.onnxruntime_backend import Executor
+from midstream_partitioner.backends.stopping import Stop, Stopped
 from midstream_partitioner.compare import argmax_equal, relative_error
-from midstream_partitioner.cuts import position_cuts
-from midstream_partitioner.cutting import partition
-from midstream_partitioner.device import Device
-from midstream_partitioner.intake import load_network
-from midstream_partitioner.measure import profile_layers, profile_segments
-from midstream_partitioner.runtime import Executor
-from midstream_partitioner.stopping import Stop, Stopped
+from midstream_partitioner.costs.device import Device
+from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.graph.cuts import position_cuts
+from midstream_partitioner.intake.onnx_model import load_network
+from midstream_partitioner.partition.cutting import partition
+from midstream_partitioner.profiling.profiler import profile_layers, profile_segments
 from midstream_wire.errors import ModelError, UsageError
 from midstream_wire.tensors import DTYPES
 

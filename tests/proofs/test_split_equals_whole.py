@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from midstream_partitioner.chain import Chain, State
 from midstream_partitioner.compare import EXACT, argmax_equal, relative_error
-from midstream_partitioner.cuts import Cut, cut_of, position_cuts
-from midstream_partitioner.cutting import partition
-from midstream_partitioner.graph import INPUT, Graph
-from midstream_partitioner.intake import Network
+from midstream_partitioner.execution.chain import Chain, State
+from midstream_partitioner.graph.cuts import Cut, cut_of, position_cuts
+from midstream_partitioner.graph.graph import INPUT, Graph
+from midstream_partitioner.intake.onnx_model import Network
+from midstream_partitioner.partition.cutting import partition
 from midstream_wire.tensors import Array
 
 #: Session threads, as in conftest.

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from midstream_partitioner.torch_intake import from_torch
+from midstream_partitioner.intake.torch_module import from_torch
 from midstream_wire.errors import UsageError
 
 

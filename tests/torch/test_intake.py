@@ -13,8 +13,8 @@ torch = pytest.importorskip("torch", reason="needs the extra midstream[torch]")
 from torch import nn  # noqa: E402  (after the skip)
 
 import midstream  # noqa: E402
-from midstream_partitioner.intake import load_network  # noqa: E402
-from midstream_partitioner.torch_intake import from_torch  # noqa: E402
+from midstream_partitioner.intake.onnx_model import load_network  # noqa: E402
+from midstream_partitioner.intake.torch_module import from_torch  # noqa: E402
 from midstream_wire.errors import ModelError, UsageError  # noqa: E402
 
 pytestmark = pytest.mark.torch

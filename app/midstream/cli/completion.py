@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from midstream_edge.policies.registry import POLICIES
-from midstream_lab.conditions import CONDITIONS
 from midstream_lab.networks import NETWORKS
+from midstream_lab.traces.conditions import CONDITIONS
 
 
 def models(incomplete: str) -> list[str]:

@@ -12,8 +12,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from midstream.cli.commands import Commands, register
-from midstream.cli.console import err, say_notes
+from midstream.cli.command_table import Commands, register
+from midstream.cli.output.console import err, say_notes
 from midstream_partitioner.lifeline import follow_parent, heeded
 from midstream_wire.allocator import keep_freed_memory
 from midstream_wire.errors import MidstreamError, UsageError

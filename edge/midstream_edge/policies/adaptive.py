@@ -9,10 +9,10 @@ from typing import Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
-from midstream_edge.belief import LinkBelief, normal_quantiles
+from midstream_edge.policies.interface import Decision, Evidence, Situation
+from midstream_edge.policies.link_estimator import LinkBelief, normal_quantiles
 from midstream_edge.policies.menu import Conditions, Menu
-from midstream_edge.policies.values import Decision, Evidence, Situation
-from midstream_partitioner.device import Device
+from midstream_partitioner.costs.device import Device
 
 Floats = NDArray[np.float64]
 Hedging = Literal["late", "never", "race"]

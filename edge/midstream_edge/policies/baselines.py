@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import final
 
-from midstream_edge.belief import LinkBelief
-from midstream_edge.observations import Transfer
+from midstream_edge.link.observations import Transfer
+from midstream_edge.policies.interface import Decision, Evidence, Situation
+from midstream_edge.policies.link_estimator import LinkBelief
 from midstream_edge.policies.menu import Conditions, Menu
-from midstream_edge.policies.values import Decision, Evidence, Situation
 
 
 @final

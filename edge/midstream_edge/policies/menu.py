@@ -16,13 +16,13 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from midstream_edge.policies.values import Evidence, Option
+from midstream_edge.policies.interface import Evidence, Option
 from midstream_partitioner.codec_spec import has_transform
-from midstream_partitioner.cuts import CLOUD_ONLY
-from midstream_partitioner.offers import SIMPLE_PIPELINE, Offer, Pipeline
-from midstream_partitioner.plan import Planner
-from midstream_partitioner.sizes import Sizes
-from midstream_partitioner.timings import Estimate
+from midstream_partitioner.costs.sizes import Sizes
+from midstream_partitioner.costs.timings import Estimate
+from midstream_partitioner.graph.cuts import CLOUD_ONLY
+from midstream_partitioner.planning.placements import SIMPLE_PIPELINE, Offer, Pipeline
+from midstream_partitioner.planning.plan import Planner
 from midstream_wire.errors import UsageError
 
 Floats = NDArray[np.float64]

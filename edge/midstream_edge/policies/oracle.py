@@ -9,9 +9,9 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from midstream_edge.belief import LinkBelief
+from midstream_edge.policies.interface import Decision, Evidence, Situation
+from midstream_edge.policies.link_estimator import LinkBelief
 from midstream_edge.policies.menu import Menu
-from midstream_edge.policies.values import Decision, Evidence, Situation
 from midstream_wire.errors import UsageError
 
 Floats = NDArray[np.float64]

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from difflib import get_close_matches
 
-from midstream_edge.belief import LinkBelief
 from midstream_edge.policies.adaptive import Adaptive
 from midstream_edge.policies.bandit import LinUcb
 from midstream_edge.policies.baselines import Ewma, Fixed, Follower, Harmonic, Periodic
+from midstream_edge.policies.interface import Policy
+from midstream_edge.policies.link_estimator import LinkBelief
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.oracle import Curve, Oracle
-from midstream_edge.policies.values import Policy
-from midstream_partitioner.cuts import CLOUD_ONLY, EDGE_ONLY
-from midstream_partitioner.device import Device
-from midstream_partitioner.link import Link
+from midstream_partitioner.costs.device import Device
+from midstream_partitioner.costs.link import Link
+from midstream_partitioner.graph.cuts import CLOUD_ONLY, EDGE_ONLY
 from midstream_partitioner.units import parse_duration
 from midstream_wire.errors import UsageError
 

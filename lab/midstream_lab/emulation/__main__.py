@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from midstream_lab.emulation.breaking import Cut
 from midstream_lab.emulation.emulate import BACKENDS, Emulation, emulate, why_not
-from midstream_lab.emulation.spec import QUEUE_NBYTES, LinkSpec, Loss, Rate
+from midstream_lab.emulation.model.outages import Cut
+from midstream_lab.emulation.model.spec import QUEUE_NBYTES, LinkSpec, Loss, Rate
 from midstream_lab.traces.parsing import load_trace
 from midstream_partitioner.units import (
     parse_duration,

@@ -11,24 +11,23 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal, final, get_args
 
-from midstream_lab.emulation import namespaces
-from midstream_lab.emulation.breaking import CUTS, Cut
-from midstream_lab.emulation.children import Child
-from midstream_lab.emulation.reports import (
+from midstream_lab.emulation.host import namespaces
+from midstream_lab.emulation.host.backend_client import Child
+from midstream_lab.emulation.model.capabilities import (
     Calibration,
     Capabilities,
     LinkStats,
     Validity,
     reasons_against,
 )
-from midstream_lab.emulation.spec import LinkSpec
-from midstream_lab.emulation.validity import calibrate, calm
+from midstream_lab.emulation.model.outages import CUTS, Cut
+from midstream_lab.emulation.model.spec import LinkSpec
+from midstream_lab.emulation.self_test.validity import calibrate, calm
 from midstream_wire.errors import MidstreamError, UsageError
 
 Backend = Literal["auto", "tun", "kernel", "proxy"]
 #: Best first: what "auto" tries. docs/emulation.md says why.
 BACKENDS: Final = ("tun", "kernel", "proxy")
-_MODULES: Final = {"tun": "tun", "kernel": "kernel", "proxy": "proxied"}
 
 
 def why_not(backend: str) -> str | None:
@@ -81,7 +80,7 @@ def _start(
     for name in names:
         reason = why_not(name)
         if reason is None:
-            child = Child(f"midstream_lab.emulation.{_MODULES[name]}")
+            child = Child(f"midstream_lab.emulation.backends.{name}")
             try:
                 return child, child.ask({"spec": spec.to_document()}), passed_over
             except BaseException as error:

@@ -16,12 +16,12 @@ from typing import final
 
 from pydantic import JsonValue
 
-from midstream_lab.experiment.preparation import Prepared, cut_all, prepare
-from midstream_lab.experiment.results import RunKey, RunResult, load_run, load_runs, save_run
+from midstream_lab.experiment.prepare import Prepared, cut_all, prepare
+from midstream_lab.experiment.run import link_of, run_once, settings_of
 from midstream_lab.experiment.scenario import Experiment
-from midstream_lab.experiment.single import link_of, run_once, settings_of
-from midstream_lab.pair import Say
-from midstream_lab.processes import stop_all
+from midstream_lab.processes.pair import Say
+from midstream_lab.processes.process import stop_all
+from midstream_lab.results.rows import RunKey, RunResult, load_run, load_runs, save_run
 from midstream_wire.errors import MidstreamError, UsageError
 
 RUNS, MODELS = "runs", "models"

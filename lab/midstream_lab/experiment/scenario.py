@@ -26,7 +26,8 @@ from typing import Annotated, Any, Literal, final
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from midstream_edge.policies.registry import POLICIES
-from midstream_lab.experiment.fields import (
+from midstream_lab.results.rows import RunKey
+from midstream_lab.scenario_files.quantities import (
     CONFIG,
     Duration,
     Flag,
@@ -41,8 +42,7 @@ from midstream_lab.experiment.fields import (
     read_scenario,
     wrong,
 )
-from midstream_lab.experiment.results import RunKey
-from midstream_partitioner.constraints import Constraints
+from midstream_partitioner.planning.constraints import Constraints
 from midstream_partitioner.units import parse_rate
 from midstream_wire.errors import UsageError
 from midstream_wire.text import read_text

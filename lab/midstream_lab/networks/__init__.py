@@ -24,7 +24,7 @@ from midstream_lab.networks.digits import SIDE, digits, digits_split
 from midstream_lab.networks.photo import photo, photos
 from midstream_lab.networks.vit import vit_tiny
 from midstream_lab.networks.yolo import yolo
-from midstream_partitioner.feed import Feed
+from midstream_partitioner.inputs.feed import Feed
 from midstream_wire.errors import UsageError
 
 __all__ = [

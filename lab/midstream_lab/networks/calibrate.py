@@ -28,7 +28,7 @@ from midstream_lab.networks import ARCHITECTURES, PICTURE_FEED, weights
 from midstream_lab.networks.builder import IR_VERSION, OPSET, Builder, Layer
 from midstream_lab.networks.photo import photos
 from midstream_lab.networks.weights import Floats, Norm
-from midstream_partitioner.runtime import Executor
+from midstream_partitioner.backends.onnxruntime_backend import Executor
 from midstream_wire.tensors import Array
 
 PICTURES = 32

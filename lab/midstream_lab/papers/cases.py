@@ -5,7 +5,7 @@ from __future__ import annotations
 from midstream_lab.papers import devices
 from midstream_lab.papers.networks import caffe_alexnet, tiny_yolov2, towers_alexnet, vgg16
 from midstream_lab.papers.study import NOTHING, SPLIT, Case, Reported
-from midstream_partitioner.cuts import CLOUD_ONLY
+from midstream_partitioner.graph.cuts import CLOUD_ONLY
 
 DADS = "DADS"
 NEUROSURGEON = "Neurosurgeon"

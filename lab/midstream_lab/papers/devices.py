@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, final
 
-from midstream_partitioner.graph import Graph
-from midstream_partitioner.nodes import Node
+from midstream_partitioner.graph.graph import Graph
+from midstream_partitioner.graph.nodes import Node
 from midstream_wire.errors import UsageError
 
 

@@ -11,8 +11,8 @@ import hashlib
 from math import prod
 from typing import final
 
-from midstream_partitioner.graph import Graph
-from midstream_partitioner.nodes import Node, Tensor
+from midstream_partitioner.graph.graph import Graph
+from midstream_partitioner.graph.nodes import Node, Tensor
 
 FLOAT_NBYTES = 4
 

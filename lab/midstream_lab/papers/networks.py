@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from midstream_lab.papers.drawing import Drawing
-from midstream_partitioner.graph import Graph
+from midstream_partitioner.graph.graph import Graph
 
 
 def caffe_alexnet(dtype: str = "uint8") -> Graph:

@@ -16,8 +16,8 @@ import numpy as np
 from midstream_lab.papers import devices, networks
 from midstream_lab.papers.cases import LINKS, dads_classifiers, dads_yolo, quoted_cut
 from midstream_lab.papers.study import Case, Reported, decide, link_of, positions_of
-from midstream_partitioner.cuts import CLOUD_ONLY, EDGE_ONLY
-from midstream_partitioner.graph import Graph
+from midstream_partitioner.graph.cuts import CLOUD_ONLY, EDGE_ONLY
+from midstream_partitioner.graph.graph import Graph
 
 #: Precision of a threshold that is searched for.
 _PRECISION = 1e-6

@@ -14,11 +14,11 @@ from typing import Literal, final
 import numpy as np
 
 from midstream_lab.papers.devices import Declared
-from midstream_partitioner.cuts import CLOUD_ONLY, EDGE_ONLY
-from midstream_partitioner.graph import Graph
-from midstream_partitioner.link import Link
-from midstream_partitioner.mincut import CutSearch
-from midstream_partitioner.table import Floats, Table, costs_of, position_table
+from midstream_partitioner.costs.link import Link
+from midstream_partitioner.graph.cuts import CLOUD_ONLY, EDGE_ONLY
+from midstream_partitioner.graph.graph import Graph
+from midstream_partitioner.search.cost_table import Floats, Table, costs_of, position_table
+from midstream_partitioner.search.min_cut import CutSearch
 from midstream_wire.errors import UsageError
 
 #: What a paper reports when it names no layer, but an answer faster than both trivial cuts.

@@ -18,7 +18,7 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-from midstream_lab.conditions import CONDITIONS
+from midstream_lab.traces.conditions import CONDITIONS
 from midstream_lab.traces.statistics import (
     OUTAGE_BPS,
     log_rates,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from midstream_lab.draw import check_picture
+from midstream_lab.report.matplotlib_figures import check_picture
 from midstream_lab.traces.statistics import OUTAGE_BPS, statistics
 from midstream_lab.traces.trace import Trace
 from midstream_partitioner.units import format_duration, format_rate

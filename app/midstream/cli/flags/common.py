@@ -1,0 +1,368 @@
+"""Options that several commands share, each described once.
+
+Flags that belong together reach a command as one value: where it takes a `feed`, say, it is
+wrapped by `takes_feed`, which puts the flags in its place and hands the finished value over.
+Such a group is the parameters of a function or the fields of a dataclass; the flags have their
+names, texts and defaults.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, final, get_type_hints
+
+import typer
+
+from midstream.cli import completion
+from midstream.feeding import Feeding
+from midstream_lab.traces.conditions import condition
+from midstream_partitioner.backends.backend import Backend
+from midstream_partitioner.backends.by_name import open_backend
+from midstream_partitioner.costs.link import Link
+from midstream_partitioner.costs.profile import Profile
+from midstream_partitioner.planning.constraints import UNCONSTRAINED, Constraints
+from midstream_partitioner.planning.plan import OBJECTIVES
+from midstream_partitioner.units import (
+    parse_duration,
+    parse_nbytes,
+    parse_points,
+    parse_rate,
+    parse_share,
+)
+from midstream_wire.errors import UsageError
+from midstream_wire.text import read_text
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        autocompletion=completion.models,
+        help="An ONNX file, a partition's folder, or a reference network (midstream models).",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of onnxruntime.")]
+Slowdown = Annotated[
+    float,
+    typer.Option("--slowdown", min=1.0, help="Emulate a device this many times slower."),
+]
+Runs = Annotated[int, typer.Option("--runs", min=3, help="Runs that are timed.")]
+Input = Annotated[
+    str | None,
+    typer.Option(
+        "--input",
+        help="A picture, a folder of pictures, an .npz or .npy file; else random.",
+    ),
+]
+Size = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--size",
+        metavar="NAME=N",
+        help="Size of an open dimension that figures are for (height=480,width=640); may be "
+        "given repeatedly. Default: as in --input, else 256 pixels or 1.",
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of random inputs.")]
+
+
+def _checked_objective(name: str) -> str:
+    """Before anything is measured for it."""
+    if name not in OBJECTIVES:
+        raise UsageError(f"--objective must be {', '.join(OBJECTIVES)} (not {name!r})")
+    return name
+
+
+Objective = Annotated[
+    str,
+    typer.Option(
+        "--objective",
+        callback=_checked_objective,
+        help=f"What to make small: {', '.join(OBJECTIVES)}.",
+    ),
+]
+Server = Annotated[str, typer.Option("--server", help="The cloud's address, host:port.")]
+
+Private = Annotated[
+    bool,
+    typer.Option(
+        "--private",
+        help="Send no form of a secret input, only what layers that lose information made of "
+        "it. No proof of privacy: activations reveal much of the input, and how much is not "
+        "measured yet (docs/planning.md).",
+    ),
+]
+Lossless = Annotated[bool, typer.Option("--lossless", help="Only codecs that change nothing.")]
+_Text = str | None
+MaxLoss = Annotated[
+    _Text, typer.Option("--max-loss", help="Most top-1 lost by a lossy codec: 0.5pt.")
+]
+MinAgreement = Annotated[
+    _Text, typer.Option("--min-agreement", help="Least share of answers unchanged: 99%.")
+]
+MaxError = Annotated[
+    float | None,
+    typer.Option("--max-error", help="Largest relative L2 error of any sample: 1e-2."),
+]
+TargetPayload = Annotated[
+    _Text, typer.Option("--target-payload", help="Most bytes sent per request: 16KB.")
+]
+
+Command = Callable[..., None]
+
+
+def takes(name: str, make: Callable[..., object]) -> Callable[[Command], Command]:
+    """What gives a command the flags that are the parameters of `make`, for its `name`."""
+    flags = get_type_hints(make, include_extras=True)
+    flags.pop("return", None)
+    return functools.partial(with_flags, name=name, flags=flags, make=make)
+
+
+def with_flags(
+    command: Command, name: str, flags: Mapping[str, Any], make: Callable[..., object]
+) -> Command:
+    """`command` with `flags` in its signature instead of the parameter `name`.
+
+    They stand in its place if it is keyword-only, else behind all others; their defaults are
+    those of `make`.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    made_of = inspect.signature(make).parameters
+
+    @functools.wraps(command)
+    def wrapped(**arguments: Any) -> None:
+        given = {flag: arguments.pop(flag) for flag in flags}
+        command(**arguments, **{name: make(**given)})
+
+    by_name = inspect.Parameter.KEYWORD_ONLY
+    added = [made_of[flag].replace(kind=by_name, annotation=flags[flag]) for flag in flags]
+    kept = [each for each in signature.parameters.values() if each.name != name]
+    in_place = signature.parameters[name].kind is by_name
+    at = list(signature.parameters).index(name) if in_place else len(kept)
+    parameters = [*kept[:at], *added, *kept[at:]]
+    # typer reads both; functools.wraps would let it see the command's own.
+    wrapped.__dict__["__signature__"] = signature.replace(parameters=parameters)
+    wrapped.__annotations__ = {each.name: each.annotation for each in parameters}
+    del wrapped.__dict__["__wrapped__"]
+    return wrapped
+
+
+def _feed(
+    feed_file: Annotated[
+        Path | None,
+        typer.Option("--feed", help="TOML file that says what feeds the network."),
+    ] = None,
+    *,
+    kind: Annotated[_Text, typer.Option(help="What feeds it: image or array.")] = None,
+    feed_input: Annotated[
+        _Text, typer.Option(help="The network's input that it feeds.")
+    ] = None,
+    layout: Annotated[_Text, typer.Option(help="Layout: NCHW or NHWC.")] = None,
+    height: Annotated[
+        int | None, typer.Option(help="Height of pictures, where the network leaves it open.")
+    ] = None,
+    width: Annotated[int | None, typer.Option(help="The same for their width.")] = None,
+    resize: Annotated[
+        _Text, typer.Option(help="How pictures get their size: stretch, crop, pad, keep.")
+    ] = None,
+    color: Annotated[_Text, typer.Option(help="Channels of pictures: RGB, BGR, GRAY.")] = None,
+    scale: Annotated[_Text, typer.Option(help="Factor on pixels: 1/255.")] = None,
+    mean: Annotated[
+        _Text, typer.Option(help="Subtracted after scaling: 0.485,0.456,0.406.")
+    ] = None,
+    std: Annotated[_Text, typer.Option(help="Divided by at last: 0.23,0.22,0.23.")] = None,
+    feed_labels: Annotated[
+        Path | None, typer.Option(help="Names of the outputs' classes, a file, one a line.")
+    ] = None,
+    public: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An input that is no secret, as a mask: --private and --min-depth let it "
+            "cross. May be repeated.",
+        ),
+    ] = None,
+) -> Feeding:
+    return Feeding.of(
+        feed_file,
+        {
+            "kind": kind,
+            "input": feed_input,
+            "layout": layout,
+            "height": height,
+            "width": width,
+            "resize": resize,
+            "color": color,
+            "scale": scale,
+            "mean": _numbers(mean, "--mean"),
+            "std": _numbers(std, "--std"),
+            "labels": feed_labels and read_text(feed_labels, "a list of labels").splitlines(),
+            "public": public,
+        },
+    )
+
+
+def _numbers(text: str | None, flag: str) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(
+            f"{flag} must be numbers with commas between them (not {text!r}): 0.5,0.5,0.5"
+        ) from None
+
+
+def _link(
+    network: Annotated[
+        _Text,
+        typer.Option(
+            autocompletion=completion.networks,
+            help="3g, lte, wifi, 5g, broadband, satellite, or RATE:RTT such as 8Mbit:40ms.",
+        ),
+    ] = None,
+    uplink: Annotated[_Text, typer.Option(help="Uplink rate: 8Mbit.")] = None,
+    downlink: Annotated[
+        _Text, typer.Option(help="Downlink rate; as the uplink if not given.")
+    ] = None,
+    rtt: Annotated[_Text, typer.Option(help="Round-trip time: 40ms.")] = None,
+) -> Link | None:
+    """A named network, with single figures replaced where they are given."""
+    if network is uplink is downlink is rtt is None:
+        return None
+    if network is None and uplink is None:
+        raise UsageError("a link needs a rate: give --uplink 8Mbit, or --network lte")
+    rate_bps = parse_rate(uplink) if uplink is not None else 0.0
+    link = condition(network).link if network is not None else Link(rate_bps, rate_bps, 0.0)
+    return replace(
+        link,
+        uplink_bps=rate_bps or link.uplink_bps,
+        downlink_bps=parse_rate(downlink) if downlink is not None else link.downlink_bps,
+        rtt_s=parse_duration(rtt) if rtt is not None else link.rtt_s,
+    )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Planning:
+    """What a plan is to make small, and what it must keep to."""
+
+    objective: str = "latency"
+    constraints: Constraints = UNCONSTRAINED
+
+
+def _planning(
+    objective: Objective = "latency",
+    *,
+    private: Private = False,
+    min_depth: Annotated[
+        int, typer.Option(min=0, help="No cut before this many layers that lose information.")
+    ] = 0,
+    lossless: Lossless = False,
+    codecs: Annotated[
+        _Text, typer.Option(help="The only codecs allowed: half,ec:0.5,jpeg:80.")
+    ] = None,
+    max_loss: MaxLoss = None,
+    min_agreement: MinAgreement = None,
+    max_error: MaxError = None,
+    target_payload: TargetPayload = None,
+    forbid: Annotated[
+        list[str] | None,
+        typer.Option(help="No cut of this id, label or tensor (shell pattern)."),
+    ] = None,
+    deadline: Annotated[_Text, typer.Option(help="Longest latency: 100ms.")] = None,
+    max_edge_memory: Annotated[
+        _Text, typer.Option(help="Most memory for segments on the edge: 64MiB.")
+    ] = None,
+) -> Planning:
+    return Planning(
+        objective,
+        Constraints(
+            max_edge_nbytes=parse_nbytes(max_edge_memory) if max_edge_memory else None,
+            min_depth=max(min_depth, int(private)),
+            forbidden=frozenset(forbid or ()),
+            deadline_s=_deadline(deadline),
+            codecs=tuple(codecs.split(",")) if codecs else None,
+            lossless=lossless,
+            max_payload_nbytes=parse_nbytes(target_payload) if target_payload else None,
+            max_loss=parse_points(max_loss) if max_loss is not None else None,
+            min_agreement=parse_share(min_agreement) if min_agreement is not None else None,
+            max_error=max_error,
+        ),
+    )
+
+
+def _deadline(text: str | None) -> float | None:
+    if text is None:
+        return None
+    deadline_s = parse_duration(text)
+    if deadline_s <= 0:
+        raise UsageError(f"--deadline must be above zero (not {text!r}): write 100ms")
+    return deadline_s
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """Where the profiles of both sides come from: files, or this machine for both."""
+
+    edge: Annotated[
+        Path | None, typer.Option(help="Profile of the edge (midstream profile -o).")
+    ] = None
+    cloud: Annotated[Path | None, typer.Option(help="Profile of the cloud.")] = None
+    edge_slowdown: Annotated[
+        float, typer.Option(min=1.0, help="Without --edge: this machine, this much slower.")
+    ] = 8.0
+    threads: Threads = 1
+    runs: Runs = 20
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Tails that the cloud runs at once, for --objective throughput (default: as "
+            "its profile says, and 1 if measured here).",
+        ),
+    ] = None
+
+    def serving(self, cloud: Profile) -> Profile:
+        """The cloud's profile, with as many workers as were asked for."""
+        if self.workers is None:
+            return cloud
+        return replace(cloud, device=replace(cloud.device, workers=self.workers))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """What runs the segments, by name: docs/backends.md."""
+
+    backend: Annotated[
+        str, typer.Option(help="What runs segments: onnxruntime, or torch.")
+    ] = "onnxruntime"
+    provider: Annotated[
+        _Text,
+        typer.Option(
+            help="A provider of onnxruntime: openvino, cuda:device_id=1 (default: cpu)."
+        ),
+    ] = None
+    device: Annotated[_Text, typer.Option(help="Device of torch: cpu, cuda, cuda:1.")] = None
+
+    def open(self) -> Backend:
+        """The backend; `UsageError` for what is not installed here."""
+        return open_backend(self.backend, provider=self.provider, device=self.device)
+
+    def flags(self) -> list[str]:
+        """As another process takes them."""
+        named = {"--backend": self.backend, "--provider": self.provider}
+        named |= {"--device": self.device}
+        return [word for flag, value in named.items() if value for word in (flag, value)]
+
+
+takes_feed = takes("feed", _feed)
+takes_execution = takes("execution", Execution)
+takes_link = takes("link", _link)
+takes_planning = takes("planning", _planning)
+takes_devices = takes("devices", Devices)

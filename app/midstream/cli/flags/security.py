@@ -1,0 +1,44 @@
+"""The flags by which an edge trusts a server and a server knows an edge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, final
+
+import typer
+
+from midstream.cli.flags.common import takes
+from midstream_edge.link.channel import Dial
+from midstream_wire.credentials import load_token, trust
+
+Token = Annotated[
+    Path | None, typer.Option("--token-file", help="File with the bearer token.")
+]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Allow plaintext beyond loopback.")]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What an edge knows a server by, and what it shows of itself."""
+
+    ca: Annotated[
+        Path | None,
+        typer.Option(help="TLS; the authority that signed the server's certificate (PEM)."),
+    ] = None
+    cert: Annotated[
+        Path | None, typer.Option(help="This side's certificate for mutual TLS (PEM).")
+    ] = None
+    key: Annotated[Path | None, typer.Option(help="Key of that certificate (PEM).")] = None
+    token_file: Token = None
+    insecure: Insecure = False
+
+    def dial(self, server: str) -> Dial:
+        """How to reach `server`: TLS if any file of it is given, plaintext otherwise."""
+        tls = trust(self.ca, self.cert, self.key)
+        token = load_token(self.token_file) if self.token_file is not None else None
+        return Dial.of(server, tls=tls, token=token, insecure=self.insecure)
+
+
+takes_trust = takes("trust", Trust)

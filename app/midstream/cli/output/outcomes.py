@@ -1,0 +1,67 @@
+"""Predicted beside measured: the table and the sentences of a trial's document."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from midstream.cli.output import console
+from midstream_partitioner.compare import EXACT
+from midstream_partitioner.costs.timings import FIELDS
+
+
+def outcome_table(document: dict[str, Any], title: str) -> console.Rows:
+    """Two rows a strategy, predicted above measured, the seven fields across."""
+    fields = [name.removesuffix("_s") for name in FIELDS]
+    rows = console.table(title, "", "strategy", "", *fields, "total", "p50", "p95 ms", "error",
+                         left=("", "strategy"))  # fmt: skip
+    for entry in document["strategies"]:
+        marks = ["plan"] * entry["is_chosen"] + ["private"] * entry["is_private_choice"]
+        what = entry["name"]
+        if what in ("best cut", "plan", "private plan"):
+            what = f"{what}: {console.elided(entry['label'])}"
+        rows.add_row(" ".join(marks), what, "predicted", *_times(entry["predicted"]))
+        rows.add_row("", "", "measured", *_times(entry["measured"]),
+                     console.ms(entry["p50_s"]), console.ms(entry["p95_s"]),
+                     f"{_error(entry):.0e}")  # fmt: skip
+    return rows
+
+
+def _times(times: dict[str, float]) -> list[str]:
+    return [console.ms(times[name]) for name in (*FIELDS, "total_s")]
+
+
+def _error(entry: dict[str, Any]) -> float:
+    """What JSON writes as null is infinite."""
+    error: float | None = entry["max_relative_error"]
+    return math.inf if error is None else error
+
+
+def best_measured(document: dict[str, Any]) -> dict[str, Any]:
+    """The strategy with the smallest measured median."""
+    found: dict[str, Any] = min(document["strategies"], key=lambda entry: entry["p50_s"])
+    return found
+
+
+def verdict(document: dict[str, Any]) -> str:
+    """Who was right: the plan's choice against what proved fastest."""
+    best = best_measured(document)
+    chosen = next(entry for entry in document["strategies"] if entry["is_chosen"])
+    answers = f"{document['answered']} of {document['requests']} answered under each strategy"
+    if document["local"]:
+        answers += f", {document['local']} of them finished on the edge after the cloud failed"
+    error = _error(document)
+    exact = (
+        f"equal to the unsplit network within {error:.1e}"
+        if error <= EXACT
+        else f"up to {error:.1e} from the unsplit network on what the codecs delivered, which "
+        f"float32 does not explain: `midstream verify {document['model']}` measures whether "
+        "the network's own rounding does"
+    )
+    ratio = chosen["p50_s"] / best["p50_s"]
+    choice = (
+        f"the plan's choice ({chosen['label']}) proved fastest"
+        if chosen is best
+        else f"the plan chose {chosen['label']}, {ratio:.2f} times the best, {best['label']}"
+    )
+    return f"{answers}, {exact}; {choice}."

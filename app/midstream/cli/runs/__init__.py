@@ -1,0 +1,1 @@
+"""Runs that several commands begin: a planner, a session under a policy, a fleet, a sweep."""

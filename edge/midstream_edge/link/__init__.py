@@ -1,0 +1,1 @@
+"""One connection to a server: kept up, watched and measured."""

@@ -1,0 +1,346 @@
+"""The gRPC shell of the edge: channels, and one Session stream with its two threads.
+
+Nothing that a caller does here waits for gRPC without bound. A sync call with a deadline of
+0.5 s blocked for 15 s on a cut link, and closing a channel waits for writes under way; so each
+stream has a reader thread that hands frames over as they come, sending is a queue, closing
+happens beside, and whoever wants to wait does so on a condition of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from midstream_edge.link.diagnosis import examine
+from midstream_edge.link.failures import UNCLEAR, UNDIAGNOSED, silence, verdict
+from midstream_edge.link.tcp_handshakes import Door
+from midstream_edge.link.tcp_info import UNSENT_NBYTES, Tap, TcpInfo, find_tap
+from midstream_wire.address import Address, parse_address
+from midstream_wire.credentials import ChannelTls, bearer, require_safe
+from midstream_wire.descriptions import Description, Preparation, Readiness
+from midstream_wire.errors import CloudUnavailable, PeerError
+from midstream_wire.frames import ClientFrame, Hello, ServerFrame
+from midstream_wire.limits import MAX_MESSAGE_NBYTES
+from midstream_wire.messages import read_server, write_client
+from midstream_wire.unary import read_description, read_readiness, write_preparation
+from midstream_wire.v1 import midstream_pb2 as pb
+from midstream_wire.v1.midstream_pb2_grpc import MidstreamStub
+
+_LOG = logging.getLogger(__name__)
+
+#: How long one attempt to connect may take. gRPC names the option after its other use.
+CONNECT_S = 3.0
+
+_SESSION = f"/{pb.DESCRIPTOR.services_by_name['Midstream'].full_name}/Session"
+
+#: gRPC's own keepalive, an HTTP/2 ping. Servers and proxies with gRPC's defaults close a
+#: connection on which these come more often than every five minutes without data, and only
+#: while a call is open. Frames are data to them, so a dead link is found by the pings of
+#: `streams`, in seconds, however many proxies there are; this one is for what nobody looks at.
+KEEPALIVE_MS = 330_000
+
+#: How long a keepalive may go unanswered. It is also the longest pause of TCP's
+#: acknowledgements (TCP_USER_TIMEOUT): with 1 s, a link of 0.5 Mbit/s behind 64 KiB of buffer
+#: broke in the middle of every larger request. Nothing waits for it: requests have deadlines
+#: of their own, and `failure_detector` finds a dead link sooner.
+KEEPALIVE_TIMEOUT_MS = 10_000
+
+#: Streams wait a few milliseconds more or less, so that each one's socket can be told.
+_marks = itertools.cycle(range(KEEPALIVE_TIMEOUT_MS + 1, KEEPALIVE_TIMEOUT_MS + 1000))
+
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+    ("grpc.http2.max_pings_without_data", 0),
+    # The first attempt must be given time for TCP and TLS over a satellite; later ones are
+    # made on fresh channels, with our own pauses in between.
+    ("grpc.min_reconnect_backoff_ms", int(CONNECT_S * 1000)),
+    # Channels of equal options share connections and their backoff: a fresh one would not be.
+    ("grpc.use_local_subchannel_pool", 1),
+    # Retries keep copies of what was sent; requests are finished on the edge instead.
+    ("grpc.enable_retries", 0),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_NBYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_NBYTES),
+)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Where a server is and how to speak to it; what it takes to open a channel."""
+
+    address: Address
+    tls: ChannelTls | None = None
+    token: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        server: str,
+        *,
+        tls: ChannelTls | None = None,
+        token: str | None = None,
+        insecure: bool = False,
+    ) -> Dial:
+        """Read `server` (`host:port`, `unix:path`).
+
+        Raises `UsageError` if it is no address, or if plaintext would leave the machine
+        without `insecure`.
+        """
+        address = parse_address(server)
+        require_safe(address, tls=tls is not None, token=token is not None, insecure=insecure)
+        return cls(address, tls, token)
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What goes with every call."""
+        return () if self.token is None else bearer(self.token)
+
+    def open(self, *, mark_ms: int = KEEPALIVE_TIMEOUT_MS) -> grpc.Channel:
+        """A fresh channel; it connects when first used. `mark_ms`: see `tcpinfo.find_tap`."""
+        options: list[tuple[str, int]] = [*_OPTIONS, ("grpc.keepalive_timeout_ms", mark_ms)]
+        if self.address.is_loopback:
+            # A proxy named in the environment cannot know what is on this machine.
+            options.append(("grpc.enable_http_proxy", 0))
+        if self.tls is None:
+            return grpc.insecure_channel(self.address.target, options)
+        return grpc.secure_channel(self.address.target, self.tls.credentials, options)
+
+
+_unclosed: SimpleQueue[grpc.Channel] = SimpleQueue()
+
+
+def close_beside(channel: grpc.Channel) -> None:
+    """Close `channel` without waiting: on a cut link that takes until TCP gives up.
+
+    Never raises: where no thread can be had, the next call's closes it, too.
+    """
+    _unclosed.put(channel)
+    with suppress(RuntimeError, MemoryError):
+        threading.Thread(target=_close_all, name="midstream-close", daemon=True).start()
+
+
+def _close_all() -> None:
+    with suppress(Empty):
+        while True:
+            _unclosed.get_nowait().close()
+
+
+@final
+class Way:
+    """A channel, closed when the last stream on it is.
+
+    Streams may share one: on a link with a long way, a fresh connection takes many round trips
+    until it is as fast as one in use.
+    """
+
+    def __init__(self, dial: Dial) -> None:
+        self.mark_ms = next(_marks)
+        self.channel = dial.open(mark_ms=self.mark_ms)
+        self._lock = threading.Lock()
+        self._users = 1
+
+    def share(self) -> bool:
+        """Whether one more may use it, who then has to `release` it; False once closed."""
+        with self._lock:
+            self._users += self._users > 0
+            return self._users > 0
+
+    def release(self) -> None:
+        """One of those who use it does so no more."""
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                close_beside(self.channel)
+
+
+@final
+class Stream:
+    """One Session stream, on a channel of its own unless another's `way` is given.
+
+    `on_frame` gets every frame of the server, `on_end` then once what ended the stream; both
+    are called on the reader thread with the stream itself first. Frames to send come as
+    iterators, one after the other, and are pulled when the one before has been handed to the
+    transport, so that encoding overlaps sending. The transport takes 64 KiB and the kernel
+    `UNSENT_NBYTES` more than TCP has sent; the rest stays here and can still be dropped.
+    """
+
+    def __init__(
+        self,
+        dial: Dial,
+        hello: Hello,
+        *,
+        on_frame: Callable[[Stream, ServerFrame], None],
+        on_end: Callable[[Stream, PeerError], None],
+        on_send: Callable[[], None] = lambda: None,
+        way: Way | None = None,
+    ) -> None:
+        """`on_send` is told of every `send`, on the caller's thread."""
+        self._dial = dial
+        self._on_send = on_send
+        self._on_frame = on_frame
+        self._on_end = on_end
+        self._outgoing: SimpleQueue[Iterable[ClientFrame] | None] = SimpleQueue()
+        self._outgoing.put([hello])
+        self._tap: Tap | None = None
+        self._tap_lock = threading.Lock()
+        self._closed = False
+        self.way = way if way is not None and way.share() else Way(dial)
+        try:
+            # Without serializers: `messages` leaves payloads where they lie.
+            session = self.way.channel.stream_stream(_SESSION)
+            self._call = session(self._pull(), metadata=dial.metadata)
+            threading.Thread(target=self._read, name="midstream-read", daemon=True).start()
+        except BaseException:  # no thread to be had, here or in gRPC
+            self._outgoing.put(None)
+            self.way.release()
+            raise
+
+    def send(self, frames: Iterable[ClientFrame]) -> None:
+        """Queue `frames`. They must not raise; they are dropped if the stream ends first."""
+        self.whisper(frames)
+        self._on_send()
+
+    def whisper(self, frames: Iterable[ClientFrame]) -> None:
+        """As `send`, but it does not count as use."""
+        self._outgoing.put(frames)
+
+    def tcp_info(self) -> TcpInfo | None:
+        """How the stream's own TCP connection stands, in microseconds of work.
+
+        None before the first frame has come, after the end, and where the system does not
+        tell. May be called from any thread.
+        """
+        tap = self._tap
+        return None if tap is None else tap.read()
+
+    @property
+    def door(self) -> Door | None:
+        """Where the server was reached; None where `tcp_info` is."""
+        tap = self._tap
+        return None if tap is None else tap.door
+
+    def close(self, *, abort: bool = False) -> None:
+        """End the stream and its threads, without waiting for them.
+
+        `abort` also drops what the kernel still has to deliver: on a link that was cut it
+        would go first when the link is back. That ends all streams on the same channel.
+        """
+        with self._tap_lock:
+            self._closed = True
+            tap, self._tap = self._tap, None
+        self._outgoing.put(None)
+        self._call.cancel()
+        if tap is not None:
+            tap.abort() if abort else tap.close()
+        self.way.release()
+
+    def _attach(self) -> None:
+        """Find the socket, now that it stands."""
+        tap = find_tap(self.way.mark_ms)
+        if tap is None:
+            return
+        tap.limit_unsent(UNSENT_NBYTES)
+        with self._tap_lock:
+            if not self._closed:
+                self._tap = tap
+                return
+        tap.close()
+
+    def _pull(self) -> Iterator[bytes]:
+        while (frames := self._outgoing.get()) is not None:
+            for frame in frames:
+                yield write_client(frame)
+
+    def _read(self) -> None:
+        server = str(self._dial.address)
+        error: PeerError = CloudUnavailable(
+            f"the server at {server} must keep the session open, but it ended it: "
+            "check the server's log"
+        )
+        attach = True
+        try:
+            for message in self._call:
+                if attach:
+                    attach = False
+                    self._attach()
+                self._on_frame(self, read_server(message))
+        except grpc.RpcError as broken:
+            # One that has stood needs no examination: it broke.
+            error = _verdict(self._dial, broken, examined=attach)
+        except PeerError as broken:
+            error = broken
+        except Exception as broken:
+            _LOG.exception("the stream to %s ends here", server)
+            error = CloudUnavailable(
+                f"the stream to {server} must be read, but that failed here "
+                f"({type(broken).__name__}): it is opened again"
+            )
+        finally:
+            self._outgoing.put(None)
+            self._on_end(self, error)
+
+
+def fetch_description(dial: Dial, *, model: str, timeout_s: float) -> Description:
+    """The answer to Describe; raises `PeerError`."""
+
+    def begin(channel: grpc.Channel) -> Any:
+        stub = MidstreamStub(channel)
+        request = pb.DescribeRequest(model=model)
+        return stub.Describe.future(request, metadata=dial.metadata)
+
+    return read_description(_ask(dial, begin, timeout_s))
+
+
+def fetch_readiness(dial: Dial, asked: Preparation, *, timeout_s: float) -> Readiness:
+    """The answer to Prepare; raises `PeerError`."""
+
+    def begin(channel: grpc.Channel) -> Any:
+        stub = MidstreamStub(channel)
+        return stub.Prepare.future(write_preparation(asked), metadata=dial.metadata)
+
+    return read_readiness(_ask(dial, begin, timeout_s))
+
+
+def fetch_health(dial: Dial, *, timeout_s: float) -> bool:
+    """Whether the server says that it serves (grpc.health.v1); raises `PeerError`."""
+
+    def begin(channel: grpc.Channel) -> Any:
+        stub = health_pb2_grpc.HealthStub(channel)
+        request = health_pb2.HealthCheckRequest()
+        return stub.Check.future(request, metadata=dial.metadata)
+
+    status = _ask(dial, begin, timeout_s).status
+    return bool(status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _ask(dial: Dial, begin: Callable[[grpc.Channel], Any], timeout_s: float) -> Any:
+    """The answer to a unary call on a channel of its own, within about `timeout_s`."""
+    server = str(dial.address)
+    channel = dial.open()
+    try:
+        # A deadline of the call itself would not bound a wait on a cut link; this does.
+        return begin(channel).result(timeout_s)
+    except grpc.FutureTimeoutError:
+        raise silence(server, timeout_s) from None
+    except grpc.RpcError as broken:
+        raise _verdict(dial, broken, examined=True) from None
+    finally:
+        close_beside(channel)
+
+
+def _verdict(dial: Dial, broken: grpc.RpcError, *, examined: bool) -> PeerError:
+    """What the end of a call means. `examined`: the server is looked at where that helps."""
+    assert isinstance(broken, grpc.Call)
+    code: int = broken.code().value[0]
+    look = examined and code in UNCLEAR
+    finding = examine(dial.address, dial.tls) if look else UNDIAGNOSED
+    return verdict(str(dial.address), code, broken.details() or "", finding)

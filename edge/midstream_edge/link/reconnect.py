@@ -1,0 +1,96 @@
+"""When the next fresh channel is due, and whether its server could be reached just now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+from midstream_edge.link.failure_detector import SPACINGS_S, knock_spacing_s, spacing_s
+from midstream_edge.link.monitored_stream import Strand
+from midstream_edge.link.tcp_handshakes import Door, Knocks
+
+#: Fresh channels on their way at the same time, each for `CONNECT_S`.
+MOST_TRIALS = 6
+#: How often to see whether a knock was answered.
+LISTEN_S = 0.02
+
+
+@final
+class Attempts:
+    """The attempts of one outage after the other; used under its connection's lock.
+
+    `trials` are the channels that are being tried. The first channel of an outage is due at
+    once. Later ones are when a knock at one of the server's `doors` was answered, and after a
+    while in any case: the server may have moved, or there may be no door to knock at.
+    """
+
+    def __init__(self, now_s: float) -> None:
+        self.doors: tuple[Door, ...] = ()
+        self.knocked_s: float | None = None  # when the first knock left
+        self.answered = False  # any knock was
+        self._knocks = Knocks()
+        self._next_knock_s = now_s
+        self._tries = 0
+        self._tried_s = now_s - SPACINGS_S[0]
+        self._trouble_s = now_s
+        self._not_before_s = now_s
+
+    def begin_outage(self, now_s: float) -> None:
+        """The link was lost, or is in doubt."""
+        self._trouble_s, self._tries = now_s, 0
+        # A server that takes streams only to end them is not to be stormed.
+        self._not_before_s = max(now_s, self._tried_s + SPACINGS_S[0])
+
+    def hold_off(self, until_s: float) -> None:
+        """Neither channels nor knocks before that moment."""
+        self._not_before_s = until_s
+
+    def note_try(self, now_s: float) -> None:
+        """A channel is being opened."""
+        self._tries += 1
+        self._tried_s = now_s
+
+    def look(self, now_s: float, trials: Sequence[Strand]) -> tuple[bool, bool]:
+        """Whether to open a channel now, and whether a knock was answered; knocks on."""
+        if len(trials) >= MOST_TRIALS or now_s < self._after_knock_s(trials):
+            self.rest()
+            return False, False
+        answered = bool(self._knocks) and self._knocks.are_answered(now_s)
+        if answered:
+            self.answered = True
+            self._knocks.close()
+        elif self.doors and self._tries and now_s >= self._next_knock_s:
+            self.knocked_s = self.knocked_s or now_s
+            for door in self.doors:
+                self._knocks.begin(door, now_s)
+            self._next_knock_s = now_s + knock_spacing_s(now_s - self._trouble_s)
+        return answered or now_s >= self._in_any_case_s(trials), answered
+
+    def next_look_s(self, now_s: float, trials: Sequence[Strand]) -> float | None:
+        """The moment at which to `look` again; None: when one of `trials` is over."""
+        if len(trials) >= MOST_TRIALS:
+            return None
+        if not self.doors or not self._tries:
+            return self._in_any_case_s(trials)
+        knocking_s = now_s + LISTEN_S if self._knocks else self._next_knock_s
+        knocking_s = max(knocking_s, self._after_knock_s(trials))
+        return min(self._in_any_case_s(trials), knocking_s)
+
+    def rest(self) -> None:
+        """Forget the knocks that are on their way."""
+        self._knocks.close()
+
+    def _after_knock_s(self, trials: Sequence[Strand]) -> float:
+        """When a channel is due if a knock was answered."""
+        return self._spaced_s(pending=any(strand.knocked for strand in trials))
+
+    def _in_any_case_s(self, trials: Sequence[Strand]) -> float:
+        # Where there is a door, knocking finds out sooner, and costs less.
+        return self._spaced_s(pending=bool(self.doors or trials))
+
+    def _spaced_s(self, *, pending: bool) -> float:
+        if self._tries == 0:
+            return self._not_before_s
+        outage_s = self._tried_s - self._trouble_s
+        spaced_s = spacing_s(self._tries, outage_s=outage_s, pending=pending)
+        return max(self._not_before_s, self._tried_s + spaced_s)

@@ -1,0 +1,1 @@
+"""Another partition of the same model, cut and loaded while a session runs."""

@@ -1,0 +1,1 @@
+"""From requests to answers: heads, sending, hedges, local rests."""

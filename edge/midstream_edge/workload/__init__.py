@@ -1,0 +1,1 @@
+"""Requests as experiments make them, and comparisons of what they took."""

@@ -1,0 +1,1 @@
+"""What an emulated link does to packets: rates, queues, losses, outages."""

@@ -1,0 +1,1 @@
+"""Whether an emulated link does what was asked of it, measured."""

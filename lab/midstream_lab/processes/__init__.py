@@ -1,0 +1,1 @@
+"""An edge and a cloud as processes, started and surely ended."""

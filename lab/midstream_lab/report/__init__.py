@@ -1,0 +1,1 @@
+"""Reports: figures and tables in one HTML page, drawn without JavaScript libraries."""

@@ -1,0 +1,1 @@
+"""What came out of runs, as rows, and what they say when compared."""

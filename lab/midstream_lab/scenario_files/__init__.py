@@ -1,0 +1,1 @@
+"""Scenario files: the quantities that stand in them."""

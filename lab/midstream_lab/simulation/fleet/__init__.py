@@ -1,0 +1,1 @@
+"""Many edges that share a cloud, in virtual time."""

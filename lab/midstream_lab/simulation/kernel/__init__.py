@@ -1,0 +1,1 @@
+"""The event queue and the random streams of a simulation."""

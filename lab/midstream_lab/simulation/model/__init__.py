@@ -1,0 +1,1 @@
+"""What a simulation consists of: links, edges, replicas, requests."""

@@ -1,0 +1,1 @@
+"""What simulations leave: a table of requests, and statistics of it."""

@@ -1,0 +1,1 @@
+"""One edge and one cloud, in virtual time."""

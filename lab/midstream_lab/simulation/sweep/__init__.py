@@ -1,0 +1,1 @@
+"""Maps of what would win, over links and devices."""

@@ -1,0 +1,1 @@
+"""What runs segments: onnxruntime with any provider, or torch."""

@@ -1,0 +1,1 @@
+"""What things take, as values: links, devices, profiles, calibrations, and sizes."""

@@ -1,0 +1,1 @@
+"""Running a chain of segments, and what crosses a cut."""

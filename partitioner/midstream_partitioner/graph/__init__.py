@@ -1,0 +1,1 @@
+"""A network as nodes and tensors, and where it can be cut."""

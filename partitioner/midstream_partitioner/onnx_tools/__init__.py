@@ -1,0 +1,1 @@
+"""Helpers for ONNX models: names, constants, validation, files."""

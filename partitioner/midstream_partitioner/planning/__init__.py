@@ -1,0 +1,1 @@
+"""Which cut and codec wins on a link, and why."""

@@ -1,0 +1,395 @@
+"""Every way to place a partition, with all of its cost that does not depend on the link."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from midstream_partitioner.codec_spec import has_transform, is_lossless
+from midstream_partitioner.costs.calibration import Calibration, Fidelity
+from midstream_partitioner.costs.device import Device
+from midstream_partitioner.costs.link import Link
+from midstream_partitioner.costs.profile import CodecCost, Profile
+from midstream_partitioner.costs.timings import Estimate
+from midstream_partitioner.graph.cuts import Cut
+from midstream_partitioner.partition.partition import Partition
+from midstream_wire.errors import UsageError
+from midstream_wire.limits import MAX_IN_FLIGHT
+from midstream_wire.tensors import nbytes_of
+from midstream_wire.transfers import obstacle
+
+#: Figures of one offer, or of several at once.
+Seconds = float | NDArray[np.float64]
+Flags = bool | NDArray[np.bool_]
+
+#: Sizes this close are one: a calibration's are told by its bits per element.
+_SAME_SIZE = 1e-3
+
+#: The codec of edge-only, where nothing is encoded: one that every session takes.
+NO_CODEC = "raw"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Segments [0, k) on the edge, what crosses sent with `codec`; seconds and bytes.
+
+    `edge_nbytes` are the weights that the edge must hold. `remote` is False for edge-only.
+    `fidelity` is what a calibration says of this cut and codec. `payload_nbytes` is the mean
+    of `payloads_nbytes`, the sizes of single samples, where these are known. `obstacle` says
+    why the protocol cannot carry it, if so. `encode_scale` is None where the edge measured
+    `encode_s`, else how many times another device's time it is: the calibrating machine's.
+    `decode_scale` likewise: the edge's, or the calibrating machine's.
+    """
+
+    cut: Cut
+    codec: str
+    k: int
+    head_s: float
+    encode_s: float
+    decode_s: float
+    tail_s: float
+    payload_nbytes: int
+    reply_nbytes: int
+    edge_nbytes: int
+    lossless: bool
+    remote: bool
+    fidelity: Fidelity | None = None
+    payloads_nbytes: tuple[int, ...] = ()
+    obstacle: str = ""
+    encode_scale: float | None = None
+    decode_scale: float | None = None
+
+    @property
+    def most_nbytes(self) -> int:
+        """The payload of nearly every request: the 95th percentile, if that is known."""
+        if self.fidelity is None:
+            return self.payload_nbytes
+        return max(self.payload_nbytes, self.fidelity.payload_p95_nbytes)
+
+    @property
+    def label(self) -> str:
+        """For people: "edge-only", "cloud-only jpeg:90", "after layer2.1/relu with half"."""
+        if self.obstacle:
+            return "sending the input" if self.k == 0 else f"a cut {self.cut.label}"
+        if not self.remote:
+            return self.cut.id
+        return (
+            f"cloud-only {self.codec}"
+            if self.k == 0
+            else f"{self.cut.label} with {self.codec}"
+        )
+
+    def estimate(self, link: Link, queue_s: float) -> Estimate:
+        """The seven times over `link`, when the cloud makes requests wait `queue_s`."""
+        if not self.remote:
+            return Estimate(head_s=self.head_s)
+        return Estimate(
+            self.head_s,
+            self.encode_s,
+            link.uplink_s(self.payload_nbytes),
+            queue_s,
+            self.decode_s,
+            self.tail_s,
+            link.downlink_s(self.reply_nbytes),
+        )
+
+    def steady_s(self, link: Link, pipeline: Pipeline) -> float:
+        """The slowest stage of a full pipeline other than the uplink."""
+        downlink_s = link.downlink_serial_s(self.reply_nbytes)
+        transforms = has_transform(self.codec)
+        edge_s = pipeline.edge_s(self.head_s, self.encode_s, transforms)
+        cloud_s = pipeline.cloud_s(self.decode_s, self.tail_s)
+        return max(float(edge_s), float(cloud_s), downlink_s)
+
+    def period_s(self, link: Link, pipeline: Pipeline, queue_s: float = 0.0) -> float:
+        """Seconds between two answers of a full pipeline.
+
+        Its stages work at the same time on different requests, so the slowest one counts; and
+        of the requests that a session may have under way, each stays for the whole latency
+        (Little's law).
+        """
+        stages_s = max(
+            self.steady_s(link, pipeline), link.uplink_serial_s(self.payload_nbytes)
+        )
+        return max(stages_s, self.estimate(link, queue_s).total_s / pipeline.window)
+
+    def energy_j(self, device: Device, link: Link, queue_s: float) -> float:
+        """What one request costs the edge: computing, sending, waiting, receiving."""
+        return device.energy_j(
+            self.estimate(link, queue_s).total_s,
+            busy_s=self.head_s + self.encode_s,
+            sending_s=link.uplink_serial_s(self.payload_nbytes) if self.remote else 0.0,
+            receiving_s=link.downlink_serial_s(self.reply_nbytes) if self.remote else 0.0,
+        )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """How many requests the stages of a full pipeline work on at a time.
+
+    The edge runs heads on one thread of its own and encodes on another, as far as its cores
+    reach (0: unknown, and taken for enough). `workers` tails run at once in the cloud. At most
+    `window` requests of a session are under way.
+    """
+
+    threads: int = 1
+    cores: int = 0
+    workers: int = 1
+    window: int = MAX_IN_FLIGHT
+
+    def __post_init__(self) -> None:
+        if min(self.threads, self.workers, self.window) < 1 or self.cores < 0:
+            raise UsageError(
+                "a pipeline must have threads, workers and a window of at least 1, and cores "
+                f"of at least 0 (not {self.threads}, {self.workers}, {self.window} and "
+                f"{self.cores}): correct the menu or the profile"
+            )
+
+    @classmethod
+    def of(cls, edge: Device, cloud: Device, window: int = MAX_IN_FLIGHT) -> Pipeline:
+        """As the devices are; the cores of an emulated one are not its own."""
+        cores = 0 if edge.emulated else edge.cores
+        return cls(edge.threads, cores, cloud.workers, window)
+
+    def edge_s(self, head_s: Seconds, encode_s: Seconds, transforms: Flags) -> Seconds:
+        """Seconds between two requests that leave the edge, of one offer or of an array.
+
+        A transform runs on the thread of the heads.
+        """
+        longer_s = np.where(transforms, head_s + encode_s, np.maximum(head_s, encode_s))
+        if not self.cores:
+            return longer_s
+        busy_cores_s = head_s * min(self.threads, self.cores) + encode_s
+        return np.maximum(longer_s, busy_cores_s / self.cores)
+
+    def cloud_s(self, decode_s: Seconds, tail_s: Seconds) -> Seconds:
+        """Seconds between two requests that the cloud has finished.
+
+        The worker that runs a tail decodes what it runs on.
+        """
+        return (decode_s + tail_s) / self.workers
+
+
+#: What is assumed where nobody says.
+SIMPLE_PIPELINE = Pipeline()
+
+
+def offers_of(
+    partition: Partition,
+    edge: Profile,
+    cloud: Profile,
+    calibration: Calibration | None = None,
+) -> tuple[Offer, ...]:
+    """All placements of the segments that the edge's profile knows, by k.
+
+    The edge's profile may cover a prefix of the segments, the cloud's must cover all. Codecs
+    are those that the edge has measured and those that the calibration knows; what a device
+    has not timed takes the calibrating machine's time, scaled. Payload sizes are the
+    calibration's where it has them from data, else the edge's. Replies are the edge's
+    measurement where it has all segments, for it measures what is asked of it; else the
+    cloud's. Raises `UsageError` for profiles or a calibration of another partition.
+    """
+    count = len(partition.segments)
+    _check(partition, edge, cloud, calibration)
+    replies = edge if len(edge.segments) == count else cloud
+    known = None if calibration is None or calibration.generated else calibration
+    learnt = known.costs if known else ()
+    encoding = _Times("encode_s", edge.codecs, [learnt])
+    decoding = _Times("decode_s", cloud.codecs, [learnt, edge.codecs])
+    index_of = {cut.id: k for k, cut in enumerate(partition.cuts)}
+    offers = []
+    for (cut, codec), cost in _by_placement([*learnt, *edge.codecs]).items():
+        k, encode = index_of.get(cut, count), encoding.of(cut, codec)
+        if encode is not None and k < count and k <= len(edge.segments):
+            row = known.find(cut, codec) if known else None
+            row = row and _at_sizes(row, partition, k, edge)
+            decode = decoding.of(cut, codec) or (cost.decode_s, 1.0)
+            offers.append(
+                Offer(
+                    cut=partition.cuts[k],
+                    codec=codec,
+                    k=k,
+                    head_s=edge.segments_s(0, k),
+                    encode_s=encode[0],
+                    decode_s=decode[0],
+                    tail_s=cloud.segments_s(k, count),
+                    payload_nbytes=row.payload_nbytes if row else cost.payload_nbytes,
+                    reply_nbytes=replies.replies_nbytes[k],
+                    edge_nbytes=_edge_nbytes(partition, edge, k),
+                    lossless=is_lossless(codec),
+                    remote=True,
+                    fidelity=row,
+                    payloads_nbytes=() if row else cost.payloads_nbytes,
+                    encode_scale=encode[1],
+                    decode_scale=decode[1],
+                )
+            )
+    if len(edge.segments) >= count:
+        offers.append(_edge_only(partition, edge))
+    for k in range(min(count, len(edge.segments) + 1)):
+        largest = edge.crossings_nbytes[k] if k < len(edge.crossings_nbytes) else 0
+        found = obstacle_at(
+            partition, k, crossing_nbytes=largest, reply_nbytes=replies.replies_nbytes[k]
+        )
+        if found:
+            offers = [offer for offer in offers if offer.k != k]
+            offers.append(_uncarried(partition, edge, cloud, k, found))
+    return tuple(sorted(offers, key=lambda offer: offer.k))
+
+
+def _at_sizes(row: Fidelity, partition: Partition, k: int, edge: Profile) -> Fidelity:
+    """`row` with the payload of what crosses where the open dimensions have the edge's sizes.
+
+    What a codec loses is taken to be as it was on the calibration's data.
+    """
+    dtypes = {spec.dtype for spec in partition.crossing(k)}
+    bits = 8 * row.payload_nbytes
+    if not edge.sizes or k >= len(edge.crossings_nbytes) or len(dtypes) > 1 or not bits:
+        return row
+    elements = edge.crossings_nbytes[k] / nbytes_of(dtypes.pop(), ())
+    ratio = elements * row.bits_per_element / bits
+    if abs(ratio - 1) < _SAME_SIZE:
+        return row
+    return replace(
+        row,
+        payload_nbytes=round(ratio * row.payload_nbytes),
+        payload_p95_nbytes=round(ratio * row.payload_p95_nbytes),
+    )
+
+
+def obstacle_at(
+    partition: Partition, k: int, *, crossing_nbytes: int = 0, reply_nbytes: int = 0
+) -> str:
+    """Why the protocol cannot carry what crosses cut `k`, or the reply; "" if it can.
+
+    `crossing_nbytes` and `reply_nbytes` are what was seen, where open sizes are larger than
+    their nominal ones.
+    """
+    ways = (
+        ("would take", partition.crossing(k), crossing_nbytes),
+        ("would be answered with", partition.outputs_from(k), reply_nbytes),
+    )
+    for verb, specs, seen_nbytes in ways:
+        found = obstacle(
+            [spec.name for spec in specs],
+            ndim=max((len(spec.shape) for spec in specs), default=0),
+            nbytes=max(seen_nbytes, sum(spec.nominal_nbytes for spec in specs)),
+        )
+        if found is not None:
+            return f"{verb} {found} by the protocol"
+    return ""
+
+
+def _uncarried(partition: Partition, edge: Profile, cloud: Profile, k: int, why: str) -> Offer:
+    """The placement that nothing was measured for, to be named where plans say what is out."""
+    count = len(partition.segments)
+    return Offer(
+        cut=partition.cuts[k],
+        codec=NO_CODEC,
+        k=k,
+        head_s=edge.segments_s(0, k),
+        encode_s=0.0,
+        decode_s=0.0,
+        tail_s=cloud.segments_s(k, count),
+        payload_nbytes=partition.cuts[k].nbytes,
+        reply_nbytes=cloud.replies_nbytes[k],
+        edge_nbytes=_edge_nbytes(partition, edge, k),
+        lossless=True,
+        remote=True,
+        obstacle=why,
+    )
+
+
+def _edge_nbytes(partition: Partition, edge: Profile, k: int) -> int:
+    """What segments [0, k) take of the edge's memory: as measured, else weights in files."""
+    known = edge.memory_nbytes
+    return known[k] if k < len(known) else partition.weight_nbytes(0, k)
+
+
+def _check(
+    partition: Partition, edge: Profile, cloud: Profile, calibration: Calibration | None
+) -> None:
+    count = len(partition.segments)
+    for side, profile in (("edge", edge), ("cloud", cloud)):
+        if profile.partition_digest != partition.digest:
+            raise UsageError(
+                f"the {side}'s profile must be of partition {partition.digest[:12]} "
+                f"(not {profile.partition_digest[:12]}): profile this partition there"
+            )
+    if calibration is not None and calibration.partition_digest != partition.digest:
+        raise UsageError(
+            f"the calibration must be of partition {partition.digest[:12]} (not "
+            f"{calibration.partition_digest[:12]}): calibrate this partition"
+        )
+    if len(cloud.segments) != count or len(cloud.replies_nbytes) != count + 1:
+        raise UsageError(
+            f"the cloud's profile must cover all {count} segments of {partition.name} "
+            f"(not {len(cloud.segments)}): profile the whole partition there"
+        )
+
+
+def _by_placement(costs: Iterable[CodecCost]) -> dict[tuple[str, str], CodecCost]:
+    """`costs` by cut and codec; the last one of a kind counts."""
+    return {(cost.cut, cost.codec): cost for cost in costs}
+
+
+@final
+class _Times:
+    """Seconds of codecs on one device: as measured there, or else another device's, scaled.
+
+    The scale is how much longer this device takes than the other for what both have measured
+    at that cut (the median), or at any cut.
+    """
+
+    def __init__(
+        self, field: str, measured: Sequence[CodecCost], others: Iterable[Sequence[CodecCost]]
+    ) -> None:
+        self._seconds = {
+            key: getattr(cost, field) for key, cost in _by_placement(measured).items()
+        }
+        self._others = [
+            {key: getattr(cost, field) for key, cost in _by_placement(each).items()}
+            for each in others
+        ]
+
+    def of(self, cut: str, codec: str) -> tuple[float, float | None] | None:
+        """Seconds, and the scale if they were not measured; None if nothing is known."""
+        if (cut, codec) in self._seconds:
+            return self._seconds[cut, codec], None
+        for other in self._others:
+            if (cut, codec) in other and (scale := self._scale(other, cut)) is not None:
+                return other[cut, codec] * scale, scale
+        return None
+
+    def _scale(self, other: Mapping[tuple[str, str], float], cut: str) -> float | None:
+        ratios: defaultdict[bool, list[float]] = defaultdict(list)
+        for key, seconds in self._seconds.items():
+            if other.get(key, 0.0) > 0:
+                ratios[key[0] == cut].append(seconds / other[key])
+        return median(ratios[True] or ratios[False]) if ratios else None
+
+
+def _edge_only(partition: Partition, edge: Profile) -> Offer:
+    count = len(partition.segments)
+    return Offer(
+        cut=partition.cuts[count],
+        codec=NO_CODEC,
+        k=count,
+        head_s=edge.segments_s(0, count),
+        encode_s=0.0,
+        decode_s=0.0,
+        tail_s=0.0,
+        payload_nbytes=0,
+        reply_nbytes=0,
+        edge_nbytes=_edge_nbytes(partition, edge, count),
+        lossless=True,
+        remote=False,
+    )

@@ -1,0 +1,1 @@
+"""Measuring segments and codecs, and calibrating what codecs cost in accuracy."""

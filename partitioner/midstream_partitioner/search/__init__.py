@@ -1,0 +1,1 @@
+"""The cheapest cut of a graph, by maximum flow."""

@@ -1,0 +1,1 @@
+"""Calibrated changes of coordinates in front of a codec."""
