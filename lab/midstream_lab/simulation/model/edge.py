@@ -123,10 +123,16 @@ class Edge:
         self._lookout = Lookout(core, self)
         self.prober = Prober(core, self, draws) if hasattr(policy, "belief") else None
 
-    def submit(self, number: int, due_s: float) -> Job:
-        """A request that is due now, or was when the edge had no room for it."""
-        deadline_s = None if self.deadline_s is None else due_s + self.deadline_s
-        job = Job(self, number, due_s, deadline_s=deadline_s)
+    def submit(self, number: int, due_s: float, deadline_s: float | None = None) -> Job:
+        """A request that is due now, or was when the edge had no room for it.
+
+        `deadline_s` counts from then; without it, every request has the edge's own.
+        """
+        if deadline_s is None:
+            deadline_s = self.deadline_s
+        job = Job(
+            self, number, due_s, deadline_s=None if deadline_s is None else due_s + deadline_s
+        )
         if self.under_way < MAX_IN_FLIGHT:
             self.under_way += 1
             self._admit(job)

@@ -7,6 +7,7 @@ it is given up; only then does this look.
 
 from __future__ import annotations
 
+import math
 from typing import Protocol, final
 
 from midstream_edge.link.failure_detector import SUSPECT_S as GIVE_UP_S
@@ -49,7 +50,9 @@ class Lookout:
         self.follow(self._edge.way.passed_s)
 
     def follow(self, until_s: float) -> None:
-        """A long transfer is under way until then."""
+        """A long transfer is under way until then; one that never arrives is not followed."""
+        if until_s == math.inf:
+            return
         now_s = self._core.now_s
         if self._until_s <= now_s:
             self._core.at(now_s + GIVE_UP_S, self._look)

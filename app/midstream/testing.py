@@ -1,0 +1,238 @@
+"""Sessions in virtual time, for tests: no sockets, no threads, no waiting.
+
+    clock = VirtualClock()
+    link = VirtualLink(uplink_bps=8e6, downlink_bps=8e6, rtt_s=0.04, outages=[(2.0, 1.0)])
+    session = VirtualSession(clock, FakeCloud(clock), link, [placement(head_s=0.01)])
+    for number in range(100):
+        session.submit(at_s=number / 10, deadline_s=0.5)
+    clock.run()
+    assert all(each.latency_s <= 0.5 for each in session.outcomes)
+
+A `VirtualSession` decides by the very code that a session runs (`session.lifecycle` and the
+policies); its link and its processor are those of the simulator (docs/simulation.md). Hours
+of it take seconds, and the same inputs give the same outcomes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast, final
+
+from midstream_edge.policies.interface import Option, Policy
+from midstream_edge.session.answers import Where
+from midstream_edge.session.local_time import TIMEOUT_S
+from midstream_lab.simulation.kernel.event_queue import Core as VirtualClock
+from midstream_lab.simulation.kernel.random_streams import Draws
+from midstream_lab.simulation.model.duplex_link import Way
+from midstream_lab.simulation.model.edge import Edge
+from midstream_lab.simulation.model.link_spec import Network, steady
+from midstream_lab.simulation.model.machine import Steady
+from midstream_lab.simulation.model.request import WHERE, Job
+from midstream_lab.simulation.model.workload import Cut, breaking
+from midstream_wire.errors import UsageError
+
+__all__ = [
+    "Answer",
+    "FakeCloud",
+    "Outcome",
+    "Refuse",
+    "Silence",
+    "VirtualClock",
+    "VirtualLink",
+    "VirtualSession",
+    "placement",
+]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The cloud answers, `after_s` after the request has come in."""
+
+    after_s: float = 0.0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The cloud refuses the request, `after_s` after it has come in."""
+
+    after_s: float = 0.0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """The cloud never says anything about the request."""
+
+
+#: What a fake cloud does with a request, by its number and the moment it has come in.
+Script = Callable[[int, float], Answer | Refuse | Silence]
+
+
+@final
+class FakeCloud:
+    """A cloud that does with every request what `script` says; by default it answers at once.
+
+    `arrived` and `cancelled` hold the numbers of requests, in order.
+    """
+
+    def __init__(self, clock: VirtualClock, script: Script | None = None) -> None:
+        self._clock = clock
+        self._script = script
+        self.arrived: list[int] = []
+        self.cancelled: list[int] = []
+
+    def arrive(self, job: Job) -> None:
+        """Take in a request; the simulated edge calls this."""
+        self.arrived.append(job.id)
+        now_s = self._clock.now_s
+        step = Answer() if self._script is None else self._script(job.id, now_s)
+        job.queued_s = job.started_s = now_s
+        if isinstance(step, Answer):
+            self._clock.at(now_s + step.after_s, job.edge.reply, job)
+        elif isinstance(step, Refuse):
+            self._clock.at(now_s + step.after_s, job.edge.refuse, job)
+
+    def cancel(self, job: Job) -> None:
+        """Take note that the edge waits no more for a request."""
+        self.cancelled.append(job.id)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class VirtualLink:
+    """A link with TCP's slow start, queues and round trip.
+
+    `outages` are pairs (from when, for how long) in seconds, in which all that is under way is
+    lost. Raises `UsageError` for values that no link has.
+    """
+
+    uplink_bps: float
+    downlink_bps: float
+    rtt_s: float
+    jitter_s: float = 0.0
+    outages: Sequence[tuple[float, float]] = ()
+
+    def network(self) -> Network:
+        """Return the link as the simulator has it."""
+        return Network(
+            steady(self.uplink_bps),
+            steady(self.downlink_bps),
+            self.rtt_s,
+            jitter_s=self.jitter_s,
+        )
+
+
+def placement(
+    *,
+    head_s: float = 0.0,
+    rest_s: float | None = 0.0,
+    payload_nbytes: int = 10_000,
+    reply_nbytes: int = 1_000,
+    encode_s: float = 0.0,
+    codec: str = "raw",
+    k: int = 1,
+    remote: bool = True,
+) -> Option:
+    """Return a placement for policies and sessions to choose.
+
+    The edge runs k segments in `head_s` and could run the others in `rest_s`: None if it
+    does not hold them. With `remote` False it runs all of them in `head_s`.
+    """
+    return Option(
+        cut=f"k{k}" if remote else "edge-only",
+        codec=codec,
+        k=k,
+        label=f"k{k} with {codec}" if remote else "edge-only",
+        remote=remote,
+        head_s=head_s,
+        encode_s=encode_s,
+        decode_s=0.0,
+        tail_s=0.0,
+        payload_nbytes=payload_nbytes if remote else 0,
+        reply_nbytes=reply_nbytes if remote else 0,
+        rest_s=rest_s if remote else 0.0,
+    )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one request: moments of the virtual clock, in seconds.
+
+    `where` says which side answered, as `Answer.where` of a session does; "failed" if none.
+    """
+
+    number: int
+    where: Where | Literal["failed"]
+    submitted_s: float
+    ended_s: float
+    hedged: bool
+
+    @property
+    def latency_s(self) -> float:
+        """Seconds from submission to the end."""
+        return self.ended_s - self.submitted_s
+
+
+@final
+class VirtualSession:
+    """A session whose requests live in virtual time; `outcomes` come in the order they end.
+
+    With `policy` a policy chooses among `placements`; without one, the first is used, hedged
+    after `hedge_after_s` where that is given.
+    """
+
+    def __init__(
+        self,
+        clock: VirtualClock,
+        cloud: FakeCloud,
+        link: VirtualLink,
+        placements: Sequence[Option],
+        *,
+        policy: Policy | None = None,
+        hedge_after_s: float | None = None,
+        timeout_s: float = TIMEOUT_S,
+        seed: int = 0,
+    ) -> None:
+        if not placements:
+            raise UsageError("a virtual session needs at least one placement, but got none")
+        self._clock = clock
+        self._submitted: dict[int, float] = {}
+        self.outcomes: list[Outcome] = []
+        self._edge = Edge(
+            clock,
+            cloud,
+            Way(link.network(), Draws(seed, 2)),
+            placements,
+            policy=policy or Steady(0, hedge_after_s),
+            draws=Draws(seed, 3),
+            finished=self._finish,
+            timeout_s=timeout_s,
+        )
+        for at_s, lasts_s in link.outages:
+            clock.process(breaking(clock, self._edge, Cut(at_s, lasts_s)))
+
+    def submit(self, *, at_s: float | None = None, deadline_s: float | None = None) -> int:
+        """Submit a request at a moment, by default now; returns its number, from 1 up.
+
+        `deadline_s` counts from then.
+        """
+        at_s = self._clock.now_s if at_s is None else at_s
+        number = len(self._submitted) + 1
+        self._submitted[number] = at_s
+        self._clock.at(at_s, lambda _: self._edge.submit(number, at_s, deadline_s=deadline_s))
+        return number
+
+    @property
+    def in_flight(self) -> int:
+        """Number of requests under way."""
+        return self._edge.under_way
+
+    def _finish(self, job: Job, how: int) -> None:
+        where = cast("Where | Literal['failed']", (*WHERE, "failed")[how])
+        self.outcomes.append(
+            Outcome(job.id, where, self._submitted[job.id], self._clock.now_s, job.hedged)
+        )

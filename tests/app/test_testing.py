@@ -1,0 +1,162 @@
+"""A session's life in virtual time, faults included, by `midstream.testing`."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from midstream.testing import (
+    Answer,
+    FakeCloud,
+    Refuse,
+    Silence,
+    VirtualClock,
+    VirtualLink,
+    VirtualSession,
+    placement,
+)
+from midstream_edge.policies.interface import Option
+from midstream_edge.session.answers import AHEAD, CLOUD, EDGE, FALLBACK
+from midstream_wire.errors import UsageError
+
+Step = Answer | Refuse | Silence
+
+LINK = VirtualLink(uplink_bps=8e6, downlink_bps=8e6, rtt_s=0.04)
+
+
+def run(
+    option: Option,
+    *,
+    script: dict[int, Step] | None = None,
+    link: VirtualLink = LINK,
+    hedge_after_s: float | None = None,
+    timeout_s: float = 1.0,
+    deadline_s: float | None = None,
+    every_s: float = 1.0,
+    count: int = 1,
+) -> tuple[VirtualSession, FakeCloud]:
+    clock = VirtualClock()
+    steps = script or {}
+    cloud = FakeCloud(clock, lambda number, _: steps.get(number, Answer(0.01)))
+    session = VirtualSession(
+        clock, cloud, link, [option], hedge_after_s=hedge_after_s, timeout_s=timeout_s
+    )
+    for n in range(count):
+        session.submit(at_s=n * every_s, deadline_s=deadline_s)
+    clock.run()
+    assert session.in_flight == 0
+    return session, cloud
+
+
+def test_the_cloud_answers_within_head_link_and_tail() -> None:
+    session, cloud = run(placement(head_s=0.02, payload_nbytes=1000))
+    (outcome,) = session.outcomes
+    assert outcome.where == CLOUD
+    assert 0.07 < outcome.latency_s < 0.09  # head 20, round trip 40, cloud 10, software
+    assert cloud.arrived == [1]
+
+
+def test_a_cloud_that_says_nothing_costs_its_timeout_and_no_more() -> None:
+    option = placement(head_s=0.02, rest_s=0.3)
+    (outcome,) = run(option, script={1: Silence()}, timeout_s=0.5)[0].outcomes
+    assert outcome.where == FALLBACK
+    assert outcome.latency_s == pytest.approx(0.02 + 0.5 + 0.3)
+
+
+def test_an_edge_with_a_prefix_fails_at_the_timeout() -> None:
+    option = placement(head_s=0.02, rest_s=None)
+    (outcome,) = run(option, script={1: Silence()}, timeout_s=0.5)[0].outcomes
+    assert outcome.where == "failed"
+    assert outcome.latency_s == pytest.approx(0.52)
+
+
+def test_a_deadline_is_kept_whatever_the_cloud_does() -> None:
+    option = placement(head_s=0.02, rest_s=0.1)
+    script: dict[int, Step] = {1: Silence(), 2: Answer(5.0), 3: Refuse()}
+    session, _ = run(option, script=script, deadline_s=0.25, count=4)
+    assert [each.where for each in session.outcomes] == [FALLBACK, FALLBACK, FALLBACK, CLOUD]
+    assert all(each.latency_s <= 0.25 for each in session.outcomes)
+
+
+def test_a_refusal_is_finished_here_at_once() -> None:
+    (outcome,) = run(placement(rest_s=0.1), script={1: Refuse()})[0].outcomes
+    assert outcome.where == FALLBACK
+    assert outcome.latency_s < 0.2
+
+
+def test_a_hedge_begins_on_time_and_cancels_the_cloud_when_it_wins() -> None:
+    option = placement(rest_s=0.1)
+    session, cloud = run(option, script={1: Answer(2.0)}, hedge_after_s=0.05, timeout_s=9.0)
+    (outcome,) = session.outcomes
+    assert (outcome.where, outcome.hedged) == (AHEAD, True)
+    assert outcome.latency_s == pytest.approx(0.15)
+    assert cloud.cancelled == [1]
+
+
+def test_edge_only_needs_no_cloud() -> None:
+    session, cloud = run(placement(head_s=0.2, remote=False), count=3)
+    assert [each.where for each in session.outcomes] == [EDGE] * 3
+    assert cloud.arrived == []
+
+
+def test_what_an_outage_catches_is_finished_here_and_the_rest_goes_out_again() -> None:
+    link = VirtualLink(8e6, 8e6, 0.04, outages=[(3.0, 2.0)])
+    session, _ = run(
+        placement(head_s=0.01, rest_s=0.2), link=link, every_s=0.1, count=100, timeout_s=0.5
+    )
+    assert len(session.outcomes) == 100
+    caught = [each for each in session.outcomes if 3.0 <= each.submitted_s < 4.9]
+    here = [each for each in caught if each.ended_s < 5.0]
+    assert {each.where for each in here} == {FALLBACK}
+    again = [each for each in caught if each.where == CLOUD]  # each takes 0.2 s here
+    assert again
+    assert all(each.ended_s > 5.0 for each in again)
+    others = [each for each in session.outcomes if not 2.8 <= each.submitted_s < 7.0]
+    assert {each.where for each in others} == {CLOUD}
+
+
+def test_a_session_without_a_placement_is_refused() -> None:
+    clock = VirtualClock()
+    with pytest.raises(UsageError, match="at least one placement"):
+        VirtualSession(clock, FakeCloud(clock), LINK, [])
+
+
+@given(st.integers(0, 10_000))
+def test_every_request_has_one_outcome_in_time_whatever_happens(seed: int) -> None:
+    """60 requests over a link that breaks, to a cloud that refuses, stalls and is late."""
+    choose = random.Random(seed)
+    clock = VirtualClock()
+    complete = choose.random() < 0.7
+    timeout_s, rest_s = choose.choice([0.2, 0.5, 2.0]), choose.choice([0.01, 0.1])
+    deadline_s = choose.choice([None, 0.4, 1.5])
+
+    def script(number: int, now_s: float) -> Step:
+        late, refused = Answer(choose.random()), Refuse(choose.random())
+        return choose.choice((late, Answer(0.01), refused, Silence()))
+
+    outages = [(choose.uniform(0, 6), choose.uniform(0.05, 2)) for _ in range(3)]
+    link = VirtualLink(
+        choose.choice([1e6, 2e7]), 1e7, choose.choice([0.01, 0.3]), outages=outages
+    )
+    session = VirtualSession(
+        clock,
+        FakeCloud(clock, script),
+        link,
+        [placement(head_s=0.01, rest_s=rest_s if complete else None)],
+        hedge_after_s=choose.choice([None, 0.0, 0.1]),
+        timeout_s=timeout_s,
+        seed=seed,
+    )
+    for number in range(60):
+        session.submit(at_s=number * 0.11, deadline_s=deadline_s)
+    clock.run()
+    assert Counter(each.number for each in session.outcomes) == Counter(range(1, 61))
+    for each in session.outcomes:
+        assert complete <= (each.where != "failed" or deadline_s is not None)
+        if not complete:
+            ends_s = timeout_s if deadline_s is None else min(timeout_s, deadline_s)
+            assert each.latency_s <= 0.62 + ends_s  # heads of others may run before
