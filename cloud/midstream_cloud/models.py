@@ -79,6 +79,11 @@ class Model:
         """What its profile says of tails of several sizes, or of one."""
         return self._points[first_segment]
 
+    @property
+    def longest_tail_s(self) -> float:
+        """The longest that its profile measured of any tail; 0 without a profile."""
+        return max((seconds for points in self._points for _, seconds in points), default=0.0)
+
     def returns(self, first_segment: int) -> tuple[TensorSpec, ...]:
         """What a reply to such a request carries."""
         return self._returns[first_segment]

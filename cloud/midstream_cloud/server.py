@@ -72,7 +72,9 @@ class Settings:
     """How a server serves.
 
     `workers` None means one per processor; `memory_nbytes`, what the whole process may take,
-    None means a share of what the container or the machine lets it have.
+    None means a share of what the container or the machine lets it have. A request may take
+    `max_work_s` of a worker, as predicted; None means four times what its model's profile
+    measured, and at least a second.
     """
 
     credentials: grpc.ServerCredentials | None = None
@@ -80,6 +82,7 @@ class Settings:
     insecure: bool = False
     workers: int | None = None
     max_queued: int = 64
+    max_work_s: float | None = None
     max_calls: int = 1024
     memory_nbytes: int | None = None
     limits: Limits = field(default_factory=Limits)
@@ -95,7 +98,11 @@ class Server:
         self._settings = settings
         self._repository = repository
         workers = settings.workers or usable_cores()
-        self._tails = Tails(workers=workers, max_queued=settings.max_queued)
+        self._tails = Tails(
+            workers=workers,
+            max_queued=settings.max_queued,
+            max_work_s=settings.max_work_s,
+        )
         self._tidying: asyncio.Task[None] | None = None
         self._budget = budget = Budget(memory_budget(settings.memory_nbytes))
         # Nothing that the budget cannot hold, encoded and decoded, is asked for.

@@ -57,7 +57,7 @@ class Midstream:
         if self._draining is not None:
             await send(GoAway(self._draining))
             return
-        session = Session(self._service, send)
+        session = Session(self._service, send, peer=peer_of(context))
         reading = asyncio.create_task(_converse(session, send, context, self._service.clock))
         self._reading[session] = reading
         watching = asyncio.create_task(_watch(session, send, self._service.clock))
@@ -72,7 +72,7 @@ class Midstream:
             if task.done() and not task.cancelled():  # by `drain`
                 task.result()
 
-    async def Infer(self, data: bytes) -> bytes:
+    async def Infer(self, data: bytes, peer: str) -> bytes:
         service = self._service
         received_s = service.clock()
         self._refuse_draining()
@@ -92,6 +92,7 @@ class Midstream:
             incoming=incoming,
             received_s=received_s,
             transform=request.transform,
+            peer=peer,
             claim=service.budget.claim(),
         )
         growth = model.growth(request.first_segment, request.transform)
@@ -105,7 +106,7 @@ class Midstream:
         finally:
             service.tails.abandon(job, future)
 
-    async def Describe(self, data: bytes) -> bytes:
+    async def Describe(self, data: bytes, _peer: str) -> bytes:
         models = self._service.repository.models
         name = read_describe(data)
         if name and name not in models:
@@ -123,7 +124,7 @@ class Midstream:
             encoded = write_description(replace(description, models=bare)).SerializeToString()
         return encoded
 
-    async def Prepare(self, data: bytes) -> bytes:
+    async def Prepare(self, data: bytes, _peer: str) -> bytes:
         self._refuse_draining()
         readiness = self._service.repository.prepare(read_preparation(data))
         return write_readiness(readiness).SerializeToString()
@@ -176,6 +177,21 @@ async def _watch(
         await send(GoAway(status_of(error)))
 
 
+def peer_of(context: Any) -> str:
+    """Return who shares the workers as one: by certificate, by host, or by connection.
+
+    All who come from this machine have one host, as behind a proxy; there every connection
+    counts by itself.
+    """
+    names = (context.auth_context() or {}).get("x509_common_name")
+    if names:
+        return f"certificate:{names[0].decode('utf-8', 'replace')}"
+    peer = str(context.peer())
+    host, colon, _ = peer.rpartition(":")
+    local = not peer.startswith("ipv") or "127.0.0.1" in host or "%5B::1%5D" in host
+    return peer if local or not colon else host
+
+
 def handlers(midstream: Midstream) -> grpc.GenericRpcHandler:
     """What the server calls, by method.
 
@@ -191,7 +207,7 @@ def handlers(midstream: Midstream) -> grpc.GenericRpcHandler:
     return grpc.method_handlers_generic_handler(SERVICE, methods)
 
 
-def _unary(answer: Callable[[bytes], Awaitable[bytes]]) -> Any:
+def _unary(answer: Callable[[bytes, str], Awaitable[bytes]]) -> Any:
     """The handler of a call that brings one message and gets one, or a status."""
 
     async def call(_requests: object, context: Any) -> None:
@@ -199,7 +215,7 @@ def _unary(answer: Callable[[bytes], Awaitable[bytes]]) -> Any:
         try:
             if message is grpc.aio.EOF:
                 raise ProtocolError("a call must bring a message: none came")
-            reply = await answer(message)
+            reply = await answer(message, peer_of(context))
         except Exception as error:
             status = status_of(error)
             await context.abort(_STATUS_CODES[status.code], status.message)

@@ -105,9 +105,10 @@ _TROUBLE_BURST, _TROUBLE_RATE, _CANCEL_COST = 64.0, 16.0, 0.25
 class Session:
     """The server's half of one Session stream, driven by a single task."""
 
-    def __init__(self, service: Service, send: Send) -> None:
+    def __init__(self, service: Service, send: Send, *, peer: str = "") -> None:
         self._service = service
         self._send = send
+        self._peer = peer
         self._model: Model | None = None
         self._draining: Status | None = None
         self._highest_id = -1
@@ -299,6 +300,7 @@ class Session:
             received_s=received_s,
             deadline_s=arriving.deadline_s,
             transform=arriving.transform,
+            peer=self._peer,
             claim=arriving.claim,
         )
         try:

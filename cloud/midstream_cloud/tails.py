@@ -1,4 +1,4 @@
-"""Running tails: a pool of workers behind a queue that refuses what it cannot serve in time.
+"""Running tails: a pool of workers that take from a queue what is fair and still in time.
 
 The core of the cloud: payloads in, encoded outputs and timings out, with nothing of the
 transport in it. The worker that runs a tail decodes what it runs on, so that decoding, too,
@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from typing import final
 
 from midstream_cloud.budget import Budget, Claim
-from midstream_cloud.estimates import Estimates, Kind
+from midstream_cloud.estimates import Estimates, Kind, expected
 from midstream_cloud.helpers import Decoding
 from midstream_cloud.models import Model
+from midstream_cloud.work_queue import WorkQueue
 from midstream_partitioner.backends.onnxruntime_backend import release_working_memory
 from midstream_partitioner.backends.refusals import lacks_memory
 from midstream_partitioner.backends.stopping import Stop, Stopped
@@ -33,6 +34,13 @@ from midstream_wire.transfers import Incoming, check_carried, encode_output
 
 Clock = Callable[[], float]
 
+#: Longest predicted wait in the queue, whatever a request's deadline.
+MAX_WAIT_S = 60.0
+
+#: Where no bound is given, a request may take so many times its model's longest tail, as its
+#: profile measured that, and this much in any case.
+WORK_TIMES, LEAST_WORK_S = 4.0, 1.0
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -41,7 +49,8 @@ class Job:
 
     Clock readings: `received_s` when the last piece had arrived, `deadline_s` from when on
     nobody waits for the answer. `transform` names what the tensors went through, and have to
-    go back. `stop` ends the run when it is told, and `claim` is to what the request holds.
+    go back. `peer` is who asks, and shares the workers fairly with other peers. `stop` ends
+    the run when it is told, and `claim` is to what the request holds.
     """
 
     model: Model
@@ -50,6 +59,7 @@ class Job:
     received_s: float
     deadline_s: float | None = None
     transform: str = ""
+    peer: str = ""
     stop: Stop = field(default_factory=Stop)
     claim: Claim = field(default_factory=lambda: Budget(sys.maxsize).claim())
 
@@ -85,45 +95,74 @@ class Answer:
 
 
 @final
+@dataclass(frozen=True, slots=True, eq=False)
+class _Queued:
+    """A job that waits, and what tells of its end."""
+
+    job: Job
+    future: Future[Answer]
+
+
+@final
 class Tails:
-    """`workers` threads that run tails, and a queue of at most `max_queued` jobs."""
+    """`workers` threads that run tails, and a queue of at most `max_queued` jobs.
+
+    No job may take more than `max_work_s` by its model's profile; without it, the bound is a
+    few times the longest tail there.
+    """
 
     def __init__(
-        self, *, workers: int, max_queued: int = 64, clock: Clock = time.monotonic
+        self,
+        *,
+        workers: int,
+        max_queued: int = 64,
+        max_work_s: float | None = None,
+        clock: Clock = time.monotonic,
     ) -> None:
-        self._workers = workers
-        self._max_queued = max_queued
+        self._max_work_s = max_work_s
         self._clock = clock
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="tail")
         self._decoding = Decoding(workers)
         self._lock = threading.Lock()
-        self._unfinished = 0
-        self._work_s = 0.0  # estimated, of all that is unfinished
+        self._queue: WorkQueue[_Queued] = WorkQueue(
+            workers=workers, max_queued=max_queued, max_wait_s=MAX_WAIT_S
+        )
+        self._queued: dict[int, _Queued] = {}  # what waits, by the id of its future
         self._estimates = Estimates()
 
     def submit(self, job: Job) -> Future[Answer]:
         """Queue a job; its claim then covers its answer. `abandon` takes it back.
 
-        `CloudRefused`, here or from the future: RESOURCE_EXHAUSTED when the queue is full,
-        DEADLINE_EXCEEDED as soon as it is clear that the answer would come too late.
+        `CloudRefused`, here or from the future: RESOURCE_EXHAUSTED when it is too much work or
+        the queue is full, DEADLINE_EXCEEDED as soon as it is clear that the answer would come
+        too late.
         """
+        future: Future[Answer] = Future()
+        future.add_done_callback(self._note_done)
+        queued = _Queued(job, future)
         with self._lock:
-            self._refuse_hopeless(job)
             points = () if job.transform else job.model.tail_points(job.first_segment)
-            estimate_s = self._estimates.of(job.kind, job.incoming.nbytes, points)
-            self._unfinished += 1
-            self._work_s += estimate_s
+            cost_s = self._estimates.of(job.kind, job.incoming.nbytes, points)
+            self._check_work(job, expected(points, job.incoming.nbytes))
+            dropped = self._queue.offer(
+                queued,
+                peer=job.peer,
+                cost_s=cost_s,
+                deadline_s=job.deadline_s,
+                now_s=self._clock(),
+            )
+            self._queued[id(future)] = queued
+        for each in dropped:
+            self._refuse(each)
         try:
-            future = self._pool.submit(self._run, job)
+            self._pool.submit(self._run_next)
         except (RuntimeError, MemoryError) as error:  # no thread to be had, or stopping
-            job.stop.tell()  # the pool may have queued it all the same
-            self._leave(estimate_s)
-            raise CloudRefused(
-                Code.RESOURCE_EXHAUSTED,
-                f"a tail needs a thread, and the server has none to give ({error}): run the "
-                "rest on the edge",
-            ) from None
-        future.add_done_callback(lambda _: self._leave(estimate_s))
+            if self._withdraw(future):
+                raise CloudRefused(
+                    Code.RESOURCE_EXHAUSTED,
+                    "a tail needs a thread, and the server has none to give "
+                    f"({error}): run the rest on the edge",
+                ) from None
         return future
 
     def abandon(self, job: Job, future: Future[Answer]) -> None:
@@ -145,30 +184,75 @@ class Tails:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._decoding.close()
 
-    def _refuse_hopeless(self, job: Job) -> None:
-        queued = self._unfinished - self._workers
-        if queued >= self._max_queued:
+    def _check_work(self, job: Job, cost_s: float) -> None:
+        """Refuse what its profile says is too much.
+
+        What such tails have taken is left out: one slow start would refuse them for ever.
+        """
+        most_s = self._max_work_s
+        if most_s is None:
+            most_s = max(LEAST_WORK_S, WORK_TIMES * job.model.longest_tail_s)
+        if cost_s > most_s:
             raise CloudRefused(
                 Code.RESOURCE_EXHAUSTED,
-                f"at most {self._max_queued} requests may wait for {self._workers} workers "
-                f"({queued} do): send fewer, or run the rest on the edge",
+                f"a request may take {most_s:.3g} s of a worker here (not {cost_s:.3g} s, as "
+                "predicted): send smaller ones, or run the rest on the edge",
             )
-        # The job's own time is left out: an estimate spoilt by a cold start would refuse the
-        # very runs that correct it.
-        wait_s = self._work_s / self._workers if queued >= 0 else 0.0
-        if job.deadline_s is not None and self._clock() + wait_s > job.deadline_s:
-            raise _too_late(wait_s)
 
-    def _leave(self, estimate_s: float) -> None:
+    def _note_done(self, future: Future[Answer]) -> None:
+        if future.cancelled():
+            self._withdraw(future)
+
+    def _withdraw(self, future: Future[Answer]) -> bool:
+        """Take a job out of the queue; False if it runs already, or has ended."""
         with self._lock:
-            self._unfinished -= 1
-            self._work_s = max(0.0, self._work_s - estimate_s) if self._unfinished else 0.0
+            queued = self._queued.pop(id(future), None)
+            return queued is not None and self._queue.withdraw(queued)
+
+    def _refuse(self, queued: _Queued) -> None:
+        """Tell that a job which waited is not going to be run."""
+        with self._lock:
+            self._queued.pop(id(queued.future), None)
+        now_s, job = self._clock(), queued.job
+        job.drop()
+        if queued.future.set_running_or_notify_cancel():
+            waited_s = now_s - job.received_s
+            queued.future.set_exception(
+                CloudRefused(
+                    Code.DEADLINE_EXCEEDED,
+                    f"the answer would have come too late, after a wait of {waited_s:.3f} s: "
+                    "allow more time, or run the rest on the edge",
+                )
+            )
 
     def tidy(self) -> Future[None] | None:
         """Have a worker give memory that nothing uses back to the system, if there is one."""
         with contextlib.suppress(RuntimeError, MemoryError):
             return self._pool.submit(_release_memory)
         return None
+
+    def _run_next(self) -> None:
+        """Run what the queue gives, if it has anything left."""
+        with self._lock:
+            queued, dropped = self._queue.take(self._clock())
+            if queued is not None:
+                del self._queued[id(queued.future)]
+        for each in dropped:
+            self._refuse(each)
+        if queued is None:
+            return
+        answer: Answer | BaseException | None = None
+        if queued.future.set_running_or_notify_cancel():
+            try:
+                answer = self._run(queued.job)
+            except BaseException as error:
+                answer = error
+        with self._lock:  # before anyone who is told asks for more
+            self._queue.finish(queued)
+        if isinstance(answer, Answer):
+            queued.future.set_result(answer)
+        elif answer is not None:
+            queued.future.set_exception(answer)
 
     def _run(self, job: Job) -> Answer:
         try:
@@ -185,8 +269,6 @@ class Tails:
     def _answer(self, job: Job) -> Answer:
         started_s = self._clock()
         queue_s = started_s - job.received_s
-        if job.deadline_s is not None and started_s > job.deadline_s:
-            raise _too_late(queue_s)
         nbytes = job.incoming.nbytes
         tensors = job.tensors(self._decoding.decode)
         decoded_s = self._clock()
@@ -221,11 +303,3 @@ class Tails:
 def _release_memory() -> None:
     release_working_memory()
     release_freed_memory()
-
-
-def _too_late(wait_s: float) -> CloudRefused:
-    return CloudRefused(
-        Code.DEADLINE_EXCEEDED,
-        f"the answer must be due later than the queue's wait of {wait_s:.3f} s: allow more "
-        "time, or run the rest on the edge",
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import replace
 from typing import cast
 
@@ -139,9 +140,9 @@ def test_a_wait_beyond_the_budget_is_refused_before_it_begins(
 
     running = tails.submit(_job(gated, clock, budget_s=1.0))  # nobody waits: tried anyway
     with pytest.raises(CloudRefused, match="due later") as caught:
-        tails.submit(_job(gated, clock, budget_s=3.9))
+        tails.submit(_job(gated, clock, budget_s=8.3))  # a wait of 4 s, and its own 4.4
     assert caught.value.code == Code.DEADLINE_EXCEEDED
-    patient = tails.submit(_job(gated, clock, budget_s=4.1))
+    patient = tails.submit(_job(gated, clock, budget_s=8.5))
     assert _finish(gate, running)
     assert _finish(gate, patient)
 
@@ -284,3 +285,19 @@ def test_a_run_that_lacks_memory_is_told_from_one_that_cannot_be(
     failing = Model("failing", small, cast(Chain, Failing()))
     future = tails.submit(_job(failing, clock))
     assert type(future.exception(_PATIENCE_S)) is kind
+
+
+def test_more_work_than_a_request_may_take_is_refused_by_what_the_profile_says(
+    small: Partition, gate: Gate, clock: Clock
+) -> None:
+    x = np.zeros((1, 16), np.float32)
+    tails = Tails(workers=1, max_work_s=0.5, clock=clock)
+    told = Model("told", small, cast(Chain, gate))
+    object.__setattr__(told, "_points", (((64, 0.1),),) * len(small.segments))
+    with closing(tails):
+        job = Job(told, 1, _incoming({"x": x}), clock.now_s)
+        assert _finish(gate, tails.submit(job))  # 64 bytes: 0.1 s
+        batch = Job(told, 1, _incoming({"x": np.repeat(x, 6, axis=0)}), clock.now_s)
+        with pytest.raises(CloudRefused, match=r"may take 0.5 s .* \(not 0.6 s") as caught:
+            tails.submit(batch)
+        assert caught.value.code == Code.RESOURCE_EXHAUSTED

@@ -37,7 +37,7 @@ from midstream_partitioner.backends.backend import Backend
 from midstream_partitioner.backends.onnxruntime_sessions import bound_memory
 from midstream_partitioner.costs.size_spans import parse_sizes
 from midstream_partitioner.machine import usable_cores
-from midstream_partitioner.units import format_nbytes, parse_nbytes
+from midstream_partitioner.units import format_nbytes, parse_duration, parse_nbytes
 from midstream_wire.address import Address, parse_address
 from midstream_wire.credentials import load_token, require_safe, server_tls
 from midstream_wire.errors import UsageError
@@ -120,6 +120,13 @@ def _settings(
             "container or the machine has, if not given."
         ),
     ] = None,
+    max_work: Annotated[
+        str | None,
+        typer.Option(
+            help="Longest predicted tail of one request (500ms); by default four times the "
+            "longest that was profiled of its model, and at least 1s."
+        ),
+    ] = None,
     cert: Annotated[Path | None, typer.Option(help="Server certificate (PEM).")] = None,
     key: Annotated[Path | None, typer.Option(help="Key of the certificate (PEM).")] = None,
     client_ca: Annotated[
@@ -145,6 +152,7 @@ def _settings(
         insecure=insecure,
         workers=workers,
         memory_nbytes=None if memory is None else parse_nbytes(memory),
+        max_work_s=None if max_work is None else parse_duration(max_work),
         drain_s=drain,
     )
 
