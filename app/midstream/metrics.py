@@ -1,4 +1,7 @@
-"""What an edge under a policy shows to Prometheus (text exposition format 0.0.4)."""
+"""What an edge under a policy shows to Prometheus, and the page that shows any metrics.
+
+The page has the text exposition format 0.0.4.
+"""
 
 from __future__ import annotations
 
@@ -128,12 +131,21 @@ def _hang_up(request: socket.socket) -> None:
 
 @contextmanager
 def served(address: Address, *, insecure: bool = False) -> Iterator[Metrics]:
-    """Serve metrics at http://`address`/metrics while the context is open.
+    """Serve the metrics of a session; as `published` otherwise."""
+    metrics = Metrics()
+    with published(metrics.registry, address, insecure=insecure) as metrics.address:
+        yield metrics
+
+
+@contextmanager
+def published(
+    registry: CollectorRegistry, address: Address, *, insecure: bool = False
+) -> Iterator[Address]:
+    """Serve metrics at http://`address`/metrics while the context is open; gives where.
 
     Raises `UsageError` where the address is not free, or beyond loopback and not `insecure`:
-    what an edge does and when is to be read there.
+    what a side does and when is to be read there.
     """
-    metrics = Metrics()
     if address.port is None:
         raise UsageError(f"metrics are served at host:port (not {address}): name a port")
     if not (insecure or address.is_loopback):
@@ -151,12 +163,11 @@ def served(address: Address, *, insecure: bool = False) -> Iterator[Metrics]:
             f"--metrics must be a free address of this machine (not {address}: "
             f"{error.strerror}): choose another port"
         ) from None
-    server.set_app(make_wsgi_app(metrics.registry))
+    server.set_app(make_wsgi_app(registry))
     thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
     thread.start()
-    metrics.address = address.with_port(server.server_port)
     try:
-        yield metrics
+        yield address.with_port(server.server_port)
     finally:
         server.shutdown()
         server.server_close()

@@ -25,7 +25,7 @@ class Arriving:
     """A request that is not complete yet.
 
     `growth` is how many times larger its transform's inverse makes what comes. Its next piece
-    is due `until_s`, which is at most `stall_s` away.
+    is due `until_s`, which is at most `stall_s` away. `fed_nbytes` have come.
     """
 
     first_segment: int
@@ -36,7 +36,7 @@ class Arriving:
     growth: float
     stall_s: float
     until_s: float
-    _fed_nbytes: int = 0
+    fed_nbytes: int = 0
     _timed_nbytes: int = 0  # that were given time
     _asked_nbytes: int = 0  # that somebody was asked to decode
 
@@ -44,18 +44,18 @@ class Arriving:
         """Take pieces in, and claim what they hold before any of it is allocated."""
         for piece in pieces:
             self.incoming.feed(piece)
-            self._fed_nbytes += len(piece.data)
+            self.fed_nbytes += len(piece.data)
         decoded_nbytes = int(self.incoming.nbytes * self.growth)
         self.claim.hold(self.incoming.waiting_nbytes + decoded_nbytes)
 
     def go_on(self, now_s: float) -> bool:
         """Wait for more, as long as what came allows; whether it is enough to decode ahead."""
-        more_s = (self._fed_nbytes - self._timed_nbytes) / _LEAST_RATE
-        self._timed_nbytes = self._fed_nbytes
+        more_s = (self.fed_nbytes - self._timed_nbytes) / _LEAST_RATE
+        self._timed_nbytes = self.fed_nbytes
         self.until_s = min(now_s + self.stall_s, self.until_s + more_s)
-        ahead = self._fed_nbytes - self._asked_nbytes >= _AHEAD_NBYTES
+        ahead = self.fed_nbytes - self._asked_nbytes >= _AHEAD_NBYTES
         if ahead:
-            self._asked_nbytes = self._fed_nbytes
+            self._asked_nbytes = self.fed_nbytes
         return ahead
 
     def is_overdue(self, now_s: float) -> bool:
@@ -69,7 +69,7 @@ class Arriving:
         return Status(
             Code.DEADLINE_EXCEEDED,
             f"a request's pieces must come within {self.stall_s:g} s of each other and at "
-            f"{_LEAST_RATE} bytes a second, and within its own time ({self._fed_nbytes} bytes "
+            f"{_LEAST_RATE} bytes a second, and within its own time ({self.fed_nbytes} bytes "
             "came): send it again",
         )
 

@@ -66,6 +66,7 @@ class Budget:
                     f"all requests of a server may hold {format_nbytes(self.nbytes)} "
                     f"together, and {format_nbytes(self._taken)} are taken: send less or "
                     "later, or run the rest on the edge",
+                    kind="memory",
                 )
             self._taken += change
 

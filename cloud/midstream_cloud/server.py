@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.metadata
+import resource
+import socket
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import final
 
 import grpc
@@ -21,6 +25,7 @@ from midstream_cloud.health import Health
 from midstream_cloud.repository import Repository
 from midstream_cloud.service import SERVICE, Midstream, RequireToken, handlers
 from midstream_cloud.session import Limits, Service
+from midstream_cloud.statistics import Statistics
 from midstream_cloud.tails import Tails
 from midstream_partitioner.lifeline import heeded
 from midstream_partitioner.machine import usable_cores
@@ -40,6 +45,12 @@ _LARGEST = 0.45
 
 #: Calls at a time that a server takes however little memory it has.
 _LEAST_CALLS = 64
+
+#: Descriptors that the process needs beside connections: models, logs, pipes, libraries.
+_OWN_DESCRIPTORS = 128
+
+#: Connections at a time, where the process may have more descriptors than that.
+MAX_CONNECTIONS = 4096
 
 _STOPPING = Status(
     Code.UNAVAILABLE, "the server is stopping: connect again later, or to another one"
@@ -62,6 +73,8 @@ _OPTIONS = (
     # Sooner would close slow links: a ping waits behind what is being sent, and 1.5 MB take
     # 24 s at 0.5 Mbit/s.
     ("grpc.keepalive_time_ms", 20_000),
+    # A connection on which nothing is said is closed: it costs a descriptor.
+    ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 40_000),
 )
 
@@ -93,9 +106,16 @@ class Settings:
 class Server:
     """A gRPC server over a repository; lives in one event loop."""
 
-    def __init__(self, repository: Repository, settings: Settings) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        settings: Settings,
+        *,
+        statistics: Statistics | None = None,
+    ) -> None:
         """Raises `UsageError` when the memory allowed is no more than the networks take."""
         self._settings = settings
+        statistics = statistics or Statistics()
         self._repository = repository
         workers = settings.workers or usable_cores()
         self._tails = Tails(
@@ -109,13 +129,16 @@ class Server:
         most_nbytes = min(settings.limits.max_request_nbytes, int(_LARGEST * budget.nbytes))
         limits = replace(settings.limits, max_request_nbytes=most_nbytes)
         name = f"midstream {importlib.metadata.version('midstream')}"
-        self._midstream = Midstream(Service(name, repository, self._tails, budget, limits))
+        service = Service(name, repository, self._tails, budget, limits, statistics=statistics)
+        self._midstream = Midstream(service)
         self._health = Health(("", SERVICE))
-        interceptors = [RequireToken(settings.token)] if settings.token else []
+        interceptors = [RequireToken(settings.token, statistics)] if settings.token else []
         # Of each call gRPC may hold a message that is not complete yet.
         calls = min(settings.max_calls, max(_LEAST_CALLS, budget.nbytes // MAX_MESSAGE_NBYTES))
         self._grpc = grpc.aio.server(
-            options=_OPTIONS, interceptors=interceptors, maximum_concurrent_rpcs=calls
+            options=(*_OPTIONS, ("grpc.max_allowed_incoming_connections", _connections())),
+            interceptors=interceptors,
+            maximum_concurrent_rpcs=calls,
         )
         self._grpc.add_generic_rpc_handlers((handlers(self._midstream),))
         self._grpc.add_generic_rpc_handlers((self._health.handlers(),))
@@ -131,6 +154,8 @@ class Server:
             token=settings.token is not None,
             insecure=settings.insecure,
         )
+        if address.port is None:
+            clear_socket(Path(address.host))
         try:
             if settings.credentials is None:
                 port = self._grpc.add_insecure_port(address.target)
@@ -169,16 +194,63 @@ class Server:
         self._repository.close()
 
 
+def _connections() -> int:
+    """How many connections are accepted at a time, so that descriptors are left over."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if soft == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return max(1, min(MAX_CONNECTIONS, soft - _OWN_DESCRIPTORS))
+
+
+def allow_descriptors() -> None:
+    """Let this process have as many descriptors as the system allows it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):  # macOS promises more than it gives
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def clear_socket(path: Path) -> None:
+    """Remove a socket that a server has left at `path`.
+
+    Raises `UsageError` where one listens on it, or something else is in its place: gRPC would
+    take either over without a word.
+    """
+    try:
+        is_socket = stat.S_ISSOCK(path.lstat().st_mode)
+    except OSError:  # nothing is there, or gRPC will say what is wrong
+        return
+    if not is_socket:
+        raise UsageError(
+            f"a server must listen on a socket of its own (not {path}, which is something "
+            "else): name another path"
+        )
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except OSError:  # full, slow, or not ours to ask: somebody has it
+            pass
+    raise UsageError(
+        f"a server must listen on a socket that no other has (not {path}): stop that one, or "
+        "name another path"
+    )
+
+
 async def serve(
     repository: Repository,
     address: str,
     *,
     settings: Settings | None = None,
+    statistics: Statistics | None = None,
     stopping: asyncio.Event,
     on_start: Callable[[Address], None] = lambda _: None,
 ) -> None:
     """Serve until `stopping` is set, then drain. `on_start` is told where it listens."""
-    server = Server(repository, settings or Settings())
+    server = Server(repository, settings or Settings(), statistics=statistics)
     bound = await server.start(parse_address(address))
     on_start(bound)
     try:
@@ -192,6 +264,7 @@ def run(
     address: str,
     *,
     settings: Settings | None = None,
+    statistics: Statistics | None = None,
     on_start: Callable[[Address], None] = lambda _: None,
 ) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP, drain, return. For a process of its own."""
@@ -202,23 +275,38 @@ def run(
         for number in heeded():
             loop.add_signal_handler(number, stopping.set)
         await serve(
-            repository, address, settings=settings, stopping=stopping, on_start=on_start
+            repository,
+            address,
+            settings=settings,
+            statistics=statistics,
+            stopping=stopping,
+            on_start=on_start,
         )
 
+    allow_descriptors()
     keep_freed_memory()
     asyncio.run(main())
 
 
 @contextlib.contextmanager
 def serving(
-    repository: Repository, address: str = "127.0.0.1:0", *, settings: Settings | None = None
+    repository: Repository,
+    address: str = "127.0.0.1:0",
+    *,
+    settings: Settings | None = None,
+    statistics: Statistics | None = None,
 ) -> Iterator[Address]:
     """A server in a thread of this process, for tests and programs that hold both sides."""
     bound: Future[Address] = Future()
     loop = asyncio.new_event_loop()
     stopping = asyncio.Event()
     serves = serve(
-        repository, address, settings=settings, stopping=stopping, on_start=bound.set_result
+        repository,
+        address,
+        settings=settings,
+        statistics=statistics,
+        stopping=stopping,
+        on_start=bound.set_result,
     )
 
     def work() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, final
 
 import grpc
 import grpc.aio
 
 from midstream_cloud.session import Service, Session, status_of
+from midstream_cloud.statistics import UNAUTHENTICATED, Statistics
 from midstream_cloud.tails import Clock, Job
 from midstream_wire.credentials import is_bearer
 from midstream_wire.descriptions import Description
@@ -33,6 +35,9 @@ SERVICE = pb.DESCRIPTOR.services_by_name["Midstream"].full_name
 #: How often a session is looked at for what is overdue in it.
 WATCH_S = 5.0
 
+#: Counts what a peer was refused.
+Refuse = Callable[[BaseException], None]
+
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -44,6 +49,11 @@ class Midstream:
         self._service = service
         self._reading: dict[Session, asyncio.Task[None]] = {}
         self._draining: Status | None = None
+
+    @property
+    def statistics(self) -> Statistics:
+        """What the server has done so far."""
+        return self._service.statistics
 
     async def Session(self, _requests: object, context: Any) -> None:
         # One write at a time: the call takes no second one before the first is done.
@@ -57,15 +67,21 @@ class Midstream:
         if self._draining is not None:
             await send(GoAway(self._draining))
             return
-        session = Session(self._service, send, peer=peer_of(context))
-        reading = asyncio.create_task(_converse(session, send, context, self._service.clock))
+        peer = peer_of(context)
+        session = Session(self._service, send, peer=peer)
+        refuse = partial(self._service.statistics.refuse, peer=peer)
+        self._service.statistics.open_session()
+        reading = asyncio.create_task(
+            _converse(session, send, context, self._service.clock, refuse)
+        )
         self._reading[session] = reading
-        watching = asyncio.create_task(_watch(session, send, self._service.clock))
+        watching = asyncio.create_task(_watch(session, send, self._service.clock, refuse))
         try:
             await asyncio.wait((reading, watching), return_when=asyncio.FIRST_COMPLETED)
         finally:
             del self._reading[session]
             session.close()
+            self._service.statistics.close_session()
             reading.cancel()
             watching.cancel()
         for task in (reading, watching):
@@ -150,6 +166,7 @@ async def _converse(
     send: Callable[[ServerFrame], Awaitable[None]],
     context: Any,
     clock: Clock,
+    refuse: Refuse,
 ) -> None:
     """Take the stream's messages to its end, or to the first that breaks the protocol.
 
@@ -160,13 +177,17 @@ async def _converse(
         while (message := await context.read()) is not grpc.aio.EOF:
             await session.receive(read_client(message), clock())
     except MidstreamError as error:
+        refuse(error)
         await send(GoAway(status_of(error)))
         return
     await session.finish()
 
 
 async def _watch(
-    session: Session, send: Callable[[ServerFrame], Awaitable[None]], clock: Clock
+    session: Session,
+    send: Callable[[ServerFrame], Awaitable[None]],
+    clock: Clock,
+    refuse: Refuse,
 ) -> None:
     """End what is overdue in a session; returns when it has to end itself."""
     try:
@@ -174,6 +195,7 @@ async def _watch(
             await asyncio.sleep(WATCH_S)
             await session.expire(clock())
     except MidstreamError as error:
+        refuse(error)
         await send(GoAway(status_of(error)))
 
 
@@ -200,14 +222,14 @@ def handlers(midstream: Midstream) -> grpc.GenericRpcHandler:
     """
     methods = {
         "Session": grpc.stream_stream_rpc_method_handler(midstream.Session),
-        "Infer": _unary(midstream.Infer),
-        "Describe": _unary(midstream.Describe),
-        "Prepare": _unary(midstream.Prepare),
+        "Infer": _unary(midstream.Infer, midstream.statistics),
+        "Describe": _unary(midstream.Describe, midstream.statistics),
+        "Prepare": _unary(midstream.Prepare, midstream.statistics),
     }
     return grpc.method_handlers_generic_handler(SERVICE, methods)
 
 
-def _unary(answer: Callable[[bytes, str], Awaitable[bytes]]) -> Any:
+def _unary(answer: Callable[[bytes, str], Awaitable[bytes]], statistics: Statistics) -> Any:
     """The handler of a call that brings one message and gets one, or a status."""
 
     async def call(_requests: object, context: Any) -> None:
@@ -217,6 +239,7 @@ def _unary(answer: Callable[[bytes, str], Awaitable[bytes]]) -> Any:
                 raise ProtocolError("a call must bring a message: none came")
             reply = await answer(message, peer_of(context))
         except Exception as error:
+            statistics.refuse(error, peer_of(context))
             status = status_of(error)
             await context.abort(_STATUS_CODES[status.code], status.message)
         await context.write(reply)
@@ -232,8 +255,10 @@ class RequireToken(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # untyped
     learn nothing but whether the server is up.
     """
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, statistics: Statistics) -> None:
         self._token = token
+        self._refusing = grpc.stream_stream_rpc_method_handler(self._refuse)
+        self._statistics = statistics
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         handler = await continuation(details)
@@ -242,15 +267,10 @@ class RequireToken(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # untyped
             return handler
         if is_bearer(details.invocation_metadata or (), self._token):
             return handler
-        return _REFUSING
+        return self._refusing
 
-
-async def _refuse(_requests: object, context: Any) -> None:
-    await context.abort(
-        grpc.StatusCode.UNAUTHENTICATED,
-        "this server must be given its bearer token: name the file that holds it",
-    )
-
-
-#: A stream for all methods alike: the handler of a unary one is called with its message.
-_REFUSING = grpc.stream_stream_rpc_method_handler(_refuse)
+    async def _refuse(self, _requests: object, context: Any) -> None:
+        """A stream for all methods alike: the handler of a unary one gets its message."""
+        why = "this server must be given its bearer token: name the file that holds it"
+        self._statistics.refuse_as(UNAUTHENTICATED, peer_of(context), why)
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, why)

@@ -21,6 +21,7 @@ from midstream_cloud.budget import Budget, memory_budget
 from midstream_cloud.eager import Eager
 from midstream_cloud.ration import Ration
 from midstream_cloud.repository import Model, Repository
+from midstream_cloud.statistics import Statistics
 from midstream_cloud.tails import Answer, Clock, Job, Tails
 from midstream_wire.errors import (
     CloudRefused,
@@ -90,6 +91,7 @@ class Service:
     clock: Clock = time.monotonic
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
     padding: bytes = field(default_factory=lambda: _incompressible(MAX_PADDING_NBYTES))
+    statistics: Statistics = field(default_factory=Statistics)
 
 
 #: Bytes of pongs, at once and a second; each ping counts as so many more. An edge that
@@ -170,7 +172,9 @@ class Session:
         limits = self._service.limits
         for id, arriving in [*self._arriving.items()]:
             if arriving.is_overdue(now_s):
-                await self._fail(id, arriving.overdue_status())
+                status = arriving.overdue_status()
+                self._service.statistics.refuse_as("stalled", self._peer, status.message)
+                await self._fail(id, status)
         silent_s = now_s - self._heard_s
         if self._model is None and silent_s > limits.hello_s:
             raise CloudRefused(
@@ -217,7 +221,7 @@ class Session:
         try:
             arriving = self._admit(request, arrived_s)
         except Exception as error:
-            await self._send(self._refusal(request.id, status_of(error)))
+            await self._send(self._refusal(request.id, self._told(error)))
             return
         self._arriving[request.id] = arriving
         self._idle.clear()
@@ -244,6 +248,7 @@ class Session:
                 Code.RESOURCE_EXHAUSTED,
                 f"at most {limits.max_in_flight} requests of a session may be under way: wait "
                 "for a reply before the next one",
+                kind="in flight",
             )
         incoming = self._model.assemble(
             request.first_segment,
@@ -276,7 +281,7 @@ class Session:
         try:
             arriving.feed(pieces)
         except Exception as error:
-            await self._fail(id, status_of(error))
+            await self._fail(id, self._told(error))
             return
         if arriving.incoming.done:
             del self._arriving[id]
@@ -301,13 +306,14 @@ class Session:
             deadline_s=arriving.deadline_s,
             transform=arriving.transform,
             peer=self._peer,
+            received_nbytes=arriving.fed_nbytes,
             claim=arriving.claim,
         )
         try:
             future = self._service.tails.submit(job)
         except Exception as error:
             job.drop()
-            await self._fail(id, status_of(error))
+            await self._fail(id, self._told(error))
             return
         self._waiting[id] = future, job
         # No task waits for the tail: each step of one costs as much as all checks together
@@ -320,7 +326,9 @@ class Session:
         if id not in self._waiting or self._waiting[id][0] is not future:
             return
         _, job = self._waiting.pop(id)
-        reply = Eager(self._reply(self._frames_of(id, future)), self._replied)
+        reply = Eager(
+            self._reply(self._frames_of(id, future, job.received_nbytes)), self._replied
+        )
         self._replying[reply] = job
         reply.step()
 
@@ -348,12 +356,30 @@ class Session:
         padding = self._service.padding[: ping.reply_nbytes]
         await self._send(Pong(ping.id, padding, arrived_s, self._service.clock()))
 
-    def _frames_of(self, id: int, future: Future[Answer]) -> Iterable[ServerFrame]:
-        """What tells the peer how a tail ended."""
+    def _told(self, error: BaseException) -> Status:
+        """The status that tells the peer of `error`, which is counted."""
+        if not (isinstance(error, CloudRefused) and error.code == Code.CANCELLED):
+            self._service.statistics.refuse(error, self._peer)
+        return status_of(error)
+
+    def _note_answer(self, answer: Answer, received: int) -> None:
+        self._service.statistics.answer(
+            received=received,
+            sent=sum(len(part) for parts in answer.payloads.values() for part in parts),
+            queue_s=answer.timings.queue_s,
+            decode_s=answer.timings.decode_s,
+            tail_s=answer.timings.tail_s,
+        )
+
+    def _frames_of(
+        self, id: int, future: Future[Answer], received: int
+    ) -> Iterable[ServerFrame]:
+        """What tells the peer how a tail ended, whose payloads had `received` bytes."""
         error = future.exception()
         if error is not None:
-            return (self._refusal(id, status_of(error)),)
+            return (self._refusal(id, self._told(error)),)
         answer = future.result()
+        self._note_answer(answer, received)
         return reply_frames(id, answer.payloads, answer.timings)
 
     def _refusal(self, id: int, status: Status) -> Reply:

@@ -49,8 +49,9 @@ class Job:
 
     Clock readings: `received_s` when the last piece had arrived, `deadline_s` from when on
     nobody waits for the answer. `transform` names what the tensors went through, and have to
-    go back. `peer` is who asks, and shares the workers fairly with other peers. `stop` ends
-    the run when it is told, and `claim` is to what the request holds.
+    go back. `peer` is who asks, and shares the workers fairly with other peers.
+    `received_nbytes` of payload came. `stop` ends the run when it is told, and `claim` is to
+    what the request holds.
     """
 
     model: Model
@@ -60,6 +61,7 @@ class Job:
     deadline_s: float | None = None
     transform: str = ""
     peer: str = ""
+    received_nbytes: int = 0
     stop: Stop = field(default_factory=Stop)
     claim: Claim = field(default_factory=lambda: Budget(sys.maxsize).claim())
 
@@ -162,6 +164,7 @@ class Tails:
                     Code.RESOURCE_EXHAUSTED,
                     "a tail needs a thread, and the server has none to give "
                     f"({error}): run the rest on the edge",
+                    kind="threads",
                 ) from None
         return future
 
@@ -197,6 +200,7 @@ class Tails:
                 Code.RESOURCE_EXHAUSTED,
                 f"a request may take {most_s:.3g} s of a worker here (not {cost_s:.3g} s, as "
                 "predicted): send smaller ones, or run the rest on the edge",
+                kind="work",
             )
 
     def _note_done(self, future: Future[Answer]) -> None:

@@ -100,6 +100,7 @@ class WorkQueue(Generic[_Item]):
                 Code.RESOURCE_EXHAUSTED,
                 f"a request may wait for at most {self._max_wait_s:g} s of work (not "
                 f"{wait_s:.3g} s): send fewer, or run the rest on the edge",
+                kind="queue",
             )
         dropped = self._make_room(peer, now_s)
         known = self._peers.setdefault(peer, _Peer(self._level_s))
@@ -183,6 +184,7 @@ class WorkQueue(Generic[_Item]):
                     Code.RESOURCE_EXHAUSTED,
                     f"at most {self._max_queued} requests may wait for {self._workers} "
                     f"workers ({self._count} do): send fewer, or run the rest on the edge",
+                    kind="queue",
                 )
             dropped = [(longest, next(reversed(longest.waiting.values())))]
         for peer, entry in dropped:

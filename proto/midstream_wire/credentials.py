@@ -8,17 +8,20 @@ anyone's.
 from __future__ import annotations
 
 import hmac
+import logging
 import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import grpc
 
 from midstream_wire.address import Address
 from midstream_wire.errors import UsageError
 from midstream_wire.text import read_text
+
+_LOG = logging.getLogger(__name__)
 
 #: The metadata key of the token (RFC 6750, section 2.1).
 AUTHORIZATION = "authorization"
@@ -83,14 +86,61 @@ def trust(
 def server_tls(
     *, certificate: Path, key: Path, client_authority: Path | None = None
 ) -> grpc.ServerCredentials:
-    """TLS for a server; with `client_authority`, edges must show a certificate it signed."""
-    pair = _read(key, "server key"), _read(certificate, "server certificate")
-    _check_pair(certificate, key)
-    return grpc.ssl_server_credentials(
-        [pair],
-        _read(client_authority, "client certificate authority"),
-        require_client_auth=client_authority is not None,
+    """TLS for a server; with `client_authority`, edges must show a certificate it signed.
+
+    Files that have changed are read again when the next edge connects; where they cannot be
+    used, the certificate before stays, and the log says why.
+    """
+    files = _CertificateFiles(certificate, key, client_authority)
+    return grpc.dynamic_ssl_server_credentials(
+        files.read(), files.renewed, require_client_authentication=client_authority is not None
     )
+
+
+@final
+class _CertificateFiles:
+    """A server's certificate, its key, and who signs those of clients."""
+
+    def __init__(self, certificate: Path, key: Path, client_authority: Path | None) -> None:
+        self._certificate = certificate
+        self._key = key
+        self._client_authority = client_authority
+        self._seen = self._look()
+
+    def read(self) -> Any:
+        """Return what the files hold; `UsageError` where that is of no use."""
+        pair = _read(self._key, "server key"), _read(self._certificate, "server certificate")
+        _check_pair(self._certificate, self._key)
+        signers = _read(self._client_authority, "client certificate authority")
+        return grpc.ssl_server_certificate_configuration([pair], signers)
+
+    def renewed(self) -> Any:
+        """Return what the files hold if they have changed; None keeps what there was."""
+        seen = self._look()
+        if seen == self._seen:
+            return None
+        self._seen = seen
+        try:
+            made = self.read()
+        except UsageError as error:
+            _LOG.warning("the server's certificate stays the one before: %s", error)
+            return None
+        _LOG.warning("the server's certificate was read again: %s", self._certificate)
+        return made
+
+    def _look(self) -> list[tuple[int, int, int] | None]:
+        return [
+            _state_of(path) for path in (self._certificate, self._key, self._client_authority)
+        ]
+
+
+def _state_of(path: Path | None) -> tuple[int, int, int] | None:
+    """What changes when a file does; None where there is none."""
+    try:
+        found = None if path is None else path.stat()
+    except OSError:
+        return None
+    return None if found is None else (found.st_mtime_ns, found.st_size, found.st_ino)
 
 
 def load_token(path: Path) -> str:

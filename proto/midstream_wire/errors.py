@@ -80,12 +80,14 @@ class CloudUnavailable(PeerError):
 class CloudRefused(PeerError):
     """The server answered a request with an error status.
 
-    `code` is the number of a google.rpc.Code (5 NOT_FOUND, 8 RESOURCE_EXHAUSTED, ...).
+    `code` is the number of a google.rpc.Code (5 NOT_FOUND, 8 RESOURCE_EXHAUSTED, ...). `kind`
+    says in a word or two what was refused, for a server's own counts.
     """
 
-    def __init__(self, code: int, message: str) -> None:
+    def __init__(self, code: int, message: str, *, kind: str = "") -> None:
         super().__init__(message)
         self.code = code
+        self.kind = kind
 
 
 class ProtocolError(PeerError):

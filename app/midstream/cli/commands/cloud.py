@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +30,13 @@ from midstream.cli.opening import read_profile, say_sizes
 from midstream.cli.output import console
 from midstream.documents import tensor_document
 from midstream.feeding import Feeding
+from midstream.metrics import published
+from midstream.server_metrics import registry_of
 from midstream.serving import open_repository
 from midstream_cloud.budget import networks_limit
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import Settings, run
+from midstream_cloud.statistics import Statistics
 from midstream_edge.link.describe import check_health, describe_all
 from midstream_partitioner.backends.backend import Backend
 from midstream_partitioner.backends.onnxruntime_sessions import bound_memory
@@ -185,6 +190,12 @@ def serve(
     tails: Tails,
     execution: Execution,
     settings: Settings,
+    metrics: Annotated[
+        str | None, typer.Option(help="Serve Prometheus metrics at this host:port.")
+    ] = None,
+    metrics_insecure: Annotated[
+        bool, typer.Option(help="Serve them in plaintext beyond loopback, too.")
+    ] = False,
     json: Annotated[
         bool, typer.Option("--json", help="Say where it listens as one JSON line.")
     ] = False,
@@ -214,7 +225,15 @@ def serve(
             console.say(f"serving {', '.join(names)} on {address}{slower}", to=console.err)
         console.say_notes()
 
-    run(repository, listen, settings=settings, on_start=announce)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    statistics = Statistics()
+    with contextlib.ExitStack() as stack:
+        if metrics is not None:
+            registry = registry_of(statistics)
+            page = published(registry, parse_address(metrics), insecure=metrics_insecure)
+            where = stack.enter_context(page)
+            console.say(f"metrics at http://{where}/metrics", to=console.err)
+        run(repository, listen, settings=settings, statistics=statistics, on_start=announce)
 
 
 def _not_served(source: str, error: Exception) -> None:

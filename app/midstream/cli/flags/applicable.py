@@ -92,7 +92,11 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "verify": (_SEED,),
     "calibrate": _DATA,
     "codecs": _DATA,
-    "cloud serve": (_MEASURED, Rule(("insecure",), beside=("cert",), why="TLS it is")),
+    "cloud serve": (
+        _MEASURED,
+        Rule(("insecure",), beside=("cert",), why="TLS it is"),
+        Rule(("metrics_insecure",), needs=("metrics",)),
+    ),
     "cloud describe": _SHUT,
     "cloud health": _SHUT,
     "edge run": (

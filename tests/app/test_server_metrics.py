@@ -1,0 +1,33 @@
+"""What a server shows to Prometheus."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from prometheus_client import generate_latest
+
+from midstream.server_metrics import registry_of
+from midstream_cloud.statistics import Statistics
+from midstream_wire.errors import CloudRefused
+from midstream_wire.frames import Code
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/serving.md"
+
+
+def test_a_scrape_reads_what_was_counted() -> None:
+    counts = Statistics(log=lambda _: None)
+    registry = registry_of(counts)
+    counts.open_session()
+    counts.refuse(CloudRefused(Code.RESOURCE_EXHAUSTED, "", kind="queue"), "peer")
+    counts.answer(received=100, sent=10, queue_s=0.5, decode_s=0.25, tail_s=1.0)
+    lines = generate_latest(registry).decode().splitlines()
+    assert {
+        "midstream_server_requests_total 1.0",
+        'midstream_server_refusals_total{kind="queue"} 1.0',
+        "midstream_server_open_sessions 1.0",
+        'midstream_server_payload_bytes_total{way="received"} 100.0',
+        'midstream_server_stage_seconds_total{stage="tail"} 1.0',
+    } <= set(lines)
+    names = {line.split()[2] for line in lines if line.startswith("# TYPE")}
+    assert names == set(re.findall(r"`(midstream_server_\w+)[`{]", PAGE.read_text("utf-8")))
