@@ -10,6 +10,7 @@ before, without the lock.
 from __future__ import annotations
 
 import functools
+import random
 import time
 from collections.abc import Iterator
 from typing import final
@@ -18,21 +19,27 @@ from midstream_edge.link.channel import Dial, Stream
 from midstream_edge.link.connection import Connection
 from midstream_edge.link.observations import LinkState, Transfer
 from midstream_edge.session.answers import CLOUD
+from midstream_edge.session.breaker import CLOSED
 from midstream_edge.session.inflight import Job
 from midstream_edge.session.inflight_table import InFlightTable, weakly
 from midstream_edge.session.lifecycle import Action, Event, Stage, needs_no_turn
 from midstream_edge.session.local_time import Again, smooth
-from midstream_edge.session.outcomes import late, outcome_of
+from midstream_edge.session.outcomes import late, outcome_of, unanswered
 from midstream_edge.session.transmission import Transmission
 from midstream_edge.session.uplink_accounting import Ledger
+from midstream_partitioner.costs.sizes import Binder, Sizes
 from midstream_partitioner.costs.timings import Timings
 from midstream_partitioner.execution.chain import Chain
 from midstream_partitioner.execution.crossing import transform_crossing
+from midstream_partitioner.partition.partition import Partition
 from midstream_wire.errors import MidstreamError, PeerError
 from midstream_wire.frames import Cancel, ClientFrame, Hello, More, Reply
 from midstream_wire.limits import MAX_REQUEST_NBYTES
-from midstream_wire.tensors import Array
+from midstream_wire.tensors import Array, TensorSpec
 from midstream_wire.transfers import check_carried
+
+#: Placements and sizes whose outputs' shapes are remembered.
+_MOST_SHAPES = 64
 
 
 @final
@@ -45,9 +52,12 @@ class Offloading:
     def __init__(self, chain: Chain, table: InFlightTable) -> None:
         self.connection: Connection | None = None
         self._chain = chain
-        self._outputs_from = functools.cache(chain.partition.outputs_from)
+        self._outputs = functools.lru_cache(_MOST_SHAPES)(
+            functools.partial(_outputs, chain.partition, Binder(chain.partition.inputs))
+        )
         self._table = table
         self._ledger = Ledger()
+        self._breaker = CLOSED
         self._cloud_s: dict[tuple[int, str], float] = {}  # from sending to the reply, by plan
 
     def connect(self, dial: Dial, hello: Hello, *, beside: Stream | None = None) -> Connection:
@@ -102,9 +112,14 @@ class Offloading:
             if connection.stream is not None:  # it has come back this very moment
                 self._send_again()
             return
+        if table.complete and not self._breaker.allows(job.asked_s):
+            table.move(job, Event.FAILED, unanswered(self._breaker.asks_at_s - job.asked_s))
+            return
         self._transform(job)
         if not self._send(job, stream, Event.CROSSED):
             return
+        with table.lock:
+            self._breaker = self._breaker.ask(job.asked_s)
         table.set_alarm(job, job.alarm_s, self._ring)
         if connection.stream is not stream:
             # It may have broken before the request counted as sent, and nobody would know.
@@ -123,6 +138,8 @@ class Offloading:
         if event is Event.FAILED:
             assert self.connection is not None
             self.connection.doubt(job.asked_s)
+            with self._table.lock:
+                self._breaker = self._breaker.fail(now_s, random.random(), asked_s=job.asked_s)
             job.sending.unwanted = not job.is_wanted(now_s)
             waited_s = now_s - job.asked_s
             self._table.move(job, event, late(f"nothing came in {waited_s:.3g} s"))
@@ -144,6 +161,8 @@ class Offloading:
         stream = None if connection is None else connection.stream
         if stream is None:
             return
+        with self._table.lock:
+            self._breaker = self._breaker.retry()
         now_s, again = time.monotonic(), Again()
         for job in self._table.at(Stage.LOCAL):
             rest_s, cloud_s = self._table.rest_s(job, now_s), self._cloud_s.get(_plan(job))
@@ -167,12 +186,15 @@ class Offloading:
         return job.ask(now_s)
 
     def _receive(self, stream: Stream, frame: Reply | More) -> None:
+        if self._breaker is not CLOSED:
+            with self._table.lock:
+                self._breaker = self._breaker.hear()
         found = self._table.find_sent(frame.id)
         if found is None or found[1].stream is not stream:
             return  # answered already: on the edge, or cancelled
         job, sending = found
         try:
-            outputs = sending.read(frame, self._outputs_from(sending.k))
+            outputs = sending.read(frame, self._outputs(sending.k, job.sizes))
             if outputs is not None:
                 self._take_reply(job, sending, outputs)
         except BaseException as error:
@@ -246,6 +268,11 @@ class Offloading:
             yield Cancel(sending.id)
             if job.sending is sending:
                 self._table.move(job, Event.FAILED, outcome_of(error))
+
+
+def _outputs(part: Partition, binder: Binder, k: int, sizes: Sizes) -> tuple[TensorSpec, ...]:
+    """What a reply to a request of `sizes` carries: its dimensions are those of the inputs."""
+    return binder.tie(part.outputs_from(k), sizes)
 
 
 def _plan(job: Job) -> tuple[int, str]:

@@ -36,6 +36,14 @@ def outcome_of(error: BaseException) -> Exception:
     return failed
 
 
+def unanswered(pause_s: float) -> CloudUnavailable:
+    """Return what fails a request that is not sent, since those before had no reply."""
+    return CloudUnavailable(
+        "the server is connected and has not replied to the last requests: it is asked again "
+        f"in {pause_s:.1f} s"
+    )
+
+
 def late(what: str) -> DeadlineExceeded:
     """The cloud was given up because `what`."""
     return DeadlineExceeded(

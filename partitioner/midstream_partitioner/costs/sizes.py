@@ -139,6 +139,27 @@ class Binder:
                 found[f"{tensor}:{axis}"] = shape[axis]
         return tuple(sorted(found.items()))
 
+    def tie(self, specs: Iterable[TensorSpec], sizes: Sizes) -> tuple[TensorSpec, ...]:
+        """Return `specs` with the dimensions that `sizes` of a request give them.
+
+        Names to which two inputs give different sizes stay open, as do all others.
+        """
+        given = dict(sizes)
+        for tensor, axis, name in self._open:
+            if f"{tensor}:{axis}" in given and name != f"{tensor}:{axis}":
+                given.pop(name, None)
+        return tuple(
+            TensorSpec(
+                spec.name,
+                spec.dtype,
+                tuple(
+                    given.get(size, size) if isinstance(size, str) else size
+                    for size in spec.shape
+                ),
+            )
+            for spec in specs
+        )
+
 
 def listed(sizes: Sizes) -> str:
     """For people: "height=480, width=640"."""

@@ -17,6 +17,7 @@ from midstream_partitioner.costs.size_spans import (
     parse_sizes,
 )
 from midstream_partitioner.costs.sizes import (
+    Binder,
     assumed_sizes,
     bind_sizes,
     check_told,
@@ -181,3 +182,16 @@ def test_a_partitions_folder_keeps_its_sizes(tmp_path: Path) -> None:
     again = midstream.partition(tmp_path / "u.midstream")
     assert again.feed.sizes == part.feed.sizes
     assert midstream.inputs(again)[0]["x"].shape == (1, 3, 32, 48)
+
+
+def test_what_an_output_shares_with_an_input_is_known_from_the_request() -> None:
+    ids = TensorSpec("ids", "int64", ("batch", "length"))
+    mask = TensorSpec("mask", "int64", ("batch", "length"))
+    out = TensorSpec("y", "float32", ("batch", "length", 8, "?", "other"))
+    binder = Binder([ids, mask])
+    alike = binder.bind({"ids": np.zeros((2, 5)), "mask": np.zeros((2, 5))})
+    (tied,) = binder.tie([out], alike)
+    assert tied.shape == (2, 5, 8, "?", "other")
+    differ = binder.bind({"ids": np.zeros((2, 5)), "mask": np.zeros((2, 6))})
+    (tied,) = binder.tie([out], differ)
+    assert tied.shape == (2, "length", 8, "?", "other")

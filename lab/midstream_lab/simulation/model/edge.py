@@ -16,6 +16,7 @@ from typing import Protocol, final
 from midstream_edge.link.failure_detector import SUSPECT_S as GIVE_UP_S
 from midstream_edge.link.observations import Transfer
 from midstream_edge.policies.interface import Evidence, Option, Policy, Situation
+from midstream_edge.session.breaker import CLOSED
 from midstream_edge.session.lifecycle import Action, Event, Stage, needs_no_turn
 from midstream_edge.session.local_time import TIMEOUT_S, Again, smooth
 from midstream_lab.simulation.kernel.event_queue import Core
@@ -59,6 +60,7 @@ class Edge:
     """Takes requests by `submit`; `finished(job, how)` is told of each one's end, once."""
 
     __slots__ = (
+        "_breaker",
         "_busy",
         "_cloud",
         "_cloud_s",
@@ -117,6 +119,7 @@ class Edge:
         self._local: dict[int, Job] = {}  # whose rest runs or waits here
         self._cloud_s: dict[int, float] = {}  # from asking it to the reply, by option
         self._overdue = Overdue(core, self._sent, self._ring)
+        self._breaker = CLOSED
         self._encoder_s = 0.0  # when the sender has encoded what it has
         self.under_way = 0
         self.hedges = 0
@@ -253,10 +256,12 @@ class Edge:
     def _cross(self, job: Job, option: Option) -> None:
         now_s = self._core.now_s
         useful = job.cross(now_s, rest_s=option.rest_s, contended=self.under_way > 1)
-        if not useful or self._lookout.state() != "connected":
+        waits = job.complete and not self._breaker.allows(now_s)
+        if not useful or waits or self._lookout.state() != "connected":
             self._move(job, Event.FAILED)
             return
         job.advance(Event.CROSSED)
+        self._breaker = self._breaker.ask(now_s)
         self._sent[job.id] = job
         self._send(job, option)
         if job.alarm_s <= now_s:
@@ -292,6 +297,7 @@ class Edge:
 
     def send_again(self) -> None:
         """The link is back: what failed on it goes out again where that is sooner."""
+        self._breaker = self._breaker.retry()
         now_s, again = self._core.now_s, Again()
         for job in self._local.values():
             option = self._options[job.option]
@@ -331,13 +337,17 @@ class Edge:
             self._core.at(self.way.send_down(self._core.now_s, 0), self._take_refusal, job)
 
     def _take_refusal(self, job: Job) -> None:
+        self._breaker = self._breaker.hear()
         self._move(job, Event.FAILED)
 
     def _take(self, job: Job) -> None:
         """The reply has come."""
         now_s = self._core.now_s
-        if job.epoch != self.way.epoch or job.replied_s != now_s:
-            return  # lost, or sent again since
+        if job.epoch != self.way.epoch:
+            return  # lost
+        self._breaker = self._breaker.hear()
+        if job.replied_s != now_s:
+            return  # sent again since
         if job.advance(Event.REPLIED) is not Action.ANSWER:
             return  # answered here
         took_s = now_s - job.asked_s
@@ -366,6 +376,9 @@ class Edge:
         event = job.ring(now_s)
         if event is Event.FAILED:
             self._lookout.overdue()
+            self._breaker = self._breaker.fail(
+                now_s, self._draws.uniform(), asked_s=job.asked_s
+            )
             if not job.is_wanted(now_s):
                 self._stop_sending(job)
         if event is not None:
