@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
 from typing import final
 
 from midstream_edge.link.failure_detector import SPACINGS_S, knock_spacing_s, spacing_s
@@ -11,6 +12,9 @@ from midstream_edge.link.tcp_handshakes import Door, Knocks
 
 #: Fresh channels on their way at the same time, each for `CONNECT_S`.
 MOST_TRIALS = 6
+#: Up to this share of each pause is left out at random: a thousand edges that lost one server
+#: at one moment do not come back in step (M. Brooker, "Exponential backoff and jitter", 2015).
+JITTER_SHARE = 0.5
 #: How often to see whether a knock was answered.
 LISTEN_S = 0.02
 
@@ -24,7 +28,9 @@ class Attempts:
     while in any case: the server may have moved, or there may be no door to knock at.
     """
 
-    def __init__(self, now_s: float) -> None:
+    def __init__(self, now_s: float, *, draw: Callable[[], float] = random.random) -> None:
+        self._draw = draw
+        self._spread = 1.0  # of the pause after the last channel
         self.doors: tuple[Door, ...] = ()
         self.knocked_s: float | None = None  # when the first knock left
         self.answered = False  # any knock was
@@ -49,6 +55,7 @@ class Attempts:
         """A channel is being opened."""
         self._tries += 1
         self._tried_s = now_s
+        self._spread = self._spread_pause()
 
     def look(self, now_s: float, trials: Sequence[Strand]) -> tuple[bool, bool]:
         """Whether to open a channel now, and whether a knock was answered; knocks on."""
@@ -63,7 +70,8 @@ class Attempts:
             self.knocked_s = self.knocked_s or now_s
             for door in self.doors:
                 self._knocks.begin(door, now_s)
-            self._next_knock_s = now_s + knock_spacing_s(now_s - self._trouble_s)
+            spacing_s = knock_spacing_s(now_s - self._trouble_s)
+            self._next_knock_s = now_s + spacing_s * self._spread_pause()
         return answered or now_s >= self._in_any_case_s(trials), answered
 
     def next_look_s(self, now_s: float, trials: Sequence[Strand]) -> float | None:
@@ -93,4 +101,7 @@ class Attempts:
             return self._not_before_s
         outage_s = self._tried_s - self._trouble_s
         spaced_s = spacing_s(self._tries, outage_s=outage_s, pending=pending)
-        return max(self._not_before_s, self._tried_s + spaced_s)
+        return max(self._not_before_s, self._tried_s + spaced_s * self._spread)
+
+    def _spread_pause(self) -> float:
+        return 1 - JITTER_SHARE * self._draw()
