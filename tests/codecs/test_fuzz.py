@@ -1,139 +1,47 @@
-"""Codecs under a hundred thousand damaged and forged payloads, and a million odd tensors.
+"""Two hundred thousand damaged and forged payloads and frames, and a million odd tensors.
 
 All of it is seeded: a failure names the seed and the number of the case.
 """
 
 from __future__ import annotations
 
-import math
 import struct
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from itertools import compress, product
 from random import Random
 
 import numpy as np
 import pytest
+from tests.fuzzing import (
+    CLIENT_MESSAGES,
+    PARTS,
+    PAYLOADS,
+    ROOM_NBYTES,
+    SAMPLES,
+    SEED,
+    SERVER_MESSAGES,
+    WITH_FIELDS,
+    forged,
+    free,
+    garble,
+)
 
 from midstream_wire.codecs import CODECS, Codec, codec, decode, encode_bytes
 from midstream_wire.codecs.header import (
-    DTYPE_CODES,
     FIXED_NBYTES,
     FRAME_NBYTES,
-    Header,
-    frame_of,
-    header_checksum,
     header_nbytes,
-    parse_header,
 )
 from midstream_wire.errors import CodecError
 from midstream_wire.tensors import DTYPES, Array, TensorSpec
 
-SEED = 20_260
-NORMAL = np.random.default_rng(SEED).standard_normal((1, 4, 6, 6), np.float32)
-FLOATS = np.maximum(NORMAL, 0)
-PICTURE = np.random.default_rng(SEED).integers(0, 255, (1, 4, 5, 3), np.uint8)
-SAMPLES = [
-    ("raw", FLOATS), ("raw", FLOATS[:0]), ("lossless", FLOATS),
-    ("lossless", NORMAL.astype(np.float64)), ("half", FLOATS), ("int8", FLOATS),
-    ("int8c", NORMAL), ("ec", FLOATS), ("ec:0.05", NORMAL), ("ec@200B", NORMAL),
-    ("ecc", NORMAL), ("ecc:0.02", FLOATS), ("ctx", FLOATS), ("ctx:0.02", NORMAL),
-    ("png", PICTURE), ("jpeg:50", PICTURE), ("webp:50", PICTURE),
-]  # fmt: skip
-PAYLOADS = [encode_bytes(codec(id), array) for id, array in SAMPLES]
 DAMAGED, FORGED = 3600, 5000  # per sample
-FREE = ("n", "c", "h", "w")
-ROOM_NBYTES = 1 << 16
+GARBLED = 60_000
 # What decoding may take: the tensor, copies of one block of it, tables of a fixed size.
 PEAK_NBYTES = 4 << 20
 MOST_S = 1.0
-
-Mutation = Callable[[Random, bytearray], None]
-
-
-def cut_off(rng: Random, data: bytearray) -> None:
-    del data[rng.randrange(len(data)) :]
-
-
-def flip_bits(rng: Random, data: bytearray) -> None:
-    for _ in range(rng.choice((1, 1, 1, 2, 3, 16))):
-        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-
-
-def change_bytes(rng: Random, data: bytearray) -> None:
-    for _ in range(rng.choice((1, 1, 2, 8))):
-        data[rng.randrange(len(data))] = rng.choice((0, 1, 127, 128, 255, rng.randrange(256)))
-
-
-def change_the_front(rng: Random, data: bytearray) -> None:
-    for _ in range(rng.choice((1, 1, 2))):
-        data[rng.randrange(min(len(data), 40))] = rng.randrange(256)
-
-
-def insert(rng: Random, data: bytearray) -> None:
-    at = rng.randrange(len(data) + 1)
-    data[at:at] = rng.randbytes(rng.choice((1, 2, 4, 30)))
-
-
-def leave_out(rng: Random, data: bytearray) -> None:
-    at = rng.randrange(len(data))
-    del data[at : at + rng.choice((1, 2, 4, 30))]
-
-
-def repeat(rng: Random, data: bytearray) -> None:
-    at, length = rng.randrange(len(data)), rng.choice((1, 8, 40, 400))
-    data[at:at] = data[at : at + length]
-
-
-def lie(rng: Random, honest: int, bits: int) -> int:
-    near = honest + rng.choice((-1, 1, -8, 8))
-    far = rng.choice((0, 1, honest * 2, honest << 16, 1 << bits - 1, (1 << bits) - 1))
-    told = rng.choice((near, far, rng.getrandbits(bits), rng.getrandbits(12)))
-    return told & ((1 << bits) - 1)
-
-
-def lie_in_a_field(rng: Random, data: bytearray) -> None:
-    """Every field of fixed width: of the header, its dimensions, its counts, its frames."""
-    ndim, end = data[7], header_nbytes(data)
-    fields = [*((at, 1) for at in range(FIXED_NBYTES))]
-    fields += [(FIXED_NBYTES + 8 * axis, 8) for axis in range(ndim)]
-    fields += [(FIXED_NBYTES + 8 * ndim, 4), (end - 8, 8)]
-    if len(data) >= end + FRAME_NBYTES:
-        fields += [(end, 4), (end + 4, 4), (end + 8, 8)] * 3
-    at, width = rng.choice(fields)
-    honest = int.from_bytes(data[at : at + width], "little")
-    data[at : at + width] = lie(rng, honest, 8 * width).to_bytes(width, "little")
-
-
-def change_a_parameter(rng: Random, data: bytearray) -> None:
-    start, end = FIXED_NBYTES + 8 * data[7] + 4, header_nbytes(data) - 8
-    if start == end:
-        return flip_bits(rng, data)
-    data[rng.randrange(start, end)] = rng.randrange(256)
-    return None
-
-
-ANYWHERE: list[Mutation] = [
-    cut_off, flip_bits, change_bytes, change_the_front, insert, leave_out, repeat,
-]  # fmt: skip
-WITH_FIELDS: list[Mutation] = [*ANYWHERE, lie_in_a_field, lie_in_a_field, change_a_parameter]
-
-
-def free(dtype: str) -> TensorSpec:
-    return TensorSpec("x", dtype, FREE)
-
-
-def parts_of(payload: bytes) -> tuple[Header, bytes, int]:
-    """(header, body, decoded_nbytes); all samples are of one block at most."""
-    end = header_nbytes(bytearray(payload))
-    frame = payload[end : end + FRAME_NBYTES]
-    due = struct.unpack_from("<I", frame, 4)[0] if frame else 0
-    return parse_header(payload[:end]), payload[end + FRAME_NBYTES :], due
-
-
-PARTS = [parts_of(payload) for payload in PAYLOADS]
 
 
 @pytest.mark.parametrize("number", range(len(SAMPLES)))
@@ -159,55 +67,6 @@ def test_whatever_is_damaged_is_refused_or_harmless(number: int) -> None:
     assert done == DAMAGED
     # A byte may be replaced by itself, and be repeated behind its like.
     assert refused > 0.8 * done
-
-
-def forged(rng: Random, number: int) -> tuple[bytes, Header]:
-    """(a payload with right checksums around what has been changed, its header)"""
-    header, honest, due = PARTS[number]
-    body = bytearray(honest)
-    for _ in range(rng.choice((1, 1, 2))):
-        kind = rng.random()
-        if kind < 0.2:
-            header = lying(rng, header)
-        elif kind < 0.3:
-            # Another payload's block, under a checksum that fits here.
-            _, other, due = rng.choice(PARTS)
-            body = bytearray(other)
-        elif kind < 0.35:
-            due = lie(rng, due, 32)
-        elif body:
-            rng.choice(ANYWHERE)(rng, body)
-    # What is due for another shape or dtype is told rightly, so that bodies are reached.
-    right = DTYPES[header.dtype].itemsize * math.prod(header.shape)
-    if header is not PARTS[number][0] and right <= ROOM_NBYTES and rng.random() < 0.7:
-        due = right
-    front = header.pack()
-    frame = frame_of([bytes(body)], decoded_nbytes=due, seed=header_checksum(front)).pack()
-    if rng.random() < 0.05:
-        frame = lie(rng, len(body), 32).to_bytes(4, "little") + frame[4:]
-    return front + (frame + body if honest else b""), header
-
-
-def lying(rng: Random, header: Header) -> Header:
-    kind = rng.randrange(6)
-    if kind == 0:
-        return replace(header, codec=rng.randrange(13))
-    if kind == 1:
-        return replace(header, quality=rng.choice((0, 1, 50, 100, 101, 255)))
-    if kind == 2:
-        return replace(header, dtype=rng.choice(list(DTYPE_CODES)))
-    if kind == 3:
-        return replace(header, fallback=not header.fallback)
-    if kind == 4 and header.params:
-        params = bytearray(header.params)
-        rng.choice(ANYWHERE)(rng, params)
-        return replace(header, params=bytes(params))
-    shape = list(header.shape)
-    axis = rng.randrange(len(shape))
-    shape[axis] = lie(rng, shape[axis], 64)
-    if rng.random() < 0.5:
-        shape = rng.sample(list(header.shape), len(header.shape))
-    return replace(header, shape=tuple(shape))
 
 
 @pytest.mark.parametrize("number", range(len(SAMPLES)))
@@ -286,8 +145,16 @@ def test_no_block_passes_among_those_of_a_payload_of_the_same_header(id: str) ->
     assert passed == [[(which, at) for at in (1, 2, 3)] for which in (0, 1)]
 
 
-def test_a_hundred_thousand_payloads_of_every_codec_are_mutated() -> None:
-    assert len(SAMPLES) * (DAMAGED + FORGED) >= 100_000
+@pytest.mark.parametrize("part", range(4))
+def test_whatever_is_garbled_is_refused_or_a_frame(part: int) -> None:
+    rng = Random(SEED + 1000 * part)
+    refused = sum(garble(rng) for _ in range(GARBLED // 4))
+    assert refused > 0.5 * (GARBLED // 4)
+
+
+def test_two_hundred_thousand_payloads_and_frames_are_mutated() -> None:
+    assert len(SAMPLES) * (DAMAGED + FORGED) + GARBLED >= 200_000
+    assert len(CLIENT_MESSAGES) + len(SERVER_MESSAGES) == 12
     assert {codec(id).family for id, _ in SAMPLES} == set(CODECS)
     assert {header.codec for header, _, _ in PARTS} == {codec(id).code for id in CODECS}
 

@@ -99,7 +99,8 @@ class Affine(Codec):
                 f"{list(shape)} (not {len(params)} bytes)"
             )
         pairs = np.frombuffer(params, _PARAMS)
-        furthest = 255 * abs(pairs["scale"].astype(np.float64)) + abs(pairs["offset"])
+        with np.errstate(invalid="ignore"):  # a signalling NaN is told by a cast
+            furthest = 255 * abs(pairs["scale"].astype(np.float64)) + abs(pairs["offset"])
         if not (furthest <= np.finfo(np.float32).max).all():
             raise CodecError(f"codec {self.id} must have scales and offsets of finite numbers")
 
