@@ -15,11 +15,14 @@ of it take seconds, and the same inputs give the same outcomes.
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, final
 
-from midstream_edge.policies.interface import Option, Policy
+from midstream_edge.link.observations import Transfer
+from midstream_edge.policies.interface import Evidence, Option, Policy, Situation
 from midstream_edge.session.answers import Where
 from midstream_edge.session.local_time import TIMEOUT_S
 from midstream_lab.simulation.kernel.event_queue import Core as VirtualClock
@@ -41,6 +44,7 @@ __all__ = [
     "VirtualClock",
     "VirtualLink",
     "VirtualSession",
+    "check_policy",
     "placement",
 ]
 
@@ -236,3 +240,59 @@ class VirtualSession:
         self.outcomes.append(
             Outcome(job.id, where, self._submitted[job.id], self._clock.now_s, job.hedged)
         )
+
+
+def check_policy(policy: Policy, options: int, *, cases: int = 1000, seed: int = 0) -> None:
+    """Raise `AssertionError` where a policy breaks what sessions and simulations rely on.
+
+    Puts it through `cases` random situations and pieces of evidence over a menu of `options`
+    placements: it must choose one of them, choose the same for the same situation, hedge after
+    a time that is one, and return a policy from `learn`. What it raises itself comes through.
+    """
+    choose, now_s = random.Random(seed), 0.0
+    for case in range(cases):
+        now_s += choose.uniform(0.0, 0.5)
+        situation = _situation(choose, now_s, options)
+        decision = policy.decide(situation)
+        told = f"case {case} of seed {seed}: {situation} -> {decision}"
+        assert 0 <= decision.option < options, f"the option must be one of the menu ({told})"
+        after_s = decision.hedge_after_s
+        assert after_s is None or 0.0 <= after_s < math.inf, f"no time to hedge after ({told})"
+        assert policy.decide(situation) == decision, f"it must decide alike twice ({told})"
+        evidence = _evidence(choose, now_s, decision.option)
+        learnt = policy.learn(evidence)
+        for name in ("decide", "learn"):
+            made = callable(getattr(learnt, name, None))
+            assert made, f"learn must return a policy (not {learnt!r}, case {case})"
+        policy = learnt
+
+
+def _situation(choose: random.Random, now_s: float, options: int) -> Situation:
+    return Situation(
+        now_s,
+        choose.choice(("connected", "connected", "suspect", "down")),
+        choose.choice((None, choose.randrange(options))),
+        choose.randrange(8),
+        choose.choice((None, choose.uniform(0.001, 2.0))),
+        choose.randrange(3),
+        choose.choice((0, choose.randrange(1_000_000))),
+    )
+
+
+def _evidence(choose: random.Random, now_s: float, option: int) -> Evidence:
+    kind = choose.randrange(4)
+    if kind == 0:
+        return Evidence(now_s, link=choose.choice(("connected", "suspect", "down")))
+    took_s = choose.uniform(0.001, 5.0)
+    nbytes = choose.randrange(1, 1_000_000)
+    transfer = Transfer(nbytes, choose.randrange(10_000), took_s, kind != 1)
+    if kind == 2:  # a probe
+        return Evidence(now_s, transfer)
+    return Evidence(
+        now_s,
+        choose.choice((None, transfer)),
+        option,
+        choose.uniform(0.001, 5.0),
+        choose.random() < 0.3,
+        choose.choice((None, choose.uniform(0.0, 1.0))),
+    )

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import numpy as np
 
 from midstream_partitioner.places import check_file
-from midstream_partitioner.profiling.dataset import import_function
+from midstream_partitioner.python_names import import_function
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import Array
 

@@ -21,9 +21,10 @@ from midstream_partitioner.execution.chain import Chain
 from midstream_partitioner.inputs.feed import read_inputs
 from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.profiling.calibrator import Metric, calibrate, deviation
-from midstream_partitioner.profiling.dataset import Data, import_function, read_data
+from midstream_partitioner.profiling.dataset import Data, read_data
 from midstream_partitioner.profiling.fit_transforms import fit_transforms
 from midstream_partitioner.profiling.profiler import exchange, ladder_of
+from midstream_partitioner.python_names import import_function
 from midstream_wire.errors import TensorError, UsageError
 from midstream_wire.tensors import Array
 

@@ -17,7 +17,7 @@ from midstream_partitioner.costs.sizes import sentence
 from midstream_partitioner.inputs.feed import Feed
 from midstream_partitioner.intake.onnx_model import Network
 from midstream_partitioner.partition.partition import Partition
-from midstream_partitioner.profiling.dataset import PYTHON
+from midstream_partitioner.python_names import PYTHON
 from midstream_wire.tensors import TensorSpec
 
 

@@ -202,6 +202,11 @@ class Connection:
                 "but was not: the link is too slow or broken"
             ) from None
 
+    @property
+    def rises(self) -> int:
+        """How often the link has become connected, or stopped to be suspect."""
+        return self._strands.rises
+
     def _use(self) -> None:
         """A request goes out, on whatever thread: from now on the link is watched."""
         with self._lock:

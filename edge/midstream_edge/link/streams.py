@@ -46,6 +46,7 @@ class Strands:
         self._server = server
         self._clock = ClockEstimate()
         self._risen = False
+        self.rises = 0  # how often the link has become connected
         self._on_change = on_change
 
     @property
@@ -190,7 +191,9 @@ class Strands:
 
     def _enter(self, sign: Sign, now_s: float) -> None:
         before, self.state = self.state, move(self.state, sign)
-        self._risen = self._risen or (self.state == "connected" != before)
+        if self.state == "connected" != before:
+            self._risen = True
+            self.rises += 1
         if before == "connected" and self.state != before:
             self.attempts.begin_outage(now_s)
         self._on_change()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 from midstream_edge.policies.adaptive import Adaptive
 from midstream_edge.policies.bandit import LinUcb
@@ -15,6 +17,7 @@ from midstream_edge.policies.oracle import Curve, Oracle
 from midstream_partitioner.costs.device import Device
 from midstream_partitioner.costs.link import Link
 from midstream_partitioner.graph.cuts import CLOUD_ONLY, EDGE_ONLY
+from midstream_partitioner.python_names import import_function
 from midstream_partitioner.units import parse_duration
 from midstream_wire.errors import UsageError
 
@@ -32,7 +35,11 @@ POLICIES: Mapping[str, str] = {
     "harmonic": "the best option at a careful harmonic mean (RobustMPC)",
     "linucb": "a bandit that tries options (Autodidactic Neurosurgeon)",
     "oracle": "the best option on the true bandwidth, which only an emulator knows",
+    "python:MODULE:NAME": "your own: NAME(menu, link=..., device=...) returns a policy",
 }
+
+#: Where installed packages announce policies of their own, by name.
+ENTRY_POINTS = "midstream.policies"
 
 #: Seconds between two plans of "periodic", where it does not say.
 PERIOD_S = 5.0
@@ -79,7 +86,56 @@ def policy(
                 "the policy oracle must know the true bandwidth: run it over an emulated link "
                 "that follows a trace, and name the trace"
             )
+        case "python" if detail:
+            return _own(text, import_function(text), menu, link, device)
+    if text in (installed := installed_policies()):
+        return _own(text, _loaded(text, installed[text]), menu, link, device)
     raise _unknown(text)
+
+
+def installed_policies() -> Mapping[str, EntryPoint]:
+    """Return the policies of installed packages, by the names that they announce."""
+    return {each.name: each for each in entry_points(group=ENTRY_POINTS)}
+
+
+def policy_heads() -> Mapping[str, str]:
+    """Return all that may be asked for, by what stands before the first colon."""
+    heads = {name.partition(":")[0]: name for name in POLICIES}
+    return heads | {name: name for name in installed_policies()}
+
+
+def _loaded(text: str, entry: EntryPoint) -> Callable[..., Any]:
+    try:
+        made = entry.load()
+    except Exception as error:  # whatever the package raises
+        raise UsageError(
+            f"the policy {text!r} of an installed package must load ({type(error).__name__}: "
+            f"{error})"
+        ) from None
+    if not callable(made):
+        raise UsageError(f"the policy {text!r} of an installed package must be callable")
+    factory: Callable[..., Any] = made
+    return factory
+
+
+def _own(
+    text: str, factory: Callable[..., Any], menu: Menu, link: Link, device: Device
+) -> Policy:
+    """What a user's function makes, once it is known to be a policy."""
+    try:
+        made = factory(menu, link=link, device=device)
+    except Exception as error:  # whatever the user's function raises
+        raise UsageError(
+            f"{text} must return a policy, and raised {type(error).__name__}: {error}"
+        ) from None
+    lacks = [name for name in ("decide", "learn") if not callable(getattr(made, name, None))]
+    if lacks or not isinstance(getattr(made, "name", None), str):
+        raise UsageError(
+            f"{text} must return a policy, with decide, learn and a name (not "
+            f"{type(made).__name__}): docs/adaptive.md has one"
+        )
+    policy: Policy = made
+    return policy
 
 
 def _named(menu: Menu, detail: str) -> int:

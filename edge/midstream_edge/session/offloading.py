@@ -58,6 +58,7 @@ class Offloading:
         self._table = table
         self._ledger = Ledger()
         self._breaker = CLOSED
+        self._rises = 0  # of the link, when the breaker was asked last
         self._cloud_s: dict[tuple[int, str], float] = {}  # from sending to the reply, by plan
 
     def connect(self, dial: Dial, hello: Hello, *, beside: Stream | None = None) -> Connection:
@@ -112,7 +113,7 @@ class Offloading:
             if connection.stream is not None:  # it has come back this very moment
                 self._send_again()
             return
-        if table.complete and not self._breaker.allows(job.asked_s):
+        if table.complete and not self._may_ask(connection, job.asked_s):
             table.move(job, Event.FAILED, unanswered(self._breaker.asks_at_s - job.asked_s))
             return
         self._transform(job)
@@ -126,6 +127,14 @@ class Offloading:
             table.move(job, Event.FAILED, connection.error)
         elif job.alarm_s <= job.asked_s:  # a hedge at once
             self._ring(job.id)
+
+    def _may_ask(self, connection: Connection, now_s: float) -> bool:
+        """Ask the breaker if a request may go out; a link that came back is tried at once."""
+        if self._breaker.is_open and connection.rises != self._rises:
+            with self._table.lock:
+                self._breaker = self._breaker.retry()
+        self._rises = connection.rises
+        return self._breaker.allows(now_s)
 
     # The alarms' thread.
 
@@ -161,8 +170,6 @@ class Offloading:
         stream = None if connection is None else connection.stream
         if stream is None:
             return
-        with self._table.lock:
-            self._breaker = self._breaker.retry()
         now_s, again = time.monotonic(), Again()
         for job in self._table.at(Stage.LOCAL):
             rest_s, cloud_s = self._table.rest_s(job, now_s), self._cloud_s.get(_plan(job))

@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal, final
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from midstream_edge.policies.registry import POLICIES
+from midstream_edge.policies.registry import POLICIES, policy_heads
 from midstream_lab.results.rows import RunKey
 from midstream_lab.scenario_files.quantities import (
     CONFIG,
@@ -222,7 +222,7 @@ def _waited_for(duration_s: float) -> float:
 
 def _known_policy(name: str) -> str:
     """Its details are looked at by the run, which knows the network."""
-    known = {each.partition(":")[0] for each in POLICIES}
+    known = policy_heads()
     head = name.partition(":")[0]
     if head not in known or name.endswith(":"):
         near = difflib.get_close_matches(head, known, n=1)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -17,12 +15,11 @@ from midstream_partitioner.execution.chain import State
 from midstream_partitioner.inputs.arrays import ONLY, load_arrays
 from midstream_partitioner.inputs.feed import read_inputs
 from midstream_partitioner.partition.partition import Partition
+from midstream_partitioner.python_names import PYTHON, import_function
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import Array, dtype_of, require_array
 from midstream_wire.text import read_text
 
-#: Names a Python function where a file is expected: python:module:function.
-PYTHON = "python:"
 #: The array of labels in an .npz that holds one.
 LABELS = "labels"
 
@@ -143,28 +140,6 @@ def _in_batches(
             "data and labels of one set"
         )
     return tuple(labels[at : at + batch] for at in range(0, wanted, batch))
-
-
-def import_function(name: str) -> Callable[..., Any]:
-    """What python:module:function names; modules in the working directory are found, too."""
-    module_name, colon, function_name = name.removeprefix(PYTHON).partition(":")
-    if not (name.startswith(PYTHON) and colon and module_name and function_name):
-        raise UsageError(f"a function must be named as python:module:function (not {name!r})")
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        found = getattr(importlib.import_module(module_name), function_name, None)
-    except Exception as error:  # whatever the user's module raises
-        raise UsageError(
-            f"the module {module_name!r} of {name} must import "
-            f"({type(error).__name__}: {error})"
-        ) from None
-    finally:
-        sys.path.remove(here)
-    if not callable(found):
-        raise UsageError(f"{module_name} must have a function {function_name} ({name})")
-    function: Callable[..., Any] = found
-    return function
 
 
 def _from_function(part: Partition, source: str, count: int) -> Data:

@@ -11,8 +11,8 @@ from typing import Annotated, final
 
 from pydantic import AfterValidator, Field
 
-from midstream_edge.policies.registry import POLICIES
 from midstream_edge.policies.registry import policy as policy_of
+from midstream_edge.policies.registry import policy_heads
 from midstream_edge.session.local_time import TIMEOUT_S
 from midstream_lab.scenario_files.quantities import (
     CONFIG,
@@ -55,16 +55,16 @@ MOST_INTERVALS, MOST_LOOKS = 100_000, 1_000_000
 #: Of all groups; each takes some kilobytes.
 MOST_EDGES = 1_000_000
 #: Policies that a colon and more may follow.
-_WITH_DETAIL = ("fixed", "cloud-only", "periodic")
+_WITH_DETAIL = ("fixed", "cloud-only", "periodic", "python")
 #: What there is of it where a scenario does not say.
 _CLOUD = CloudTable()
 
 
 def _known_policy(name: str) -> str:
     """Which option it names is looked at with the menu."""
-    heads = {PLAN: PLAN} | {each.partition(":")[0]: each for each in POLICIES}
+    heads = {PLAN: PLAN} | dict(policy_heads())
     head, colon, detail = name.partition(":")
-    whole = bool(detail) and head in _WITH_DETAIL if colon else head != "fixed"
+    whole = bool(detail) and head in _WITH_DETAIL if colon else head not in ("fixed", "python")
     if head in heads and whole:
         return name
     near = difflib.get_close_matches(head, heads, n=1)
