@@ -29,7 +29,13 @@ MODULES = tuple(
 DOCUMENTS = tuple(
     sorted(
         path
-        for pattern in ("*.md", "docs/**/*.md", "docker/**/*.md", "benchmarks/**/*.md")
+        for pattern in (
+            "*.md",
+            "examples/*.md",
+            "docs/**/*.md",
+            "docker/**/*.md",
+            "benchmarks/**/*.md",
+        )
         for path in ROOT.glob(pattern)
     )
 )
