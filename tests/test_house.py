@@ -271,6 +271,18 @@ def test_every_module_says_what_it_is_for() -> None:
     assert silent == []
 
 
+def test_docstrings_of_functions_open_with_what_is_to_be_done() -> None:
+    openings = ("What", "Whether", "Who", "When", "Where", "How", "Until")
+    strays = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (ast.get_docstring(node) or "-").split()[0].rstrip(",:") in openings
+    ]
+    assert strays == []
+
+
 def test_no_unfinished_business() -> None:
     marker = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|NotImplementedError")
     found = [

@@ -111,7 +111,7 @@ def calibrate(
     codecs: Iterable[str] | None = None,
     count: int = 512,
 ) -> Calibration:
-    """What codecs at the cuts of `part` do to its answers, on `count` samples.
+    """Return what codecs at the cuts of `part` do to its answers, on `count` samples.
 
     `data` is a picture, a folder of pictures, an .npz, an .npy or "python:module:function";
     without it only sizes mean anything. `labels` and `metric` say what accuracy is, as they do
@@ -185,7 +185,7 @@ def serve(
 
 
 def menu(part: Partition, edge: Profile, cloud: Profile) -> Menu:
-    """What a policy may choose from, for an edge that holds all of `part`."""
+    """Return what a policy may choose from, for an edge that holds all of `part`."""
     return Menu.of(Planner(part, edge, cloud), complete=True)
 
 

@@ -65,7 +65,7 @@ class Joint:
 
     @property
     def saving(self) -> float:
-        """How many times smaller the joint plan's payload is."""
+        """Return how many times smaller the joint plan's payload is."""
         return self.plain.payload_nbytes / self.joint.payload_nbytes
 
 
@@ -93,7 +93,7 @@ def run_networks(*, requests: int, say: Say) -> list[dict[str, Any]]:
 
 
 def lesson(documents: Sequence[dict[str, Any]]) -> str:
-    """What a reader should learn from the trials, in words."""
+    """Return what a reader should learn from the trials, in words."""
     free = [_chosen(document, "is_chosen") for document in documents]
     private = [_chosen(document, "is_private_choice") for document in documents]
     names = [document["network"]["name"] for document in documents]
@@ -122,7 +122,8 @@ def _told(names: Sequence[str], labels: Sequence[str]) -> str:
 
 
 def joint_plans(*, say: Say) -> list[Joint]:
-    """What choosing cut and codec together saves on ResNet-18, calibrated on crops of a photo.
+    """Return what choosing cut and codec together saves on ResNet-18, calibrated on crops of a
+    photo.
 
     The photo is another one than the trials send. The budget bounds how far the answer of the
     worst crop moves: with random weights no accuracy means anything.

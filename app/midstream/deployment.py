@@ -110,7 +110,7 @@ class EdgeSetup:
         return EdgeSide(part, model or part.name, chain, edge)
 
     def _last(self, part: Partition, weights: Sequence[int]) -> int | None:
-        """How many segments are held, as far as that is known; None: all."""
+        """Return how many segments are held, as far as that is known; None: all."""
         segments = self.segments
         if segments is not None and segments > len(part.segments):
             raise UsageError(

@@ -66,7 +66,7 @@ def envelope_document(envelope: Envelope) -> list[dict[str, Any]]:
 
 
 def size_curve_document(curve: SizeCurve) -> dict[str, Any]:
-    """What wins over the sizes of one dimension."""
+    """Return what wins over the sizes of one dimension."""
     return {
         "name": curve.name,
         "others": dict(curve.others),
@@ -79,7 +79,7 @@ def size_curve_document(curve: SizeCurve) -> dict[str, Any]:
 
 
 def plan_document(plan: Plan, envelope: Envelope) -> dict[str, Any]:
-    """What `midstream plan --json` prints, less the model and the devices."""
+    """Return what `midstream plan --json` prints, less the model and the devices."""
     return {
         "link": link_document(plan.link),
         "objective": plan.objective,
@@ -99,7 +99,7 @@ def plan_document(plan: Plan, envelope: Envelope) -> dict[str, Any]:
 
 
 def calibration_document(model: str, folder: Path, found: Calibration) -> dict[str, Any]:
-    """What `midstream calibrate --json` prints."""
+    """Return what `midstream calibrate --json` prints."""
     return {
         "model": model,
         "folder": str(folder),
@@ -111,7 +111,7 @@ def calibration_document(model: str, folder: Path, found: Calibration) -> dict[s
 def codecs_document(
     model: str, device: Device, found: Calibration, costs: Sequence[CodecCost]
 ) -> dict[str, Any]:
-    """What `midstream codecs --json` prints: a row for every cut and codec."""
+    """Return what `midstream codecs --json` prints: a row for every cut and codec."""
     timed = {(cost.cut, cost.codec): cost for cost in costs}
     return {
         "model": model,

@@ -83,7 +83,9 @@ class Joining:
                 pause_s = REFUSED_S
 
     def _has_spoken(self) -> bool:
-        """Whether the server was heard: a welcome, or a refusal of what it was asked for."""
+        """Return True if the server was heard: a welcome, or a refusal of what it was asked
+        for.
+        """
         error = self._session.link_error
         return error is None or is_settled(error)
 

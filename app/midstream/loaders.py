@@ -156,7 +156,7 @@ def open_models(
     sizes: Spans = (),
     left_out: LeftOut = refuse,
 ) -> dict[str, Partition]:
-    """What a server is asked to serve, by name: partitions, models, folders of either.
+    """Return what a server is asked to serve, by name: partitions, models, folders of either.
 
     `feed` is of the only model there is. A model of a folder that cannot be opened, or whose
     name is taken, is handed to `left_out`, and the others are opened; one that was named
@@ -226,7 +226,7 @@ def open_samples(
 
 
 def open_buckets(part: Partition, source: str | None, *, seed: int = 0) -> Inputs:
-    """What profiles are measured on: the first inputs of `source`, every one once.
+    """Return what profiles are measured on: the first inputs of `source`, every one once.
 
     Where sizes are spanned, each of their buckets has inputs: pictures of `source` at these
     sizes, arrays of it that have them, else random ones.

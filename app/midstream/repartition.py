@@ -65,11 +65,11 @@ class Course:
 
     @property
     def belief(self) -> LinkBelief | None:
-        """What the policy believes of the link, if it holds a belief."""
+        """Return what the policy believes of the link, if it holds a belief."""
         return self.pilot.belief
 
     def renewal(self, dial: Dial, sample: dict[str, Array]) -> Renewal:
-        """What watches over the partition, from the moment it is entered."""
+        """Return what watches over the partition, from the moment it is entered."""
         deployment, constraints = self._deployment, self._constraints
         return Renewal(
             Sides(self._session.chain, deployment.edge, deployment.cloud),

@@ -59,13 +59,13 @@ class Arriving:
         return ahead
 
     def is_overdue(self, now_s: float) -> bool:
-        """Whether it has had its time, or nobody waits for it any more."""
+        """Return True if it has had its time, or nobody waits for it any more."""
         return now_s > self.until_s or (
             self.deadline_s is not None and now_s > self.deadline_s
         )
 
     def overdue_status(self) -> Status:
-        """What its peer is told then."""
+        """Return what its peer is told then."""
         return Status(
             Code.DEADLINE_EXCEEDED,
             f"a request's pieces must come within {self.stall_s:g} s of each other and at "

@@ -51,7 +51,7 @@ class Budget:
 
     @property
     def taken_nbytes(self) -> int:
-        """What is claimed at present."""
+        """Return what is claimed at present."""
         return self._taken
 
     def claim(self) -> Claim:
@@ -102,7 +102,7 @@ class Claim:
 
 
 def is_worth_tidying(now_nbytes: int, before_nbytes: int, taken_nbytes: int) -> bool:
-    """Whether a process should give memory back that takes `now_nbytes`.
+    """Return True if a process should give memory back that takes `now_nbytes`.
 
     It took `before_nbytes` when it was tidied last; requests hold `taken_nbytes`.
     """

@@ -37,7 +37,7 @@ class Estimates:
         self._count = 0
 
     def of(self, kind: Kind, nbytes: int, points: Points = ()) -> float:
-        """What a tail of `nbytes` may take; 0 where nothing is known.
+        """Return what a tail of `nbytes` may take; 0 where nothing is known.
 
         `points` are what a profile says. Of sizes that were not seen yet, it is `points`
         times what the nearest size that was took over them, or in proportion to that.
@@ -65,7 +65,9 @@ class Estimates:
 
 
 def points_of(profile: Profile, first_segment: int) -> Points:
-    """What `profile` says of the tails from a segment on, without decoding, at its sizes."""
+    """Return what `profile` says of the tails from a segment on, without decoding, at its
+    sizes.
+    """
     found = []
     for bucket in profile.buckets:
         if first_segment < len(bucket.crossings_nbytes):

@@ -264,7 +264,7 @@ def compile_model(base: Model, prepared: Prepared) -> Model:
 
 
 def _refusal(error: Exception) -> CloudRefused:
-    """What an edge is told; only what the edge itself asked wrongly is final."""
+    """Return what an edge is told; only what the edge itself asked wrongly is final."""
     if isinstance(error, ResourceError | OSError | MemoryError):
         told = str(error) or type(error).__name__
         return CloudRefused(

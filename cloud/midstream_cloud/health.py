@@ -66,7 +66,7 @@ class Health:
                 await changed.wait()
 
     def handlers(self) -> grpc.GenericRpcHandler:
-        """What the server calls, by method; messages stay bytes."""
+        """Return what the server calls, by method; messages stay bytes."""
         stream = grpc.stream_stream_rpc_method_handler
         methods = {"Check": stream(self.Check), "Watch": stream(self.Watch)}
         return grpc.method_handlers_generic_handler(NAME, methods)
@@ -86,7 +86,7 @@ class Health:
             self._calls -= 1
 
     async def _read(self, context: Any, *, admitted: bool) -> bool:
-        """Whether the name that is asked for is in the table; it is not kept."""
+        """Return True if the name that is asked for is in the table; it is not kept."""
         if not admitted:
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -108,7 +108,7 @@ class Helper:
         return flat.view(DTYPES[spec.dtype]).reshape(shape).copy()
 
     def _is_ready(self) -> bool:
-        """Whether it has started up, which nobody waits for."""
+        """Return True if it has started up, which nobody waits for."""
         if self._closed:
             raise BrokenPipeError("a helper was closed")
         if not self._ready and select.select([_pipe(self._process.stdout)], [], [], 0)[0]:

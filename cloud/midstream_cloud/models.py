@@ -49,7 +49,8 @@ class Model:
     def assemble(
         self, first_segment: int, names: Sequence[str], *, transform: str = "", max_nbytes: int
     ) -> Incoming:
-        """What a request for the segments from `first_segment` on has to bring, not decoded.
+        """Return what a request for the segments from `first_segment` on has to bring, not
+        decoded.
 
         `max_nbytes` bounds the decoded tensors, and what a transform makes of them.
         """
@@ -68,7 +69,7 @@ class Model:
         return Incoming(names, specs, max_nbytes=max_nbytes, borrow=True, defer=True)
 
     def growth(self, first_segment: int, transform: str) -> float:
-        """How many times larger a transform's inverse makes what came, at least 1."""
+        """Return how many times larger a transform's inverse makes what came, at least 1."""
         if not transform:
             return 1.0
         crossing = self.partition.crossing(first_segment)
@@ -76,7 +77,7 @@ class Model:
         return max((1.0, *(expansion(*pair) for pair in pairs)))
 
     def tail_points(self, first_segment: int) -> Points:
-        """What its profile says of tails of several sizes, or of one."""
+        """Return what its profile says of tails of several sizes, or of one."""
         return self._points[first_segment]
 
     @property
@@ -85,11 +86,11 @@ class Model:
         return max((seconds for points in self._points for _, seconds in points), default=0.0)
 
     def returns(self, first_segment: int) -> tuple[TensorSpec, ...]:
-        """What a reply to such a request carries."""
+        """Return what a reply to such a request carries."""
         return self._returns[first_segment]
 
     def describe(self) -> ModelDescription:
-        """What an edge needs to know to cut its own copy alike."""
+        """Return what an edge needs to know to cut its own copy alike."""
         partition = self.partition
         return ModelDescription(
             name=self.name,

@@ -195,7 +195,9 @@ class Server:
 
 
 def _connections() -> int:
-    """How many connections are accepted at a time, so that descriptors are left over."""
+    """Return how many connections are accepted at a time, so that descriptors are left
+    over.
+    """
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if soft == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS

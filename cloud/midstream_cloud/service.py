@@ -52,7 +52,7 @@ class Midstream:
 
     @property
     def statistics(self) -> Statistics:
-        """What the server has done so far."""
+        """Return what the server has done so far."""
         return self._service.statistics
 
     async def Session(self, _requests: object, context: Any) -> None:
@@ -215,7 +215,7 @@ def peer_of(context: Any) -> str:
 
 
 def handlers(midstream: Midstream) -> grpc.GenericRpcHandler:
-    """What the server calls, by method.
+    """Return what the server calls, by method.
 
     Every method is a stream of bytes here, whatever it is on the wire, so that nothing is read
     of a call that is refused, and nothing parsed that has not been looked at.

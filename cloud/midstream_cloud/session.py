@@ -374,7 +374,7 @@ class Session:
     def _frames_of(
         self, id: int, future: Future[Answer], received: int
     ) -> Iterable[ServerFrame]:
-        """What tells the peer how a tail ended, whose payloads had `received` bytes."""
+        """Return what tells the peer how a tail ended, whose payloads had `received` bytes."""
         error = future.exception()
         if error is not None:
             return (self._refusal(id, self._told(error)),)

@@ -67,7 +67,7 @@ class Job:
 
     @property
     def kind(self) -> Kind:
-        """What decides how long it takes, besides the size of what came."""
+        """Return what decides how long it takes, besides the size of what came."""
         digest = self.model.partition.digest
         return digest, self.first_segment, self.transform, self.incoming.codec_ids
 

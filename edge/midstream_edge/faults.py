@@ -30,12 +30,14 @@ class Faults:
             _log.warning("%s failed (%d so far): %r", what, count, error, exc_info=error)
 
     def count(self, what: str) -> int:
-        """How often `what` has failed."""
+        """Return how often `what` has failed."""
         with self._lock:
             return self._counts[what]
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Whether `error` is Ctrl-C: it comes to the main thread, and is meant for the program."""
+    """Return True if `error` is Ctrl-C: it comes to the main thread, and is meant for the
+    program.
+    """
     main = threading.current_thread() is threading.main_thread()
     return main and isinstance(error, KeyboardInterrupt)

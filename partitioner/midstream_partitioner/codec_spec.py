@@ -19,7 +19,7 @@ def full_id(text: str) -> str:
 
 
 def is_lossless(text: str) -> bool:
-    """Whether every tensor comes out as it went in, bit for bit."""
+    """Return True if every tensor comes out as it went in, bit for bit."""
     transform, kind = parse_codec(text)
     return kind.lossless and not transform
 

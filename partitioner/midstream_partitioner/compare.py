@@ -68,7 +68,8 @@ def relative_error(expected: Mapping[str, Array], given: Mapping[str, Array]) ->
 
 
 def argmax_equal(expected: Mapping[str, Array], given: Mapping[str, Array]) -> bool:
-    """Whether the largest entry along the last axis stands at the same place everywhere.
+    """Return True if the largest entry along the last axis stands at the same place
+    everywhere.
 
     Where several entries are the largest to rounding (`EXACT`), any of their places will do.
     """
@@ -95,7 +96,9 @@ def _moved(expected: Array, given: Array) -> float:
 
 
 def _largest(expected: Array, given: Array) -> tuple[Array, Array]:
-    """What should be the largest entry, and what was picked, wherever these are not one."""
+    """Return what should be the largest entry, and what was picked, wherever these are not
+    one.
+    """
     wanted, found = (np.argmax(array, axis=-1)[..., None] for array in (expected, given))
     differ = wanted != found
     top, picked = (

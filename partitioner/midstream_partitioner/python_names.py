@@ -18,7 +18,9 @@ PYTHON = "python:"
 
 
 def import_function(name: str) -> Callable[..., Any]:
-    """What python:module:function names; modules in the working directory are found, too."""
+    """Return what python:module:function names; modules in the working directory are found,
+    too.
+    """
     module_name, colon, function_name = name.removeprefix(PYTHON).partition(":")
     if not (name.startswith(PYTHON) and colon and module_name and function_name):
         raise UsageError(f"a function must be named as python:module:function (not {name!r})")

@@ -26,7 +26,7 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether what is said there cannot leave the machine."""
+        """Return True if what is said there cannot leave the machine."""
         if self.port is None or self.host == "localhost":
             return True
         try:

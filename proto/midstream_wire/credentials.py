@@ -135,7 +135,7 @@ class _CertificateFiles:
 
 
 def _state_of(path: Path | None) -> tuple[int, int, int] | None:
-    """What changes when a file does; None where there is none."""
+    """Return what changes when a file does; None where there is none."""
     try:
         found = None if path is None else path.stat()
     except OSError:
@@ -170,7 +170,7 @@ def bearer(token: str) -> tuple[tuple[str, str], ...]:
 
 
 def is_bearer(metadata: Iterable[tuple[str, str | bytes]], token: str) -> bool:
-    """Whether `metadata` carries `token`, compared in constant time."""
+    """Return True if `metadata` carries `token`, compared in constant time."""
     wanted = (_SCHEME + token).encode()
     shown = [value for key, value in metadata if key == AUTHORIZATION]
     if len(shown) != 1:

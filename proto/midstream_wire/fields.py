@@ -22,7 +22,7 @@ _SHORT = [bytes((value,)) for value in range(0x80)]
 
 
 def malformed() -> ProtocolError:
-    """What to raise about bytes that are no message."""
+    """Return what to raise about bytes that are no message."""
     return ProtocolError(
         "a message must be protobuf of midstream.v1 (this one is not): use the same version "
         "of midstream on both sides"
@@ -42,7 +42,9 @@ def varint(value: int) -> bytes:
 
 
 def front_of(number: int, nbytes: int) -> bytes:
-    """What stands in front of a field of `nbytes` bytes: a string, bytes or a message."""
+    """Return what stands in front of a field of `nbytes` bytes: a string, bytes or a
+    message.
+    """
     return varint(number << 3 | _BYTES) + varint(nbytes)
 
 

@@ -77,7 +77,7 @@ class TensorSpec:
     shape: tuple[int | str, ...]
 
     def admits(self, dtype: str, shape: Sequence[int]) -> bool:
-        """Whether an array of `dtype` and `shape` fits."""
+        """Return True if an array of `dtype` and `shape` fits."""
         if dtype != self.dtype or len(shape) != len(self.shape):
             return False
         return self.shape == tuple(shape) or all(

@@ -205,17 +205,19 @@ class Incoming:
 
     @property
     def done(self) -> bool:
-        """Whether every tensor has arrived whole."""
+        """Return True if every tensor has arrived whole."""
         return len(self._decoders) == len(self._names) and self._current is None
 
     @property
     def nbytes(self) -> int:
-        """How many bytes the tensors take decoded, as far as their headers have arrived."""
+        """Return how many bytes the tensors take decoded, as far as their headers have
+        arrived.
+        """
         return sum(decoder.nbytes for decoder in self._decoders)
 
     @property
     def waiting_nbytes(self) -> int:
-        """How many bytes are kept to be decoded later."""
+        """Return how many bytes are kept to be decoded later."""
         return sum(each.waiting_nbytes for each in self._decoders if isinstance(each, Decoder))
 
     @property

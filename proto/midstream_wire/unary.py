@@ -111,7 +111,9 @@ def write_infer(payloads: Mapping[str, bytes], timings: ServerTimings) -> pb.Inf
 
 
 def read_description(message: pb.DescribeReply) -> Description:
-    """What a server holds: a model that cannot be read, as a newer server's, is named so."""
+    """Return what a server holds: a model that cannot be read, as a newer server's, is named
+    so.
+    """
     models, unreadable = [], []
     for model in message.models:
         try:
@@ -151,7 +153,7 @@ def read_describe(data: bytes) -> str:
 
 
 def read_preparation(data: bytes) -> Preparation:
-    """What a server is asked to cut, serialized.
+    """Return what a server is asked to cut, serialized.
 
     Raises `ProtocolError` when it is none, or more than may be asked for.
     """
@@ -206,7 +208,9 @@ def _read_model(message: pb.Model) -> ModelDescription:
 
 
 def _read_feed(fields: Sequence[pb.FeedField]) -> tuple[tuple[str, str], ...]:
-    """What feeds a model, as text that can be shown; `ProtocolError` for anything else."""
+    """Return what feeds a model, as text that can be shown; `ProtocolError` for anything
+    else.
+    """
     if len(fields) > MAX_FEED_FIELDS:
         raise ProtocolError(
             f"a feed may be told in at most {MAX_FEED_FIELDS} fields (not {len(fields)}): use "

@@ -104,7 +104,8 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _fail_usage(error: Any) -> NoReturn:
-    """What typer says of flags and arguments, as one sentence; anything else is our fault.
+    """Return what typer says of flags and arguments, as one sentence; anything else is our
+    fault.
 
     Its classes for that are click's or its own, as its version has it, so they are known by
     what they can do.

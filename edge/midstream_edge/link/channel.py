@@ -101,7 +101,7 @@ class Dial:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What goes with every call."""
+        """Return what goes with every call."""
         return () if self.token is None else bearer(self.token)
 
     def open(self, *, mark_ms: int = KEEPALIVE_TIMEOUT_MS) -> grpc.Channel:
@@ -149,7 +149,9 @@ class Way:
         self._users = 1
 
     def share(self) -> bool:
-        """Whether one more may use it, who then has to `release` it; False once closed."""
+        """Return True if one more may use it, who then has to `release` it; False once
+        closed.
+        """
         with self._lock:
             self._users += self._users > 0
             return self._users > 0
@@ -214,7 +216,7 @@ class Stream:
         self._outgoing.put(frames)
 
     def tcp_info(self) -> TcpInfo | None:
-        """How the stream's own TCP connection stands, in microseconds of work.
+        """Return how the stream's own TCP connection stands, in microseconds of work.
 
         None before the first frame has come, after the end, and where the system does not
         tell. May be called from any thread.
@@ -224,7 +226,7 @@ class Stream:
 
     @property
     def door(self) -> Door | None:
-        """Where the server was reached; None where `tcp_info` is."""
+        """Return where the server was reached; None where `tcp_info` is."""
         tap = self._tap
         return None if tap is None else tap.door
 
@@ -311,7 +313,7 @@ def fetch_readiness(dial: Dial, asked: Preparation, *, timeout_s: float) -> Read
 
 
 def fetch_health(dial: Dial, *, timeout_s: float) -> bool:
-    """Whether the server says that it serves (grpc.health.v1); raises `PeerError`."""
+    """Return True if the server says that it serves (grpc.health.v1); raises `PeerError`."""
 
     def begin(channel: grpc.Channel) -> Any:
         stub = health_pb2_grpc.HealthStub(channel)
@@ -338,7 +340,9 @@ def _ask(dial: Dial, begin: Callable[[grpc.Channel], Any], timeout_s: float) -> 
 
 
 def _verdict(dial: Dial, broken: grpc.RpcError, *, examined: bool) -> PeerError:
-    """What the end of a call means. `examined`: the server is looked at where that helps."""
+    """Return what the end of a call means. `examined`: the server is looked at where that
+    helps.
+    """
     assert isinstance(broken, grpc.Call)
     code: int = broken.code().value[0]
     look = examined and code in UNCLEAR

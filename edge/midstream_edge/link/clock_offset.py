@@ -76,8 +76,9 @@ class ClockEstimate:
         return None if self.best is None else cloud_s - self.best.offset_s
 
     def gone_s(self, received_s: float) -> float | None:
-        """When what the cloud received at `received_s` had left the edge, on its clock, if its
-        way up took as long as that of the shortest empty exchange of lately; `None` without.
+        """Return when what the cloud received at `received_s` had left the edge, on its clock,
+        if its way up took as long as that of the shortest empty exchange of lately; `None`
+        without.
 
         Exact however that exchange's delay was divided between the two ways: what its offset
         lends to one of them falls out of the difference.

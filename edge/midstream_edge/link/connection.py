@@ -204,7 +204,7 @@ class Connection:
 
     @property
     def rises(self) -> int:
-        """How often the link has become connected, or stopped to be suspect."""
+        """Return how often the link has become connected, or stopped to be suspect."""
         return self._strands.rises
 
     def _use(self) -> None:

@@ -110,7 +110,9 @@ def farewell(server: str, code: int, message: str) -> PeerError:
 
 
 def is_settled(error: Exception) -> bool:
-    """Whether `error` comes from the configuration of the two sides, not from the weather."""
+    """Return True if `error` comes from the configuration of the two sides, not from the
+    weather.
+    """
     if isinstance(error, CloudRefused):
         return error.code in SETTLED
     return isinstance(error, ProtocolError)

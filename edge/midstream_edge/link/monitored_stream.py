@@ -71,7 +71,9 @@ class Strand:
         return max(MIN_KEEPALIVE_S, allowed_s) if allowed_s else None
 
     def look(self, now_s: float, *, used: bool) -> Overdue | None:
-        """What is overdue, after one more look; asks for a sign of life where one is due."""
+        """Return what is overdue, after one more look; asks for a sign of life where one is
+        due.
+        """
         assert self.stream is not None
         signs = Signs(
             now_s, self.heard_s, self.pings.asked_s, self.min_rtt_s, self.stream.tcp_info()
@@ -84,7 +86,7 @@ class Strand:
         return self.watch.overdue
 
     def doubt(self, now_s: float, since_s: float) -> Overdue | None:
-        """What is overdue, now that an answer is that was asked for at `since_s`."""
+        """Return what is overdue, now that an answer is that was asked for at `since_s`."""
         if self.heard_s < since_s:  # the watch knows what was heard at its last look only
             self.watch = self.watch.doubt(now_s, since_s)
         self.ask()

@@ -54,7 +54,8 @@ class Pings:
 
     @property
     def asked_s(self) -> float | None:
-        """When the oldest ping without padding left that is not answered yet, if there is one.
+        """Return when the oldest ping without padding left that is not answered yet, if there
+        is one.
 
         Padding takes its time on the way, and that is no silence.
         """
@@ -64,7 +65,7 @@ class Pings:
 
     @property
     def under_way(self) -> bool:
-        """Whether any ping is not answered yet, or waits to leave."""
+        """Return True if any ping is not answered yet, or waits to leave."""
         return bool(self._waiting)
 
     def receive(self, pong: Pong) -> Exchange | None:

@@ -58,7 +58,9 @@ class Attempts:
         self._spread = self._spread_pause()
 
     def look(self, now_s: float, trials: Sequence[Strand]) -> tuple[bool, bool]:
-        """Whether to open a channel now, and whether a knock was answered; knocks on."""
+        """Return whether to open a channel now, and whether a knock was answered; knocks
+        on.
+        """
         if len(trials) >= MOST_TRIALS or now_s < self._after_knock_s(trials):
             self.rest()
             return False, False
@@ -89,7 +91,7 @@ class Attempts:
         self._knocks.close()
 
     def _after_knock_s(self, trials: Sequence[Strand]) -> float:
-        """When a channel is due if a knock was answered."""
+        """Return when a channel is due if a knock was answered."""
         return self._spaced_s(pending=any(strand.knocked for strand in trials))
 
     def _in_any_case_s(self, trials: Sequence[Strand]) -> float:

@@ -170,7 +170,9 @@ class Strands:
         return True
 
     def _next_look_s(self, present: Strand, now_s: float) -> float:
-        """When to look at the present strand: often while something is expected of it."""
+        """Return when to look at the present strand: often while something is expected of
+        it.
+        """
         used = now_s - self.used_s < USED_S
         if used or self.state == "suspect" or present.pings.under_way:
             return now_s + LOOK_S
@@ -178,7 +180,7 @@ class Strands:
         return math.inf if idle_s is None else max(now_s + LOOK_S, present.heard_s + idle_s)
 
     def _judge(self, strand: Strand, overdue: Overdue | None, now_s: float) -> None:
-        """What a look at the present strand means for the link."""
+        """Act on what a look at the present strand means for the link."""
         if overdue is None:
             if self.state == "suspect":
                 self._enter(Sign.ALIVE, now_s)

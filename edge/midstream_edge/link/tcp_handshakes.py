@@ -93,7 +93,9 @@ class Knocks:
             end.close()
 
     def are_answered(self, now_s: float) -> bool:
-        """Whether any handshake has come about; those that failed or are old are dropped."""
+        """Return True if any handshake has come about; those that failed or are old are
+        dropped.
+        """
         answered = False
         for end in self._ready():
             answered = answered or end.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0

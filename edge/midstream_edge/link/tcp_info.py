@@ -63,7 +63,7 @@ class TcpInfo:
 
     @property
     def outstanding(self) -> bool:
-        """Whether the other end has yet to acknowledge something."""
+        """Return True if the other end has yet to acknowledge something."""
         return self.unsent_nbytes > 0 or self.in_flight_nbytes > 0
 
 
@@ -109,7 +109,7 @@ class Tap:
         self._closed = False
 
     def read(self) -> TcpInfo | None:
-        """How the connection stands (1-2 us); None once it does not stand any more."""
+        """Return how the connection stands (1-2 us); None once it does not stand any more."""
         with self._lock:
             if self._closed:
                 return None

@@ -68,7 +68,9 @@ class Uplink:
 
     @property
     def message_nbytes(self) -> int:
-        """What the line carries in `MESSAGE_S`, within the limits that messages have."""
+        """Return what the line carries in `MESSAGE_S`, within the limits that messages
+        have.
+        """
         most = min(self.rate_bps * MESSAGE_S / 8, MESSAGE_NBYTES)
         return max(LEAST_NBYTES, int(most))
 
@@ -82,7 +84,7 @@ class Uplink:
         return max(0, self.handed_nbytes - max(seen, self.arrived_nbytes))
 
     def missing_nbytes(self, mark_nbytes: int, acked_nbytes: int | None) -> int:
-        """How much of the first `mark_nbytes` handed over has surely not arrived."""
+        """Return how much of the first `mark_nbytes` handed over has surely not arrived."""
         seen = self._acknowledged(acked_nbytes)
         if seen is None:
             return 0
@@ -105,7 +107,7 @@ class Uplink:
         return replace(self, rate_bps=known_bps + GAIN * (seen_bps - known_bps))
 
     def _acknowledged(self, acked_nbytes: int | None) -> int | None:
-        """What TCP's count comes to in payload, once it has been compared."""
+        """Return what TCP's count comes to in payload, once it has been compared."""
         if acked_nbytes is None or self.overhead_nbytes is None:
             return None
         return acked_nbytes - self.overhead_nbytes

@@ -90,7 +90,7 @@ class LinkBelief:
 
     @classmethod
     def of(cls, link: Link, *, at_s: float = float("-inf")) -> LinkBelief:
-        """What a first measurement says; it gets old from the first evidence on."""
+        """Return what a first measurement says; it gets old from the first evidence on."""
         delay_s = link.rtt_s + link.fixed_s
         return cls(
             at_s=at_s,
@@ -134,7 +134,7 @@ class LinkBelief:
         return exp(self.mean + self.spread * NormalDist().inv_cdf(share))
 
     def conditions(self, backlog_nbytes: int = 0) -> Conditions:
-        """What the next request meets, at the medians."""
+        """Return what the next request meets, at the medians."""
         return Conditions(
             self.uplink_bps,
             self.downlink_bps,
@@ -173,7 +173,8 @@ class LinkBelief:
         return belief._served(evidence, option)
 
     def _connected(self, link: LinkState) -> LinkBelief:
-        """What was held back while the link failed says nothing of the one that comes back.
+        """Return what was held back while the link failed says nothing of the one that comes
+        back.
 
         It may be any; what was usual before is the best guess.
         """
@@ -255,7 +256,7 @@ class LinkBelief:
         )
 
     def _withheld(self, transfer: Transfer) -> LinkBelief:
-        """What an incomplete transfer bounds: the uplink was at most this fast.
+        """Return what an incomplete transfer bounds: the uplink was at most this fast.
 
         Only a bound below the belief says anything.
         """

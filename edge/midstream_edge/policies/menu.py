@@ -77,7 +77,7 @@ class Menu:
 
     @classmethod
     def of(cls, planner: Planner, *, complete: bool, policies: Iterable[str] = ()) -> Menu:
-        """What `planner` allows, less what another option beats whatever happens.
+        """Return what `planner` allows, less what another option beats whatever happens.
 
         `complete` says whether the edge holds all segments: only then is there edge-only, and
         a rest to run locally. Edge-only, the raw input and every option that one of `policies`
@@ -124,7 +124,7 @@ class Menu:
 
     @property
     def edge_only_s(self) -> float | None:
-        """What the whole network takes on the edge, by its profile."""
+        """Return what the whole network takes on the edge, by its profile."""
         return None if self.edge_only is None else self.options[self.edge_only].head_s
 
     def find(self, cut: str, codec: str | None = None) -> int:
@@ -341,7 +341,7 @@ def _is_asked_for(offer: Offer, named: set[str]) -> bool:
 
 
 def _is_beaten(index: int, offers: Sequence[Offer]) -> bool:
-    """Whether another is at least as good at every bandwidth, delay, queue and load.
+    """Return True if another is at least as good at every bandwidth, delay, queue and load.
 
     Latencies are lines in the reciprocals of both rates, so it is enough to compare what does
     not depend on the link, and the bytes; the edge's share is compared as well, since energy,

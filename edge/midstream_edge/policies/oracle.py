@@ -57,7 +57,7 @@ class Curve:
         return float(self.times_s[-1])
 
     def bits_until(self, moments_s: Floats | float) -> Floats:
-        """What the link can have carried from time 0 up to each moment."""
+        """Return what the link can have carried from time 0 up to each moment."""
         since_s = np.asarray(moments_s, dtype=np.float64) - self.origin_s
         rounds, inside_s = np.divmod(since_s, self.duration_s)
         bits: Floats = self.__dict__["_bits"]

@@ -79,7 +79,7 @@ class ProbeBudget:
 
     @property
     def left_nbytes(self) -> float:
-        """What may be sent now."""
+        """Return what may be sent now."""
         return min(self.allowance_nbytes, self.stock_nbytes - self.drawn_nbytes)
 
     def heard(self, at_s: float, nbytes: int) -> ProbeBudget:

@@ -121,7 +121,7 @@ def _loaded(text: str, entry: EntryPoint) -> Callable[..., Any]:
 def _own(
     text: str, factory: Callable[..., Any], menu: Menu, link: Link, device: Device
 ) -> Policy:
-    """What a user's function makes, once it is known to be a policy."""
+    """Return what a user's function makes, once it is known to be a policy."""
     try:
         made = factory(menu, link=link, device=device)
     except Exception as error:  # whatever the user's function raises

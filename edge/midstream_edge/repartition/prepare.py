@@ -82,7 +82,7 @@ def ask(base: Partition, heads: Iterable[Runs], *, dial: Dial, model: str) -> Re
 
 
 def _held(part: Partition, like: Chain) -> int:
-    """How many segments of `part` an edge holds that now holds what `like` does."""
+    """Return how many segments of `part` an edge holds that now holds what `like` does."""
     count, whole = len(part.segments), len(like.partition.segments)
     if like.last == whole:
         return count

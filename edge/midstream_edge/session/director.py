@@ -49,14 +49,14 @@ class Director(Protocol):
 
     @property
     def plan(self) -> tuple[int, str]:
-        """What was chosen last, or will be chosen first: (k, codec)."""
+        """Return what was chosen last, or will be chosen first: (k, codec)."""
 
     @property
     def timeout_s(self) -> float:
-        """How long the cloud may take at least, and a request wait for room."""
+        """Return how long the cloud may take at least, and a request wait for room."""
 
     def choose(self, situation: Situation) -> Choice:
-        """What the request whose head begins now does."""
+        """Return what the request whose head begins now does."""
 
     def learn(self, evidence: Evidence) -> None:
         """Take note of a measurement."""
@@ -127,7 +127,7 @@ class Pilot:
 
     @property
     def belief(self) -> LinkBelief | None:
-        """What the policy believes of the link, if it holds a belief."""
+        """Return what the policy believes of the link, if it holds a belief."""
         try:
             belief = getattr(self._policy, "belief", None)
         except BaseException as error:  # a property of the policy's own
@@ -171,7 +171,7 @@ class Pilot:
                 self._budget = self._budget.heard(evidence.at_s, nbytes)
 
     def _choice(self, decision: Decision) -> Choice:
-        """What `decision` says, once it is known to say something that can be done."""
+        """Return what `decision` says, once it is known to say something that can be done."""
         index, after_s, estimate = (
             operator.index(decision.option),
             decision.hedge_after_s,
@@ -202,7 +202,7 @@ class Pilot:
         )
 
     def _stand_in(self) -> Choice:
-        """What a request does whose policy has failed."""
+        """Return what a request does whose policy has failed."""
         if self._alone is not None and (self._last is None or self._failures >= FAILURES):
             return self._alone
         if self._last is not None:
@@ -218,7 +218,7 @@ class Pilot:
 
     @property
     def budget(self) -> ProbeBudget:
-        """What went over the link, and what of it were probes."""
+        """Return what went over the link, and what of it were probes."""
         return self._budget
 
     def probe_due(self, now_s: float, link: LinkState) -> int:
@@ -236,7 +236,7 @@ class Pilot:
 
 
 def _checked(policy: Any) -> Any:
-    """What a policy's `learn` gave, once it is known to be a policy."""
+    """Return what a policy's `learn` gave, once it is known to be a policy."""
     if not (callable(getattr(policy, "decide", None)) and callable(policy.learn)):
         raise UsageError(
             f"a policy's learn must give a policy (not {type(policy).__name__}): return self "

@@ -44,7 +44,7 @@ class Generations:
 
     @property
     def closed(self) -> bool:
-        """Whether no engine takes requests any more."""
+        """Return True if no engine takes requests any more."""
         return self._closed
 
     @property

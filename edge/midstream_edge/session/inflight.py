@@ -82,12 +82,12 @@ class Job(Lifecycle):
 
     @property
     def payload_nbytes(self) -> int:
-        """What left of it, encoded."""
+        """Return what left of it, encoded."""
         return 0 if self.sending is None else self.sending.payload_nbytes
 
     @property
     def reply_nbytes(self) -> int:
-        """What came back of it, encoded."""
+        """Return what came back of it, encoded."""
         return 0 if self.sending is None else self.sending.reply_nbytes
 
     def forget(self) -> None:
@@ -115,7 +115,7 @@ class Job(Lifecycle):
         )
 
     def cloud_timings(self, clock: ClockEstimate, answered_s: float) -> Timings:
-        """Where the time went when the cloud has answered."""
+        """Return where the time went when the cloud has answered."""
         assert self.sending is not None
         served = self.sending.served
         return split_timings(
@@ -128,7 +128,9 @@ class Job(Lifecycle):
         )
 
     def edge_timings(self, rest_s: float, answered_s: float) -> Timings:
-        """Where the time went when the edge finished alone, the last `rest_s` computing."""
+        """Return where the time went when the edge finished alone, the last `rest_s`
+        computing.
+        """
         waited_s = max(0.0, answered_s - self.began_s - self.head_s - rest_s)
         encode_s = min(self.encode_s, waited_s)
         return Timings(

@@ -192,7 +192,7 @@ class Lifecycle:
         return now_s < self.late_s
 
     def _give_up_at(self, rest_s: float | None, contended: bool) -> float:
-        """When to stop waiting for the cloud alone."""
+        """Return when to stop waiting for the cloud alone."""
         if self.deadline_s is None or not self.complete:
             return self.useful_s
         if rest_s is None:
@@ -203,7 +203,7 @@ class Lifecycle:
 
     @property
     def alarm_s(self) -> float:
-        """When to `ring` next, while the cloud has the request."""
+        """Return when to `ring` next, while the cloud has the request."""
         return min(self.late_s, self.hedge_at_s)
 
     def ring(self, now_s: float) -> Event | None:

@@ -79,7 +79,7 @@ class Scout:
 def probed(
     exchange: Exchange, clock: ClockEstimate, nbytes: int, ahead_nbytes: int
 ) -> Transfer:
-    """What a probe of `nbytes` tells that left behind `ahead_nbytes`."""
+    """Return what a probe of `nbytes` tells that left behind `ahead_nbytes`."""
     took_s, gone_s = exchange.delay_s, clock.gone_s(exchange.received_s)
     up_s = None if gone_s is None else min(max(0.0, gone_s - exchange.sent_s), took_s)
     return Transfer(nbytes, 0, took_s, ahead_nbytes=ahead_nbytes, up_s=up_s)

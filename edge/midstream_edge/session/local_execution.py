@@ -109,7 +109,7 @@ class LocalExecution:
             )
 
     def _situation(self, job: Job) -> Situation:
-        """What a director is told before a request's head."""
+        """Return what a director is told before a request's head."""
         waiting = sum(other is not job for other in self._table.at(Stage.WAITING))
         return Situation(
             now_s=job.began_s,

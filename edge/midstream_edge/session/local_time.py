@@ -119,7 +119,8 @@ def room_waits(
     whole_s: float | None,
     complete: bool,
 ) -> tuple[float, float]:
-    """Until when a request asked for at `asked_s` waits for room, and until when for anything.
+    """Return until when a request asked for at `asked_s` waits for room, and until when for
+    anything.
 
     At the first moment the edge runs all of it alone: so short before the deadline that it
     can just finish, or at once where nobody knows how long that takes (`whole_s`). At the

@@ -182,7 +182,7 @@ class Offloading:
                 again.note_sent()
 
     def _prepare_again(self, job: Job, stream: Stream, now_s: float) -> bool:
-        """Whether a request may go out on `stream`, where it was not before."""
+        """Return True if a request may go out on `stream`, where it was not before."""
         sending, state = job.sending, job.state
         if state is None or job.choice is None or (sending and sending.stream is stream):
             return False
@@ -230,7 +230,7 @@ class Offloading:
     # Whoever sends, and the sender's thread.
 
     def _transform(self, job: Job) -> None:
-        """What travels of the activation, which itself is kept for the local rest."""
+        """Compute what travels of the activation, which itself is kept for the local rest."""
         assert job.state is not None
         began_s = time.monotonic()
         codec, travelling = transform_crossing(self._chain, job.k, job.codec, job.state)
@@ -239,7 +239,9 @@ class Offloading:
         job.transform_s = time.monotonic() - began_s
 
     def _most_nbytes(self) -> int:
-        """What the tensors of one request may take, as the server or the protocol says."""
+        """Return what the tensors of one request may take, as the server or the protocol
+        says.
+        """
         welcome = None if self.connection is None else self.connection.welcome
         allowed = welcome.max_request_nbytes if welcome else 0
         return min(MAX_REQUEST_NBYTES, allowed) if allowed else MAX_REQUEST_NBYTES
@@ -278,7 +280,9 @@ class Offloading:
 
 
 def _outputs(part: Partition, binder: Binder, k: int, sizes: Sizes) -> tuple[TensorSpec, ...]:
-    """What a reply to a request of `sizes` carries: its dimensions are those of the inputs."""
+    """Return what a reply to a request of `sizes` carries: its dimensions are those of the
+    inputs.
+    """
     return binder.tie(part.outputs_from(k), sizes)
 
 

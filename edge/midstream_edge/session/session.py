@@ -164,7 +164,7 @@ class EdgeSession:
 
     @property
     def plan(self) -> tuple[int, str]:
-        """What the next head will run, or under a policy the latest ran: (k, codec)."""
+        """Return what the next head will run, or under a policy the latest ran: (k, codec)."""
         return self._engine.director.plan
 
     def use(self, k: int, codec: str, *, timeout_s: float | None = None) -> None:
@@ -247,12 +247,12 @@ class EdgeSession:
 
     @property
     def link_state(self) -> LinkState:
-        """How the link to the server stands; down for a session without one."""
+        """Return how the link to the server stands; down for a session without one."""
         return self._engine.link_state
 
     @property
     def connected(self) -> bool:
-        """Whether a request would go to the cloud now."""
+        """Return True if a request would go to the cloud now."""
         return self.link_state == "connected"
 
     @property
@@ -270,12 +270,12 @@ class EdgeSession:
 
     @property
     def closed(self) -> bool:
-        """Whether the session takes no requests any more."""
+        """Return True if the session takes no requests any more."""
         return self._generations.closed
 
     @property
     def stranded(self) -> bool:
-        """Whether the server says that it does not hold the session's partition.
+        """Return True if the server says that it does not hold the session's partition.
 
         One that was restarted holds the partitions again that it serves, and none that it was
         asked to make; everything runs here until it has made it again.

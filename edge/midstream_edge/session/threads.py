@@ -70,7 +70,9 @@ class Worker:
                 self._changed.notify()
 
     def take_turn(self) -> bool:
-        """Whether the caller may run a task itself now; if so, it must `end_turn` after it."""
+        """Return True if the caller may run a task itself now; if so, it must `end_turn` after
+        it.
+        """
         # One lock for queue and turn: no later task may come before one that was taken up.
         with self._changed:
             if self._busy or self._tasks:

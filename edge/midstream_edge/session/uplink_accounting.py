@@ -90,7 +90,9 @@ class Ledger:
         return transfer
 
     def unfinished(self, sending: Transmission, now_s: float) -> Transfer | None:
-        """What a request tells that has begun to go out and was not answered by `now_s`."""
+        """Return what a request tells that has begun to go out and was not answered by
+        `now_s`.
+        """
         if not sending.departures:
             return None
         missing_nbytes, line = 0, self._line

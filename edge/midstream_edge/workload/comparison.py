@@ -84,7 +84,7 @@ class Outcome:
 
 
 def baselines(plan: Plan) -> tuple[Strategy, ...]:
-    """What a plan has to be held against, as far as its constraints admit it.
+    """Return what a plan has to be held against, as far as its constraints admit it.
 
     Edge-only; cloud-only with the raw and with the compressed input; the best cut inside the
     network; and the plan's own choice where it is none of these.

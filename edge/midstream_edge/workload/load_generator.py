@@ -108,7 +108,7 @@ class Record:
 
 
 def energy_j(answer: Answer, device: Device, link: Link, belief: LinkBelief | None) -> float:
-    """What an answer cost the edge: computing, sending, waiting, receiving."""
+    """Return what an answer cost the edge: computing, sending, waiting, receiving."""
     uplink_bps = link.uplink_bps if belief is None else belief.uplink_bps
     timings = answer.timings
     waited_s = max(0.0, timings.total_s - answer.busy_s)

@@ -46,7 +46,7 @@ def rate(text: str) -> Rate:
 
 
 def parser() -> argparse.ArgumentParser:
-    """What `up` and `set` take, one option per field of a `LinkSpec`."""
+    """Return what `up` and `set` take, one option per field of a `LinkSpec`."""
     link = _Parser(prog="up", description="One emulated link.")
     add: Callable[..., Any] = link.add_argument
     add("--uplink", type=rate, help="a rate such as 10Mbit, or a file with a trace")

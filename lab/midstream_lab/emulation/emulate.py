@@ -146,11 +146,11 @@ class Emulation:
 
     @property
     def cloud_listen(self) -> str:
-        """Where the cloud may listen: its address on the link, any port."""
+        """Return where the cloud may listen: its address on the link, any port."""
         return f"{self.cloud_address}:0"
 
     def reach(self, address: str) -> str:
-        """What the edge dials to come to the cloud's `address` over the link.
+        """Return what the edge dials to come to the cloud's `address` over the link.
 
         A proxy begins to listen here, and serves one address at a time: the latest.
         """
@@ -191,11 +191,11 @@ class Emulation:
         self._child.ask({"do": "begin"})
 
     def stats(self) -> LinkStats:
-        """What has passed since the start, or since `begin`."""
+        """Return what has passed since the start, or since `begin`."""
         return LinkStats.from_document(self._child.ask({"do": "stats"}))
 
     def validity(self) -> Validity:
-        """Whether what ran over the link until now may be believed."""
+        """Return whether what ran over the link until now may be believed."""
         stats = self.stats()
         overruns = sum(max(0, each.overrun_packets) for each in (stats.uplink, stats.downlink))
         why = reasons_against(self.calibration, stats.lateness_p99_s, overruns)

@@ -172,7 +172,7 @@ def _bandwidth(uplink: Trace, duration_s: float) -> Curve:
 
 
 def _facts(document: Mapping[str, Any], *, bandwidth: Curve, duration_s: float) -> Facts:
-    """What `midstream edge run` and the emulation say of the run."""
+    """Return what `midstream edge run` and the emulation say of the run."""
     validity = document["emulation"]["validity"]
     return Facts(
         kind="measured",
@@ -195,7 +195,7 @@ def _facts(document: Mapping[str, Any], *, bandwidth: Curve, duration_s: float) 
 
 
 def _link(emulation: Mapping[str, Any]) -> dict[str, JsonValue]:
-    """What all runs over such a link have in common."""
+    """Return what all runs over such a link have in common."""
     spec, validity = emulation["spec"], emulation["validity"]
     downlink = spec["downlink"]
     return {

@@ -261,7 +261,7 @@ class _Crew:
         return result
 
     def wait(self, timeout_s: float) -> None:
-        """Until something has finished; raises why nothing more can."""
+        """Wait until something has finished; raises why nothing more can."""
         self._changed.wait(timeout_s)
         self._changed.clear()
         if self._wrong is not None:

@@ -172,7 +172,7 @@ def accuracy(values: Parameters, images: Floats, labels: Labels) -> float:
 
 
 def _initial_values() -> Parameters:
-    """What `initial` gives to each of the layers that the architecture asks for."""
+    """Return what `initial` gives to each of the layers that the architecture asks for."""
     values: Parameters = {}
     start = initial("digits")
 

@@ -74,7 +74,7 @@ def changeovers(case: Case) -> list[tuple[str, float]]:
 
 
 def threshold(holds: Callable[[float], bool], low: float, high: float) -> float:
-    """Where `holds`, which is false at `low` and true at `high`, becomes true."""
+    """Return where `holds`, which is false at `low` and true at `high`, becomes true."""
     while high - low > _PRECISION:
         middle = (low + high) / 2
         low, high = (low, middle) if holds(middle) else (middle, high)

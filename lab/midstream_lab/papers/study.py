@@ -82,17 +82,17 @@ class Outcome:
 
     @property
     def over_edge(self) -> float:
-        """How many times faster than edge-only."""
+        """Return how many times faster than edge-only."""
         return self.edge_only_s / self.latency_s
 
     @property
     def over_cloud(self) -> float:
-        """How many times faster than cloud-only."""
+        """Return how many times faster than cloud-only."""
         return self.cloud_only_s / self.latency_s
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the planner would have cut as the paper did, or hardly lost by it."""
+        """Return whether the planner would have cut as the paper did, or hardly lost by it."""
         if self.reported_s is None:
             return "not known"
         if self.choice == self.case.reported.cut or self.reported_s == self.latency_s:
@@ -149,7 +149,7 @@ def link_of(case: Case) -> Link:
 
 
 def positions_of(case: Case) -> Table:
-    """What cutting behind the first n layers costs, a row for each n."""
+    """Return what cutting behind the first n layers costs, a row for each n."""
     graph = case.graph
     costs = costs_of(graph, case.edge.seconds(graph), case.cloud.seconds(graph))
     return position_table(graph, costs)

@@ -204,7 +204,9 @@ def _padded(kind: Kind, values: Sequence[float], start: float, end: float) -> Sc
 
 
 def _frontier(rivals: Sequence[Point], x: Scale, y: Scale) -> list[tuple[float, float]]:
-    """What mixtures of `rivals` reach at every energy; straight stays curved on a log axis."""
+    """Return what mixtures of `rivals` reach at every energy; straight stays curved on a log
+    axis.
+    """
     if not rivals:
         return []
     low_j = min(energy_j for energy_j, _ in rivals)

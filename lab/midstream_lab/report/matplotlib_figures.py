@@ -257,7 +257,7 @@ def _latency_lines(axes: Any, plan: Plan, envelope: Envelope, planner: Planner) 
 
 
 def _size_line(axes: Any, curve: SizeCurve) -> None:
-    """What the winner takes at every size, one colour from change to change."""
+    """Draw what the winner takes at every size, one colour from change to change."""
     for piece in curve.pieces:
         inside = [(n, c.latency_s) for n, c in curve.samples if piece.first <= n <= piece.last]
         axes.plot([n for n, _ in inside], [1e3 * s for _, s in inside], marker=".",

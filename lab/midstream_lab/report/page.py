@@ -99,7 +99,7 @@ def is_page(path: Path) -> bool:
 
 
 def note(words: str) -> str:
-    """What a picture shows, small above it."""
+    """Return what a picture shows, small above it."""
     return f'<p class="note">{escape(words)}</p>'
 
 
@@ -121,7 +121,7 @@ def _embedded(data: Mapping[str, Any]) -> str:
 
 
 def footer(versions: str, elsewhere: str) -> str:
-    """Who made a page, that it stands alone, and what lies beside it."""
+    """Return who made a page, that it stands alone, and what lies beside it."""
     return (
         f"{versions} · this file needs nothing else: data, pictures and script are inside. "
         f"{elsewhere}"

@@ -109,7 +109,7 @@ def _remarks(story: Story) -> list[str]:
 
 
 def _warnings(story: Story) -> list[str]:
-    """What must not be overlooked."""
+    """Return what must not be overlooked."""
     warnings = []
     if story.summary.void:
         void = counted(len(story.summary.void), "run")
@@ -161,7 +161,7 @@ def _footer(story: Story, *, alone: bool) -> str:
 
 
 def _data(story: Story) -> dict[str, Any]:
-    """What the page's script draws from."""
+    """Return what the page's script draws from."""
     chief = chief_of(story.summary)
     colours = {model: story.colours(model) for model in story.models}
     return {

@@ -249,7 +249,7 @@ class Story:
         )
 
     def _settings(self) -> Mapping[str, str]:
-        """What all runs have in common, and what differs between them."""
+        """Return what all runs have in common, and what differs between them."""
         facts = [each.facts for each in self.results]
         seeds = sorted({each.key.seed for each in self.results})
         wanted: dict[str, list[str]] = {

@@ -46,7 +46,7 @@ def path(points: Iterable[tuple[float, float]], **attributes: object) -> str:
 
 
 def tooltip(words: str) -> str:
-    """What a pointer that rests on the element around it is told."""
+    """Return what a pointer that rests on the element around it is told."""
     return element("title", escape(words, quote=False))
 
 

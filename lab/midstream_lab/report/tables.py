@@ -144,7 +144,9 @@ def _heat(regret: float | None, *, class_: str = "") -> str:
 
 
 def validity_table(results: Sequence[RunResult]) -> str:
-    """What the emulation measured of itself, all fields that any run has, worst first."""
+    """Return what the emulation measured of itself, all fields that any run has, worst
+    first.
+    """
     judged = [each for each in results if each.facts.validity is not None]
     fields = dict.fromkeys(
         name

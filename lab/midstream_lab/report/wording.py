@@ -102,7 +102,7 @@ def chief_of(summary: Summary) -> Figures | None:
 
 
 def verdict(summary: Summary, labels: Mapping[str, str]) -> list[str]:
-    """What came out, in sentences, the most important first."""
+    """Return what came out, in sentences, the most important first."""
     chief = chief_of(summary)
     if chief is None:
         return [_nothing(summary)]

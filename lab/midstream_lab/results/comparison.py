@@ -29,7 +29,7 @@ Point = tuple[float, float]
 
 
 def is_fixed(policy: str) -> bool:
-    """Whether it holds one placement for the whole run."""
+    """Return True if it holds one placement for the whole run."""
     return policy == "edge-only" or policy.startswith(("fixed:", "cloud-only"))
 
 
@@ -117,7 +117,8 @@ def _best_fixed(seen: Iterable[Seen]) -> list[Seen]:
 
 
 def references(comparison: Comparison) -> dict[Cell, Seen]:
-    """What regret is measured against, by cell: the oracle, where none ran the best policy.
+    """Return what regret is measured against, by cell: the oracle, where none ran the best
+    policy.
 
     Where an oracle ran in some cells only, the others have no reference.
     """
@@ -129,7 +130,8 @@ def references(comparison: Comparison) -> dict[Cell, Seen]:
 
 
 def behind_equal_energy(each: Seen, rivals: Sequence[Seen]) -> float:
-    """How much longer the mean latency is than a mixture of `rivals` needs on no more energy.
+    """Return how much longer the mean latency is than a mixture of `rivals` needs on no more
+    energy.
 
     Racing buys latency with energy, so what races less must not be held against what races
     always: half the requests may race and half may not. NaN where even the thriftiest rival

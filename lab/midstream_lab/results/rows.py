@@ -97,7 +97,7 @@ class RunKey:
 
     @property
     def cell(self) -> tuple[str, str, int]:
-        """What policies are compared over: the same model, trace and seed."""
+        """Return what policies are compared over: the same model, trace and seed."""
         return self.model, self.trace, self.seed
 
     @property

@@ -150,7 +150,7 @@ class Summary:
         return next((f for f in pool if (f.policy, f.model, f.trace) == wanted), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """What summary.json holds: `policies` by name, all else as it is."""
+        """Return what summary.json holds: `policies` by name, all else as it is."""
         plain = asdict(self)
         return plain | {"policies": {each["policy"]: each for each in plain["policies"]}}
 

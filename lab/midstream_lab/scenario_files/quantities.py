@@ -39,7 +39,9 @@ T = TypeVar("T")
 
 
 def written(name: str) -> str:
-    """How a field is called in the file, where values bring their units: rtt for rtt_s."""
+    """Return how a field is called in the file, where values bring their units: rtt for
+    rtt_s.
+    """
     return re.sub(r"_(s|bps|nbytes)$", "", name)
 
 
@@ -77,8 +79,9 @@ def _quantity(parse: Callable[[str], float], what: str, example: str) -> BeforeV
 
 
 def wrong(sentence: str, *where: str | int) -> PydanticCustomError:
-    """What a validator raises; `sentence` goes on after the field's name, which is `where` in
-    the table that is looked at, if that is a table."""
+    """Return what a validator raises; `sentence` goes on after the field's name, which is
+    `where` in the table that is looked at, if that is a table.
+    """
     return PydanticCustomError(_OWN, "{sentence}", {"sentence": sentence, "where": where})
 
 
@@ -164,7 +167,9 @@ def first_wrong(kind: type, error: ValidationError, words: Words = _SCENARIO) ->
 
 
 def _consequence(error: ErrorDetails) -> int:
-    """What is missing may be what was misspelt, and a list be empty for what was in it."""
+    """Return what is missing may be what was misspelt, and a list be empty for what was in
+    it.
+    """
     return {"missing": 1, "too_short": 2}.get(error["type"], 0)
 
 
@@ -200,7 +205,7 @@ def _sentence(kind: type, error: ErrorDetails, words: Words) -> str:
 
 
 def _shown(value: object) -> str:
-    """What came, but no page of it."""
+    """Return what came, but no page of it."""
     try:
         text = repr(value)
     except ValueError:  # Python spells no whole number of more than 4,300 digits

@@ -51,7 +51,7 @@ class Offered:
     scatter: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """What `read_menu` reads."""
+        """Return what `read_menu` reads."""
         return {
             "model": self.name,
             "device": self.device.to_dict(),

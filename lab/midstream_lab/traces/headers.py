@@ -96,7 +96,9 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _unit_factor(name: str, parse: Callable[[str], float]) -> float | None:
-    """What the unit at the end of a column's name makes of its figures; None without one."""
+    """Return what the unit at the end of a column's name makes of its figures; None without
+    one.
+    """
     bracketed = _BRACKETED.match(name)
     if bracketed:
         return _factor(bracketed[2], parse)

@@ -124,7 +124,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _unpacked(path: Path) -> bytes:
-    """What the file holds, unpacked if it is gzipped, `MOST_NBYTES` at most."""
+    """Return what the file holds, unpacked if it is gzipped, `MOST_NBYTES` at most."""
     if path.is_dir():
         raise UsageError(f"a trace must be a file ({path} is a folder)")
     try:

@@ -85,14 +85,15 @@ class Trace:
         return self._rates[min(step, len(self._rates) - 1)]
 
     def nbits_by(self, at_s: float) -> float:
-        """How many bits can have passed from 0 until `at_s`."""
+        """Return how many bits can have passed from 0 until `at_s`."""
         rounds, at_s = divmod(at_s, self.duration_s)
         step = min(bisect_right(self._edges_s, at_s), len(self._rates)) - 1
         inside = self._bits[step] + (at_s - self._edges_s[step]) * self._rates[step]
         return rounds * self._bits[-1] + inside
 
     def finish_s(self, start_s: float, nbytes: float) -> float:
-        """When `nbytes` that begin at `start_s` are through, with the link to themselves.
+        """Return when `nbytes` that begin at `start_s` are through, with the link to
+        themselves.
 
         O(log n). `math.inf` if nothing ever passes.
         """

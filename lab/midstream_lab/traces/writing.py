@@ -22,7 +22,9 @@ _SUFFIXES: dict[str, Format] = {".txt": "columns", ".csv": "csv"}
 
 
 def format_of(path: Path) -> Format:
-    """What a file's name asks for: columns in .txt, CSV in .csv, else Mahimahi's form."""
+    """Return what a file's name asks for: columns in .txt, CSV in .csv, else Mahimahi's
+    form.
+    """
     return _SUFFIXES.get(Path(path.name.removesuffix(".gz")).suffix, "mahimahi")
 
 

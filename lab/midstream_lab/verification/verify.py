@@ -90,7 +90,7 @@ class Verification:
 
     @property
     def interrupted(self) -> bool:
-        """Whether cuts are left that were to be checked."""
+        """Return True if cuts are left that were to be checked."""
         return self.checked < self.planned
 
     @property
@@ -243,12 +243,12 @@ def _split(
 def _place(
     chain: Chain, inputs: Sequence[State], states: Sequence[State], *, k: int, codec: str
 ) -> list[_Crossing]:
-    """What comes of every input, whose state in front of segment `k` is known."""
+    """Return what comes of every input, whose state in front of segment `k` is known."""
     return [_cross(chain, *pair, k, codec) for pair in zip(inputs, states, strict=True)]
 
 
 def _cross(chain: Chain, sample: State, state: State, k: int, codec: str) -> _Crossing:
-    """What the edge's caller gets: outputs made in the head, and those of the reply."""
+    """Return what the edge's caller gets: outputs made in the head, and those of the reply."""
     part = chain.partition
     sent = encode_crossing(chain, k, codec, state)
     raw = sum(state[spec.name].nbytes for spec in part.crossing(k))

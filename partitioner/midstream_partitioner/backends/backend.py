@@ -49,18 +49,19 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """What a profile says that it was measured on."""
+        """Return what a profile says that it was measured on."""
         ...
 
     @property
     def unit(self) -> float:
-        """How far answers in float32 may lie from onnxruntime's on a CPU, relative to the
-        output's largest magnitude."""
+        """Return how far answers in float32 may lie from onnxruntime's on a CPU, relative to
+        the output's largest magnitude.
+        """
         ...
 
     @property
     def repeats(self) -> bool:
-        """Whether the same segment gives the same bits for the same input each time."""
+        """Return True if the same segment gives the same bits for the same input each time."""
         ...
 
     def compile(self, model: bytes | Path, *, threads: int = 1) -> Runner:

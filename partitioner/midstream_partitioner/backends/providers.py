@@ -85,7 +85,7 @@ class Provider:
 
     @property
     def short(self) -> str:
-        """What flags and profiles call it: cuda."""
+        """Return what flags and profiles call it: cuda."""
         return self.name.removesuffix(SUFFIX).lower()
 
     @property

@@ -91,7 +91,9 @@ _STATUS = re.compile(
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether a run failed for lack of memory: later, or on a smaller input, it may do."""
+    """Return True if a run failed for lack of memory: later, or on a smaller input, it may
+    do.
+    """
     return isinstance(error, MemoryError) or bool(_LACKS_MEMORY.search(str(error.__cause__)))
 
 

@@ -23,7 +23,7 @@ class Stop:
 
     @property
     def told(self) -> bool:
-        """Whether runs are to end."""
+        """Return True if runs are to end."""
         return self._told.is_set()
 
     def tell(self) -> None:

@@ -106,7 +106,9 @@ class Calibration:
         return {(row.cut, row.codec): row for row in self.rows}
 
     def find(self, cut: str, codec: str) -> Fidelity | None:
-        """What was measured of `codec` at the cut with the id `cut`, if anything was."""
+        """Return what was measured of `codec` at the cut with the id `cut`, if anything
+        was.
+        """
         return self._index.get((cut, codec))
 
     @cached_property
@@ -121,7 +123,7 @@ class Calibration:
 
     @property
     def costs(self) -> tuple[CodecCost, ...]:
-        """What the codecs took on the calibrating machine, where that was kept."""
+        """Return what the codecs took on the calibrating machine, where that was kept."""
         return tuple(
             CodecCost(row.cut, row.codec, row.payload_nbytes, row.encode_s, row.decode_s)
             for row in self.rows
@@ -129,8 +131,9 @@ class Calibration:
         )
 
     def within(self, partition_digest: str, known: Collection[tuple[str, str]]) -> Calibration:
-        """What of this holds for another partition of the network, too: the rows of `known`
-        (cut, codec)."""
+        """Return what of this holds for another partition of the network, too: the rows of
+        `known` (cut, codec).
+        """
         rows = tuple(row for row in self.rows if (row.cut, row.codec) in known)
         return replace(self, partition_digest=partition_digest, rows=rows)
 
@@ -223,7 +226,7 @@ class Budget:
                 raise UsageError(f"{name} must be from 0 to {most:g} (not {value!r})")
 
     def __bool__(self) -> bool:
-        """Whether anything is bounded."""
+        """Return True if anything is bounded."""
         return (self.max_loss, self.min_agreement, self.max_error) != (None, None, None)
 
     def check(self, calibration: Calibration | None) -> None:
@@ -270,7 +273,7 @@ class Budget:
         return None
 
     def samples_needed(self, found: Calibration) -> float:
-        """How many samples prove that a codec which changes no answer keeps to this."""
+        """Return how many samples prove that a codec which changes no answer keeps to this."""
         needed = 1.0
         if self.max_loss is not None and found.metric is not None:
             needed = samples_for_mean(self.max_loss / 100)

@@ -50,14 +50,16 @@ def mean_at_most(mean: float, square: float, samples: int) -> float:
 
 
 def samples_for_share(least: float) -> float:
-    """How many samples show a share of at least `least`, if every one of them agrees."""
+    """Return how many samples show a share of at least `least`, if every one of them
+    agrees.
+    """
     if least >= 1:
         return float("inf")
     return max(1, ceil(log(1 - CONFIDENCE) / log(least))) if least > 0 else 1
 
 
 def samples_for_mean(most: float) -> float:
-    """How many samples show a mean of at most `most`, if no two of them differ."""
+    """Return how many samples show a mean of at most `most`, if no two of them differ."""
     return max(1, ceil(_Z * sqrt(2) / most) - 2) if most > 0 else float("inf")
 
 

@@ -89,7 +89,7 @@ class Law:
         return weights
 
     def proportion(self, sizes: Sizes) -> float:
-        """How many times larger `sizes` are where one size alone was measured.
+        """Return how many times larger `sizes` are where one size alone was measured.
 
         Dimensions without names that are the same axis of several inputs, and have one size,
         count once.
@@ -149,7 +149,8 @@ class Curve:
 
     @cached_property
     def law(self) -> Law:
-        """How its costs go on at other sizes: by their product, where that tells as much.
+        """Return how its costs go on at other sizes: by their product, where that tells as
+        much.
 
         Pictures of one area cost alike whatever their sides; texts of one number of tokens do
         not where few are long.
@@ -162,7 +163,9 @@ class Curve:
         return joined if self._misfit(joined) <= _SIMPLER * told else law
 
     def _misfit(self, law: Law) -> float:
-        """How far the sum of powers is off, in logarithms, for the time of all segments."""
+        """Return how far the sum of powers is off, in logarithms, for the time of all
+        segments.
+        """
         whole_s = np.array([[max(_whole_s(b.segments), _TINY)] for b in self._buckets])
         design = law.design()
         fitted = design @ _least_squares(design, whole_s).T
@@ -185,7 +188,9 @@ class Curve:
         return self.profile.holding(self._interpolated(wanted))
 
     def told(self, sizes: Sizes, whose: str) -> str:
-        """Where figures for `sizes` go beyond what was measured; "" where they do not."""
+        """Return where figures for `sizes` go beyond what was measured; "" where they do
+        not.
+        """
         given = dict(sizes)
         found = []
         for name in self.law.beyond(sizes):
@@ -196,7 +201,8 @@ class Curve:
         return "; ".join(found)
 
     def left_out(self) -> tuple[tuple[Sizes, float], ...]:
-        """What the law says of each inner bucket without it: predicted over measured, less 1.
+        """Return what the law says of each inner bucket without it: predicted over measured,
+        less 1.
 
         The time of all segments together. Along each dimension the buckets of one size are
         left out at a time; the gap is then twice as wide as those that plans bridge.

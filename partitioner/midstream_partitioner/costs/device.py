@@ -44,11 +44,11 @@ class Radio:
     downlink_w_per_mbps: float
 
     def tx_w(self, uplink_bps: float) -> float:
-        """What the radio draws while it sends at `uplink_bps`."""
+        """Return what the radio draws while it sends at `uplink_bps`."""
         return self.base_w + self.uplink_w_per_mbps * uplink_bps / 1e6
 
     def rx_w(self, downlink_bps: float) -> float:
-        """What the radio draws while it receives at `downlink_bps`."""
+        """Return what the radio draws while it receives at `downlink_bps`."""
         return self.base_w + self.downlink_w_per_mbps * downlink_bps / 1e6
 
 
@@ -118,7 +118,7 @@ class Device:
 
     @property
     def emulated(self) -> bool:
-        """Whether its times are stretched."""
+        """Return True if its times are stretched."""
         return self.slowdown != 1
 
     def serving(self, workers: int) -> Device:

@@ -47,15 +47,15 @@ class Link:
 
     @property
     def one_way_s(self) -> float:
-        """What a transfer costs in one direction before its first byte counts."""
+        """Return what a transfer costs in one direction before its first byte counts."""
         return (self.rtt_s + self.fixed_s) / 2
 
     def uplink_serial_s(self, nbytes: float) -> float:
-        """How long `nbytes` occupy the uplink."""
+        """Return how long `nbytes` occupy the uplink."""
         return nbytes * 8 / self.uplink_bps
 
     def downlink_serial_s(self, nbytes: float) -> float:
-        """How long `nbytes` occupy the downlink."""
+        """Return how long `nbytes` occupy the downlink."""
         return nbytes * 8 / self.downlink_bps
 
     def uplink_s(self, nbytes: float) -> float:

@@ -102,7 +102,7 @@ class Bucket:
         return replace(self, codecs=kept)
 
     def grown(self, sizes: Sizes) -> tuple[CodecCost, ...]:
-        """What its codecs may cost at other `sizes`, in proportion to all of them."""
+        """Return what its codecs may cost at other `sizes`, in proportion to all of them."""
         here = math.prod(max(size, 1) for _, size in self.sizes)
         ratio = math.prod(max(size, 1) for _, size in sizes) / here
         return tuple(

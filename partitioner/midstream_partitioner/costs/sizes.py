@@ -54,7 +54,9 @@ def assumed_sizes(specs: Sequence[TensorSpec], sizes: Sizes) -> Sizes:
 
 
 def sentence(specs: Sequence[TensorSpec], sizes: Sizes) -> str:
-    """What figures of a network with the inputs `specs` rest on; "" where all is fixed."""
+    """Return what figures of a network with the inputs `specs` rest on; "" where all is
+    fixed.
+    """
     assumed = assumed_sizes(specs, sizes)
     told = f"figures are for {listed((*sizes, *assumed))}" if sizes or assumed else ""
     if not assumed:

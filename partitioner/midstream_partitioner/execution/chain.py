@@ -212,7 +212,7 @@ class Chain:
         return {name: self.backend.upload(array) for name, array in state.items()}
 
     def transform(self, k: int, name: str) -> Adapter:
-        """What goes over cut `k` under the transform called `name`; "" changes nothing.
+        """Return what goes over cut `k` under the transform called `name`; "" changes nothing.
 
         Compiled when it is first used. Raises `UsageError` for one that the cut has not.
         """

@@ -37,7 +37,7 @@ class Crossing:
 def transform_crossing(
     chain: Chain, k: int, codec: str, state: State
 ) -> tuple[str, dict[str, Array]]:
-    """What of `state` travels over cut `k`, before the codec; and the codec to be used.
+    """Return what of `state` travels over cut `k`, before the codec; and the codec to be used.
 
     That is `codec`, without its transform where something is not finite: that travels as it
     is, and without loss. Raises `UsageError` for a transform that the cut does not have.
@@ -52,7 +52,7 @@ def transform_crossing(
 
 
 def encode_crossing(chain: Chain, k: int, codec: str, state: State) -> Crossing:
-    """What of `state` crosses cut `k`, as the edge sends it. Raises `UsageError`.
+    """Return what of `state` crosses cut `k`, as the edge sends it. Raises `UsageError`.
 
     Tensors that the codec does not take travel without loss beside the others.
     """
@@ -64,7 +64,7 @@ def encode_crossing(chain: Chain, k: int, codec: str, state: State) -> Crossing:
 def decode_crossing(
     chain: Chain, k: int, crossing: Crossing, *, max_nbytes: int = MAX_REQUEST_NBYTES
 ) -> dict[str, Array]:
-    """What the cloud gets: the tensors that cross cut `k`.
+    """Return what the cloud gets: the tensors that cross cut `k`.
 
     `max_nbytes` bounds each tensor's decoded size. Raises `CodecError`.
     """

@@ -81,7 +81,7 @@ class Adapter:
             (self._unpacker if transform.packs else self._decoder)(transform)
 
     def encode(self, state: Mapping[str, Array]) -> dict[str, Array]:
-        """What travels instead of the tensors of `state` that cross.
+        """Return what travels instead of the tensors of `state` that cross.
 
         Raises `TensorError` where that is not finite: a NaN would spread to every channel,
         and clipping make a 0 of it; and for what a prior does not take. Such a tensor has to
@@ -106,7 +106,9 @@ class Adapter:
         return travelling
 
     def decode(self, received: Mapping[str, Array]) -> dict[str, Array]:
-        """What crosses, from what has travelled. Raises `CodecError` for unfit bytes."""
+        """Return what crosses, from what has travelled. Raises `CodecError` for unfit
+        bytes.
+        """
         started = time.perf_counter()
         restored = dict(received)
         for name, transform in self._transforms.items():

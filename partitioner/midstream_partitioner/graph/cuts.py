@@ -58,12 +58,12 @@ class Cut:
 
     @property
     def is_cloud_only(self) -> bool:
-        """Whether the edge runs nothing: the input itself crosses."""
+        """Return True if the edge runs nothing: the input itself crosses."""
         return self.id == CLOUD_ONLY
 
     @property
     def is_edge_only(self) -> bool:
-        """Whether the edge runs everything: nothing crosses."""
+        """Return True if the edge runs everything: nothing crosses."""
         return self.id == EDGE_ONLY
 
 

@@ -79,7 +79,9 @@ class Graph:
         return self.tensors[name].carriable and name not in self.fused
 
     def is_closed(self, head: Iterable[int]) -> bool:
-        """Whether every producer of what `head` consumes is in `head` too (a down-set)."""
+        """Return True if every producer of what `head` consumes is in `head` too (a down-
+        set).
+        """
         inside = set(head)
         return all(
             self.producer[name] == INPUT or self.producer[name] in inside

@@ -28,7 +28,7 @@ class Tensor:
 
     @property
     def carriable(self) -> bool:
-        """Whether it may cross a cut."""
+        """Return True if it may cross a cut."""
         return self.dtype in CARRIABLE
 
     @property

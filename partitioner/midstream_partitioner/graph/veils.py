@@ -52,7 +52,7 @@ class _Passed:
     least: int
 
     def behind(self, made: int, *, layers: int, losing: bool) -> _Passed:
-        """What this dominates, in `made` elements and behind `layers` layers."""
+        """Return what this dominates, in `made` elements and behind `layers` layers."""
         counts = (losing or made < self.least) and layers > self.veiled
         return _Passed(
             above=self,

@@ -108,7 +108,7 @@ class Feed:
 
     @property
     def changes_values(self) -> bool:
-        """Whether scale, mean or std do anything."""
+        """Return True if scale, mean or std do anything."""
         return self.scale != 1 or any(self.mean) or any(std != 1 for std in self.std)
 
     @staticmethod

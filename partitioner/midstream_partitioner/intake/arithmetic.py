@@ -152,7 +152,7 @@ def _bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
 
 
 def _rounds(node: onnx.NodeProto, scope: _Scope, call: Call) -> int:
-    """How often a body runs; once where nothing tells."""
+    """Return how often a body runs; once where nothing tells."""
     if node.op_type == "Scan":
         first, axes = _scanned(call)
         shape = call.inputs[first] if first < len(call.inputs) else None
@@ -167,7 +167,7 @@ def _rounds(node: onnx.NodeProto, scope: _Scope, call: Call) -> int:
 
 
 def _scanned(call: Call) -> tuple[int, list[int]]:
-    """Where the scanned inputs of a Scan begin, and the axis of each."""
+    """Return where the scanned inputs of a Scan begin, and the axis of each."""
     count = min(max(1, int(call.value("num_scan_inputs", 1))), max(1, len(call.inputs)))
     axes = [*call.value("scan_input_axes", ())]
     return len(call.inputs) - count, [*axes, *[0] * (count - len(axes))]
@@ -176,7 +176,9 @@ def _scanned(call: Call) -> tuple[int, list[int]]:
 def _body_scope(
     node: onnx.NodeProto, body: onnx.GraphProto, scope: _Scope, call: Call
 ) -> _Scope:
-    """What a body sees: what it captures, and what its own inputs are given, as shapes."""
+    """Return what a body sees: what it captures, and what its own inputs are given, as
+    shapes.
+    """
     names = [value.name for value in body.input]
     given: dict[str, Shaped] = {}
     passed: Sequence[str] = node.input

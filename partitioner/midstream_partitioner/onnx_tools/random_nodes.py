@@ -68,7 +68,7 @@ def _drawing_functions(model: onnx.ModelProto) -> frozenset[_Key]:
 
 
 def _draws(node: onnx.NodeProto, functions: Container[_Key], off: frozenset[str]) -> bool:
-    """Whether `node` draws; `off` names the stored values that are False."""
+    """Return True if `node` draws; `off` names the stored values that are False."""
     if node.op_type in _OPERATORS or _called(node) in functions:
         return True
     switch = node.input[_IN_TRAINING.get(node.op_type, 0) :][:1]

@@ -166,7 +166,7 @@ def load_profiles(folder: Path) -> tuple[Profile, ...]:
 
 
 def is_partition(path: Path) -> bool:
-    """Whether `path` is a folder with a manifest."""
+    """Return True if `path` is a folder with a manifest."""
     return (path / "manifest.json").is_file()
 
 

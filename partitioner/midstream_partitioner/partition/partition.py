@@ -61,7 +61,7 @@ class Segment:
 
     @property
     def compilable(self) -> bytes | Path:
-        """What an `Executor` takes: the model, or the file that it is in.
+        """Return what an `Executor` takes: the model, or the file that it is in.
 
         A file is read twice, for its digest and to be compiled, and never lies in this
         process's memory as a whole. `ModelError` as for `model`.
@@ -107,7 +107,7 @@ class Partition:
         object.__setattr__(self, "digest", hashlib.sha256(text.encode()).hexdigest())
 
     def crossing(self, k: int) -> tuple[TensorSpec, ...]:
-        """What the cloud receives when the edge ran segments [0, k)."""
+        """Return what the cloud receives when the edge ran segments [0, k)."""
         return tuple(self.specs[name] for name in self.cuts[k].tensors)
 
     def transforms_at(self, k: int) -> dict[str, tuple[Transform, ...]]:
@@ -119,7 +119,8 @@ class Partition:
         return found
 
     def travelling(self, k: int, transform: str = "") -> tuple[TensorSpec, ...]:
-        """What is on the wire between segments k-1 and k: as it crosses, or transformed.
+        """Return what is on the wire between segments k-1 and k: as it crosses, or
+        transformed.
 
         Raises `UsageError` for a transform that cut `k` does not have.
         """
@@ -141,7 +142,7 @@ class Partition:
         return tuple(spec for spec in self.outputs if spec.name in made)
 
     def index_of(self, cut_id: str) -> int:
-        """How many segments run on the edge under the cut called `cut_id`."""
+        """Return how many segments run on the edge under the cut called `cut_id`."""
         for k, cut in enumerate(self.cuts):
             if cut.id == cut_id:
                 return k
@@ -209,5 +210,5 @@ def _check(partition: Partition, k: int, transform: Transform) -> None:
 
 
 def _is_size(size: int | str) -> bool:
-    """Whether a dimension is known, and not empty."""
+    """Return True if a dimension is known, and not empty."""
     return isinstance(size, int) and size > 0

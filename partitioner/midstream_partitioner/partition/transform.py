@@ -75,7 +75,7 @@ class Transform:
 
     @property
     def packs(self) -> bool:
-        """Whether its models are not ONNX, but priors."""
+        """Return True if its models are not ONNX, but priors."""
         return is_packing(self.name)
 
     @property
@@ -96,12 +96,14 @@ class Transform:
 
 
 def is_packing(name: str) -> bool:
-    """Whether transforms of this name pack a tensor into bytes, by a prior."""
+    """Return True if transforms of this name pack a tensor into bytes, by a prior."""
     return name.partition(":")[0] in (PRIOR, SHAPED)
 
 
 def transformable(spec: TensorSpec) -> bool:
-    """Whether a tensor is one that transforms are made for; all others cross as they are."""
+    """Return True if a tensor is one that transforms are made for; all others cross as they
+    are.
+    """
     return spec.dtype in FLOATS and len(spec.shape) >= MIN_RANK
 
 

@@ -116,7 +116,9 @@ def static_profile(graph: Graph) -> tuple[float, ...]:
 
 
 def wire_nbytes(graph: Graph, constraints: Constraints = UNCONSTRAINED) -> Mapping[str, float]:
-    """What each tensor is estimated to take on the uplink, by name, with codecs allowed."""
+    """Return what each tensor is estimated to take on the uplink, by name, with codecs
+    allowed.
+    """
     named = constraints.codecs or ()
     if named and all(name == "raw" for name in named):
         return {name: float(tensor.nbytes) for name, tensor in graph.tensors.items()}
@@ -133,7 +135,7 @@ def barred_tensors(graph: Graph, constraints: Constraints) -> tuple[str, ...]:
 
 
 def permits(constraints: Constraints, cut: Cut) -> bool:
-    """Whether no pattern forbids `cut` by its id or label."""
+    """Return True if no pattern forbids `cut` by its id or label."""
     return not _matches(constraints.forbidden, [cut.id, cut.label])
 
 
@@ -197,7 +199,7 @@ def choose_cuts(
 
 
 def _is_fused(graph: Graph, node: Node) -> bool:
-    """Whether a runtime computes `node` as part of the one layer it follows."""
+    """Return True if a runtime computes `node` as part of the one layer it follows."""
     makers = [graph.producer[name] for name in node.inputs]
     if node.op_type not in FUSED or len(makers) != 1 or INPUT in makers:
         return False
@@ -251,7 +253,7 @@ def _scenarios(ranges: Ranges, limits: Limits) -> tuple[_Scenario, ...]:
 
 
 def _secrets(secret: tuple[int, ...]) -> Iterable[tuple[int, ...]]:
-    """What may turn out to be secret: all of it, or one input and the others public."""
+    """Return what may turn out to be secret: all of it, or one input and the others public."""
     return (secret, *((each,) for each in secret[:MOST_SECRETS] if len(secret) > 1))
 
 

@@ -132,7 +132,9 @@ class Constraints:
     def _excess(
         self, offer: Offer, budget: Budget | None, calibration: Calibration | None
     ) -> tuple[int, str] | None:
-        """What `offer` costs in accuracy beyond what is allowed, or beyond what is known."""
+        """Return what `offer` costs in accuracy beyond what is allowed, or beyond what is
+        known.
+        """
         if offer.lossless:
             return None
         if budget is not None and calibration is not None:

@@ -214,7 +214,7 @@ def envelope_of(
 def _pieces(
     lines: _Lines, deadline_s: float, from_bps: float, to_bps: float
 ) -> Iterator[tuple[float, tuple[int, bool]]]:
-    """Where each piece begins, in bit/s from the slowest up, and who wins inside it."""
+    """Return where each piece begins, in bit/s from the slowest up, and who wins inside it."""
     slowest = 1 / from_bps if from_bps > 0 else inf
     fastest = 1 / to_bps
     inner = lines.crossings(deadline_s)

@@ -121,7 +121,7 @@ class Offer:
         return max(stages_s, self.estimate(link, queue_s).total_s / pipeline.window)
 
     def energy_j(self, device: Device, link: Link, queue_s: float) -> float:
-        """What one request costs the edge: computing, sending, waiting, receiving."""
+        """Return what one request costs the edge: computing, sending, waiting, receiving."""
         return device.energy_j(
             self.estimate(link, queue_s).total_s,
             busy_s=self.head_s + self.encode_s,
@@ -309,7 +309,9 @@ def _uncarried(partition: Partition, edge: Profile, cloud: Profile, k: int, why:
 
 
 def _edge_nbytes(partition: Partition, edge: Profile, k: int) -> int:
-    """What segments [0, k) take of the edge's memory: as measured, else weights in files."""
+    """Return what segments [0, k) take of the edge's memory: as measured, else weights in
+    files.
+    """
     known = edge.memory_nbytes
     return known[k] if k < len(known) else partition.weight_nbytes(0, k)
 

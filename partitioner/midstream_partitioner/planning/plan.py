@@ -67,7 +67,9 @@ class Candidate:
         return self.estimate.total_s
 
     def value(self, objective: str) -> float:
-        """What `objective` makes small: seconds, seconds between two answers, or joules."""
+        """Return what `objective` makes small: seconds, seconds between two answers, or
+        joules.
+        """
         if objective == "energy":
             return self.energy_j
         return self.latency_s if objective == "latency" else 1 / self.throughput_hz
@@ -125,7 +127,9 @@ class Plan:
         return "; ".join(said)
 
     def _rivals(self) -> list[Candidate]:
-        """What the choice is compared with: the runner-up and the best trivial placements."""
+        """Return what the choice is compared with: the runner-up and the best trivial
+        placements.
+        """
         kinds: tuple[Callable[[Candidate], bool], ...] = (
             lambda c: c is self.runner_up,
             lambda c: c.cut == EDGE_ONLY,
@@ -240,7 +244,9 @@ class Planner:
 
     @property
     def told(self) -> str:
-        """Where the figures go beyond the sizes that were measured; "" where they do not."""
+        """Return where the figures go beyond the sizes that were measured; "" where they do
+        not.
+        """
         edge, cloud = self._curves
         said = edge.told(self.sizes, "the edge's") or cloud.told(self.sizes, "the cloud's")
         return said and f"figures go on as the costs do: {said}"
@@ -330,7 +336,7 @@ def plan(
 def _accuracy(
     constraints: Constraints, budget: Budget | None, calibration: Calibration | None
 ) -> str:
-    """What plans under these constraints keep to, in a sentence without a full stop."""
+    """Return what plans under these constraints keep to, in a sentence without a full stop."""
     if constraints.lossless:
         return "lossless: only codecs that change nothing"
     if budget is not None and calibration is not None:

@@ -62,7 +62,7 @@ class Better:
 
     @property
     def gain(self) -> float:
-        """How much longer the present one takes; 0.2 = a fifth."""
+        """Return how much longer the present one takes; 0.2 = a fifth."""
         return self.present_s / self.promised_s - 1
 
 
@@ -131,7 +131,7 @@ class Outlook:
         return Better(cuts, present_s, best.latency_s)
 
     def _is_news(self, head: frozenset[int]) -> bool:
-        """Whether `head` may be cut off, and is not already."""
+        """Return True if `head` may be cut off, and is not already."""
         cut, most = cut_of(self._graph, head), self._constraints.max_payload_nbytes
         sent_nbytes = float(self._rows([cut], None).up_nbytes[0])
         fits = cut.is_edge_only or most is None or sent_nbytes <= most
@@ -199,7 +199,7 @@ def _estimates(
     known_nbytes: Mapping[str, float],
     elsewhere_nbytes: Mapping[str, float],
 ) -> dict[str, float]:
-    """What each tensor may take on the uplink, by what is known at the cuts of `part`.
+    """Return what each tensor may take on the uplink, by what is known at the cuts of `part`.
 
     What crosses one of them takes what was measured there. What crosses elsewhere takes as
     much more than its estimate as those did on the whole: their median.
@@ -241,7 +241,8 @@ def node_seconds(graph: Graph, part: Partition, profile: Profile) -> tuple[float
 
 
 def estimated_profile(graph: Graph, old: Partition, part: Partition, like: Profile) -> Profile:
-    """What `like`, of `old`, lets expect of another partition of `graph`, at all its sizes.
+    """Return what `like`, of `old`, lets expect of another partition of `graph`, at all its
+    sizes.
 
     Segments take the sum of their nodes; codecs are those known at cuts that both have.
     Replies shrink on the wire as that of the whole network does.

@@ -150,7 +150,7 @@ class _Work:
 
     @property
     def _ranks(self) -> bool:
-        """Whether accuracy is the place of a label among the scores."""
+        """Return True if accuracy is the place of a label among the scores."""
         return self.data.labels is not None and self._metric is None
 
     @property
@@ -160,7 +160,7 @@ class _Work:
         return TOP1 if self._ranks else None
 
     def settings(self) -> dict[str, object]:
-        """What a partial result must agree in to be gone on from."""
+        """Return what a partial result must agree in to be gone on from."""
         return {
             "partition": self._chain.partition.digest,
             "data": self.data.digest(),
@@ -223,7 +223,7 @@ class _Work:
     def _answers(
         self, k: int, state: State, delivered: Sequence[State], inputs: State
     ) -> list[dict[str, Array]]:
-        """What the tail makes of what was delivered, with the outputs of the head."""
+        """Return what the tail makes of what was delivered, with the outputs of the head."""
         received = {**state, **_stacked(delivered)}
         made = self._chain.run(received, k, self._last)
         return _unstacked(self._outputs(made, inputs), len(delivered))
@@ -253,7 +253,7 @@ class _Work:
         return _mean(self.whole[:, 0])
 
     def rows(self) -> Iterator[Fidelity]:
-        """What was found, by cut and codec."""
+        """Return what was found, by cut and codec."""
         cuts = self._chain.partition.cuts
         whole, whole5 = (_mean(self.whole[:, column]) for column in (0, 1))
         for index, (k, name) in enumerate(self.entries):
@@ -446,7 +446,9 @@ def _unstacked(state: State, count: int) -> list[dict[str, Array]]:
 
 
 def _batch_size(chain: Chain, inputs: Sequence[State], first: Sequence[State]) -> int:
-    """How many samples to run at once: 1 unless batches prove to give the same answers."""
+    """Return how many samples to run at once: 1 unless batches prove to give the same
+    answers.
+    """
     part = chain.partition
     crossing = {
         spec.name: spec for k in range(len(part.segments)) for spec in part.crossing(k)
@@ -464,7 +466,7 @@ def _batch_size(chain: Chain, inputs: Sequence[State], first: Sequence[State]) -
 
 
 def _batches_agree(chain: Chain, pair: Sequence[State]) -> bool:
-    """Whether two samples at once give what they give one after the other.
+    """Return True if two samples at once give what they give one after the other.
 
     Some networks declare an open batch axis and reshape to a fixed one inside.
     """

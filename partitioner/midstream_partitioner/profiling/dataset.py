@@ -185,7 +185,7 @@ def _pair(yielded: object) -> tuple[object, object]:
 
 
 def _sample(part: Partition, source: str, yielded: object) -> State:
-    """What a function yielded, as arrays by the names of the network's inputs."""
+    """Return what a function yielded, as arrays by the names of the network's inputs."""
     specs: Sequence[Any] = part.inputs
     if isinstance(yielded, np.ndarray) and len(specs) == 1:
         given: Mapping[str, Any] = {specs[0].name: yielded}

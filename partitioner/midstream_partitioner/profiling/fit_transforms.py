@@ -164,6 +164,6 @@ def _transforms_at(
 
 
 def _channels(spec: TensorSpec) -> int:
-    """How many there are; 0 where the network leaves that open."""
+    """Return how many there are; 0 where the network leaves that open."""
     size = spec.shape[channel_axis(len(spec.shape))]
     return size if isinstance(size, int) else 0

@@ -225,7 +225,7 @@ def _profiled(
 
 
 def calibrated_codecs(partition: Partition) -> tuple[str, ...]:
-    """What the partition's calibration tells the fidelity of, at any cut."""
+    """Return what the partition's calibration tells the fidelity of, at any cut."""
     found = partition.calibration
     return () if found is None or found.generated else found.codecs
 
@@ -388,7 +388,8 @@ def codecs_at(
 
 
 def ladder_of(partition: Partition, named: Sequence[str] | None = None) -> tuple[str, ...]:
-    """What is calibrated: the ladder or the codecs `named`, also behind every transform.
+    """Return what is calibrated: the ladder or the codecs `named`, also behind every
+    transform.
 
     The ladder is taken as far as this build knows it. Codecs named with their transforms are
     all that is meant.

@@ -121,7 +121,7 @@ class WideBlock:
         return cls(start, end, tuple(_predecessors(graph, start, end)), tuple(wires))
 
     def up_nbytes(self, bits: int) -> float:
-        """What a closed set sends up; infinite if part of it may not cross."""
+        """Return what a closed set sends up; infinite if part of it may not cross."""
         total = 0.0
         for wire in self.wires:
             made = wire.made_by < 0 or bits >> wire.made_by & 1

@@ -178,7 +178,7 @@ class CutSearch:
         )
 
     def _node_times(self, block: WideBlock, scale: Scale) -> tuple[Floats, Floats]:
-        """What each node of the block costs in the head, and in the tail."""
+        """Return what each node of the block costs in the head, and in the tail."""
         inside = slice(block.start, block.end)
         costs = self.costs
         reply_s = costs.reply_nbytes[inside] * scale.down_s

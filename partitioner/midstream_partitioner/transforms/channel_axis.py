@@ -41,7 +41,7 @@ class Layouts:
         self._partition = partition
 
     def are_channels_first(self, tensor: str) -> bool:
-        """Whether axis 1 of a tensor of four or more dimensions holds channels, surely.
+        """Return True if axis 1 of a tensor of four or more dimensions holds channels, surely.
 
         So it is where a convolution, a pooling or the like makes or takes the tensor, with
         nothing between but what works element by element. Of fewer dimensions, always False.

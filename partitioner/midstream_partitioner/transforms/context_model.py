@@ -109,7 +109,7 @@ class Expectation:
 
     @cached_property
     def tables(self) -> list[Table]:
-        """What a decoder looks up for each class."""
+        """Return what a decoder looks up for each class."""
         return [Table(each) for each in self.frequencies]
 
 
@@ -140,7 +140,7 @@ def read_expectation(
 
 
 def framed(magnitudes: Array) -> Floats:
-    """What `magnitudes` [C, N, H, W] tell, as float32, with zeros around each plane."""
+    """Return what `magnitudes` [C, N, H, W] tell, as float32, with zeros around each plane."""
     planes = np.minimum(magnitudes, MOST_TOLD)
     edge = (MARGIN, MARGIN)
     return np.pad(planes.astype(np.float32), ((0, 0), (0, 0), edge, edge))

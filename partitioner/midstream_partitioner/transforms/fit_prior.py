@@ -39,7 +39,7 @@ _TOGETHER = 16
 
 
 def can_have_prior(spec: TensorSpec) -> bool:
-    """Whether `fit_prior` takes such tensors: floats, planes of few enough channels."""
+    """Return True if `fit_prior` takes such tensors: floats, planes of few enough channels."""
     if "float" not in spec.dtype or len(spec.shape) != 4:
         return False
     channels, *sides = spec.shape[1:]
@@ -118,7 +118,7 @@ def _fit_pass(magnitudes: Sequence[Array], each: Pass, classes: int) -> Expectat
 
 
 def _edges(predicted: Ints, classes: int) -> Ints:
-    """What parts predictions into classes of about as many elements each."""
+    """Return what parts predictions into classes of about as many elements each."""
     quantiles = np.quantile(predicted, np.arange(1, classes) / classes)
     edges: Ints = np.unique(np.ceil(quantiles).astype(np.int64))
     return edges
@@ -146,7 +146,9 @@ def _regression(magnitudes: Sequence[Array], each: Pass) -> tuple[Array, Ints]:
 
 
 def _told(known: Array, lattice: Lattice, each: Pass) -> Array:
-    """What each element of `lattice` is predicted from, and a one: [features + 1, elements]"""
+    """Return what each element of `lattice` is predicted from, and a one: [features + 1,
+    elements]
+    """
     beside = [lattice.of(known, down=d, right=r, margin=MARGIN) for d, r in each.around]
     size = lattice.of(known, margin=MARGIN)[0].size
     features = np.stack(beside).reshape(-1, size) if beside else np.zeros((0, size))

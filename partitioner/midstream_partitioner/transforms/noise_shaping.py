@@ -92,13 +92,13 @@ class Metric:
                 effect -= matrix[:, block] @ change
 
     def to_bytes(self) -> bytes:
-        """What `metric_of` reads: little-endian, the matrix in half precision."""
+        """Return what `metric_of` reads: little-endian, the matrix in half precision."""
         front = _FRONT.pack(_MAGIC, self.side, len(self.matrix))
         return front + self.matrix.astype("<f2").tobytes()
 
 
 def metric_of(data: memoryview, channels: int) -> Metric:
-    """What `Metric.to_bytes` wrote for so many channels; `ModelError` if it is not."""
+    """Return what `Metric.to_bytes` wrote for so many channels; `ModelError` if it is not."""
     size = len(data) - _FRONT.size
     magic, side, numbers = _FRONT.unpack_from(data) if size >= 0 else (b"", 0, 0)
     if magic != _MAGIC or not side or numbers != channels * side**2 or size != 2 * numbers**2:

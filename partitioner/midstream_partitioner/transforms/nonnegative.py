@@ -22,7 +22,7 @@ _MOVING = frozenset(
 
 
 def is_nonnegative(partition: Partition, tensor: str) -> bool:
-    """Whether `tensor` holds no number below 0 whatever the input is.
+    """Return True if `tensor` holds no number below 0 whatever the input is.
 
     False where that is not plain from the operators that make it: a ReLU, or what only moves,
     adds or averages the results of ReLUs.
@@ -73,7 +73,7 @@ class _Producers:
 
 
 def _clips_at_zero(graph: onnx.GraphProto, node: onnx.NodeProto) -> bool:
-    """Whether `node` is a Clip from a constant that is not negative."""
+    """Return True if `node` is a Clip from a constant that is not negative."""
     if node.op_type != "Clip":
         return False
     for attribute in node.attribute:  # as it was before opset 11

@@ -117,7 +117,7 @@ class Prior:
         return np.copysign(rounded, scaled), max(-128, min(127, delta))
 
     def unpack(self, packed: Array, spec: TensorSpec) -> Array:
-        """What `pack` was given, to rounding. Raises `CodecError`."""
+        """Return what `pack` was given, to rounding. Raises `CodecError`."""
         data = np.ascontiguousarray(packed).data.cast("B")
         shape, data = _read_shape(data, spec, packed_nbytes=packed.size)
         if shape[1] != self.channels:
@@ -179,11 +179,13 @@ class Prior:
         return expectation.classes(np.concatenate(found))
 
     def encoder(self) -> bytes:
-        """What `prior_of` reads, for packing."""
+        """Return what `prior_of` reads, for packing."""
         return self.to_bytes() + (b"" if self.metric is None else self.metric.to_bytes())
 
     def to_bytes(self) -> bytes:
-        """What `prior_of` reads, for unpacking: numbers are little-endian, pass after pass."""
+        """Return what `prior_of` reads, for unpacking: numbers are little-endian, pass after
+        pass.
+        """
         parts = [_FRONT.pack(_MAGIC, self.channels, self.step, self.signed)]
         for each in self.passes:
             parts += [
@@ -197,7 +199,7 @@ class Prior:
 
 
 def prior_of(data: bytes) -> Prior:
-    """What `Prior.encoder` or `Prior.to_bytes` wrote; `ModelError` if it is neither."""
+    """Return what `Prior.encoder` or `Prior.to_bytes` wrote; `ModelError` if it is neither."""
     try:
         magic, channels, step, signed = _FRONT.unpack_from(data)
         rest = memoryview(data)[_FRONT.size :]

@@ -52,7 +52,9 @@ class Codec(ABC):
 
     @abstractmethod
     def accepts(self, dtype: str, shape: tuple[int, ...]) -> bool:
-        """Whether such arrays can be encoded; for others, lossless takes the codec's place."""
+        """Return True if such arrays can be encoded; for others, lossless takes the codec's
+        place.
+        """
 
     def suited_to(self, dtype: str, shape: tuple[int, ...]) -> Codec:
         """The codec to use for such arrays: this one, unless it leaves them to another."""
@@ -67,14 +69,16 @@ class Codec(ABC):
 
     @abstractmethod
     def begin(self, array: Array) -> Encoding | None:
-        """How to encode `array` (accepted, little-endian, C order).
+        """Return how to encode `array` (accepted, little-endian, C order).
 
         None where the promise cannot be kept: NaN, infinities, values out of range.
         """
 
     @abstractmethod
     def resume(self, dtype: str, shape: tuple[int, ...], params: bytes) -> DecodeBlock:
-        """How to decode the blocks of such an array; raises CodecError for unfit `params`."""
+        """Return how to decode the blocks of such an array; raises CodecError for unfit
+        `params`.
+        """
 
     def block_elements(self, dtype: str, shape: tuple[int, ...]) -> int:
         """Elements in each block but the last, at least 1."""

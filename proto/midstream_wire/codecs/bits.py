@@ -100,7 +100,7 @@ class BitReader:
         return found
 
     def runs(self, code: Code, size: int) -> Array:
-        """Where, by a `code` of runs, the next `size` magnitudes are not 0: int64."""
+        """Return where, by a `code` of runs, the next `size` magnitudes are not 0: int64."""
         found = []
         covered = 0
         while covered < size:
@@ -133,7 +133,7 @@ class BitReader:
         return found
 
     def _look(self, lengths: Lengths, count: int, *, mean_bits: float) -> _Span:
-        """What lies before us: some of the next `count` words, at least one."""
+        """Return what lies before us: some of the next `count` words, at least one."""
         if self._at >= self._size:
             raise CodecError("a block's codewords must be complete (some are missing)")
         span = min(_SPAN, max(_LEAST_SPAN, int(1.06 * mean_bits * count)))
@@ -162,7 +162,7 @@ class BitReader:
 
 
 def _zeros_in_front(window: _Words) -> Array:
-    """How many of the 16 bits are zeros in front of the first one; 16 if all."""
+    """Return how many of the 16 bits are zeros in front of the first one; 16 if all."""
     return 16 - np.frexp(window.astype(np.float32))[1]
 
 

@@ -81,12 +81,12 @@ class Decoder:
 
     @property
     def done(self) -> bool:
-        """Whether the payload is complete."""
+        """Return True if the payload is complete."""
         return self._need == 0 and self._failure is None
 
     @property
     def nbytes(self) -> int:
-        """How many bytes the array takes; 0 until the header has arrived."""
+        """Return how many bytes the array takes; 0 until the header has arrived."""
         return self._nbytes
 
     @property
@@ -96,12 +96,14 @@ class Decoder:
 
     @property
     def fallback(self) -> bool:
-        """Whether lossless took the place of the codec that the sender had asked for."""
+        """Return True if lossless took the place of the codec that the sender had asked
+        for.
+        """
         return self._fallback
 
     @property
     def waiting_nbytes(self) -> int:
-        """How many bytes are kept to be decoded later."""
+        """Return how many bytes are kept to be decoded later."""
         return self._came_nbytes - self._used_nbytes + len(self._held)
 
     def feed(self, data: bytes | memoryview) -> None:
@@ -143,8 +145,9 @@ class Decoder:
         return self._array
 
     def kept(self) -> tuple[TensorSpec, list[bytes | memoryview]] | None:
-        """What the array is, and the payload as it came; None unless all of it is there and
-        none of it was decoded yet."""
+        """Return what the array is, and the payload as it came; None unless all of it is there
+        and none of it was decoded yet.
+        """
         if not self.done or not self._defer or self._start or not self._bodies:
             return None
         parts: list[bytes | memoryview] = [bytes(self._front)]

@@ -76,7 +76,9 @@ class Lossless(Codec):
 
 
 def _is_noise(dtype: np.dtype[Any]) -> bool:
-    """Whether the low bits of such numbers are chance as a rule: floats', not integers'."""
+    """Return True if the low bits of such numbers are chance as a rule: floats', not
+    integers'.
+    """
     return dtype.kind not in "biu"
 
 

@@ -155,7 +155,7 @@ def grid_of(array: Array, layout: Layout, dial: float) -> Grid | None:
 
 
 def encoding_of(grid: Grid) -> Encoding:
-    """How arrays are encoded under `grid`."""
+    """Return how arrays are encoded under `grid`."""
     inverse = np.float32(1) / grid.steps
     theta = grid.theta / UNIT
 
@@ -232,7 +232,8 @@ def _spread(rows: Array) -> tuple[Array, Array]:
 
 
 def _mass_residual(grid: Grid, flat: Array) -> int:
-    """What to take from each |q| that is not 0 so that the sum of magnitudes stays, in 256ths.
+    """Return what to take from each |q| that is not 0 so that the sum of magnitudes stays, in
+    256ths.
 
     Elements that round to 0 count as well: what they lose, the others make up for, because
     the next layer sums them all. By a sample.

@@ -91,7 +91,7 @@ def header_checksum(header: bytes | bytearray) -> int:
 
 
 def header_nbytes(front: bytes | bytearray) -> int:
-    """How long the header that starts with `front` is, as far as `front` tells.
+    """Return how long the header that starts with `front` is, as far as `front` tells.
 
     `front` holds at least FIXED_NBYTES bytes. The answer grows while more of the header is
     known, and is final once it is no greater than len(front). Raises CodecError for what is

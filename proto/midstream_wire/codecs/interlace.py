@@ -179,7 +179,7 @@ def _parse_front(body: memoryview) -> tuple[int, list[Code], memoryview]:
 
 
 def read_classes(reader: BitReader, codes: Sequence[Code], sizes: Sequence[int]) -> Array:
-    """What `class_words` wrote: magnitudes, class after class. Raises CodecError."""
+    """Return what `class_words` wrote: magnitudes, class after class. Raises CodecError."""
     found = np.empty(sum(sizes), np.int32)
     places = []
     start = 0
@@ -209,7 +209,7 @@ def _gather(planes: Array, lattices: tuple[Lattice, ...]) -> Array:
 
 
 def _sums(framed: _Bytes, number: int) -> _Bytes:
-    """What the neighbours of the elements of pass `number` sum to; at most 252."""
+    """Return what the neighbours of the elements of pass `number` sum to; at most 252."""
     sums = [_sum_around(framed, lattice, diagonal=number == 1) for lattice in _PASSES[number]]
     return np.concatenate([each.reshape(-1) for each in sums])
 

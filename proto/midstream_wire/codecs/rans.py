@@ -87,7 +87,7 @@ class SymbolReader:
 
     @property
     def nbytes(self) -> int:
-        """How many bytes were read so far."""
+        """Return how many bytes were read so far."""
         return _STATE_NBYTES + 2 * self._at
 
     def read(self, tables: Iterable[Table]) -> NDArray[np.uint8]:

@@ -146,7 +146,9 @@ def _codes(symbols: _Bytes, least: int, packing: int, most: int | None) -> _Byte
 def _behind(
     symbols: _Bytes, beyond: Array | None, bias: int, most: int, *, signed: bool
 ) -> Array:
-    """What stands for escaped `symbols`; `beyond` are magnitudes, if bytes do not tell all."""
+    """Return what stands for escaped `symbols`; `beyond` are magnitudes, if bytes do not tell
+    all.
+    """
     numbers: Array = symbols.astype(np.int16) - MIDDLE if signed else symbols
     found = np.abs(numbers) if signed else numbers
     if beyond is not None:
@@ -174,7 +176,7 @@ def pack(codes: _Bytes, packing: int) -> _Bytes:
 def _encode(
     packed: _Bytes, packing: int, symbols: _Bytes, *, signed: bool
 ) -> tuple[int, bytes | memoryview]:
-    """How the packed symbols are coded, and so coded: the shortest of what is tried."""
+    """Return how the packed symbols are coded, and so coded: the shortest of what is tried."""
     coding, data = STORED, None
     if symbols.size > _STATIC_SYMBOLS or packing == 3:
         coding, data = ZSTD, bare.compress(packed)

@@ -100,7 +100,7 @@ class Unpacker:
         return found.nonzero()[0]
 
     def _table(self, packing: int, *, escapes: bool) -> Array:
-        """What each byte stands for: [256, symbols per byte]"""
+        """Return what each byte stands for: [256, symbols per byte]"""
         table = self._tables.get((packing, escapes))
         if table is None:
             bias, escape = codes_of(packing, self.signed)
@@ -114,7 +114,7 @@ class Unpacker:
         return table
 
     def _values(self, magnitudes: Array, more: int, signs: Array | None) -> Array:
-        """What numbers of `magnitudes` and `more`, none of them 0, stand for."""
+        """Return what numbers of `magnitudes` and `more`, none of them 0, stand for."""
         values: Array = magnitudes + self.dtype.type(more - self.delta)
         values *= self.dtype.type(self.step)
         if signs is not None:

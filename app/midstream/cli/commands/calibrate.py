@@ -196,7 +196,7 @@ def calibrate(
 
 
 def _profile(chain: Chain, source: Data, found: Calibration, *, runs: int) -> Profile:
-    """What this machine takes, with every codec that was calibrated."""
+    """Return what this machine takes, with every codec that was calibrated."""
     with console.progress(f"profiling {chain.partition.name}") as tick:
         return profile_sizes(
             chain,
@@ -219,7 +219,9 @@ def _dial(text: str) -> float:
 
 
 def _folder(model: str, part: Partition, output: Path | None) -> Path:
-    """Where the partition is kept; `UsageError`, before any work, where it cannot be."""
+    """Return where the partition is kept; `UsageError`, before any work, where it cannot
+    be.
+    """
     at = Path(model)
     if is_partition(at) and output in (None, at):
         return at

@@ -143,7 +143,7 @@ def _settings(
         float, typer.Option(min=0, help="Seconds for finishing what runs when stopped.")
     ] = 10.0,
 ) -> Settings:
-    """How the server serves, and whom."""
+    """Return how the server serves, and whom."""
     if (cert is None) != (key is None):
         raise UsageError("TLS needs a certificate and its key: give both --cert and --key")
     if client_ca is not None and cert is None:

@@ -77,7 +77,9 @@ def _joint_document(each: demonstration.Joint) -> dict[str, Any]:
 
 
 def _print_joint(joint: Sequence[demonstration.Joint]) -> None:
-    """What the best cut inside the network sends, with and without entropy-coded codecs."""
+    """Tell what the best cut inside the network sends, with and without entropy-coded
+    codecs.
+    """
     rows = console.table(
         "best cut inside, private, answers moved by 0.1 at most (random weights; predicted)",
         *("network", "raw to int8", "payload", "total ms"),

@@ -239,7 +239,7 @@ def _open(
 
 
 def _from_cloud(opened: _Opened) -> dict[str, Any]:
-    """How many answers came from the cloud, and why none did."""
+    """Return how many answers came from the cloud, and why none did."""
     stats = opened.session.stats
     if stats.cloud:
         return {"cloud": stats.cloud, "cloud_error": None}
@@ -415,7 +415,7 @@ def _compare(
 
 
 def _private(deployment: Deployment, planning: Planning, link: Link) -> Plan | None:
-    """What the plan would be if the input might not leave the edge."""
+    """Return what the plan would be if the input might not leave the edge."""
     constraints = replace(
         planning.constraints, min_depth=max(1, planning.constraints.min_depth)
     )

@@ -128,7 +128,7 @@ class Following:
     ] = None
 
     def drive(self) -> Drive | None:
-        """How the edge runs under a policy, None if it runs every strategy in turn."""
+        """Return how the edge runs under a policy, None if it runs every strategy in turn."""
         if self.policy is None and self.trace is None:
             return None
         if self.probe_budget is not None:

@@ -184,7 +184,7 @@ def effective(name: str, command: Command) -> Command:
 
 
 def spellings(context: typer.Context) -> dict[str, str]:
-    """How the flags of a command are spelled, by the names of their parameters."""
+    """Return how the flags of a command are spelled, by the names of their parameters."""
     return {
         each.name or "": max(each.opts, key=len)
         for each in context.command.params

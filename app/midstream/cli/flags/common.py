@@ -116,7 +116,9 @@ Command = Callable[..., None]
 
 
 def takes(name: str, make: Callable[..., object]) -> Callable[[Command], Command]:
-    """What gives a command the flags that are the parameters of `make`, for its `name`."""
+    """Return what gives a command the flags that are the parameters of `make`, for its
+    `name`.
+    """
     flags = get_type_hints(make, include_extras=True)
     flags.pop("return", None)
     return functools.partial(with_flags, name=name, flags=flags, make=make)

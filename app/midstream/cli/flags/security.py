@@ -35,7 +35,9 @@ class Trust:
     insecure: Insecure = False
 
     def dial(self, server: str) -> Dial:
-        """How to reach `server`: TLS if any file of it is given, plaintext otherwise."""
+        """Return how to reach `server`: TLS if any file of it is given, plaintext
+        otherwise.
+        """
         tls = trust(self.ca, self.cert, self.key)
         token = load_token(self.token_file) if self.token_file is not None else None
         return Dial.of(server, tls=tls, token=token, insecure=self.insecure)

@@ -128,7 +128,7 @@ class Sweep:
 
 
 def _read(flag: str, parse: Callable[[A], T], given: A) -> T:
-    """What `parse` makes of a flag's value; what it objects to is told of the flag."""
+    """Return what `parse` makes of a flag's value; what it objects to is told of the flag."""
     try:
         return parse(given)
     except UsageError as error:

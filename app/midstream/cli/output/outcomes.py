@@ -32,7 +32,7 @@ def _times(times: dict[str, float]) -> list[str]:
 
 
 def _error(entry: dict[str, Any]) -> float:
-    """What JSON writes as null is infinite."""
+    """Return a number as it is; what JSON writes as null is infinite."""
     error: float | None = entry["max_relative_error"]
     return math.inf if error is None else error
 
@@ -44,7 +44,7 @@ def best_measured(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def verdict(document: dict[str, Any]) -> str:
-    """Who was right: the plan's choice against what proved fastest."""
+    """Return who was right: the plan's choice against what proved fastest."""
     best = best_measured(document)
     chosen = next(entry for entry in document["strategies"] if entry["is_chosen"])
     answers = f"{document['answered']} of {document['requests']} answered under each strategy"

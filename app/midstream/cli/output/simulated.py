@@ -33,7 +33,7 @@ def chosen_most(found: Figures) -> str:
 
 
 def remarks(tables: Mapping[str, Table]) -> Iterator[str]:
-    """What a table of means and quantiles hides, by policy or by group of edges."""
+    """Return what a table of means and quantiles hides, by policy or by group of edges."""
     silent = [name for name, table in tables.items() if not len(table)]
     if silent:
         yield f"no request came: {', '.join(silent)}"

@@ -97,11 +97,11 @@ class Following:
 
     @property
     def belief(self) -> LinkBelief | None:
-        """What the policy believes of the link."""
+        """Return what the policy believes of the link."""
         return None if self.course is None else self.course.belief
 
     def document(self) -> dict[str, Any]:
-        """What was chosen from, on what link, and what learning of it has cost."""
+        """Return what was chosen from, on what link, and what learning of it has cost."""
         course, deployment = self.course, self.deployment
         budget = None if course is None else course.pilot.budget
         options = () if course is None else course.menu.options

@@ -31,7 +31,9 @@ def measure_offer(
     devices: Devices,
     policies: Sequence[str],
 ) -> Offered:
-    """What a network offers by the profiles of both sides; what `policies` name stays."""
+    """Return what a network offers by the profiles of both sides; what `policies` name
+    stays.
+    """
     part = opened_partition(model, feed=feed, size=size)
     planner, at_edge, _ = open_planner(part, planning, devices, source=None)
     complete = len(at_edge.segments) >= len(part.segments)

@@ -151,7 +151,7 @@ class KernelLink:
         return {"at_s": time.monotonic()}
 
     def _answer(self, packets: socket.socket) -> None:
-        """What reaches the router while the link is cut."""
+        """Set what reaches the router while the link is cut."""
         packet, (device, *_) = packets.recvfrom(MTU_NBYTES)
         if device not in (each.device for each in self._sides):
             return

@@ -87,7 +87,7 @@ class End:
         self._overruns_before += self.overrun_packets()
 
     def overrun_packets(self) -> int:
-        """What the device dropped because the loop did not come in time."""
+        """Return what the device dropped because the loop did not come in time."""
         return self._dropped_packets() - self._overruns_before
 
     def _dropped_packets(self) -> int:
@@ -141,7 +141,7 @@ class TunLink:
                 self._deliver(down, edge_fd)
 
     def _wait(self, fds: tuple[int, ...]) -> list[int]:
-        """Until something is due or readable; returns what is readable.
+        """Return until something is due or readable; returns what is readable.
 
         The kernel wakes us late, the later the longer we slept: rise early, and look at the
         clock until it is time. On a fast line that is busy, sleep over a few packets instead,

@@ -56,7 +56,7 @@ class Namespace:
 
     @property
     def path(self) -> str:
-        """What others open to enter it."""
+        """Return what others open to enter it."""
         return f"/proc/{os.getpid()}/fd/{self.fd}"
 
     @property

@@ -77,7 +77,9 @@ class Line:
             self._advance(now_s)
 
     def pop(self, now_s: float) -> list[tuple[float, bytes]]:
-        """What has come through by `now_s`, in order, each with the moment it was due."""
+        """Return what has come through by `now_s`, in order, each with the moment it was
+        due.
+        """
         self._advance(now_s)
         flight = self._flight
         arrived = []

@@ -48,14 +48,14 @@ def payload_nbytes(packet: bytes) -> int:
 
 
 def next_sequence(packet: bytes) -> int:
-    """What its receiver expects next, once it has this segment."""
+    """Return what its receiver expects next, once it has this segment."""
     sequence = int.from_bytes(packet[24:28])
     extra = bool(flags(packet) & SYN) + bool(flags(packet) & FIN)
     return (sequence + payload_nbytes(packet) + extra) % _MODULUS
 
 
 def expected(packet: bytes) -> int | None:
-    """What its sender expects next: its acknowledgement, if it has one."""
+    """Return what its sender expects next: its acknowledgement, if it has one."""
     if not flags(packet) & ACK:
         return None
     return int.from_bytes(packet[28:32])

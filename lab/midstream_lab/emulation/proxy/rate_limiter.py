@@ -53,7 +53,7 @@ class Shaper(Generic[T]):
 
     @property
     def next_s(self) -> float | None:
-        """When `pop` has something to do next; None while empty or paused."""
+        """Return when `pop` has something to do next; None while empty or paused."""
         if self._paused_s is not None:
             return None
         times = [self._flight[0][0]] if self._flight else []
@@ -68,7 +68,7 @@ class Shaper(Generic[T]):
         self.queued_nbytes += nbytes
 
     def pop(self, now_s: float) -> list[tuple[float, T]]:
-        """What has come out by `now_s`, in order, each with the time it was due."""
+        """Return what has come out by `now_s`, in order, each with the time it was due."""
         if self._paused_s is not None:
             return []
         self._advance(now_s)

@@ -163,7 +163,7 @@ class Stream:
         self._pipe.push(self, _RESET)
 
     def deliver(self, data: bytes | None) -> None:
-        """What comes out of the line."""
+        """Pass on what comes out of the line."""
         if self._connection.closed:
             return
         if data is None:
@@ -245,7 +245,7 @@ class Connection:
         self._down.read_on()
 
     def sink_failed(self, stream: Stream) -> None:
-        """What one stream sends to is what the other reads from."""
+        """Connect what one stream sends to with what the other reads from."""
         self.loop.remove_writer(self._sockets[1 if stream is self._up else 0])
         (self._down if stream is self._up else self._up).fail()
 

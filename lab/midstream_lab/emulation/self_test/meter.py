@@ -171,7 +171,7 @@ def _train(
 
 
 def _arrivals_s(inlet: socket.socket) -> list[float]:
-    """When the kernel got what has come, on its own clock."""
+    """Return when the kernel got what has come, on its own clock."""
     came_s = []
     with contextlib.suppress(BlockingIOError):
         while True:

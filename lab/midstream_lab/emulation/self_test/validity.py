@@ -89,7 +89,7 @@ def calibrate(emulation: Measurable) -> Calibration:
 
 
 def _exchange_s(uplink_bps: float, downlink_bps: float, *, packets: bool) -> float:
-    """What the bits of an exchange take on the line, beside the delay."""
+    """Return what the bits of an exchange take on the line, beside the delay."""
     share = 1.0 if packets else GOODPUT_SHARE
     nbytes = EXCHANGE_NBYTES + (TCP_HEADERS_NBYTES if packets else 0)
     return sum(8 * nbytes / (rate_bps * share) for rate_bps in (uplink_bps, downlink_bps))

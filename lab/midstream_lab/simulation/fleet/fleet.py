@@ -288,7 +288,7 @@ class _Run:
         )
 
     def pending(self) -> bool:
-        """Whether a request is under way, once the run has stopped."""
+        """Return True if a request is under way, once the run has stopped."""
         return self._ended < self._due
 
     def outcome(self, counted: _Counted) -> FleetOutcome:
@@ -371,7 +371,7 @@ class _Run:
 
 
 def interval_count(fleet: Fleet) -> int:
-    """How many intervals a run has; the last one may be shorter."""
+    """Return how many intervals a run has; the last one may be shorter."""
     return max(1, math.ceil(fleet.duration_s / fleet.interval_s - 1e-9))
 
 

@@ -166,7 +166,7 @@ class _Story:
         self.failures = sorted(_failures(outcome), key=lambda each: each.at_s)
 
     def verdict(self) -> Iterator[str]:
-        """What came out, the most important first."""
+        """Return what came out, the most important first."""
         yield self._promise()
         yield from self._worst_group()
         yield self._who_answered()
@@ -418,7 +418,7 @@ def _hours(hours: float) -> str:
 
 
 def _failures(outcome: FleetOutcome) -> Iterator[Failure]:
-    """What failed while the fleet ran."""
+    """Return what failed while the fleet ran."""
     fleet = outcome.fleet
     for crash in outcome.downs:
         yield Failure(crash.at_s, crash.lasts_s, f"replica {crash.replica + 1} was down")
@@ -431,7 +431,7 @@ def _failures(outcome: FleetOutcome) -> Iterator[Failure]:
 
 
 def _spared(outcome: FleetOutcome) -> int:
-    """How many crashes found no replica that could go down."""
+    """Return how many crashes found no replica that could go down."""
     return sum(
         crash.at_s < outcome.fleet.duration_s
         and not any(

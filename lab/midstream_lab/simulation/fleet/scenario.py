@@ -93,7 +93,7 @@ class _Place:
 
     @contextmanager
     def field(self, name: str) -> Iterator[None]:
-        """What is raised inside is told of the group's field `name`."""
+        """Return what is raised inside is told of the group's field `name`."""
         where = f"edges[{self.number}].{name} of {self.name!r}"
         try:
             yield

@@ -113,7 +113,7 @@ def intervals_table(timeline: Sequence[Interval]) -> str:
 
 
 def cloud_table(found: Operation) -> str:
-    """What the replicas did, and what it cost."""
+    """Return what the replicas did, and what it cost."""
     cloud = found.cloud
     each = cloud.by_replica
     said = {
@@ -132,7 +132,7 @@ def cloud_table(found: Operation) -> str:
 
 
 def groups_table(groups: Sequence[Group]) -> str:
-    """What was set, group by group."""
+    """Return what was set, group by group."""
     heads = ("group", "edges", "device", "policy", "a second, each", "uplink, mean", "RTT",
              "deadline")  # fmt: skip
     return tables.table(heads, [_setting_row(group) for group in groups])

@@ -42,7 +42,7 @@ class Draws:
         return int(self.uniform() * bound)
 
     def heads(self, coins: int) -> int:
-        """How many of so many coins show heads; of very many, half do."""
+        """Return how many of so many coins show heads; of very many, half do."""
         return self.below(1 << coins).bit_count() if coins <= 50 else coins // 2
 
     def factor(self, sigma: float) -> float:

@@ -181,7 +181,7 @@ class Cloud:
 
     @property
     def busy_s(self) -> float:
-        """What all workers together have computed up to now."""
+        """Return what all workers together have computed up to now."""
         return sum(station.busy_s for station in self.stations)
 
     @property

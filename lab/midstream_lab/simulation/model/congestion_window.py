@@ -73,7 +73,9 @@ class Window:
 
     @property
     def rto_s(self) -> float:
-        """How long TCP waits for an acknowledgement, and what it takes for idle (RFC 6298)."""
+        """Return how long TCP waits for an acknowledgement, and what it takes for idle (RFC
+        6298).
+        """
         return self.srtt_s + self._varies_s
 
     def rest(self, at_s: float) -> None:
@@ -171,7 +173,7 @@ class Window:
         self._credit -= whole
 
     def _curve(self) -> float:
-        """Where Cubic wants to be a round trip from now."""
+        """Return where Cubic wants to be a round trip from now."""
         if self._origin == 0.0:
             missing = max(self._most - self.segments, 0.0)
             self._origin = self.segments + missing

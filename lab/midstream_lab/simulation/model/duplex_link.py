@@ -78,7 +78,7 @@ class Way:
         self._estimator = Estimator()
 
     def send_up(self, at_s: float, nbytes: int) -> float:
-        """When `nbytes` that leave at `at_s` are in the cloud."""
+        """Return when `nbytes` that leave at `at_s` are in the cloud."""
         if self.broken:
             return math.inf
         self._ping_until(at_s)
@@ -90,7 +90,7 @@ class Way:
         return arrived_s
 
     def send_down(self, at_s: float, nbytes: int) -> float:
-        """When `nbytes` that leave the cloud at `at_s` are here."""
+        """Return when `nbytes` that leave the cloud at `at_s` are here."""
         if self.broken:
             return math.inf
         self._ping_until(at_s)
@@ -103,8 +103,9 @@ class Way:
         return arrived_s
 
     def _partial(self, at_s: float, nbytes: int) -> int:
-        """How many segments of a payload are not full: each message but the last ends with
-        one, which costs a segment more or falls into the rounding."""
+        """Return how many segments of a payload are not full: each message but the last ends
+        with one, which costs a segment more or falls into the rounding.
+        """
         messages = math.ceil(nbytes / Uplink(rate_bps=self.up.rate_bps(at_s)).message_nbytes)
         return self._draws.heads(messages - 1) if messages > 1 else 0
 
@@ -151,7 +152,7 @@ class Way:
 
     @property
     def passed_s(self) -> float:
-        """When all that was handed over will be known to have arrived."""
+        """Return when all that was handed over will be known to have arrived."""
         return max(self.up.free_s, self.down.free_s) + 2 * self.one_way_s
 
     def take_back(self, now_s: float, arrives_s: float) -> int:

@@ -9,7 +9,7 @@ from midstream_lab.simulation.model.tcp_flow import Line
 
 
 def unfinished(up: Line, job: Job, now_s: float) -> Transfer | None:
-    """What a request tells that began to go out and was not answered by `now_s`."""
+    """Return what a request tells that began to go out and was not answered by `now_s`."""
     if job.left_s < 0 or job.left_s >= now_s:
         return None
     gone_nbytes = up.passed_nbytes(job.left_s, now_s)
@@ -20,7 +20,7 @@ def unfinished(up: Line, job: Job, now_s: float) -> Transfer | None:
 
 
 def evidence_of(job: Job, now_s: float, transfer: Transfer | None) -> Evidence:
-    """What the request tells that has ended now."""
+    """Return what the request tells that has ended now."""
     return job.evidence(
         now_s,
         transfer,

@@ -39,7 +39,7 @@ class Lookout:
         self._until_s = 0.0  # up to when it is being looked at
 
     def state(self) -> LinkState:
-        """How the link stands, as far as the edge can know."""
+        """Return how the link stands, as far as the edge can know."""
         self._notice()
         return self._edge.way.link
 

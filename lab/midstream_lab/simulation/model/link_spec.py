@@ -71,7 +71,7 @@ class Network:
 
     @property
     def payload_up(self) -> Trace:
-        """What of the uplink is left for payload after headers and loss."""
+        """Return what of the uplink is left for payload after headers and loss."""
         return self._payloads[0]
 
     @property
@@ -101,7 +101,7 @@ class Network:
         )
 
     def first_look(self, offset_s: float = 0.0, scale: float = 1.0) -> Link:
-        """What a measurement at the very beginning finds."""
+        """Return what a measurement at the very beginning finds."""
         rates = []
         for trace in self._payloads:
             carried = trace.nbits_by(offset_s + FIRST_LOOK_S) - trace.nbits_by(offset_s)
@@ -109,7 +109,7 @@ class Network:
         return Link(rates[0], rates[1], self.rtt_s, self.fixed_s)
 
     def mean_link(self, scale: float = 1.0) -> Link:
-        """What it carries in the long run."""
+        """Return what it carries in the long run."""
         up, down = (max(trace.mean_bps * scale, 1e3) for trace in self._payloads)
         return Link(up, down, self.rtt_s, self.fixed_s)
 

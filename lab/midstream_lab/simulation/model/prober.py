@@ -88,7 +88,7 @@ class Prober:
         self._core.at(self._tick_s(next_s), self._look)
 
     def _tick_s(self, at_s: float) -> float:
-        """When a session looks next, at `at_s` or later."""
+        """Return when a session looks next, at `at_s` or later."""
         every_s = TICK_S + LATE_S
         return self._first_s + every_s * max(0, math.ceil((at_s - self._first_s) / every_s))
 

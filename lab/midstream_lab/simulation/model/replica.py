@@ -118,7 +118,7 @@ class Station:
 
     @property
     def busy_s(self) -> float:
-        """What its workers have computed up to now, together."""
+        """Return what its workers have computed up to now, together."""
         now_s = self._core.now_s
         running = self._running.values()
         return self._busy_s + sum(now_s - works[0].started_s for works in running)
@@ -246,8 +246,9 @@ class Station:
         core.at(now_s + service_s * self.slowness, self._end, number)
 
     def _stop(self, number: int) -> list[Work]:
-        """What ran by that number, whose worker is free again; nothing where a crash or a
-        cancellation came first."""
+        """Return what ran by that number, whose worker is free again; nothing where a crash or
+        a cancellation came first.
+        """
         works = self._running.pop(number, None)
         if works is None:
             return []

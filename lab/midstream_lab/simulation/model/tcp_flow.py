@@ -30,7 +30,7 @@ class Flight(NamedTuple):
     spacing_s: float
 
     def unknown(self, now_s: float) -> int:
-        """How many of them are not known to have arrived."""
+        """Return how many of them are not known to have arrived."""
         if now_s < self.known_s:
             return self.segments
         known = 1 + (now_s - self.known_s) / max(self.spacing_s, 1e-12)
@@ -100,7 +100,7 @@ class Line:
         self.free_s = 0.0
 
     def send(self, at_s: float, nbytes: float, partial: int = 0) -> float:
-        """When `nbytes` handed over at `at_s` have arrived at the other end.
+        """Return when `nbytes` handed over at `at_s` have arrived at the other end.
 
         `partial` is by how many they take more segments than full ones would be.
         """
@@ -131,15 +131,18 @@ class Line:
             self.window.ping(at_s)
 
     def backlog_nbytes(self, now_s: float) -> int:
-        """What was handed over and is not known to have arrived: acknowledgements take a
-        round trip."""
+        """Return what was handed over and is not known to have arrived: acknowledgements take
+        a round trip.
+        """
         seen_s = now_s - self._rtt_s
         if self.free_s <= seen_s:
             return 0
         return round(self._left_nbytes(max(seen_s, self._since_s)))
 
     def passed_nbytes(self, start_s: float, now_s: float) -> int:
-        """What a transfer that began at `start_s` is known at `now_s` to have carried."""
+        """Return what a transfer that began at `start_s` is known at `now_s` to have
+        carried.
+        """
         seen_s = min(now_s - self._rtt_s, self.free_s)
         if seen_s <= start_s:
             return 0
@@ -193,7 +196,7 @@ class Line:
         self.window.sent_s = now_s
 
     def rate_bps(self, now_s: float) -> float:
-        """What the line carries at that moment."""
+        """Return what the line carries at that moment."""
         return self._rate_bps or self.trace.rate_at(now_s + self._offset_s) * self._scale
 
     def silent_s(self, now_s: float) -> float:
@@ -204,9 +207,10 @@ class Line:
 
     @property
     def patience_s(self) -> float:
-        """How long TCP finds it normal to wait for an acknowledgement: its smoothed round trip
-        and four deviations (RFC 6298). The last packet of a long transfer has waited for all
-        before it, and some twenty acknowledgements leave little of what was before.
+        """Return how long TCP finds it normal to wait for an acknowledgement: its smoothed
+        round trip and four deviations (RFC 6298). The last packet of a long transfer has
+        waited for all before it, and some twenty acknowledgements leave little of what was
+        before.
         """
         return DEVIATIONS * (self._rtt_s + min(self._took_s, MOST_QUEUED_S))
 
@@ -219,7 +223,7 @@ class Line:
         return self.trace.finish_s(start_s + offset_s, nbytes / self._scale) - offset_s
 
     def _left_nbytes(self, at_s: float) -> float:
-        """What is still to pass at a moment since which the line has been busy.
+        """Return what is still to pass at a moment since which the line has been busy.
 
         Windows may leave it idle in between: what was handed over is spread over the bits
         that could have passed.
@@ -304,8 +308,8 @@ class Line:
     def _overflow(
         self, start_s: float, burst: int, left: int, each_nbytes: float
     ) -> tuple[int, float, float]:
-        """How many segments pass of a `burst`, of which the queue does not hold the last, and
-        what follows it; when they have; and when the lost ones leave again.
+        """Return how many segments pass of a `burst`, of which the queue does not hold the
+        last, and what follows it; when they have; and when the lost ones leave again.
 
         Where other data follows them, its acknowledgements tell of the loss a round trip after
         the last one that got through. Where none does, a probe has to, after two smoothed

@@ -14,8 +14,9 @@ _GROWN = 2.0
 
 
 def backlog_s(table: Table) -> float | None:
-    """How long the last tenth of requests waited before their edge began with them, where such
-    waits grew to the end of the run and beyond the time that a request takes; else None.
+    """Return how long the last tenth of requests waited before their edge began with them,
+    where such waits grew to the end of the run and beyond the time that a request takes; else
+    None.
     """
     if len(table) < _LEAST_REQUESTS:
         return None

@@ -148,7 +148,9 @@ def _policy(name: str, menu: Menu, setting: Setting) -> Policy:
 
 
 def _service_s(menu: Menu) -> float:
-    """What a request of somebody else's takes: the longest that one of the menu's does."""
+    """Return what a request of somebody else's takes: the longest that one of the menu's
+    does.
+    """
     return max(option.decode_s + option.tail_s for option in menu.options) or 1e-3
 
 

@@ -135,7 +135,7 @@ class Store:
 
 
 def header(tasks: Sequence[Task]) -> dict[str, str]:
-    """What a sweep depends on: the question, as a digest, and who answers it."""
+    """Return what a sweep depends on: the question, as a digest, and who answers it."""
     first = tasks[0]
     question = {
         "points": [asdict(task.point) for task in tasks],

@@ -111,7 +111,7 @@ class _Story:
         )
 
     def verdict(self) -> Iterator[str]:
-        """What came out, the most important first."""
+        """Return what came out, the most important first."""
         count = len(self.found)
         if not self.inside:
             yield (

@@ -237,7 +237,7 @@ def _run(task: Task, index: int) -> tuple[float, float | None]:
 
 
 def _alone_s(option: Option, machine: Machine, network: Network) -> float:
-    """What a request takes by itself, but for slow start and queues."""
+    """Return what a request takes by itself, but for slow start and queues."""
     link = network.mean_link()
     here_s = (option.head_s + option.encode_s) * machine.slowness
     there_s = option.decode_s + option.tail_s
