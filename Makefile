@@ -14,7 +14,7 @@ SHELL := bash
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test slow test-torch test-oldest test-openvino check format bench proto proto-check clean
+.PHONY: help demo test slow test-torch test-oldest test-openvino wheel-check check format bench proto proto-check clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -33,6 +33,15 @@ test-torch: .venv-torch/.torch  ## torch modules taken in, and torch as a backen
 
 test-oldest: .venv-oldest/.oldest  ## the tests with the oldest versions that pyproject.toml allows
 	.venv-oldest/bin/python -m pytest $(RETRY) -n $(WORKERS) $(PYTEST_ARGS)
+
+# What a stranger gets: the wheel alone, in an environment that has nothing else of ours.
+wheel-check: $(VENV)/.dev  ## the built wheel, installed in a clean environment, and its command run
+	@rm -rf build/wheel build/clean && mkdir -p build/wheel
+	@$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w build/wheel .
+	@$(PYTHON) -m venv build/clean
+	@build/clean/bin/pip install --quiet --disable-pip-version-check -c constraints.txt build/wheel/midstream-*.whl
+	cd build && clean/bin/midstream --version && clean/bin/midstream plan digits --network lte --runs 3 > wheel/plan.txt \
+	  && clean/bin/python -c "from importlib.resources import files; assert files('midstream_lab.report').joinpath('html/report.css').is_file()"
 
 test-openvino: .venv-openvino/.openvino  ## the proofs on OpenVINO, in an environment that has its onnxruntime
 	.venv-openvino/bin/python -m pytest -m openvino $(PYTEST_ARGS)
