@@ -360,6 +360,8 @@ class Session:
         """The status that tells the peer of `error`, which is counted."""
         if not (isinstance(error, CloudRefused) and error.code == Code.CANCELLED):
             self._service.statistics.refuse(error, self._peer)
+        if isinstance(error, CloudRefused) and error.kind == "work":
+            self._charge(self._trouble, 1.0)  # asked for again, it would be refused again
         return status_of(error)
 
     def _note_answer(self, answer: Answer, received: int) -> None:

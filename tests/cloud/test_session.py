@@ -13,6 +13,7 @@ from typing import cast
 import numpy as np
 import pytest
 
+from midstream_cloud import tails as tails_module
 from midstream_cloud.budget import Budget
 from midstream_cloud.repository import Model, Repository
 from midstream_cloud.session import Limits, Service, Session
@@ -411,6 +412,20 @@ def test_a_peer_that_asks_for_much_padding_is_held_up_and_answered(meet: Meet) -
         for id in range(8, 12):
             await hall.session.receive(Ping(id, b"", 2 * MIB), clock())
         assert 2.0 < sum(clock.pauses_s) < 5.0  # 2 MiB a second after that
+
+    meet(talk)
+
+
+def test_a_peer_that_asks_for_too_much_work_is_held_up(
+    meet: Meet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tails_module, "expected", lambda points, nbytes: 99.0)
+
+    async def talk(hall: Hall) -> None:
+        for id in range(1, 121):
+            await hall.ask(id)
+            assert await hall.status() == (id, Code.RESOURCE_EXHAUSTED)
+        assert 2.0 < sum(cast(Clock, hall.clock).pauses_s) < 6.0
 
     meet(talk)
 
