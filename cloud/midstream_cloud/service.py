@@ -11,7 +11,14 @@ from typing import Any, final
 import grpc
 import grpc.aio
 
-from midstream_cloud.session import Service, Session, status_of
+from midstream_cloud.ration import Rations
+from midstream_cloud.session import (
+    TROUBLE_BURST,
+    TROUBLE_RATE,
+    Service,
+    Session,
+    status_of,
+)
 from midstream_cloud.statistics import UNAUTHENTICATED, Statistics
 from midstream_cloud.tails import Clock, Job
 from midstream_wire.credentials import is_bearer
@@ -49,11 +56,22 @@ class Midstream:
         self._service = service
         self._reading: dict[Session, asyncio.Task[None]] = {}
         self._draining: Status | None = None
+        #: What unary calls may get wrong, as `Session` has it for its requests.
+        self._trouble = Rations(burst=TROUBLE_BURST, rate=TROUBLE_RATE)
 
-    @property
-    def statistics(self) -> Statistics:
-        """Return what the server has done so far."""
-        return self._service.statistics
+    async def hold_up(self, peer: str) -> None:
+        """Wait until a peer whose calls were wrong may make another one."""
+        wait_s = self._trouble.wait_s(peer, self._service.clock())
+        if wait_s > 0:
+            await self._service.pause(wait_s)
+
+    def refuse(self, error: Exception, peer: str) -> Status:
+        """Count a call that is refused, charge it to its peer, and say why."""
+        self._service.statistics.refuse(error, peer)
+        status = status_of(error)
+        if status.code == Code.INVALID_ARGUMENT:
+            self._trouble.spend(peer, 1.0, self._service.clock())
+        return status
 
     async def Session(self, _requests: object, context: Any) -> None:
         # One write at a time: the call takes no second one before the first is done.
@@ -222,25 +240,26 @@ def handlers(midstream: Midstream) -> grpc.GenericRpcHandler:
     """
     methods = {
         "Session": grpc.stream_stream_rpc_method_handler(midstream.Session),
-        "Infer": _unary(midstream.Infer, midstream.statistics),
-        "Describe": _unary(midstream.Describe, midstream.statistics),
-        "Prepare": _unary(midstream.Prepare, midstream.statistics),
+        "Infer": _unary(midstream.Infer, midstream),
+        "Describe": _unary(midstream.Describe, midstream),
+        "Prepare": _unary(midstream.Prepare, midstream),
     }
     return grpc.method_handlers_generic_handler(SERVICE, methods)
 
 
-def _unary(answer: Callable[[bytes, str], Awaitable[bytes]], statistics: Statistics) -> Any:
+def _unary(answer: Callable[[bytes, str], Awaitable[bytes]], midstream: Midstream) -> Any:
     """The handler of a call that brings one message and gets one, or a status."""
 
     async def call(_requests: object, context: Any) -> None:
+        peer = peer_of(context)
+        await midstream.hold_up(peer)
         message = await context.read()
         try:
             if message is grpc.aio.EOF:
                 raise ProtocolError("a call must bring a message: none came")
-            reply = await answer(message, peer_of(context))
+            reply = await answer(message, peer)
         except Exception as error:
-            statistics.refuse(error, peer_of(context))
-            status = status_of(error)
+            status = midstream.refuse(error, peer)
             await context.abort(_STATUS_CODES[status.code], status.message)
         await context.write(reply)
 

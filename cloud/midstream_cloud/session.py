@@ -100,7 +100,7 @@ _PING_BURST, _PING_RATE, _PING_NBYTES = 16 * MIB, 2 * MIB, 64 * KIB
 
 #: Requests that were wrong, at once and a second. A cancelled one takes less: hedges that lost
 #: are cancelled, too.
-_TROUBLE_BURST, _TROUBLE_RATE, _CANCEL_COST = 64.0, 16.0, 0.25
+TROUBLE_BURST, TROUBLE_RATE, _CANCEL_COST = 64.0, 16.0, 0.25
 
 
 @final
@@ -119,7 +119,7 @@ class Session:
         self._replying: dict[Eager, Job] = {}
         self._heard_s = self._unpaid_s = now_s = service.clock()
         self._pings = Ration(burst=_PING_BURST, rate=_PING_RATE, now_s=now_s)
-        self._trouble = Ration(burst=_TROUBLE_BURST, rate=_TROUBLE_RATE, now_s=now_s)
+        self._trouble = Ration(burst=TROUBLE_BURST, rate=TROUBLE_RATE, now_s=now_s)
         self._idle = asyncio.Event()
         self._idle.set()
 
