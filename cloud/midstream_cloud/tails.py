@@ -155,7 +155,7 @@ class Tails:
             )
             self._queued[id(future)] = queued
         for each in dropped:
-            self._refuse(each)
+            self._refuse(each.item, late=each.late)
         try:
             self._pool.submit(self._run_next)
         except (RuntimeError, MemoryError) as error:  # no thread to be had, or stopping
@@ -213,21 +213,15 @@ class Tails:
             queued = self._queued.pop(id(future), None)
             return queued is not None and self._queue.withdraw(queued)
 
-    def _refuse(self, queued: _Queued) -> None:
+    def _refuse(self, queued: _Queued, *, late: bool) -> None:
         """Tell that a job which waited is not going to be run."""
         with self._lock:
             self._queued.pop(id(queued.future), None)
-        now_s, job = self._clock(), queued.job
+        job = queued.job
+        waited_s = self._clock() - job.received_s
         job.drop()
         if queued.future.set_running_or_notify_cancel():
-            waited_s = now_s - job.received_s
-            queued.future.set_exception(
-                CloudRefused(
-                    Code.DEADLINE_EXCEEDED,
-                    f"the answer would have come too late, after a wait of {waited_s:.3f} s: "
-                    "allow more time, or run the rest on the edge",
-                )
-            )
+            queued.future.set_exception(_left_out(waited_s, late=late))
 
     def tidy(self) -> Future[None] | None:
         """Have a worker give memory that nothing uses back to the system, if there is one."""
@@ -242,7 +236,7 @@ class Tails:
             if queued is not None:
                 del self._queued[id(queued.future)]
         for each in dropped:
-            self._refuse(each)
+            self._refuse(each, late=True)
         if queued is None:
             return
         answer: Answer | BaseException | None = None
@@ -307,3 +301,18 @@ class Tails:
 def _release_memory() -> None:
     release_working_memory()
     release_freed_memory()
+
+
+def _left_out(waited_s: float, *, late: bool) -> CloudRefused:
+    if late:
+        return CloudRefused(
+            Code.DEADLINE_EXCEEDED,
+            f"the answer would have come too late, after a wait of {waited_s:.3f} s: allow "
+            "more time, or run the rest on the edge",
+        )
+    return CloudRefused(
+        Code.RESOURCE_EXHAUSTED,
+        f"the queue is full, and after {waited_s:.3f} s this request made room for a peer "
+        "that waits for less: send fewer, or run the rest on the edge",
+        kind="queue",
+    )

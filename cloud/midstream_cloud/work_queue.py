@@ -27,6 +27,15 @@ MARGIN_SHARE = 0.1
 _MOST_PEERS = 1024
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Dropped(Generic[_Item]):
+    """What was taken out of the queue: `late`, or for a peer that waits for less."""
+
+    item: _Item
+    late: bool
+
+
 @dataclass(slots=True, eq=False)
 class _Entry(Generic[_Item]):
     """What waits. Once it starts, `needed_s` must be left before its deadline."""
@@ -76,11 +85,12 @@ class WorkQueue(Generic[_Item]):
 
     def offer(
         self, item: _Item, *, peer: str, cost_s: float, deadline_s: float | None, now_s: float
-    ) -> list[_Item]:
+    ) -> list[Dropped[_Item]]:
         """Queue `item` of `peer`, which is predicted to take `cost_s`.
 
-        Returns the items that were dropped to make room: those that can no longer be in time,
-        else the newest one of the peer that waits for most. Raises `CloudRefused`:
+        Returns what was dropped to make room: items that can no longer be in time, else the
+        newest one of the peer that waits for most, if it waits for others too. Raises
+        `CloudRefused`:
         DEADLINE_EXCEEDED where `item` would be late itself, RESOURCE_EXHAUSTED without room.
         """
         until_s = math.inf if deadline_s is None else deadline_s
@@ -162,7 +172,7 @@ class WorkQueue(Generic[_Item]):
         running_s = sum(max(0.0, ends_s - now_s) for ends_s in self._ends_s.values())
         return (running_s + ahead_s) / self._workers
 
-    def _make_room(self, name: str, now_s: float) -> list[_Item]:
+    def _make_room(self, name: str, now_s: float) -> list[Dropped[_Item]]:
         if len(self._ends_s) + self._count < self._workers + self._max_queued:
             return []
         dropped = [
@@ -171,11 +181,12 @@ class WorkQueue(Generic[_Item]):
             for entry in peer.waiting.values()
             if entry.is_hopeless(now_s)
         ]
-        if not dropped:
+        late = bool(dropped)
+        if not late:
             own = self._peers.get(name)
             own_s = 0.0 if own is None else own.backlog_s
             longest = max(
-                (each for each in self._peers.values() if each.waiting),
+                (each for each in self._peers.values() if len(each.waiting) > 1),
                 key=lambda each: each.backlog_s,
                 default=None,
             )
@@ -189,7 +200,7 @@ class WorkQueue(Generic[_Item]):
             dropped = [(longest, next(reversed(longest.waiting.values())))]
         for peer, entry in dropped:
             self._remove(peer, entry)
-        return [entry.item for _, entry in dropped]
+        return [Dropped(entry.item, late) for _, entry in dropped]
 
     def _remove(self, peer: _Peer[_Item], entry: _Entry[_Item]) -> None:
         del peer.waiting[id(entry.item)]

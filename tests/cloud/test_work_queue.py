@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midstream_cloud.work_queue import WorkQueue
+from midstream_cloud.work_queue import Dropped, WorkQueue
 from midstream_wire.errors import CloudRefused
 from midstream_wire.frames import Code
 
@@ -73,14 +73,14 @@ class Overload:
         took_s = self.tail_s(self.choose)
         request = Request(self.peers[client], client, now_s, deadline_s, took_s)
         try:
-            dropped = self.queue.offer(
+            left_out = self.queue.offer(
                 request, peer=request.peer, cost_s=TAIL_S, deadline_s=deadline_s, now_s=now_s
             )
         except CloudRefused:
             self.refuse(request, now_s)
         else:
-            for each in dropped:
-                self.refuse(each, now_s)
+            for each in left_out:
+                self.refuse(each.item, now_s)
             self.fill(now_s)
 
     def refuse(self, request: Request, now_s: float) -> None:
@@ -184,7 +184,9 @@ def test_a_full_queue_makes_room_for_who_waits_for_least() -> None:
     with pytest.raises(CloudRefused, match="at most 4 requests may wait") as caught:
         queue.offer("a4", peer="a", cost_s=1.0, deadline_s=None, now_s=0.0)
     assert caught.value.code == Code.RESOURCE_EXHAUSTED
-    assert queue.offer("b0", peer="b", cost_s=1.0, deadline_s=None, now_s=0.0) == ["a3"]
+    assert queue.offer("b0", peer="b", cost_s=1.0, deadline_s=None, now_s=0.0) == [
+        Dropped("a3", late=False)
+    ]
 
 
 def test_nobody_waits_beyond_the_bound_on_work() -> None:
@@ -216,7 +218,7 @@ def test_nothing_is_lost_and_nothing_comes_twice(seed: int) -> None:
             case 0 | 1:
                 deadline_s = choose.choice([None, now_s + choose.uniform(0, 1)])
                 with suppress(CloudRefused):
-                    dropped = queue.offer(
+                    left_out = queue.offer(
                         n,
                         peer=choose.choice("abc"),
                         cost_s=choose.choice([0.0, 0.1, 1.0]),
@@ -224,7 +226,7 @@ def test_nothing_is_lost_and_nothing_comes_twice(seed: int) -> None:
                         now_s=now_s,
                     )
                     offered.add(n)
-                    ends.update(dropped)
+                    ends.update(each.item for each in left_out)
             case 2:
                 item, dropped = queue.take(now_s)
                 ends.update(dropped)
@@ -242,3 +244,13 @@ def test_nothing_is_lost_and_nothing_comes_twice(seed: int) -> None:
         ends.update([] if item is None else [item])
     assert ends == Counter(offered)
     assert queue.backlog_s == 0.0
+
+
+def test_the_only_request_of_a_peer_is_never_dropped_for_another() -> None:
+    queue: WorkQueue[str] = WorkQueue(workers=1, max_queued=2)
+    queue.offer("running", peer="a", cost_s=0.1, deadline_s=None, now_s=0.0)
+    queue.take(0.0)
+    queue.offer("long", peer="b", cost_s=9.0, deadline_s=None, now_s=0.0)
+    queue.offer("short", peer="c", cost_s=0.1, deadline_s=None, now_s=0.0)
+    with pytest.raises(CloudRefused, match="at most 2 requests may wait"):
+        queue.offer("late", peer="d", cost_s=0.1, deadline_s=None, now_s=0.0)
