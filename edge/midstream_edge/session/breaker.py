@@ -2,13 +2,14 @@
 
     closed --FAILURES unanswered in a row--> open --its pause is over--> one trial
        ^                                      ^                            |
-       |<---------------- any reply ----------+------ unanswered ----------+
+       |<------ any reply, a link that was down or suspect before ---------+
 
 A link that is down is found by the failure detector; this is for a server that welcomes, pongs
 and never replies, which would cost every request its whole timeout (M. Nygard, "Release It!",
-2007). Pauses double, and are drawn at random from their upper half, so that many edges do not
-come back at once (M. Brooker, "Exponential backoff and jitter", AWS 2015). Pure: moments and
-random numbers come in as values.
+2007). A trial costs no answer its time: the edge runs the rest beside it from the start, and
+what the cloud says is heard even after that. Pauses double, and are drawn at random from their
+upper half, so that many edges do not come back at once (M. Brooker, "Exponential backoff and
+jitter", AWS 2015). Pure: moments and random numbers come in as values.
 """
 
 from __future__ import annotations
@@ -27,15 +28,11 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 @final
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """What is known of a cloud's replies. `asks_at_s` is when to ask again, while open.
-
-    `since_s` is when it opened, or its last trial failed.
-    """
+    """What is known of a cloud's replies. `asks_at_s` is when to ask again, while open."""
 
     failures: int = 0
     pause_s: float = 0.0
     asks_at_s: float = -math.inf
-    since_s: float = -math.inf
 
     @property
     def is_open(self) -> bool:
@@ -46,30 +43,30 @@ class Breaker:
         """Return True if a request may be sent at `now_s`."""
         return now_s >= self.asks_at_s
 
-    def ask(self, now_s: float) -> Breaker:
-        """Return the breaker after a request was sent; while open, the next one waits."""
-        return replace(self, asks_at_s=now_s + self.pause_s) if self.is_open else self
+    def ask(self, now_s: float, draw: float) -> Breaker:
+        """Return the breaker after a request was sent; `draw` is from 0 to 1.
 
-    def fail(self, now_s: float, draw: float, *, asked_s: float) -> Breaker:
-        """Return the breaker after a request of `asked_s` had no reply in time.
-
-        `draw` is from 0 to 1. Of requests that waited side by side, one counts while open.
+        While open, the next one waits for twice as long as this one did, unless the cloud
+        replies.
         """
-        failures = self.failures + 1
-        if failures < FAILURES:
-            return replace(self, failures=failures)
-        if asked_s < self.since_s:
-            return self
-        pause_s = min(LONGEST_PAUSE_S, 2 * self.pause_s or FIRST_PAUSE_S)
-        return Breaker(failures, pause_s, now_s + pause_s * (1 + draw) / 2, now_s)
+        return self._paused(2 * self.pause_s, now_s, draw) if self.is_open else self
 
-    def retry(self) -> Breaker:
-        """Return the breaker after the link has come back: the next request may try."""
-        return replace(self, asks_at_s=-math.inf) if self.is_open else self
+    def fail(self, now_s: float, draw: float) -> Breaker:
+        """Return the breaker after a request had no reply in time; `draw` is from 0 to 1."""
+        if self.is_open:  # it was sent before, or as a trial
+            return self
+        counted = replace(self, failures=self.failures + 1)
+        if counted.failures < FAILURES:
+            return counted
+        return counted._paused(FIRST_PAUSE_S, now_s, draw)
 
     def hear(self) -> Breaker:
         """Return the breaker after a reply, whichever request it was for."""
         return CLOSED if self.failures else self
+
+    def _paused(self, pause_s: float, now_s: float, draw: float) -> Breaker:
+        pause_s = min(LONGEST_PAUSE_S, pause_s)
+        return replace(self, pause_s=pause_s, asks_at_s=now_s + pause_s * (1 + draw) / 2)
 
 
 CLOSED = Breaker()

@@ -93,7 +93,7 @@ class Job(Lifecycle):
     def forget(self) -> None:
         """Let go of its tensors, now that the answer is there."""
         self.state = self.travelling = None
-        if self.sending is not None:
+        if self.sending is not None and not self.trial:
             self.sending.unwanted = True
 
     def busy_s(self, now_s: float) -> float:

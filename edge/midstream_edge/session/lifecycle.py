@@ -120,6 +120,7 @@ class Lifecycle:
         "rest_began_s",
         "stage",
         "timeout_s",
+        "trial",
         "useful_s",
     )
 
@@ -139,6 +140,7 @@ class Lifecycle:
         self.late_s = math.inf  # from then on the cloud alone is not waited for
         self.hedge_at_s = math.inf
         self.hedged = False  # the edge has begun to run the rest beside the cloud
+        self.trial = False  # of a silent cloud, which is heard even after the edge's answer
         self.learning = False  # the local rest is run to its end, to be measured
         self.rest_began_s: float | None = None
 
@@ -175,16 +177,20 @@ class Lifecycle:
             self.useful_s = min(self.useful_s, self.deadline_s)
         return now_s < self.useful_s
 
-    def cross(self, now_s: float, *, rest_s: float | None, contended: bool) -> bool:
+    def cross(
+        self, now_s: float, *, rest_s: float | None, contended: bool, trial: bool = False
+    ) -> bool:
         """Decide how long to wait for the cloud, now that the activation is ready to leave.
 
         `rest_s` is what the edge would take for the rest, None where that is unknown.
         `contended` says that other requests may hold the compute thread up for a head's time.
+        A `trial` of a cloud that has not replied lately is hedged from the start.
         Returns False where neither side can be in time any more.
         """
         self.ask(now_s)
         self.late_s = self._give_up_at(rest_s, contended)
-        hedge_after_s = 0.0 if self.learning else self.hedge_after_s
+        self.trial = trial
+        hedge_after_s = 0.0 if self.learning or trial else self.hedge_after_s
         if self.late_s <= now_s:
             # The edge alone would be late: both begin at once, and either may still make it.
             hedge_after_s, self.late_s = 0.0, self.useful_s

@@ -103,8 +103,10 @@ class Offloading:
         """Hand the activation over to the cloud, or straight to the local rest."""
         connection, table = self.connection, self._table
         assert connection is not None
-        rest_s = table.pace.rest_s(job.k, job.sizes)
-        if not job.cross(time.monotonic(), rest_s=rest_s, contended=len(table) > 1):
+        self._notice_link(connection)
+        now_s, rest_s = time.monotonic(), table.pace.rest_s(job.k, job.sizes)
+        trial = self._breaker.is_open and table.complete
+        if not job.cross(now_s, rest_s=rest_s, contended=len(table) > 1, trial=trial):
             table.move(job, Event.FAILED, late("the head has run too late for it"))
             return
         stream = connection.stream
@@ -113,14 +115,14 @@ class Offloading:
             if connection.stream is not None:  # it has come back this very moment
                 self._send_again()
             return
-        if table.complete and not self._may_ask(connection, job.asked_s):
+        if table.complete and not self._breaker.allows(job.asked_s):
             table.move(job, Event.FAILED, unanswered(self._breaker.asks_at_s - job.asked_s))
             return
         self._transform(job)
         if not self._send(job, stream, Event.CROSSED):
             return
         with table.lock:
-            self._breaker = self._breaker.ask(job.asked_s)
+            self._breaker = self._breaker.ask(job.asked_s, random.random())
         table.set_alarm(job, job.alarm_s, self._ring)
         if connection.stream is not stream:
             # It may have broken before the request counted as sent, and nobody would know.
@@ -128,13 +130,11 @@ class Offloading:
         elif job.alarm_s <= job.asked_s:  # a hedge at once
             self._ring(job.id)
 
-    def _may_ask(self, connection: Connection, now_s: float) -> bool:
-        """Ask the breaker if a request may go out; a link that came back is tried at once."""
-        if self._breaker.is_open and connection.rises != self._rises:
+    def _notice_link(self, connection: Connection) -> None:
+        """Close the breaker after the link has come back: what was silent was the link."""
+        if connection.rises != self._rises:
             with self._table.lock:
-                self._breaker = self._breaker.retry()
-        self._rises = connection.rises
-        return self._breaker.allows(now_s)
+                self._rises, self._breaker = connection.rises, CLOSED
 
     # The alarms' thread.
 
@@ -147,8 +147,9 @@ class Offloading:
         if event is Event.FAILED:
             assert self.connection is not None
             self.connection.doubt(job.asked_s)
-            with self._table.lock:
-                self._breaker = self._breaker.fail(now_s, random.random(), asked_s=job.asked_s)
+            if not job.is_wanted(now_s):  # a deadline alone says nothing of the cloud
+                with self._table.lock:
+                    self._breaker = self._breaker.fail(now_s, random.random())
             job.sending.unwanted = not job.is_wanted(now_s)
             waited_s = now_s - job.asked_s
             self._table.move(job, event, late(f"nothing came in {waited_s:.3g} s"))

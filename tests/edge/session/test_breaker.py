@@ -28,14 +28,14 @@ LINK = VirtualLink(8e6, 8e6, 0.04)
 
 
 def failed(breaker: Breaker, now_s: float) -> Breaker:
-    return breaker.fail(now_s, 1.0, asked_s=now_s)
+    return breaker.fail(now_s, 1.0)
 
 
 def opened(now_s: float = 10.0, draw: float = 1.0) -> Breaker:
     breaker = CLOSED
     for _ in range(FAILURES):
         assert breaker.allows(now_s)
-        breaker = breaker.ask(now_s).fail(now_s, draw, asked_s=now_s)
+        breaker = breaker.ask(now_s, draw).fail(now_s, draw)
     return breaker
 
 
@@ -53,9 +53,7 @@ def test_one_request_at_a_time_tries_and_pauses_double() -> None:
         pauses.append(breaker.asks_at_s - now_s)
         now_s = breaker.asks_at_s
         assert breaker.allows(now_s)
-        breaker = breaker.ask(now_s)
-        assert not breaker.allows(now_s)  # the next one waits for what becomes of this
-        breaker = failed(breaker, now_s)
+        breaker = failed(breaker.ask(now_s, 1.0), now_s)
     assert pauses[:3] == pytest.approx([FIRST_PAUSE_S, 2 * FIRST_PAUSE_S, 4 * FIRST_PAUSE_S])
     assert max(pauses) == LONGEST_PAUSE_S
 
@@ -63,15 +61,8 @@ def test_one_request_at_a_time_tries_and_pauses_double() -> None:
 def test_requests_that_waited_side_by_side_open_it_once() -> None:
     breaker = CLOSED
     for _ in range(8):
-        breaker = breaker.fail(10.0, 1.0, asked_s=9.0)
+        breaker = breaker.fail(10.0, 1.0)
     assert breaker.pause_s == FIRST_PAUSE_S
-
-
-def test_a_link_that_comes_back_is_tried_at_once() -> None:
-    breaker = opened(10.0).retry()
-    assert breaker.allows(10.0)
-    assert not breaker.ask(10.0).allows(10.1)
-    assert CLOSED.retry() is CLOSED
 
 
 @given(st.floats(0.0, 1.0))
@@ -93,7 +84,7 @@ def test_a_cloud_that_never_replies_costs_few_timeouts_and_is_used_again_when_it
     clock.run()
     assert len(session.outcomes) == 600
     dark = [each for each in session.outcomes if each.submitted_s < 58.0]
-    assert sum(each.latency_s > 0.9 for each in dark) <= 25  # of 290, without a breaker all
+    assert sum(each.latency_s > 0.2 for each in dark) <= 15  # before it opened; of 290
     bright = [each for each in session.outcomes if each.submitted_s > 95.0]
     assert {each.where for each in bright} == {CLOUD}
 

@@ -228,7 +228,8 @@ class Edge:
         now_s = self._core.now_s
         self._busy = None
         job.note_rest(now_s)
-        self._withdraw(job)
+        if not job.trial:  # what the cloud says to it is to be heard
+            self._withdraw(job)
         self._end(job, BY_AHEAD if job.error is None else BY_FALLBACK)
         self.learn(evidence_of(job, now_s, self._unfinished(job)))
         self._next()
@@ -255,13 +256,16 @@ class Edge:
 
     def _cross(self, job: Job, option: Option) -> None:
         now_s = self._core.now_s
-        useful = job.cross(now_s, rest_s=option.rest_s, contended=self.under_way > 1)
+        trial = self._breaker.is_open and job.complete
+        contended = self.under_way > 1
+        useful = job.cross(now_s, rest_s=option.rest_s, contended=contended, trial=trial)
         waits = job.complete and not self._breaker.allows(now_s)
         if not useful or waits or self._lookout.state() != "connected":
             self._move(job, Event.FAILED)
             return
         job.advance(Event.CROSSED)
-        self._breaker = self._breaker.ask(now_s)
+        if self._breaker.is_open:
+            self._breaker = self._breaker.ask(now_s, self._draws.uniform())
         self._sent[job.id] = job
         self._send(job, option)
         if job.alarm_s <= now_s:
@@ -297,7 +301,7 @@ class Edge:
 
     def send_again(self) -> None:
         """The link is back: what failed on it goes out again where that is sooner."""
-        self._breaker = self._breaker.retry()
+        self._breaker = CLOSED
         now_s, again = self._core.now_s, Again()
         for job in self._local.values():
             option = self._options[job.option]
@@ -376,10 +380,8 @@ class Edge:
         event = job.ring(now_s)
         if event is Event.FAILED:
             self._lookout.overdue()
-            self._breaker = self._breaker.fail(
-                now_s, self._draws.uniform(), asked_s=job.asked_s
-            )
-            if not job.is_wanted(now_s):
+            if not job.is_wanted(now_s):  # a deadline alone says nothing of the cloud
+                self._breaker = self._breaker.fail(now_s, self._draws.uniform())
                 self._stop_sending(job)
         if event is not None:
             self._move(job, event)
