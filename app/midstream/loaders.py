@@ -22,7 +22,7 @@ from midstream_partitioner.partition.folder import SUFFIX, is_partition, load_pa
 from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.planning.choose_cuts import MOST_CUTS, choose_cuts, static_profile
 from midstream_partitioner.planning.constraints import Constraints
-from midstream_partitioner.profiling.calibrator import Metric
+from midstream_partitioner.profiling.answer_metrics import Metric
 from midstream_partitioner.profiling.profiler import SIZED, TIMED
 from midstream_partitioner.python_names import import_function
 from midstream_wire.errors import MidstreamError, ModelError, UsageError

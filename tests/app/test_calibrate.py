@@ -20,7 +20,8 @@ from midstream_partitioner.costs.calibration import MOST_DEVIATION, PARTIAL_FILE
 from midstream_partitioner.execution.chain import Chain
 from midstream_partitioner.inputs.feed import read_inputs
 from midstream_partitioner.partition.partition import Partition
-from midstream_partitioner.profiling.calibrator import Metric, calibrate, deviation
+from midstream_partitioner.profiling.answer_metrics import Metric, deviation
+from midstream_partitioner.profiling.calibrator import calibrate
 from midstream_partitioner.profiling.dataset import Data, read_data
 from midstream_partitioner.profiling.fit_transforms import fit_transforms
 from midstream_partitioner.profiling.profiler import exchange, ladder_of

@@ -11,18 +11,15 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import final
 
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
-from midstream_partitioner.compare import EXACT, relative_error
+from midstream_partitioner.compare import relative_error
 from midstream_partitioner.costs.calibration import (
-    MOST_DEVIATION,
     PARTIAL_FILE,
     TOP1,
     Calibration,
@@ -30,7 +27,15 @@ from midstream_partitioner.costs.calibration import (
 )
 from midstream_partitioner.execution.chain import Chain, State
 from midstream_partitioner.inputs.arrays import load_arrays
-from midstream_partitioner.partition.partition import Partition
+from midstream_partitioner.profiling.answer_metrics import (
+    Metric,
+    deviation,
+    mean_of,
+    points_lost,
+    rank_scores,
+    score_answer,
+    scores_output,
+)
 from midstream_partitioner.profiling.dataset import Data
 from midstream_partitioner.profiling.profiler import (
     Progress,
@@ -41,11 +46,6 @@ from midstream_partitioner.profiling.profiler import (
 )
 from midstream_wire.errors import MidstreamError, UsageError
 from midstream_wire.tensors import Array, TensorSpec
-
-Floats = NDArray[np.float64]
-
-#: (outputs by name, label) -> how good they are; the more, the better, 1 being perfect.
-Score = Callable[[Mapping[str, Array], object], float]
 
 #: Samples in one run of the network, and bytes of what crosses in it: enough that a small
 #: network's time goes into arithmetic, little enough to stay in a processor's caches.
@@ -65,18 +65,6 @@ _STATS = (
 (_NBYTES, _ELEMENTS, _ENCODE, _DECODE, _L2, _COSINE, _AGREEMENT, _SCORE, _TOP5) = range(
     len(_STATS)
 )
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """What accuracy means for a network: a name, and a score for one sample's outputs.
-
-    `score` is given the label; without labels, the unsplit network's outputs.
-    """
-
-    name: str
-    score: Score
 
 
 def calibrate(
@@ -137,7 +125,7 @@ class _Work:
         self._chain = chain
         self._last = len(chain.partition.segments)
         self._metric = metric
-        self._scores = _scores_output(chain.partition) if self._ranks else None
+        self._scores = scores_output(chain.partition) if self._ranks else None
         first = self._walk(data.inputs[0])
         self.entries = [
             (k, name)
@@ -239,26 +227,26 @@ class _Work:
         if self._metric is not None:
             told = [labels[at] for at in span] if labels is not None else reference
             return [
-                (_score(self._metric, *pair), np.nan)
+                (score_answer(self._metric, *pair), np.nan)
                 for pair in zip(answers, told, strict=True)
             ]
         if labels is None or self._scores is None:
             return [(np.nan, np.nan)] * len(answers)
         return [
-            _ranked(answer[self._scores], labels[at])
+            rank_scores(answer[self._scores], labels[at])
             for answer, at in zip(answers, span, strict=True)
         ]
 
     def whole_score(self) -> float | None:
-        return _mean(self.whole[:, 0])
+        return mean_of(self.whole[:, 0])
 
     def rows(self) -> Iterator[Fidelity]:
         """Return what was found, by cut and codec."""
         cuts = self._chain.partition.cuts
-        whole, whole5 = (_mean(self.whole[:, column]) for column in (0, 1))
+        whole, whole5 = (mean_of(self.whole[:, column]) for column in (0, 1))
         for index, (k, name) in enumerate(self.entries):
             stats = self.found[:, index]
-            score, top5 = _mean(stats[:, _SCORE]), _mean(stats[:, _TOP5])
+            score, top5 = mean_of(stats[:, _SCORE]), mean_of(stats[:, _TOP5])
             nbytes, elements = stats[:, _NBYTES], float(stats[:, _ELEMENTS].mean())
             known = not self.data.generated
             yield Fidelity(
@@ -267,14 +255,14 @@ class _Work:
                 payload_nbytes=round(float(nbytes.mean())),
                 payload_p95_nbytes=round(float(np.percentile(nbytes, 95))),
                 bits_per_element=8 * float(nbytes.mean()) / elements if elements else 0.0,
-                relative_l2_mean=_mean(stats[:, _L2]),
+                relative_l2_mean=mean_of(stats[:, _L2]),
                 relative_l2_worst=float(stats[:, _L2].max()) if known else None,
-                cosine=_mean(stats[:, _COSINE]),
-                agreement=_mean(stats[:, _AGREEMENT]),
+                cosine=mean_of(stats[:, _COSINE]),
+                agreement=mean_of(stats[:, _AGREEMENT]),
                 top1=score,
-                top1_loss=_points(whole, score),
-                top5_loss=_points(whole5, top5),
-                loss_square=_mean((self.whole[:, 0] - stats[:, _SCORE]) ** 2),
+                top1_loss=points_lost(whole, score),
+                top5_loss=points_lost(whole5, top5),
+                loss_square=mean_of((self.whole[:, 0] - stats[:, _SCORE]) ** 2),
                 encode_s=float(np.median(stats[:, _ENCODE])),
                 decode_s=float(np.median(stats[:, _DECODE])),
             )
@@ -317,110 +305,6 @@ class _Partial:
         with beside.open("wb") as file:
             np.savez(file, key=self._key, found=work.found[:done], whole=work.whole[:done])
         os.replace(beside, self._path)
-
-
-def deviation(
-    expected: Mapping[str, Array], given: Mapping[str, Array]
-) -> tuple[float, float, float]:
-    """(relative L2, cosine, agreement) of one sample's outputs: of several, the worst of each.
-
-    Relative to the Euclidean norm of what was expected, at most `MOST_DEVIATION`. Agreement
-    is the share of places whose largest entry along the last axis stays; largest to rounding
-    counts. Outputs without such an axis agree where whole numbers and booleans are equal.
-    """
-    pairs = [(array, given[name]) for name, array in expected.items()]
-    found = [_deviation(*pair) for pair in pairs] or [(0.0, 1.0, 1.0)]
-    l2, cosine, agreement = zip(*found, strict=True)
-    return max(l2), min(cosine), min(agreement)
-
-
-def _deviation(expected: Array, given: Array) -> tuple[float, float, float]:
-    if expected.shape != given.shape:
-        return MOST_DEVIATION, 0.0, 0.0
-    if expected.tobytes() == given.tobytes():
-        return 0.0, 1.0, 1.0
-    agreement = _agreement(expected, given)
-    reference, value = (np.ravel(a).astype(np.float64) for a in (expected, given))
-    same = (reference == value) | (np.isnan(reference) & np.isnan(value))
-    wide = np.isfinite(reference) & np.isfinite(value)
-    if not (same | wide).all():
-        return MOST_DEVIATION, 0.0, agreement
-    reference, value = reference[wide], value[wide]
-    norm, other = float(np.linalg.norm(reference)), float(np.linalg.norm(value))
-    off = float(np.linalg.norm(value - reference))
-    if norm == 0 or other == 0:
-        return (0.0, 1.0, agreement) if off == 0 else (MOST_DEVIATION, 0.0, agreement)
-    cosine = float(reference @ value) / (norm * other)
-    return min(off / norm, MOST_DEVIATION), cosine, agreement
-
-
-def _agreement(expected: Array, given: Array) -> float:
-    if expected.size == 0:
-        return 1.0
-    if expected.ndim < 2 or expected.shape[-1] < 2:
-        exact = expected.dtype.kind in "iub"
-        return float((expected == given).mean()) if exact else 1.0
-    wanted, found = (np.argmax(array, axis=-1)[..., None] for array in (expected, given))
-    top, picked = (
-        np.take_along_axis(expected, at, axis=-1).astype(np.float64) for at in (wanted, found)
-    )
-    close = top - picked <= EXACT * np.abs(top)
-    return float(((wanted == found) | close).mean())
-
-
-def _scores_output(part: Partition) -> str:
-    """The output that labels are about: a row of scores for every sample."""
-    for spec in part.outputs:
-        if len(spec.shape) == 2 and "float" in spec.dtype and spec.shape[1] != 1:
-            return spec.name
-    came = ", ".join(f"{spec.name}: {spec}" for spec in part.outputs)
-    raise UsageError(
-        f"labels need an output of scores [batch, classes] (the network gives {came}): give "
-        "--metric python:module:function instead"
-    )
-
-
-def _ranked(scores: Array, labels: Array) -> tuple[float, float]:
-    """Shares of rows whose label comes first, and among the first five."""
-    told = np.asarray(labels).reshape(-1)
-    if told.dtype.kind not in "iuf" or not np.array_equal(told, np.trunc(told)):
-        raise UsageError(
-            f"labels must be whole numbers, classes of the network (not {told.tolist()[:4]}): "
-            "give those, or a metric that takes these"
-        )
-    wanted = told.astype(np.int64)
-    count, classes = scores.shape
-    if len(wanted) != count or wanted.min() < 0 or wanted.max() >= classes:
-        raise UsageError(
-            f"labels must be classes from 0 to {classes - 1}, one a sample (not "
-            f"{wanted.tolist()[:4]} for {count}): give the labels of these data"
-        )
-    own = np.take_along_axis(scores, wanted[:, None], axis=1)
-    first = np.argmax(scores, axis=1) == wanted
-    above = (scores > own).sum(axis=1)
-    return float(first.mean()), float((above < 5).mean()) if classes > 5 else np.nan
-
-
-def _score(metric: Metric, outputs: Mapping[str, Array], label: object) -> float:
-    try:
-        value = float(metric.score(outputs, label))
-    except Exception as error:  # whatever the user's function raises
-        raise UsageError(
-            f"the metric {metric.name} must return a number for outputs and label, and "
-            f"raised {type(error).__name__}: {error}"
-        ) from None
-    if not np.isfinite(value):
-        raise UsageError(f"the metric {metric.name} must return a finite number (not {value})")
-    return value
-
-
-def _mean(values: Floats) -> float | None:
-    mean = float(values.mean())
-    return mean if np.isfinite(mean) else None
-
-
-def _points(whole: float | None, score: float | None) -> float | None:
-    return None if whole is None or score is None else 100 * (whole - score)
 
 
 def _digest(states: Sequence[State]) -> str:
