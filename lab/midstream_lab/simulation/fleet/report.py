@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from html import escape
 from importlib import metadata
@@ -42,7 +42,7 @@ from midstream_lab.simulation.fleet.charts import (
     quantiles_chart,
 )
 from midstream_lab.simulation.fleet.fleet import Fleet, FleetOutcome, Group
-from midstream_lab.simulation.fleet.statistics import HOUR_S, Operation
+from midstream_lab.simulation.fleet.statistics import Operation
 from midstream_lab.simulation.fleet.tables import (
     ALL,
     MOMENT,
@@ -52,6 +52,14 @@ from midstream_lab.simulation.fleet.tables import (
     groups_table,
     intervals_table,
     lasting,
+)
+from midstream_lab.simulation.fleet.wording import (
+    UNSENT,
+    failures_told,
+    hours_of,
+    placement_told,
+    placements_told,
+    spared_told,
 )
 from midstream_lab.simulation.output.request_table import ENDS
 from midstream_partitioner.units import format_duration, format_nbytes
@@ -93,8 +101,6 @@ _FIGURES = (
     "what one draws in the mean, idling included. J a request: what a request takes on top of "
     "idling, for computing, sending and receiving. What waits is in the cloud's queue."
 )
-#: What was to cross, and of which nothing was sent.
-_UNSENT = "unsent"
 
 
 def fleet_document(fleet: Fleet, found: Operation) -> dict[str, Any]:
@@ -163,7 +169,7 @@ class _Story:
         self.edges = sum(group.count for group in self.fleet.groups)
         self.names = {name: name for name in found.groups}
         self.deadlines_s = {group.name: group.deadline_s for group in self.fleet.groups}
-        self.failures = sorted(_failures(outcome), key=lambda each: each.at_s)
+        self.failures = sorted(failures_told(outcome), key=lambda each: each.at_s)
 
     def verdict(self) -> Iterator[str]:
         """Return what came out, the most important first."""
@@ -256,7 +262,7 @@ class _Story:
         if total.missed is not None:
             yield percent(total.missed), "of the requests with a deadline missed it"
         yield percent(cloud.utilisation), "of the workers' time was computing"
-        yield _hours(cloud.replica_hours), "of replicas were running"
+        yield hours_of(cloud.replica_hours), "of replicas were running"
         probes = self.found.probe_nbytes
         of_it = f", {format_nbytes(probes)} of it probes" if probes else ""
         yield (
@@ -319,11 +325,11 @@ class _Story:
                 self.fleet.groups, pairwise(self.outcome.starts), strict=True
             )
         }
-        labels = _placements(self.fleet.groups, chosen)
+        labels = placements_told(self.fleet.groups, chosen)
         colours = placement_colours(labels)
-        if any(_UNSENT in taken for taken in chosen.values()):
-            labels = {_UNSENT: "meant for the cloud, nothing was sent", **labels}
-            colours = {_UNSENT: "var(--bad)", **colours}
+        if any(UNSENT in taken for taken in chosen.values()):
+            labels = {UNSENT: "meant for the cloud, nothing was sent", **labels}
+            colours = {UNSENT: "var(--bad)", **colours}
         ends = {
             name: {end: count / found.requests for end, count in found.ends.items()}
             for name, found in self.found.groups.items()
@@ -349,15 +355,17 @@ class _Story:
         crosses = np.array([each.remote and each.payload_nbytes > 0 for each in options])
         unsent = crosses[option] & (table.payload_nbytes[mine] == 0)
         counts = np.bincount(option[~unsent], minlength=len(options)).tolist()
-        taken = {_placement(o.cut, o.codec): n for o, n in zip(options, counts, strict=True)}
-        taken[_UNSENT] = int(unsent.sum())
+        taken = {
+            placement_told(o.cut, o.codec): n for o, n in zip(options, counts, strict=True)
+        }
+        taken[UNSENT] = int(unsent.sum())
         return {name: count / len(option) for name, count in taken.items() if count}
 
     def _history(self) -> str:
         chart = history_chart(self.found.timeline, self.fleet.duration_s, self.failures)
         keys = charts.legend((words, look) for _, words, look in QUANTILES)
         failed = f"<h3>What failed</h3>{self._failure_table()}" if self.failures else ""
-        if spared := _spared(self.outcome):
+        if spared := spared_told(self.outcome):
             failed += note(
                 f"{counted(spared, 'failure')} of the scenario came to nothing: the replica "
                 "was not there any more."
@@ -411,54 +419,3 @@ class _Story:
             + chosen
             + f"<h3>The scenario</h3><pre>{escape(self.scenario)}</pre>"
         )
-
-
-def _hours(hours: float) -> str:
-    return f"{hours:,.3g} h" if hours >= 1 else lasting(round(hours * HOUR_S))
-
-
-def _failures(outcome: FleetOutcome) -> Iterator[Failure]:
-    """Return what failed while the fleet ran."""
-    fleet = outcome.fleet
-    for crash in outcome.downs:
-        yield Failure(crash.at_s, crash.lasts_s, f"replica {crash.replica + 1} was down")
-    for cut in fleet.link_failures:
-        if cut.at_s < fleet.duration_s:
-            share = "the" if cut.share == 1 else f"{cut.share * 100:g} % of the"
-            lasts_s = min(cut.lasts_s, fleet.duration_s - cut.at_s)
-            words = f"{share} links of {cut.group} were cut"
-            yield Failure(cut.at_s, lasts_s, words)
-
-
-def _spared(outcome: FleetOutcome) -> int:
-    """Return how many crashes found no replica that could go down."""
-    return sum(
-        crash.at_s < outcome.fleet.duration_s
-        and not any(
-            down.replica == crash.replica
-            and down.at_s <= crash.at_s < down.at_s + down.lasts_s
-            for down in outcome.downs
-        )
-        for crash in outcome.fleet.replica_failures
-    )
-
-
-def _placement(cut: str, codec: str) -> str:
-    return f"{cut} {codec}"
-
-
-def _placements(
-    groups: Sequence[Group], chosen: Mapping[str, Mapping[str, float]]
-) -> dict[str, str]:
-    """Labels of all placements that were taken, from the edge's end to the cloud's."""
-    depth: dict[str, float] = {}
-    labels: dict[str, str] = {}
-    for group in groups:
-        options = group.menu.options
-        whole = max(1, *(option.k for option in options), 1)
-        for each in options:
-            name = _placement(each.cut, each.codec)
-            if name in chosen[group.name]:
-                depth.setdefault(name, each.k / whole)
-                labels[name] = each.label
-    return {each: labels[each] for each in sorted(labels, key=lambda e: (-depth[e], e))}

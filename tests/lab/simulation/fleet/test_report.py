@@ -23,14 +23,10 @@ from midstream_lab.simulation.fleet.fleet import (
     ReplicaFailure,
     simulate_fleet,
 )
-from midstream_lab.simulation.fleet.report import (
-    MAX_CDFS,
-    _failures,
-    fleet_page,
-    write_fleet_report,
-)
+from midstream_lab.simulation.fleet.report import MAX_CDFS, fleet_page, write_fleet_report
 from midstream_lab.simulation.fleet.statistics import Interval, Operation, Prices, operation
 from midstream_lab.simulation.fleet.tables import clock, lasting
+from midstream_lab.simulation.fleet.wording import failures_told
 from midstream_lab.simulation.model.arrivals import Closed, Poisson
 from midstream_lab.simulation.model.cloud import Autoscaling, Replicas
 from midstream_lab.simulation.model.link_spec import Network
@@ -148,7 +144,7 @@ def test_what_had_nothing_to_break_is_told_and_not_shaded() -> None:
 
 def test_a_failure_beyond_the_end_is_shaded_up_to_it() -> None:
     cut = LinkFailure("drones", 20.0, 900.0)
-    failures = list(_failures(simulate_fleet(replace(FLEET, link_failures=(cut,)))))
+    failures = list(failures_told(simulate_fleet(replace(FLEET, link_failures=(cut,)))))
     assert failures[-1].at_s + failures[-1].lasts_s == FLEET.duration_s
 
 
