@@ -75,6 +75,7 @@ class Course:
             Sides(self._session.chain, deployment.edge, deployment.cloud),
             base=deployment.partition,
             graph=network_of(deployment.partition).graph,
+            graph_at=lambda sizes: network_of(deployment.partition).at(sizes),
             model=deployment.model,
             dial=dial,
             sample=sample,
@@ -90,7 +91,8 @@ class Course:
         if belief is None or self._session.link_state != "connected":
             return None
         link = Link(belief.uplink_bps, belief.downlink_bps, belief.rtt_s)
-        return Believed(link, belief.head_scale, belief.tail_scale)
+        sizes = self._session.usual_sizes
+        return Believed(link, belief.head_scale, belief.tail_scale, sizes)
 
     def adopt(self, sides: Sides) -> None:
         """Go over to a new partition, with the same policy and what it has learnt."""

@@ -57,6 +57,7 @@ def test_requests_of_changing_size_are_each_placed_by_their_own() -> None:
             assert answer.estimate.total_s == pytest.approx(best_s, rel=0.05)
             assert total_s(answer.k, size) == pytest.approx(best_s, rel=0.05)
             placed[size] = answer.k
+        assert dict(session.usual_sizes) == {"batch": 1, "seq": 60}  # the middle one of six
     assert len(set(placed.values())) > 1
     assert {dict(each.sizes).get("seq") for each in heard if each.option is not None} == set(
         placed

@@ -12,15 +12,17 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, final
+from typing import Protocol, TypeVar, final
 
 from midstream_edge.link.channel import Dial
 from midstream_edge.repartition.prepare import Fresh, ask, prepare
+from midstream_edge.session.local_time import quarter_octaves
 from midstream_edge.session.threads import start_thread
 from midstream_partitioner.codec_spec import full_id
+from midstream_partitioner.costs.curves import Curve
 from midstream_partitioner.costs.link import Link
 from midstream_partitioner.costs.profile import Bucket, Profile
-from midstream_partitioner.costs.sizes import bind_sizes
+from midstream_partitioner.costs.sizes import Sizes, bind_sizes, listed
 from midstream_partitioner.execution.chain import Chain
 from midstream_partitioner.graph.graph import Graph
 from midstream_partitioner.partition.partition import Partition
@@ -38,19 +40,28 @@ from midstream_wire.tensors import Array
 
 _LOG = logging.getLogger(__name__)
 
+_Kept = TypeVar("_Kept", Graph, Outlook)
+
 #: From one look to the next: an outlook takes a millisecond, a better partition ten seconds
 #: of patience and some of making.
 LOOK_S = 2.0
+
+#: Sizes, a quarter of an octave wide, whose graphs and outlooks are kept.
+MOST_SIZES = 16
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Believed:
-    """What is believed of the link now, and how much slower the devices are than profiled."""
+    """What is believed of the link now, and how much slower the devices are than profiled.
+
+    `sizes` are those that requests usually have of late; () are the profile's.
+    """
 
     link: Link
     edge_scale: float = 1.0
     cloud_scale: float = 1.0
+    sizes: Sizes = ()
 
 
 @final
@@ -86,10 +97,11 @@ class Renewal:
     """Has a better partition made when there is one; a context manager that stops looking.
 
     `base` is the partition that the server describes as `model`, with the profiles of both
-    sides in `now`; `graph` is its network's, `sample` an input like those that come, `codecs`
-    are those that plans may use. `believed` says how things stand (None: nothing is known),
-    `adopt` takes the session over to what was made, `stranded` says whether the server has
-    forgotten it (as one does that was restarted). All are called on the thread of this.
+    sides in `now`; `graph` is its network's, `graph_at` gives it at other sizes of open
+    dimensions, which takes as long as loading does, `sample` an input like those that come,
+    `codecs` are those that plans may use. `believed` says how things stand (None: nothing is
+    known), `adopt` takes the session over to what was made, `stranded` says whether the server
+    has forgotten it (as one does that was restarted). All are called on the thread of this.
     """
 
     def __init__(
@@ -98,6 +110,7 @@ class Renewal:
         *,
         base: Partition,
         graph: Graph,
+        graph_at: Callable[[Sizes], Graph],
         model: str,
         dial: Dial | None,
         sample: Mapping[str, Array],
@@ -113,6 +126,8 @@ class Renewal:
         self._now = now
         self._base = base
         self._graph = graph
+        self._graph_at = graph_at
+        self._graphs: dict[Sizes, Graph] = {}
         self._model = model
         self._dial = dial
         self._sample = sample
@@ -126,7 +141,7 @@ class Renewal:
         self._clock = clock
         self._watch = Watch()
         self._fresh: Fresh | None = None  # its files are read when a transform is first used
-        self._outlook = self._look_out()
+        self._outlooks: dict[Sizes, Outlook] = {(): self._look_out()}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="midstream-renew", daemon=True)
         self.renewals = 0
@@ -146,7 +161,7 @@ class Renewal:
         if believed is None:
             return False
         try:
-            better = self._outlook.better(
+            better = self._outlook(believed.sizes).better(
                 believed.link,
                 edge_scale=believed.edge_scale,
                 cloud_scale=believed.cloud_scale,
@@ -181,7 +196,7 @@ class Renewal:
         made = self._expected(fresh.chain)
         self._adopt(made)
         self._now, self._fresh = made, fresh
-        self._outlook = self._look_out()
+        self._outlooks = {(): self._look_out()}
         self.renewals += 1
 
     def _expected(self, chain: Chain) -> Sides:
@@ -210,8 +225,42 @@ class Renewal:
         )
         return Sides(chain, edge.holding(first, others), cloud)
 
-    def _look_out(self) -> Outlook:
+    def _outlook(self, sizes: Sizes) -> Outlook:
+        """Return the outlook for requests of `sizes`, and of all that are close to them.
+
+        Where the network has no graph at these, the profile's own sizes stand in for them.
+        """
+        key = quarter_octaves(sizes)
+        if key not in self._outlooks:
+            try:
+                self._keep(self._outlooks, key, self._look_out(self._sized(sizes, key), sizes))
+            except MidstreamError as error:
+                shown = listed(sizes)
+                _LOG.warning(
+                    "cuts are judged at the profile's sizes, not %s: %s", shown, error
+                )
+                self._keep(self._outlooks, key, self._outlooks[()])
+        return self._outlooks[key]
+
+    def _sized(self, sizes: Sizes, key: Sizes) -> Graph:
+        if key not in self._graphs:
+            self._keep(self._graphs, key, self._graph_at(sizes))
+        return self._graphs[key]
+
+    @staticmethod
+    def _keep(kept: dict[Sizes, _Kept], key: Sizes, value: _Kept) -> None:
+        """Hold `value`, and drop the oldest but the profile's own where there are many."""
+        kept[key] = value
+        if len(kept) > MOST_SIZES:
+            del kept[next(each for each in kept if each)]
+
+    def _look_out(self, graph: Graph | None = None, sizes: Sizes = ()) -> Outlook:
+        """Return the outlook for requests of `sizes`, at which the network has `graph`."""
         now = self._now
+        graph = self._graph if graph is None else graph
+        edge, cloud = (
+            Curve(each).at(sizes or now.edge.sizes) for each in (now.edge, now.cloud)
+        )
         found = now.partition.calibration
         # A cut that nothing is known of allows what is allowed without any row.
         blind = None if found is None else found.within(now.partition.digest, ())
@@ -219,8 +268,8 @@ class Renewal:
             _least_nbytes(
                 Planner(
                     now.partition,
-                    now.edge,
-                    now.cloud,
+                    edge,
+                    cloud,
                     constraints=self._constraints,
                     calibration=each,
                 )
@@ -228,14 +277,14 @@ class Renewal:
             for each in (found, blind)
         )
         return Outlook(
-            self._graph,
+            graph,
             now.partition,
-            edge_s=node_seconds(self._graph, now.partition, now.edge),
-            cloud_s=node_seconds(self._graph, now.partition, now.cloud),
+            edge_s=node_seconds(graph, now.partition, edge),
+            cloud_s=node_seconds(graph, now.partition, cloud),
             known_nbytes=known,
             elsewhere_nbytes=elsewhere,
             constraints=self._constraints,
-            edge=now.edge,
+            edge=edge,
         )
 
     def _run(self) -> None:

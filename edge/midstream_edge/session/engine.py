@@ -20,6 +20,7 @@ from midstream_edge.session.local_time import LocalPace
 from midstream_edge.session.offloading import Offloading
 from midstream_edge.session.outcomes import no_room
 from midstream_edge.session.threads import Crew
+from midstream_partitioner.costs.sizes import Sizes
 from midstream_partitioner.execution.chain import Chain
 from midstream_wire.frames import Hello
 from midstream_wire.tensors import Array
@@ -101,6 +102,11 @@ class Engine:
     def handed_nbytes(self) -> int:
         """Payload that requests have given to the present stream so far."""
         return self._offloading.handed_nbytes
+
+    @property
+    def usual_sizes(self) -> Sizes:
+        """Sizes that requests have of late, as the table says."""
+        return self._table.usual_sizes
 
     @property
     def stats(self) -> Stats:

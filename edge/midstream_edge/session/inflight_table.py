@@ -11,7 +11,7 @@ import math
 import threading
 import time
 import weakref
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, InvalidStateError
 from typing import ParamSpec, final
@@ -27,7 +27,7 @@ from midstream_edge.session.local_time import LocalPace, room_waits
 from midstream_edge.session.outcomes import no_turn, outcome_of, unaided
 from midstream_edge.session.threads import LONGEST_WAIT_S, REST, Crew
 from midstream_edge.session.transmission import Transmission
-from midstream_partitioner.costs.sizes import Binder
+from midstream_partitioner.costs.sizes import Binder, Sizes, middle_sizes
 from midstream_partitioner.costs.timings import Timings
 from midstream_partitioner.partition.partition import Partition
 from midstream_wire.errors import UsageError
@@ -41,6 +41,9 @@ _COUNTS: dict[Where, str] = {
     FALLBACK: "fallback",
     AHEAD: "ahead",
 }
+
+#: Requests whose sizes say which are usual.
+_RECENT = 64
 
 _P = ParamSpec("_P")
 
@@ -81,6 +84,7 @@ class InFlightTable:
         self._jobs: dict[int, Job] = {}
         self._sent: dict[int, Job] = {}  # by the id of their latest transmission
         self._counts: Counter[str] = Counter()  # by the names in `Stats`
+        self._recent: deque[Sizes] = deque(maxlen=_RECENT)
         self._changed = threading.Condition(self.lock)
         self._closed = False
         self._retired = False
@@ -96,6 +100,13 @@ class InFlightTable:
     def complete(self) -> bool:
         """True if this edge can finish alone."""
         return self._held == len(self._partition.segments)
+
+    @property
+    def usual_sizes(self) -> Sizes:
+        """Return the sizes of the middle one of the latest requests; () before the first."""
+        with self.lock:
+            recent = tuple(self._recent)
+        return middle_sizes(recent)
 
     def stats(self, *, reconnects: int) -> Stats:
         """Counts up to now."""
@@ -205,6 +216,7 @@ class InFlightTable:
             )
             self._jobs[job.id] = job
             self._counts["requests"] += 1
+            self._recent.append(job.sizes)
             return job
 
     # Which requests there are.

@@ -45,7 +45,7 @@ class LocalPace:
 
     def observe(self, segment: int, seconds: float, sizes: Sizes = ()) -> LocalPace:
         """The pace after `segment` took `seconds` for a request of `sizes`."""
-        bucket = _bucket(sizes)
+        bucket = quarter_octaves(sizes)
         others = {key: each for key, each in self.measured_s.items() if key != bucket}
         known = self.measured_s.get(bucket, {})
         smoothed_s = {**known, segment: smooth(known.get(segment), seconds)}
@@ -59,12 +59,12 @@ class LocalPace:
         What was not measured at these sizes is what was declared for them, else it is in
         proportion to the nearest sizes that were. Without `sizes`, the latest count.
         """
-        measured_s = self._measured(first, _bucket(sizes))
+        measured_s = self._measured(first, quarter_octaves(sizes))
         if measured_s is not None:
             return measured_s
         if callable(self.declared_s):
             return self.declared_s(sizes).get(first)
-        volume = _volume(_bucket(sizes))
+        volume = _volume(quarter_octaves(sizes))
         latest = reversed(list(self.measured_s))
         nearest = sorted(latest, key=lambda b: abs(_volume(b) - volume) if sizes else 0.0)
         for bucket in nearest:
@@ -79,7 +79,7 @@ class LocalPace:
         return sum(known_s[at] for at in rest) if all(at in known_s for at in rest) else None
 
 
-def _bucket(sizes: Sizes) -> Sizes:
+def quarter_octaves(sizes: Sizes) -> Sizes:
     """The sizes, in quarters of an octave."""
     return tuple((name, round(4 * math.log2(max(size, 1)))) for name, size in sizes)
 

@@ -31,6 +31,7 @@ from midstream_edge.session.local_time import TIMEOUT_S, DeclaredRest, LocalPace
 from midstream_edge.session.threads import Crew
 from midstream_partitioner.codec_spec import full_id, parse_codec
 from midstream_partitioner.costs.link import Link
+from midstream_partitioner.costs.sizes import Sizes
 from midstream_partitioner.execution.chain import Chain
 from midstream_wire.credentials import ChannelTls
 from midstream_wire.descriptions import ModelDescription
@@ -287,6 +288,14 @@ class EdgeSession:
         """Wait until a request would go to the cloud; whether that came about in time."""
         connection = self._engine.connection
         return connection is not None and connection.wait_up(timeout_s)
+
+    @property
+    def usual_sizes(self) -> Sizes:
+        """Return the sizes that requests have of late; () where the network leaves none open.
+
+        They are those of the middle one of the latest 64, by the product of its sizes.
+        """
+        return self._engine.usual_sizes
 
     @property
     def stats(self) -> Stats:

@@ -8,6 +8,7 @@ what a network computes nor where a given cut lies, only what is believed of its
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import final
 
@@ -161,6 +162,12 @@ class Binder:
             )
             for spec in specs
         )
+
+
+def middle_sizes(found: Sequence[Sizes]) -> Sizes:
+    """Return the middle one of `found` by the product of its sizes; () of none."""
+    order = sorted(found, key=lambda sizes: (math.prod(size for _, size in sizes), sizes))
+    return order[len(order) // 2] if order else ()
 
 
 def listed(sizes: Sizes) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -23,17 +23,20 @@ from midstream_partitioner.costs.calibration import Calibration, Fidelity
 from midstream_partitioner.costs.device import Device
 from midstream_partitioner.costs.link import Link
 from midstream_partitioner.costs.profile import CodecCost, Profile, Stat
+from midstream_partitioner.costs.size_spans import Spans
+from midstream_partitioner.costs.sizes import Sizes
 from midstream_partitioner.execution.chain import Chain
 from midstream_partitioner.graph.cuts import position_cuts
+from midstream_partitioner.graph.graph import Graph
 from midstream_partitioner.intake.onnx_model import Network, load_network
 from midstream_partitioner.partition.background import Prepared
 from midstream_partitioner.partition.cutting import partition
 from midstream_partitioner.partition.partition import Partition
-from midstream_partitioner.partition.recut import recut
+from midstream_partitioner.partition.recut import network_of, recut
 from midstream_partitioner.planning.constraints import Constraints
 from midstream_partitioner.planning.plan import Planner
 from midstream_partitioner.planning.replan import EVERY_S, HOLD_S
-from midstream_wire.errors import CloudRefused
+from midstream_wire.errors import CloudRefused, TensorError
 from midstream_wire.tensors import Array
 
 pytestmark = pytest.mark.usefixtures("steady_link")
@@ -52,16 +55,27 @@ SLOW_LINK = Link(8e6, 8e6, 0.02)
 DEVICE = Device("test", 1, 1.0, "test", 1 << 30, 1.0, 1.0, 1.0, 1.0)
 
 
+def squares(side: int) -> Sizes:
+    return ("height", side), ("width", side)
+
+
+SIDES_64 = squares(64)
+
+
 @pytest.fixture(scope="module")
 def network() -> Network:
     """A little arithmetic before the narrow place behind b, and much of it afterwards."""
-    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]>{NARROW}')
+    return narrow(NARROW)
+
+
+def narrow(text: str, sizes: Spans = ()) -> Network:
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]>{text}')
     rng = np.random.default_rng(0)
     shapes = {"w1": (8, 3, 3, 3), "w2": (64, 8, 3, 3), "w3": (64, 64, 3, 3)}
     for name, shape in shapes.items():
         array = rng.normal(0, 0.1, shape).astype(np.float32)
         model.graph.initializer.append(numpy_helper.from_array(array, name))
-    return load_network(model.SerializeToString(), name="narrow")
+    return load_network(model.SerializeToString(), name="narrow", sizes=sizes)
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +125,7 @@ def renewal_of(
     options: dict[str, object] = {
         "base": wrong,
         "graph": network.graph,
+        "graph_at": network.at,
         "model": "narrow",
         "dial": None,
         "sample": sample,
@@ -119,7 +134,7 @@ def renewal_of(
         "prepare": inside,
         "clock": clock,
     }
-    now = Sides(Chain(wrong), profile(wrong, 10), profile(wrong, 1))
+    now = others.pop("now", None) or Sides(Chain(wrong), profile(wrong, 10), profile(wrong, 1))
     return Renewal(now, **options | others), made  # type: ignore[arg-type]
 
 
@@ -137,6 +152,84 @@ def test_it_waits_until_the_promise_has_held_and_goes_over_once(
         assert not renewal.look()  # the new one is right
     assert len(made) == renewal.renewals == 1
     assert "b" in [cut.tensors[0] for cut in made[0].partition.cuts[1:-1]]
+
+
+def test_cuts_are_judged_at_the_sizes_that_requests_have() -> None:
+    """The wide cut is wrong at the profile's 64 x 64, and no matter at 8 x 8."""
+    network = narrow(NARROW.replace("1, 3, 64, 64", "1, 3, height, width"), SIDES_64)
+    wrong = partition(network, position_cuts(network.graph)[4:5])
+    asked: list[Sizes] = []
+
+    def graph_at(sizes: Sizes) -> Graph:
+        asked.append(sizes)
+        return network.at(sizes)
+
+    def renewed(*sides: int, graph_at: Callable[[Sizes], Graph] = graph_at) -> int:
+        """Renewals where requests have these sides, look by look."""
+        clock, looks = Clock(), iter([*sides, sides[-1]])
+        now = Sides(
+            Chain(wrong),
+            *(replace(profile(wrong, x), sizes=SIDES_64) for x in (10, 1)),
+        )
+        renewal, _ = renewal_of(
+            wrong,
+            network,
+            {"x": np.zeros((1, 3, 64, 64), np.float32)},
+            clock,
+            now=now,
+            graph_at=graph_at,
+            believed=lambda: Believed(SLOW_LINK, sizes=squares(next(looks))),
+        )
+        for _ in (*sides, None):
+            renewal.look()
+            clock.now_s += HOLD_S
+        return renewal.renewals
+
+    assert renewed(64) == 1
+    asked.clear()
+    assert renewed(8) == 0
+    assert asked == [squares(8)]  # one graph for both looks
+    asked.clear()
+    assert renewed(*range(8, 17)) == 0
+    assert len(asked) == 5  # a quarter of an octave shares one
+
+
+def test_a_partition_gives_its_networks_graph_at_other_sizes() -> None:
+    """Nodes keep their indices, so that cuts chosen on it are those of the partition."""
+    network = narrow(NARROW.replace("1, 3, 64, 64", "1, 3, height, width"), SIDES_64)
+    part = partition(network, position_cuts(network.graph)[4:5])
+    graph = network_of(part).at(squares(32))
+    assert [(n.name, n.index) for n in graph.nodes] == [
+        (n.name, n.index) for n in network.graph.nodes
+    ]
+    assert 4 * graph.tensors["b"].nbytes == network.graph.tensors["b"].nbytes
+
+
+def test_sizes_that_the_network_cannot_have_are_judged_as_the_profiles(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    network = narrow(NARROW.replace("1, 3, 64, 64", "1, 3, height, width"), SIDES_64)
+    wrong = partition(network, position_cuts(network.graph)[4:5])
+
+    def none(sizes: Sizes) -> Graph:
+        raise TensorError("no such sizes")
+
+    now = Sides(Chain(wrong), *(replace(profile(wrong, x), sizes=SIDES_64) for x in (10, 1)))
+    clock = Clock()
+    renewal, made = renewal_of(
+        wrong,
+        network,
+        {"x": np.zeros((1, 3, 64, 64), np.float32)},
+        clock,
+        now=now,
+        graph_at=none,
+        believed=lambda: Believed(SLOW_LINK, sizes=squares(7)),
+    )
+    renewal.look()
+    clock.now_s = HOLD_S
+    assert renewal.look()
+    assert len(made) == 1
+    assert caplog.text.count("height=7, width=7") == 1
 
 
 def test_what_is_expected_of_the_new_partition_can_be_planned_with(
