@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,9 @@ def test_an_experiment_that_is_interrupted_leaves_nothing_running(
     begun.process.send_signal(number)
     said, err = begun.process.communicate(timeout=PATIENCE_S)
     assert begun.process.returncode == 130
+    end_s = time.monotonic() + PATIENCE_S  # a child that was told may take a moment to end
+    while begun.everyone() and time.monotonic() < end_s:
+        time.sleep(0.05)
     assert (begun.everyone(), begun.leftovers()) == ([], [])
     assert said == ""
     assert "Traceback" not in err
