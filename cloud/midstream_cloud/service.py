@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any, final
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
@@ -220,16 +222,26 @@ async def _watch(
 def peer_of(context: Any) -> str:
     """Return who shares the workers as one: by certificate, by host, or by connection.
 
-    All who come from this machine have one host, as behind a proxy; there every connection
-    counts by itself.
+    Whoever has an IPv6 address has all 2^64 of its network, so that network counts as one
+    host. All who come from this machine have one host, as behind a proxy: there every TCP
+    connection counts by itself, and all of a Unix socket as one, since gRPC tells none apart.
     """
     names = (context.auth_context() or {}).get("x509_common_name")
     if names:
         return f"certificate:{names[0].decode('utf-8', 'replace')}"
     peer = str(context.peer())
-    host, colon, _ = peer.rpartition(":")
-    local = not peer.startswith("ipv") or "127.0.0.1" in host or "%5B::1%5D" in host
-    return peer if local or not colon else host
+    host = unquote(peer.partition(":")[2]).rpartition(":")[0].strip("[]").partition("%")[0]
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return peer
+    if isinstance(address, IPv6Address):
+        address = address.ipv4_mapped or address
+    if address.is_loopback:
+        return peer
+    if isinstance(address, IPv6Address):
+        return str(ip_network((address, 64), strict=False))
+    return str(address)
 
 
 def handlers(midstream: Midstream) -> grpc.GenericRpcHandler:

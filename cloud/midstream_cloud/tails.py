@@ -246,7 +246,7 @@ class Tails:
             except BaseException as error:
                 answer = error
         with self._lock:  # before anyone who is told asks for more
-            self._queue.finish(queued)
+            self._queue.finish(queued, self._clock())
         if isinstance(answer, Answer):
             queued.future.set_result(answer)
         elif answer is not None:

@@ -6,7 +6,8 @@ Work is counted in predicted seconds, not in requests: a batch of 83 is as much 
 The peer that has had the least work is served next, as Linux's CFS serves processes (Ingo
 Molnar, "CFS Scheduler", 2007); one that returns after a pause begins at the level of those
 who stayed. Within a peer, requests run in the order in which they came. What cannot end by
-its deadline is dropped before it costs anything.
+its deadline is dropped before it costs anything. A peer is charged the prediction when its
+request starts, and what that took when it ends.
 """
 
 from __future__ import annotations
@@ -58,6 +59,15 @@ class _Peer(Generic[_Item]):
     backlog_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Run(Generic[_Item]):
+    """What a worker does: for whom, since when, and the seconds that were predicted."""
+
+    peer: _Peer[_Item]
+    started_s: float
+    cost_s: float
+
+
 @final
 class WorkQueue(Generic[_Item]):
     """What waits for `workers`: at most `max_queued` items, each for `max_wait_s` at most.
@@ -70,7 +80,7 @@ class WorkQueue(Generic[_Item]):
         self._max_queued = max_queued
         self._max_wait_s = max_wait_s
         self._peers: dict[str, _Peer[_Item]] = {}
-        self._ends_s: dict[int, float] = {}  # of what runs, as predicted
+        self._running: dict[int, _Run[_Item]] = {}
         self._level_s = 0.0  # of the peer that was served last
         self._count = 0
 
@@ -96,7 +106,7 @@ class WorkQueue(Generic[_Item]):
         until_s = math.inf if deadline_s is None else deadline_s
         needed_s = (1 + MARGIN_SHARE) * cost_s
         wait_s = self._wait_s(peer, now_s)
-        if len(self._ends_s) + self._count < self._workers:
+        if len(self._running) + self._count < self._workers:
             # An estimate spoilt by a cold start would refuse the very runs that correct it.
             needed_s = 0.0
         if now_s + wait_s + needed_s > until_s:
@@ -136,14 +146,15 @@ class WorkQueue(Generic[_Item]):
                 continue
             self._level_s = max(self._level_s, peer.spent_s)
             peer.spent_s += entry.cost_s
-            self._ends_s[id(entry.item)] = now_s + entry.cost_s
+            self._running[id(entry.item)] = _Run(peer, now_s, entry.cost_s)
             self._forget_peers()
             return entry.item, dropped
         return None, dropped
 
-    def finish(self, item: _Item) -> None:
-        """Take note that a worker has ended with `item`."""
-        self._ends_s.pop(id(item), None)
+    def finish(self, item: _Item, now_s: float) -> None:
+        """Charge the peer of `item`, which has left its worker, for what it really took."""
+        if (run := self._running.pop(id(item), None)) is not None:
+            run.peer.spent_s += now_s - run.started_s - run.cost_s
 
     def withdraw(self, item: _Item) -> bool:
         """Drop `item`, for which nobody waits any more; False if it is not in the queue."""
@@ -155,7 +166,7 @@ class WorkQueue(Generic[_Item]):
 
     def _wait_s(self, name: str, now_s: float) -> float:
         """Predict when an item of a peer would begin, if it came now."""
-        if len(self._ends_s) + self._count < self._workers:
+        if len(self._running) + self._count < self._workers:
             return 0.0
         own = self._peers.get(name)
         level_s, own_s = self._level_s, 0.0
@@ -169,11 +180,13 @@ class WorkQueue(Generic[_Item]):
             for each in self._peers.values()
             if each is not own
         )
-        running_s = sum(max(0.0, ends_s - now_s) for ends_s in self._ends_s.values())
+        running_s = sum(
+            max(0.0, run.started_s + run.cost_s - now_s) for run in self._running.values()
+        )
         return (running_s + ahead_s) / self._workers
 
     def _make_room(self, name: str, now_s: float) -> list[Dropped[_Item]]:
-        if len(self._ends_s) + self._count < self._workers + self._max_queued:
+        if len(self._running) + self._count < self._workers + self._max_queued:
             return []
         dropped = [
             (peer, entry)
@@ -208,9 +221,14 @@ class WorkQueue(Generic[_Item]):
         self._count -= 1
 
     def _forget_peers(self) -> None:
-        """Forget half of the peers that wait for nothing, once there are many."""
+        """Forget half of the peers that have nothing here, once there are many."""
         if len(self._peers) > _MOST_PEERS:
-            idle = [name for name, each in self._peers.items() if not each.waiting]
+            busy = {id(run.peer) for run in self._running.values()}
+            idle = [
+                name
+                for name, each in self._peers.items()
+                if not each.waiting and id(each) not in busy
+            ]
             idle.sort(key=lambda name: self._peers[name].spent_s)
             for name in idle[: len(idle) // 2]:
                 del self._peers[name]

@@ -6,10 +6,11 @@ import heapq
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given
@@ -41,6 +42,8 @@ class Overload:
         peers: list[str],
         deadline_s: Callable[[random.Random], float],
         tail_s: Callable[[random.Random], float] = lambda _: TAIL_S,
+        slower: Mapping[str, float] = MappingProxyType({}),
+        cost_s: float = TAIL_S,
         pause_s: float = 0.02,
     ) -> None:
         self.queue: WorkQueue[Request] = WorkQueue(workers=workers, max_queued=64)
@@ -48,12 +51,15 @@ class Overload:
         self.peers = peers
         self.deadline_s = deadline_s
         self.tail_s = tail_s
+        self.slower = slower
+        self.cost_s = cost_s
         self.pause_s = pause_s
         self.choose = random.Random(1)
         self.events: list[tuple[float, int, Callable[[float], None]]] = []
         self.serial = itertools.count()
         self.idle = workers
         self.in_time_s: dict[str, float] = dict.fromkeys(peers, 0.0)
+        self.used_s: dict[str, float] = dict.fromkeys(peers, 0.0)
         self.late = self.refused = 0
 
     def at(self, when_s: float, call: Callable[[float], None]) -> None:
@@ -70,11 +76,12 @@ class Overload:
 
     def ask(self, client: int, now_s: float) -> None:
         deadline_s = now_s + self.deadline_s(self.choose)
-        took_s = self.tail_s(self.choose)
-        request = Request(self.peers[client], client, now_s, deadline_s, took_s)
+        peer = self.peers[client]
+        took_s = self.tail_s(self.choose) * self.slower.get(peer, 1.0)
+        request = Request(peer, client, now_s, deadline_s, took_s)
         try:
             left_out = self.queue.offer(
-                request, peer=request.peer, cost_s=TAIL_S, deadline_s=deadline_s, now_s=now_s
+                request, peer=peer, cost_s=self.cost_s, deadline_s=deadline_s, now_s=now_s
             )
         except CloudRefused:
             self.refuse(request, now_s)
@@ -98,8 +105,9 @@ class Overload:
             self.at(now_s + request.took_s, partial(self.end, request))
 
     def end(self, request: Request, now_s: float) -> None:
-        self.queue.finish(request)
+        self.queue.finish(request, now_s)
         self.idle += 1
+        self.used_s[request.peer] += request.took_s
         if now_s <= request.deadline_s + 1e-9:
             self.in_time_s[request.peer] += request.took_s
         else:
@@ -145,6 +153,38 @@ def test_a_greedy_peer_leaves_an_honest_one_a_third_of_the_server(
     assert share >= 1 / 3
 
 
+@pytest.mark.parametrize(("slower", "cost_s"), [(2.0, 0.15), (5.0, 0.3), (10.0, 0.55)])
+def test_tails_that_are_slow_for_their_size_count_as_what_they_took(
+    slower: float, cost_s: float
+) -> None:
+    overload = Overload(
+        workers=1,
+        peers=["honest"] * 2 + ["greedy"] * 16,
+        deadline_s=lambda _: 4.0,
+        slower={"greedy": slower},
+        cost_s=cost_s,  # alike for both, since they have one size
+    )
+    overload.run(60.0)
+    assert overload.used_s["honest"] >= sum(overload.used_s.values()) / 3
+
+
+def test_a_run_that_ends_at_once_is_paid_back() -> None:
+    queue: WorkQueue[str] = WorkQueue(workers=1, max_queued=8)
+    for name in ("a0", "a1", "a2"):
+        queue.offer(name, peer="a", cost_s=5.0, deadline_s=None, now_s=0.0)
+    assert queue.take(0.0)[0] == "a0"
+    queue.offer("b0", peer="b", cost_s=1.0, deadline_s=None, now_s=0.0)
+    queue.offer("b1", peer="b", cost_s=1.0, deadline_s=None, now_s=0.0)
+    queue.finish("a0", 0.0)  # nobody waited for it any more
+    order = []
+    for now_s in range(4):
+        item, _ = queue.take(float(now_s))
+        assert item is not None
+        order.append(item)
+        queue.finish(item, now_s + 1.0)
+    assert order == ["a1", "b0", "a2", "b1"]
+
+
 def test_a_batch_counts_as_what_it_takes() -> None:
     queue: WorkQueue[str] = WorkQueue(workers=1, max_queued=64)
     queue.offer("running", peer="a", cost_s=0.1, deadline_s=None, now_s=0.0)
@@ -166,7 +206,7 @@ def test_a_peer_that_comes_back_has_not_saved_up() -> None:
         queue.offer(f"a{n}", peer="a", cost_s=1.0, deadline_s=None, now_s=0.0)
         if n < 50:
             assert queue.take(0.0)[0] == f"a{n}"
-            queue.finish(f"a{n}")
+            queue.finish(f"a{n}", 1.0)
         if len(queue) > 60:
             break
     for n in range(6):
@@ -235,7 +275,7 @@ def test_nothing_is_lost_and_nothing_comes_twice(seed: int) -> None:
                     running.add(item)
             case _:
                 if running and choose.random() < 0.7:
-                    queue.finish(running.pop())
+                    queue.finish(running.pop(), now_s)
                 elif offered and queue.withdraw(wanted := choose.choice(sorted(offered))):
                     ends.update([wanted])
     while len(queue):
