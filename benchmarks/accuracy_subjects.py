@@ -47,7 +47,7 @@ DATA = Path(
 
 @final
 @dataclass(frozen=True, slots=True)
-class Choice:
+class CodecChoice:
     """Other inputs than the tests, to choose codecs on: their judge, and what to keep to."""
 
     inputs: Array
@@ -72,7 +72,7 @@ class Subject:
     metric: str
     drawn: Mapping[str, float]  # metrics, and from where on
     is_pictures: bool
-    choice: Choice | None = None
+    choice: CodecChoice | None = None
 
     def batches(self, inputs: Array) -> Iterator[State]:
         return batches_of(self.network, inputs, self.batch)
@@ -155,7 +155,7 @@ def classifier(
         fitted=fitted,
         batch=batch,
         judge=judge,
-        choice=Choice(others[0], chooser, CHOSEN),
+        choice=CodecChoice(others[0], chooser, CHOSEN),
         budget=CLASSIFIED,
         metric="agreement",
         drawn={"agreement": 85.0, "top1": 70.0},

@@ -24,7 +24,7 @@ from typing import Any, Self
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from midstream_edge.policies.interface import Decision, Evidence, Option, Situation
+from midstream_edge.policies.interface import Decision, Evidence, Situation
 from midstream_edge.policies.link_estimator import LinkBelief
 from midstream_edge.session.session import EdgeSession
 from midstream_lab.emulation.emulate import Emulation, emulate
@@ -36,6 +36,7 @@ from midstream_partitioner.intake.onnx_model import load_network
 from midstream_partitioner.partition.cutting import partition
 from midstream_partitioner.partition.folder import load_partition, save_partition
 from midstream_partitioner.partition.partition import Partition
+from midstream_partitioner.planning.placements import Placement
 
 CODECS = ("raw", "lossless", "half", "int8", "ec:0.5", "ctx:0.5")
 SLOWDOWNS = (1.0, 8.0)
@@ -48,7 +49,7 @@ ALLOWED = 0.1
 
 @dataclass(frozen=True)
 class Watching:
-    """Sends everything by one option, and believes what it sees."""
+    """Sends everything by one placement, and believes what it sees."""
 
     belief: LinkBelief
     name: str = "watching"
@@ -133,7 +134,7 @@ def believe(
     shape = part.inputs[0].shape
     drawn = np.random.default_rng(0).standard_normal([int(size) for size in shape])
     inputs = {part.inputs[0].name: drawn.astype(np.float32)}
-    option = Option("c", "raw", 1, "cut", True, 0.001, 0.0, 0.0, 0.001, 1000, 100, 0.001)
+    placement = Placement("c", "raw", 1, "cut", True, 0.001, 0.0, 0.0, 0.001, 1000, 100, 0.001)
     for slowdown in SLOWDOWNS:
         chain = Chain(part, slowdown=slowdown)
         with EdgeSession(
@@ -144,7 +145,7 @@ def believe(
             for codec in options.codecs.split(","):
                 for start in STARTS:
                     belief = LinkBelief.of(replace(link, uplink_bps=start * link.uplink_bps))
-                    pilot = session.follow(Watching(belief), [replace(option, codec=codec)])
+                    pilot = session.follow(Watching(belief), [replace(placement, codec=codec)])
                     answers = [session.infer(inputs) for _ in range(options.requests)]
                     assert all(answer.where == "cloud" for answer in answers)
                     assert pilot.belief is not None

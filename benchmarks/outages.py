@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from midstream_edge.policies.interface import Decision, Evidence, Option, Situation
+from midstream_edge.policies.interface import Decision, Evidence, Situation
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.registry import policy
 from midstream_edge.session.session import EdgeSession
@@ -52,6 +52,7 @@ from midstream_partitioner.intake.onnx_model import load_network
 from midstream_partitioner.partition.cutting import partition
 from midstream_partitioner.partition.folder import load_partition, save_partition
 from midstream_partitioner.partition.partition import Partition
+from midstream_partitioner.planning.placements import Placement
 
 SIDE = 64
 SEGMENTS, CHANNELS = 6, 48
@@ -181,12 +182,12 @@ def run_s(chain: Chain, x: Mapping[str, Any]) -> float:
 
 def follow(session: EdgeSession, part: Partition, edge_only_s: float, text: str) -> None:
     """Have the policy choose between the cloud, two cuts, and the edge."""
-    options = []
+    placements = []
     for k in (0, 1, 3, SEGMENTS):
         remote = k < SEGMENTS
         nbytes = sum(4 * math.prod(map(int, spec.shape)) for spec in part.crossing(k))
-        options.append(
-            Option(
+        placements.append(
+            Placement(
                 cut=part.cuts[k].id,
                 codec="raw",
                 k=k,
@@ -203,11 +204,11 @@ def follow(session: EdgeSession, part: Partition, edge_only_s: float, text: str)
         )
     if text.startswith("hedge:"):
         after_s = float(text.removeprefix("hedge:").removesuffix("s"))
-        session.follow(Hedge(0, len(options) - 1, after_s), options)
+        session.follow(Hedge(0, len(placements) - 1, after_s), placements)
         return
     device = Device("edge", 1, 1.0, "", 1 << 30)
-    chosen = policy(text, Menu(tuple(options)), link=session.measure_link(), device=device)
-    session.follow(chosen, options)
+    chosen = policy(text, Menu(tuple(placements)), link=session.measure_link(), device=device)
+    session.follow(chosen, placements)
 
 
 def watch(session: EdgeSession, done: threading.Event) -> None:

@@ -12,8 +12,8 @@ through, delays jitter, and times scatter around their profile. What it lacks: T
 start, losses, other traffic.
 
 Regret is the mean latency over that of the oracle in a run of its own, minus one. "best
-static" is the fixed option with the least mean latency, chosen in hindsight per trace. "busy"
-is what the edge computed per request, hedges that came to nothing included.
+static" is the fixed placement with the least mean latency, chosen in hindsight per trace.
+"busy" is what the edge computed per request, hedges that came to nothing included.
 
 The menus come from profiles of real networks (`benchmarks/menus.json`; `--measure` makes them
 from partitions with profiles, as `midstream partition` writes them).
@@ -38,7 +38,7 @@ from typing import Any
 import numpy as np
 
 from midstream_edge.link.observations import LinkState, Transfer
-from midstream_edge.policies.interface import Decision, Evidence, Option, Policy, Situation
+from midstream_edge.policies.interface import Decision, Evidence, Policy, Situation
 from midstream_edge.policies.link_estimator import LinkBelief
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.oracle import Curve
@@ -57,6 +57,7 @@ from midstream_partitioner.costs.profile import Profile
 from midstream_partitioner.machine import usable_cores
 from midstream_partitioner.partition.folder import load_partition
 from midstream_partitioner.planning.constraints import Constraints
+from midstream_partitioner.planning.placements import Placement
 from midstream_partitioner.planning.plan import Planner
 
 HERE = Path(__file__).resolve().parent
@@ -164,54 +165,54 @@ class World:
         decision = self.policy.decide(
             Situation(start_s, self._state(), self.current, backlog_nbytes=backlog_nbytes)
         )
-        self.run.switches += self.current not in (None, decision.option)
-        self.current = decision.option
-        option = self.menu.options[decision.option]
-        head_s = option.head_s * self._scattered()
+        self.run.switches += self.current not in (None, decision.placement)
+        self.current = decision.placement
+        placement = self.menu.placements[decision.placement]
+        head_s = placement.head_s * self._scattered()
         self.run.busy_s += head_s
         ready_s = start_s + head_s
-        if option.remote:
+        if placement.remote:
             return self._cross(decision, start_s, ready_s)
         self._probe(start_s, ready_s)
         self._deliver(ready_s)
-        self._learn(Evidence(ready_s, None, decision.option, head_s, head_s=head_s))
+        self._learn(Evidence(ready_s, None, decision.placement, head_s, head_s=head_s))
         self.now_s = ready_s
         return ready_s
 
     def _cross(self, decision: Decision, start_s: float, ready_s: float) -> float:
         """The rest of a request whose activation stands ready, in the cloud or hedged."""
-        option = self.menu.options[decision.option]
-        rest_s = (option.rest_s or 0.0) * self._scattered()
-        serve_s = (option.decode_s + option.tail_s) * self._scattered()
-        handed_s = ready_s + option.encode_s
+        placement = self.menu.placements[decision.placement]
+        rest_s = (placement.rest_s or 0.0) * self._scattered()
+        serve_s = (placement.decode_s + placement.tail_s) * self._scattered()
+        handed_s = ready_s + placement.encode_s
         ahead_nbytes = self._backlog_nbytes(handed_s)
-        sent_s = self.trace.finish_s(max(handed_s, self.link_free_s), option.payload_nbytes)
-        down_s = 8 * option.reply_nbytes / DOWNLINK_BPS
+        sent_s = self.trace.finish_s(max(handed_s, self.link_free_s), placement.payload_nbytes)
+        down_s = 8 * placement.reply_nbytes / DOWNLINK_BPS
         cloud_s = sent_s + serve_s + down_s + self._delay_s()
         hedge_s = TIMEOUT_S if decision.hedge_after_s is None else decision.hedge_after_s
         began_s = min(ready_s + hedge_s, self._lost_s(handed_s, sent_s))
         answered_s = min(cloud_s, began_s + rest_s)
         hedged = cloud_s > began_s
-        self._work(option, began_s, began_s + rest_s, answered_s)
+        self._work(placement, began_s, began_s + rest_s, answered_s)
         if cloud_s <= answered_s:
             self.link_free_s = sent_s
-            took_s, nbytes = cloud_s - handed_s - serve_s, option.payload_nbytes
-            transfer = Transfer(nbytes, option.reply_nbytes, took_s, True, ahead_nbytes)
+            took_s, nbytes = cloud_s - handed_s - serve_s, placement.payload_nbytes
+            transfer = Transfer(nbytes, placement.reply_nbytes, took_s, True, ahead_nbytes)
         else:
-            nbytes = self._carried_nbytes(handed_s, answered_s, ahead_nbytes, option)
-            self._withdraw(answered_s, option.payload_nbytes - nbytes)
+            nbytes = self._carried_nbytes(handed_s, answered_s, ahead_nbytes, placement)
+            self._withdraw(answered_s, placement.payload_nbytes - nbytes)
             transfer = Transfer(nbytes, 0, answered_s - handed_s, False, ahead_nbytes)
         self.run.hedged += hedged
         self.run.sent_nbytes += nbytes
         self.run.budget = self.run.budget.heard(answered_s, nbytes)
         latency_s, head_s = answered_s - start_s, ready_s - start_s
-        tail_s = serve_s - option.decode_s if transfer.complete else None
+        tail_s = serve_s - placement.decode_s if transfer.complete else None
         queue_s = 0.0 if transfer.complete else None
         self._learn(
             Evidence(
                 answered_s,
                 transfer,
-                decision.option,
+                decision.placement,
                 latency_s,
                 hedged,
                 head_s=head_s,
@@ -221,12 +222,14 @@ class World:
         )
         return answered_s
 
-    def _work(self, option: Option, began_s: float, ended_s: float, answered_s: float) -> None:
+    def _work(
+        self, placement: Placement, began_s: float, ended_s: float, answered_s: float
+    ) -> None:
         """What the edge computes after the head; sets when its processor is free again."""
         self.now_s = answered_s
-        self.run.busy_s += option.encode_s
+        self.run.busy_s += placement.encode_s
         if answered_s > began_s:
-            node_s = (option.head_s + ended_s - began_s) / NODES * self.draws.random()
+            node_s = (placement.head_s + ended_s - began_s) / NODES * self.draws.random()
             self.now_s = min(answered_s + node_s, ended_s)
             self.run.busy_s += self.now_s - began_s
 
@@ -248,10 +251,10 @@ class World:
         )
 
     def _carried_nbytes(
-        self, handed_s: float, until_s: float, ahead_nbytes: int, option: Option
+        self, handed_s: float, until_s: float, ahead_nbytes: int, placement: Placement
     ) -> int:
         bits = self.trace.nbits_by(until_s) - self.trace.nbits_by(min(handed_s, until_s))
-        return int(min(max(0.0, bits / 8 - ahead_nbytes), option.payload_nbytes))
+        return int(min(max(0.0, bits / 8 - ahead_nbytes), placement.payload_nbytes))
 
     def _backlog_nbytes(self, at_s: float) -> int:
         if at_s >= self.link_free_s:
@@ -323,7 +326,7 @@ def load_menus(path: Path = MENUS) -> dict[str, tuple[Menu, Device]]:
     document = json.loads(path.read_text())
     return {
         name: (
-            Menu(tuple(Option(**option) for option in entry["options"])),
+            Menu(tuple(Placement(**placement) for placement in entry["placements"])),
             Device(**entry["device"]),
         )
         for name, entry in document.items()
@@ -331,7 +334,7 @@ def load_menus(path: Path = MENUS) -> dict[str, tuple[Menu, Device]]:
 
 
 def play(setting: Setting, name: str, menu: Menu, device: Device) -> Run:
-    """`name` is a policy's, or "fixed:" and the index of an option."""
+    """`name` is a policy's, or "fixed:" and the index of a placement."""
     trace = load_trace(setting.trace_path)
     first_bps = max(1e5, float(trace.nbits_by(1.0)))
     link = Link(first_bps, DOWNLINK_BPS, RTT_S)
@@ -347,7 +350,7 @@ def compare(job: tuple[Setting, Sequence[str]]) -> list[dict[str, Any]]:
     setting, names = job
     menu, device = load_menus()[setting.menu_name]
     oracle = play(setting, "oracle", menu, device)
-    statics = [f"fixed:{option.cut}:{option.codec}" for option in menu.options]
+    statics = [f"fixed:{placement.cut}:{placement.codec}" for placement in menu.placements]
     runs = {name: play(setting, name, menu, device) for name in statics}
     best = min(runs, key=lambda name: runs[name].mean_s)
     race = play(setting, "race", menu, device)
@@ -429,7 +432,7 @@ def measure(sources: Sequence[str]) -> dict[str, Any]:
         name = f"{part.name} x{slowdown} {kind}".strip()
         document[name] = {
             "device": planner.device.to_dict(),
-            "options": [asdict(option) for option in menu.options],
+            "placements": [asdict(placement) for placement in menu.placements],
         }
     return document
 
@@ -439,7 +442,7 @@ def time_decisions(count: int = 2000) -> Iterator[str]:
     menu, device = max(load_menus().values(), key=lambda entry: len(entry[0]))
     link = Link(1e7, DOWNLINK_BPS, RTT_S)
     curve = Curve(np.linspace(0.0, 300.0, 3001), np.full(3000, 1e7), 0.0)
-    yield f"{len(menu)} options; microseconds: decide p50, p99; learn p50"
+    yield f"{len(menu)} placements; microseconds: decide p50, p99; learn p50"
     for name in (*POLICIES, "oracle"):
         chosen = policy(name, menu, link=link, device=device, curve=curve)
         took: tuple[list[float], list[float]] = ([], [])
@@ -447,10 +450,10 @@ def time_decisions(count: int = 2000) -> Iterator[str]:
             began_s = time.perf_counter()
             decision = chosen.decide(Situation(step * 0.1, current=0))
             took[0].append(time.perf_counter() - began_s)
-            option = menu.options[decision.option]
-            transfer = Transfer(option.payload_nbytes, option.reply_nbytes, 0.1)
+            placement = menu.placements[decision.placement]
+            transfer = Transfer(placement.payload_nbytes, placement.reply_nbytes, 0.1)
             evidence = Evidence(
-                step * 0.1 + 0.1, transfer, decision.option, 0.2, False, 0.1, 0
+                step * 0.1 + 0.1, transfer, decision.placement, 0.2, False, 0.1, 0
             )
             began_s = time.perf_counter()
             chosen = chosen.learn(evidence)

@@ -4,9 +4,9 @@
                                     [--requests 8] [--json]
 
 For every model and network, cloud, link and edge run as three processes (`midstream pair`);
-every strategy (edge-only, cloud-only raw, cloud-only JPEG, the best cut, the plan) is
+every placement (edge-only, cloud-only raw, cloud-only JPEG, the best cut, the plan) is
 predicted and measured. Targets: mean absolute error of the predicted total at most 10 %, the
-worst strategy at most 25 %, and the plan's measured median at most 1.05 times the best of
+worst placement at most 25 %, and the plan's measured median at most 1.05 times the best of
 edge-only, cloud-only raw and cloud-only JPEG.
 """
 
@@ -29,17 +29,17 @@ BASELINES = ("edge-only", "cloud-only raw", "cloud-only jpeg")
 
 
 def errors(document: dict[str, Any]) -> dict[str, float]:
-    """Relative error of the predicted total by strategy; negative where it was too low."""
+    """Relative error of the predicted total by placement; negative where it was too low."""
     return {
         entry["name"]: entry["predicted"]["total_s"] / entry["p50_s"] - 1
-        for entry in document["strategies"]
+        for entry in document["placements"]
     }
 
 
 def regret(document: dict[str, Any]) -> float:
     """The plan's measured median over the best baseline's."""
-    times = {entry["name"]: entry["p50_s"] for entry in document["strategies"]}
-    chosen = next(e["p50_s"] for e in document["strategies"] if e["is_chosen"])
+    times = {entry["name"]: entry["p50_s"] for entry in document["placements"]}
+    chosen = next(e["p50_s"] for e in document["placements"] if e["is_chosen"])
     return float(chosen / min(times[name] for name in BASELINES if name in times))
 
 

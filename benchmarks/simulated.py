@@ -38,7 +38,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from midstream_edge.policies.interface import Option
 from midstream_edge.policies.menu import Menu
 from midstream_lab.report.matplotlib_figures import check_picture
 from midstream_lab.results.rows import Rows, RunResult, load_runs
@@ -53,6 +52,7 @@ from midstream_lab.traces.parsing import open_trace
 from midstream_lab.traces.trace import Trace
 from midstream_partitioner.costs.device import Device
 from midstream_partitioner.costs.timings import FIELDS
+from midstream_partitioner.planning.placements import Placement
 
 #: The first requests find cold caches and a first measurement of the link; both are left out.
 WARM_S = 3.0
@@ -63,7 +63,7 @@ SEEDS, SCATTER = 20, 0.01
 #: Share of a latency by which computing may be off, and of a link that is as good as full.
 PACE, FULL = 0.03, 0.8
 
-_OPTION, _DEVICE, _NUMBER = TypeAdapter(Option), TypeAdapter(Device), TypeAdapter(float)
+_PLACEMENT, _DEVICE, _NUMBER = TypeAdapter(Placement), TypeAdapter(Device), TypeAdapter(float)
 _WHOLE = TypeAdapter(int)
 
 #: What is the devices' doing, and not the link's, and where they stand in `stages_s`.
@@ -238,7 +238,7 @@ def _simulated(
     arrivals: Arrivals = BACK_TO_BACK,
 ) -> list[Table]:
     """Requests after the first seconds, a table a seed."""
-    options = Menu(tuple(_OPTION.validate_python(each) for each in menu))
+    placements = Menu(tuple(_PLACEMENT.validate_python(each) for each in menu))
     found = []
     for seed in range(SEEDS):
         setting = Setting(
@@ -249,7 +249,7 @@ def _simulated(
             seed=seed,
             machine=Machine(sigma=SCATTER),
         )
-        table = simulate_pair(options, policy, setting).table
+        table = simulate_pair(placements, policy, setting).table
         found.append(table.where(table.due_s >= WARM_S))
     return found
 

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 
-from midstream_edge.policies.interface import Option
 from midstream_edge.policies.menu import Menu
 from midstream_lab.report.matplotlib_figures import check_picture
 from midstream_lab.simulation.fleet.fleet import Fleet, Group, simulate_fleet
@@ -30,6 +29,7 @@ from midstream_lab.simulation.pair.pair import Setting, simulate_pair
 from midstream_lab.traces.conditions import condition
 from midstream_lab.traces.generators import generate
 from midstream_partitioner.costs.device import Device
+from midstream_partitioner.planning.placements import Placement
 
 WHOLE_S = 0.25
 #: How long the curve's fleet runs: from ten thousand requests to three hundred thousand.
@@ -38,9 +38,9 @@ HEADS = " edges policy     seconds  requests    cpu s   wall s  us each  events 
 DEVICE = Device("edge", 1)
 
 
-def option(cut: str, codec: str, k: int, *times_s: float, payload_nbytes: int) -> Option:
+def placement(cut: str, codec: str, k: int, *times_s: float, payload_nbytes: int) -> Placement:
     head_s, encode_s, decode_s, tail_s = times_s
-    return Option(
+    return Placement(
         cut, codec, k, f"{cut} {codec}", cut != "edge-only",
         head_s, encode_s, decode_s, tail_s, payload_nbytes, 4000, WHOLE_S - head_s,
     )  # fmt: skip
@@ -49,11 +49,11 @@ def option(cut: str, codec: str, k: int, *times_s: float, payload_nbytes: int) -
 #: Like ResNet-18 on an edge eight times slower than the machine this was written on.
 MENU = Menu(
     (
-        option("cloud-only", "raw", 0, 0.0, 0.0005, 0.0003, 0.03, payload_nbytes=602_112),
-        option("cloud-only", "jpeg:90", 0, 0.0, 0.004, 0.003, 0.03, payload_nbytes=40_000),
-        option("c10", "half", 1, 0.08, 0.002, 0.001, 0.02, payload_nbytes=60_000),
-        option("c20", "int8", 2, 0.15, 0.002, 0.001, 0.01, payload_nbytes=15_000),
-        option("edge-only", "raw", 3, WHOLE_S, 0.0, 0.0, 0.0, payload_nbytes=0),
+        placement("cloud-only", "raw", 0, 0.0, 0.0005, 0.0003, 0.03, payload_nbytes=602_112),
+        placement("cloud-only", "jpeg:90", 0, 0.0, 0.004, 0.003, 0.03, payload_nbytes=40_000),
+        placement("c10", "half", 1, 0.08, 0.002, 0.001, 0.02, payload_nbytes=60_000),
+        placement("c20", "int8", 2, 0.15, 0.002, 0.001, 0.01, payload_nbytes=15_000),
+        placement("edge-only", "raw", 3, WHOLE_S, 0.0, 0.0, 0.0, payload_nbytes=0),
     )
 )
 NETWORK = Network.of(condition("lte"), uplink=generate("lte", seed=1))

@@ -6,7 +6,7 @@
     python benchmarks/sizes.py --exact       # answers of many cuts beside the unsplit one's
 
 A network is profiled at the buckets of its spanned sizes. Then requests of four sizes, none of
-them a bucket, go over four emulated links to a server in this process, by every strategy: the
+them a bucket, go over four emulated links to a server in this process, by every placement: the
 plan for that size, edge-only, and cloud-only raw. The edge is an emulated one, several times
 slower. `--files` is a folder with PaddleOCR's
 ch_PP-OCRv4_det_infer.onnx and ch_PP-OCRv4_rec_infer.onnx (PyPI rapidocr-onnxruntime 1.4.4).
@@ -66,7 +66,7 @@ def bound(part: Partition, asked: dict[str, int]) -> Sizes:
     return tuple(sorted((dict(bind_sizes(part.inputs, usual)) | asked).items()))
 
 
-def strategies(planner: Planner, link: Link) -> Iterator[tuple[str, Candidate]]:
+def placements(planner: Planner, link: Link) -> Iterator[tuple[str, Candidate]]:
     """The plan, and the trivial placements where they are something else."""
     made = planner.plan(link)
     yield "plan", made.chosen
@@ -77,7 +77,7 @@ def strategies(planner: Planner, link: Link) -> Iterator[tuple[str, Candidate]]:
 
 
 def run(subject: Subject, options: argparse.Namespace) -> list[tuple[str, float]]:
-    """One network over all links and sizes; the error of every strategy."""
+    """One network over all links and sizes; the error of every placement."""
     part = open_partition(subject.build(), sizes=parse_sizes([subject.spans]))
     asked = [bound(part, each) for each in subject.asked]
     every = measured(part, asked)
@@ -105,7 +105,7 @@ def run(subject: Subject, options: argparse.Namespace) -> list[tuple[str, float]
                         at, kind, candidate, priced(undisturbed.at(at), candidate, there.link)
                     )
                     for at in asked
-                    for kind, candidate in strategies(planner.at(at), there.link)
+                    for kind, candidate in placements(planner.at(at), there.link)
                 ]
                 take_turns(session, part, trials, paces_s, options.requests)
             rows += report(there.link, trials)
@@ -115,7 +115,7 @@ def run(subject: Subject, options: argparse.Namespace) -> list[tuple[str, float]
 @final
 @dataclass
 class Trial:
-    """One strategy at one size, with what its requests took.
+    """One placement at one size, with what its requests took.
 
     `quiet_s` is predicted from the tenth of each segment's runs that was disturbed least.
     """
@@ -163,9 +163,9 @@ def quiet(found: Profile) -> Profile:
 def priced(planner: Planner, like: Candidate, link: Link) -> float:
     """Seconds of the placement of `like`, by another planner."""
     return next(
-        float(offer.estimate(link, 0.0).total_s)
-        for offer in planner.allowed
-        if (offer.k, offer.codec) == (like.k, like.codec)
+        float(placement.estimate(link, 0.0).total_s)
+        for placement in planner.allowed
+        if (placement.k, placement.codec) == (like.k, like.codec)
     )
 
 
@@ -308,7 +308,7 @@ def decisions(subject: Subject) -> None:
             asked.decide(Situation(0.0, sizes=each))
             taken_s.append(time.perf_counter() - started_s)
         p50, p90, p99 = 1e6 * np.percentile(taken_s, [50, 90, 99])
-        print(f"{subject.name:10} {len(menu):3} options  {kind:6} p50 {p50:7.1f}  "
+        print(f"{subject.name:10} {len(menu):3} placements  {kind:6} p50 {p50:7.1f}  "
               f"p90 {p90:7.1f}  p99 {p99:7.1f} us", flush=True)  # fmt: skip
 
 

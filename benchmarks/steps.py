@@ -4,9 +4,9 @@
 
 Real processes over an emulated link (TUN where it can be had). The uplink steps between a low
 and a high rate every `HOLD_S`. An edge has settled at the first request from which on all
-requests until the next step take the option that most of them take in the second half. For a
-drop that is held against the answer to the request whose bytes met the lower rate first, plus
-a round trip; for a rise against a second.
+requests until the next step take the placement that most of them take in the second half. For
+a drop that is held against the answer to the request whose bytes met the lower rate first,
+plus a round trip; for a rise against a second.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ DELAY_S = 0.02
 class Step:
     """One step of the uplink; seconds from the step.
 
-    `settled_s` is when the first request with the option that stays was sent, `met_s` when the
-    first request whose bytes met the new rate had its answer.
+    `settled_s` is when the first request with the placement that stays was sent, `met_s` when
+    the first request whose bytes met the new rate had its answer.
     """
 
     kind: str
     settled_s: float
     met_s: float
-    option: str
+    placement: str
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def main() -> None:
         mine = [step for step in document["steps"] if step["kind"] == kind]
         settled = [step["settled_s"] for step in mine]
         met = [step["met_s"] for step in mine]
-        kept = Counter(step["option"] for step in mine)
+        kept = Counter(step["placement"] for step in mine)
         names = ", ".join(f"{name} {count} times" for name, count in kept.items())
         print(
             f"{kind}: settled after {median(settled):.3f} s (worst {max(settled):.3f}); the "

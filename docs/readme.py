@@ -37,7 +37,7 @@ KEY = "midstream-data"
 SHOWN, COLUMNS = "lte", ("head_s", "encode_s", "uplink_s", "tail_s", "downlink_s", "total_s")
 #: What the picture and the text are made of.
 KEPT = ("network", "model", "requests", "answered", "local", "max_relative_error")
-KEPT_OF_A_STRATEGY = (
+KEPT_OF_A_PLACEMENT = (
     "name", "label", "cut", "is_chosen", "is_private_choice", "predicted", "measured", "p50_s",
     "p95_s", "max_relative_error",
 )  # fmt: skip
@@ -52,10 +52,10 @@ def run(requests: int) -> dict[str, Any]:
 
 
 def _kept(document: dict[str, Any]) -> dict[str, Any]:
-    strategies = [
-        {name: each[name] for name in KEPT_OF_A_STRATEGY} for each in document["strategies"]
+    placements = [
+        {name: each[name] for name in KEPT_OF_A_PLACEMENT} for each in document["placements"]
     ]
-    return {name: document[name] for name in KEPT} | {"strategies": strategies}
+    return {name: document[name] for name in KEPT} | {"placements": placements}
 
 
 def text_of(data: dict[str, Any]) -> str:
@@ -82,7 +82,7 @@ def text_of(data: dict[str, Any]) -> str:
 def _rows(document: dict[str, Any]) -> Sequence[list[str]]:
     names = [name.removesuffix("_s") for name in COLUMNS]
     rows = [["", "", "", *names, "p50"]]
-    for each in document["strategies"]:
+    for each in document["placements"]:
         marks = ["plan"] * each["is_chosen"] + ["private"] * each["is_private_choice"]
         what = each["name"]
         if what in ("best cut", "plan", "private plan"):
@@ -118,7 +118,7 @@ def write(data: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make README's picture and its text.")
     parser.add_argument("--again", action="store_true", help="from the last run's data")
-    parser.add_argument("--requests", type=int, default=6, help="under each strategy")
+    parser.add_argument("--requests", type=int, default=6, help="under each placement")
     options = parser.parse_args()
     if options.again:
         data = json.loads(DATA.read_text(encoding="utf-8"))

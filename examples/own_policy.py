@@ -40,24 +40,24 @@ class Careful:
 
     def learn(self, evidence: Evidence) -> Careful:
         """Count how often the cloud was faster than the edge is, one after the other."""
-        if evidence.option is None or evidence.latency_s is None:
+        if evidence.placement is None or evidence.latency_s is None:
             return self  # a probe, or a change of the link
         fast = self.fast
-        if evidence.option == self.there:
+        if evidence.placement == self.there:
             fast = fast + 1 if evidence.latency_s < self.edge_s else 0
         return replace(self, asked=self.asked + 1, fast=fast)
 
 
 def make(menu: Menu, *, link: Link, device: Device) -> Careful:
     """Return the policy for a menu of placements and a first measurement of the link."""
-    options = menu.options
-    here = next(index for index, option in enumerate(options) if not option.remote)
+    placements = menu.placements
+    here = next(index for index, placement in enumerate(placements) if not placement.remote)
 
     def total_s(index: int) -> float:
-        option = options[index]
-        up_s = 8 * option.payload_nbytes / link.uplink_bps
-        return option.head_s + option.encode_s + up_s + link.rtt_s + option.tail_s
+        placement = placements[index]
+        up_s = 8 * placement.payload_nbytes / link.uplink_bps
+        return placement.head_s + placement.encode_s + up_s + link.rtt_s + placement.tail_s
 
-    remote = [index for index, option in enumerate(options) if option.remote]
+    remote = [index for index, placement in enumerate(placements) if placement.remote]
     there = min(remote, key=total_s) if remote else here
-    return Careful(here, there, options[here].head_s)
+    return Careful(here, there, placements[here].head_s)

@@ -7,14 +7,20 @@ from __future__ import annotations
 
 from collections import Counter
 
-from midstream.testing import FakeCloud, VirtualClock, VirtualLink, VirtualSession, placement
+from midstream.testing import (
+    FakeCloud,
+    VirtualClock,
+    VirtualLink,
+    VirtualSession,
+    make_placement,
+)
 
 
 def main() -> None:
     clock = VirtualClock()
     link = VirtualLink(uplink_bps=8e6, downlink_bps=8e6, rtt_s=0.04, outages=[(20.0, 5.0)])
     session = VirtualSession(
-        clock, FakeCloud(clock), link, [placement(head_s=0.01, rest_s=0.2)], timeout_s=1.0
+        clock, FakeCloud(clock), link, [make_placement(head_s=0.01, rest_s=0.2)], timeout_s=1.0
     )
     for number in range(240):
         session.submit(at_s=number / 4, deadline_s=0.5)

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from midstream_edge.policies.interface import (
         Decision as Decision,
         Evidence as Evidence,
-        Option as Option,
         Policy as Policy,
         Situation as Situation,
     )
@@ -64,9 +63,13 @@ if TYPE_CHECKING:
         Plan as Plan,
         plan as plan,
     )
+    from midstream_partitioner.planning.placements import Placement as Placement
     from midstream_partitioner.planning.constraints import Constraints as Constraints
     from midstream_partitioner.costs.profile import Profile as Profile
-    from midstream_partitioner.costs.timings import Timings as Timings
+    from midstream_partitioner.costs.timings import (
+        Estimate as Estimate,
+        Timings as Timings,
+    )
     from midstream_partitioner.intake.torch_module import from_torch as from_torch
     from midstream_wire.errors import (
         CloudRefused as CloudRefused,
@@ -105,7 +108,6 @@ _HOMES = {
     "midstream_edge.policies.interface": (
         "Decision",
         "Evidence",
-        "Option",
         "Policy",
         "Situation",
         "Transfer",
@@ -120,9 +122,11 @@ _HOMES = {
     "midstream_partitioner.intake.onnx_model": ("Network",),
     "midstream_partitioner.costs.link": ("Link",),
     "midstream_partitioner.partition.partition": ("Partition",),
-    "midstream_partitioner.planning.plan": ("Candidate", "Constraints", "Plan", "plan"),
+    "midstream_partitioner.planning.constraints": ("Constraints",),
+    "midstream_partitioner.planning.placements": ("Placement",),
+    "midstream_partitioner.planning.plan": ("Candidate", "Plan", "plan"),
     "midstream_partitioner.costs.profile": ("Profile",),
-    "midstream_partitioner.costs.timings": ("Timings",),
+    "midstream_partitioner.costs.timings": ("Estimate", "Timings"),
     "midstream_partitioner.intake.torch_module": ("from_torch",),
     "midstream_wire.errors": (
         "CloudRefused",

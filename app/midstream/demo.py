@@ -66,7 +66,7 @@ class Joint:
     @property
     def saving(self) -> float:
         """Return how many times smaller the joint plan's payload is."""
-        return self.plain.payload_nbytes / self.joint.payload_nbytes
+        return self.plain.placement.payload_nbytes / self.joint.placement.payload_nbytes
 
 
 def photo(name: str = "china.jpg") -> str:
@@ -109,7 +109,7 @@ def lesson(documents: Sequence[dict[str, Any]]) -> str:
 
 
 def _chosen(document: dict[str, Any], mark: str) -> dict[str, Any]:
-    found: dict[str, Any] = next(e for e in document["strategies"] if e[mark])
+    found: dict[str, Any] = next(e for e in document["placements"] if e[mark])
     return found
 
 

@@ -18,20 +18,21 @@ from midstream_wire.tensors import TensorSpec
 
 
 def candidate_document(candidate: Candidate) -> dict[str, Any]:
+    placement, found = candidate.placement, candidate.assessment
     return {
-        "cut": candidate.cut,
-        "codec": candidate.codec,
-        "label": candidate.label,
-        "segments_on_edge": candidate.k,
+        "cut": placement.cut,
+        "codec": placement.codec,
+        "label": placement.label,
+        "segments_on_edge": placement.k,
         "estimate": candidate.estimate.to_dict(),
-        "payload_nbytes": candidate.payload_nbytes,
-        "reply_nbytes": candidate.reply_nbytes,
+        "payload_nbytes": placement.payload_nbytes,
+        "reply_nbytes": placement.reply_nbytes,
         "energy_j": candidate.energy_j,
         "throughput_hz": candidate.throughput_hz,
-        "lossless": candidate.lossless,
-        "fidelity": asdict(candidate.fidelity) if candidate.fidelity else None,
-        "encode_scale": candidate.encode_scale,
-        "decode_scale": candidate.decode_scale,
+        "lossless": placement.lossless,
+        "fidelity": asdict(found.fidelity) if found.fidelity else None,
+        "encode_scale": found.encode_scale,
+        "decode_scale": found.decode_scale,
     }
 
 

@@ -131,7 +131,7 @@ def follow(
         link = session.measure_link()
         menu = Menu.of(Planner(side.partition, side.edge, found.cloud), complete=True)
         made = _policy(chosen, menu, link, side.edge.device)
-        session.follow(made, menu.options, probes=probes)
+        session.follow(made, menu.placements, probes=probes)
 
     session = begin_session(side, dial)
     try:
@@ -152,6 +152,6 @@ def _policy(
 ) -> Policy:
     if isinstance(chosen, str):
         return policy(chosen, menu, link=link, device=device)
-    if isinstance(chosen, type) or not hasattr(chosen, "decide"):
+    if isinstance(chosen, type) or not isinstance(chosen, Policy):
         return cast(Callable[[Menu], Policy], chosen)(menu)
-    return cast(Policy, chosen)
+    return chosen

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import is_dataclass, replace
-from typing import Any, cast, final
+from typing import final
 
 from midstream.deployment import Deployment, declared_rest
 from midstream_edge.link.channel import Dial
@@ -56,12 +55,15 @@ class Course:
         complete = deployment.chain.last == len(deployment.partition.segments)
         self.menu = Menu.of(planner, complete=complete, policies=(name,))
         chosen = self._policy(self.menu, link)
-        self.pilot = session.follow(chosen, self.menu.options, probes=probes)
+        self.pilot = session.follow(chosen, self.menu.placements, probes=probes)
 
     @property
     def labels(self) -> dict[tuple[int, str], str]:
-        """The menu's options for people, by plan."""
-        return {(option.k, option.codec): option.label for option in self.menu.options}
+        """The menu's placements for people, by plan."""
+        return {
+            (placement.k, placement.codec): placement.label
+            for placement in self.menu.placements
+        }
 
     @property
     def belief(self) -> LinkBelief | None:
@@ -108,23 +110,18 @@ class Course:
         link = self._link if believed is None else believed.link
         complete = sides.chain.last == last
         menu = Menu.of(planner, complete=complete, policies=(self._name,))
-        chosen = _carried(self._policy(menu, link), self.belief)
+        chosen = self._policy(menu, link, self.belief)
         rest_s = declared_rest(sides.edge, last) if complete else None
         plan = planner.plan(link).chosen
         session.swap(sides.chain, plan=(plan.k, plan.codec), local_rest_s=rest_s)
         probes = self.pilot.budget
-        self.menu, self.pilot = menu, session.follow(chosen, menu.options, probes=probes)
+        self.menu, self.pilot = menu, session.follow(chosen, menu.placements, probes=probes)
         if session.wait_swapped(DRAIN_S):
             old.release()
             release_freed_memory()
 
-    def _policy(self, menu: Menu, link: Link) -> Policy:
+    def _policy(self, menu: Menu, link: Link, belief: LinkBelief | None = None) -> Policy:
         device = self._deployment.edge.device
-        return policy(self._name, menu, link=link, device=device, curve=self._curve)
-
-
-def _carried(fresh: Policy, belief: LinkBelief | None) -> Policy:
-    """`fresh` with a belief that others have formed, if it is one that has beliefs."""
-    if belief is None or not is_dataclass(fresh) or not hasattr(fresh, "belief"):
-        return fresh
-    return cast(Policy, replace(cast(Any, fresh), belief=belief))
+        return policy(
+            self._name, menu, link=link, device=device, curve=self._curve, belief=belief
+        )

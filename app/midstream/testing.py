@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Literal, cast, final
 
 from midstream_edge.link.observations import Transfer
-from midstream_edge.policies.interface import Evidence, Option, Policy, Situation
+from midstream_edge.policies.interface import Evidence, Policy, Situation
 from midstream_edge.session.answers import Where
 from midstream_edge.session.local_time import TIMEOUT_S
 from midstream_lab.simulation.kernel.event_queue import Core as VirtualClock
@@ -33,6 +33,7 @@ from midstream_lab.simulation.model.link_spec import Network, steady
 from midstream_lab.simulation.model.machine import Steady
 from midstream_lab.simulation.model.request import WHERE, Job
 from midstream_lab.simulation.model.workload import Cut, breaking
+from midstream_partitioner.planning.placements import Placement
 from midstream_wire.errors import UsageError
 
 __all__ = [
@@ -45,7 +46,7 @@ __all__ = [
     "VirtualLink",
     "VirtualSession",
     "check_policy",
-    "placement",
+    "make_placement",
 ]
 
 
@@ -129,7 +130,7 @@ class VirtualLink:
         )
 
 
-def placement(
+def make_placement(
     *,
     head_s: float = 0.0,
     rest_s: float | None = 0.0,
@@ -139,13 +140,13 @@ def placement(
     codec: str = "raw",
     k: int = 1,
     remote: bool = True,
-) -> Option:
+) -> Placement:
     """Return a placement for policies and sessions to choose.
 
     The edge runs k segments in `head_s` and could run the others in `rest_s`: None if it
     does not hold them. With `remote` False it runs all of them in `head_s`.
     """
-    return Option(
+    return Placement(
         cut=f"k{k}" if remote else "edge-only",
         codec=codec,
         k=k,
@@ -194,7 +195,7 @@ class VirtualSession:
         clock: VirtualClock,
         cloud: FakeCloud,
         link: VirtualLink,
-        placements: Sequence[Option],
+        placements: Sequence[Placement],
         *,
         policy: Policy | None = None,
         hedge_after_s: float | None = None,
@@ -242,36 +243,39 @@ class VirtualSession:
         )
 
 
-def check_policy(policy: Policy, options: int, *, cases: int = 1000, seed: int = 0) -> None:
+def check_policy(policy: Policy, placements: int, *, cases: int = 1000, seed: int = 0) -> None:
     """Raise `AssertionError` where a policy breaks what sessions and simulations rely on.
 
-    Puts it through `cases` random situations and pieces of evidence over a menu of `options`
-    placements: it must choose one of them, choose the same for the same situation, hedge after
-    a time that is one, and return a policy from `learn`. What it raises itself comes through.
+    Puts it through `cases` random situations and pieces of evidence over a menu of
+    `placements` placements: it must choose one of them, choose the same for the same
+    situation, hedge after a time that is one, and return a policy from `learn`. What it raises
+    itself comes through.
     """
     choose, now_s = random.Random(seed), 0.0
     for case in range(cases):
         now_s += choose.uniform(0.0, 0.5)
-        situation = _situation(choose, now_s, options)
+        situation = _situation(choose, now_s, placements)
         decision = policy.decide(situation)
         told = f"case {case} of seed {seed}: {situation} -> {decision}"
-        assert 0 <= decision.option < options, f"the option must be one of the menu ({told})"
+        assert 0 <= decision.placement < placements, (
+            f"the placement must be one of the menu ({told})"
+        )
         after_s = decision.hedge_after_s
         assert after_s is None or 0.0 <= after_s < math.inf, f"no time to hedge after ({told})"
         assert policy.decide(situation) == decision, f"it must decide alike twice ({told})"
-        evidence = _evidence(choose, now_s, decision.option)
+        evidence = _evidence(choose, now_s, decision.placement)
         learnt = policy.learn(evidence)
-        for name in ("decide", "learn"):
-            made = callable(getattr(learnt, name, None))
-            assert made, f"learn must return a policy (not {learnt!r}, case {case})"
+        assert isinstance(learnt, Policy), (
+            f"learn must return a policy (not {learnt!r}, case {case})"
+        )
         policy = learnt
 
 
-def _situation(choose: random.Random, now_s: float, options: int) -> Situation:
+def _situation(choose: random.Random, now_s: float, placements: int) -> Situation:
     return Situation(
         now_s,
         choose.choice(("connected", "connected", "suspect", "down")),
-        choose.choice((None, choose.randrange(options))),
+        choose.choice((None, choose.randrange(placements))),
         choose.randrange(8),
         choose.choice((None, choose.uniform(0.001, 2.0))),
         choose.randrange(3),
@@ -279,7 +283,7 @@ def _situation(choose: random.Random, now_s: float, options: int) -> Situation:
     )
 
 
-def _evidence(choose: random.Random, now_s: float, option: int) -> Evidence:
+def _evidence(choose: random.Random, now_s: float, placement: int) -> Evidence:
     kind = choose.randrange(4)
     if kind == 0:
         return Evidence(now_s, link=choose.choice(("connected", "suspect", "down")))
@@ -291,7 +295,7 @@ def _evidence(choose: random.Random, now_s: float, option: int) -> Evidence:
     return Evidence(
         now_s,
         choose.choice((None, transfer)),
-        option,
+        placement,
         choose.uniform(0.001, 5.0),
         choose.random() < 0.3,
         choose.choice((None, choose.uniform(0.0, 1.0))),

@@ -276,7 +276,7 @@ def test_hints_of_the_public_functions_resolve() -> None:
 
 @dataclass(frozen=True)
 class Alternate:
-    """A policy of a user's own: one option after the other."""
+    """A policy of a user's own: one placement after the other."""
 
     menu: midstream.Menu
     count: int = 0
@@ -289,7 +289,7 @@ class Alternate:
         return midstream.Decision(self.count % len(self.menu))
 
     def learn(self, evidence: midstream.Evidence) -> Alternate:
-        return self if evidence.option is None else replace(self, count=self.count + 1)
+        return self if evidence.placement is None else replace(self, count=self.count + 1)
 
 
 @pytest.fixture(scope="module")
@@ -309,8 +309,8 @@ def test_a_policy_is_a_name_or_the_users_own(
             with midstream.connect(
                 part, server, policy=own, edge=measured, cloud=measured
             ) as session:
-                answers = [session.infer(x) for _ in menu.options]
-                asked = [(option.cut, option.codec) for option in menu.options]
+                answers = [session.infer(x) for _ in menu.placements]
+                asked = [(placement.cut, placement.codec) for placement in menu.placements]
                 assert [(each.cut, each.codec) for each in answers][:2] == asked[:2]
         with pytest.raises(midstream.UsageError, match="must be one of"):
             midstream.connect(part, server, policy="nonsense", edge=measured)

@@ -59,6 +59,6 @@ def test_requests_of_changing_size_are_each_placed_by_their_own() -> None:
             placed[size] = answer.k
         assert dict(session.usual_sizes) == {"batch": 1, "seq": 60}  # the middle one of six
     assert len(set(placed.values())) > 1
-    assert {dict(each.sizes).get("seq") for each in heard if each.option is not None} == set(
-        placed
-    )
+    assert {
+        dict(each.sizes).get("seq") for each in heard if each.placement is not None
+    } == set(placed)

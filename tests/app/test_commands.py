@@ -148,7 +148,7 @@ def test_a_pair_under_a_policy_follows_a_trace_and_leaves_nothing_behind(
     assert found["emulation"]["backend"] == "proxy"
 
 
-def test_a_pair_runs_every_strategy_and_leaves_nothing_behind(
+def test_a_pair_runs_every_placement_and_leaves_nothing_behind(
     start: Start, schema: Schema
 ) -> None:
     pair = start(f"pair digits --network {FAST} --requests 5 --edge-slowdown 4 --json")
@@ -161,10 +161,10 @@ def test_a_pair_runs_every_strategy_and_leaves_nothing_behind(
     assert found["local"] == 0
     assert found["max_relative_error"] <= EXACT <= 1e-5
     assert found["chosen"] == found["candidates"][0]
-    names = [entry["name"] for entry in found["strategies"]]
+    names = [entry["name"] for entry in found["placements"]]
     assert names[:3] == ["edge-only", "cloud-only raw", "best cut"]
-    assert [entry["is_chosen"] for entry in found["strategies"]].count(True) == 1
-    for entry in found["strategies"]:
+    assert [entry["is_chosen"] for entry in found["placements"]].count(True) == 1
+    for entry in found["placements"]:
         for times in (entry["predicted"], entry["measured"]):
             assert list(times) == [*FIELDS, "total_s"]
             assert times["total_s"] == pytest.approx(sum(times[name] for name in FIELDS))

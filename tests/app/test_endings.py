@@ -56,7 +56,7 @@ def test_a_pair_that_is_told_to_end_leaves_nothing_behind(
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("line", [PAIR, POLICY], ids=["every strategy", "a policy"])
+@pytest.mark.parametrize("line", [PAIR, POLICY], ids=["every placement", "a policy"])
 def test_a_pair_that_is_killed_leaves_nothing_behind(start: Start, line: str) -> None:
     """SIGKILL gives it no chance to clean up: the others must see to that."""
     pair = start(line)

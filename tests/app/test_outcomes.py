@@ -22,7 +22,7 @@ def trial(error: float | None, *, local: int = 0) -> dict[str, Any]:
     chosen = {"label": "edge-only", "is_chosen": True, "p50_s": 0.2}
     return {
         "model": "net", "answered": 6, "requests": 6, "local": local,
-        "max_relative_error": error, "strategies": [chosen, fast],
+        "max_relative_error": error, "placements": [chosen, fast],
     }  # fmt: skip
 
 

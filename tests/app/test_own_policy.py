@@ -39,7 +39,7 @@ def menu() -> Menu:
 
 
 def test_the_example_keeps_what_sessions_rely_on(menu: Menu) -> None:
-    check_policy(make(menu, link=LINK, device=DEVICE), len(menu.options))
+    check_policy(make(menu, link=LINK, device=DEVICE), len(menu.placements))
 
 
 def test_a_policy_of_ones_own_is_named_like_the_others(menu: Menu) -> None:
@@ -89,7 +89,7 @@ def test_it_runs_in_a_simulation_and_over_the_wire(menu: Menu, command: Run) -> 
         midstream.serve(part) as server,
         midstream.connect(part, server, None) as session,
     ):
-        session.follow(make(menu, link=LINK, device=DEVICE), menu.options)
+        session.follow(make(menu, link=LINK, device=DEVICE), menu.placements)
         wheres = {session.infer(midstream.inputs(part)[0]).where for _ in range(12)}
     assert len(wheres) > 1  # the cloud was tried
 
@@ -97,12 +97,12 @@ def test_it_runs_in_a_simulation_and_over_the_wire(menu: Menu, command: Run) -> 
 @dataclass(frozen=True)
 class Bad:
     name: str = "bad"
-    option: int = 0
+    placement: int = 0
     hedge_after_s: float | None = None
     keeps: bool = True
 
     def decide(self, situation: Situation) -> Decision:
-        return Decision(self.option, self.hedge_after_s)
+        return Decision(self.placement, self.hedge_after_s)
 
     def learn(self, evidence: Evidence) -> Bad:
         return self if self.keeps else None  # type: ignore[return-value]
@@ -111,7 +111,7 @@ class Bad:
 @pytest.mark.parametrize(
     ("bad", "told"),
     [
-        (Bad(option=9), "must be one of the menu"),
+        (Bad(placement=9), "must be one of the menu"),
         (Bad(hedge_after_s=-1.0), "no time to hedge after"),
         (Bad(hedge_after_s=float("nan")), "no time to hedge after"),
         (Bad(keeps=False), "must return a policy"),

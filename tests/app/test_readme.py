@@ -43,10 +43,10 @@ def test_the_picture_is_of_that_data(script: Any) -> None:
     assert told == hashlib.sha256(script.DATA.read_bytes()).hexdigest()
 
 
-def test_the_text_has_every_strategy_that_the_picture_shows(script: Any, data: Any) -> None:
+def test_the_text_has_every_placement_that_the_picture_shows(script: Any, data: Any) -> None:
     (shown,) = [each for each in data["networks"] if each["network"]["name"] == script.SHOWN]
     text = script.text_of(data)
-    for each in shown["strategies"]:
+    for each in shown["placements"]:
         assert f"{each['p50_s'] * 1e3:.0f}" in text
         assert each["label"] in text or each["name"] in text
     assert {each["network"]["name"] for each in data["networks"]} == {"3g", "lte", "wifi"}
@@ -55,6 +55,6 @@ def test_the_text_has_every_strategy_that_the_picture_shows(script: Any, data: A
 def test_other_figures_are_noticed(script: Any, data: Any) -> None:
     changed = json.loads(json.dumps(data))
     for document in changed["networks"]:
-        for each in document["strategies"]:
+        for each in document["placements"]:
             each["measured"]["total_s"] *= 1.1
     assert script.text_of(changed) != script.text_of(data)

@@ -80,7 +80,7 @@ def test_a_course_goes_over_with_its_belief_and_gives_the_old_weights_back() -> 
                 np.testing.assert_allclose(after.outputs[name], array, rtol=1e-4, atol=1e-6)
             cuts = session.chain.partition.cuts
             assert after.cut == cuts[after.k].id
-            assert set(course.labels) == {(o.k, o.codec) for o in course.menu.options}
+            assert set(course.labels) == {(o.k, o.codec) for o in course.menu.placements}
             with pytest.raises(ModelError, match="held here"):
                 deployment.chain.run(x, 0, 1)
 
@@ -94,6 +94,6 @@ def test_a_policy_that_names_a_cut_stays_where_that_cut_is() -> None:
         with begin_session(deployment, dial) as session:
             course = course_of(deployment, session, f"fixed:{inner}:raw")
             chain = session.chain
-            with pytest.raises(UsageError, match="option of the menu"):
+            with pytest.raises(UsageError, match="placement of the menu"):
                 course.adopt(made_for(deployment, dial))
             assert session.chain is chain

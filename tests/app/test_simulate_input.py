@@ -74,7 +74,7 @@ def ask(run: Run) -> Ask:
 
 SCENARIO = "must not be given with a scenario, which says all but --log, --report and --json"
 MADE = "must be given when a menu is made, not when it is used"
-SWEPT = "must not be given with --sweep, which runs every option on links of its own"
+SWEPT = "must not be given with --sweep, which runs every placement on links of its own"
 
 IGNORED = {
     "fleet.toml --seed 3": f"--seed {SCENARIO}",
@@ -120,7 +120,7 @@ WRONG = {
     "menu.json --cut-link 5s:0s": "--cut-link: a cut must begin at 0 s or later and last",
     "menu.json --cut-link 60s:1s": "--cut-link must begin before the end at 60 s (not 60 s)",
     "menu.json --policy clever": "a policy must be one of adaptive",
-    "menu.json --policy fixed:layer3": "a policy must name an option of the menu",
+    "menu.json --policy fixed:layer3": "a policy must name a placement of the menu",
     "menu.json --menu-output menu.txt": "--menu-output must end in .json",
     "gone.json": "a menu must be a readable file (gone.json",
     "gone.toml": "(gone.toml: no such file or directory)",

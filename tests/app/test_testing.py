@@ -17,10 +17,10 @@ from midstream.testing import (
     VirtualClock,
     VirtualLink,
     VirtualSession,
-    placement,
+    make_placement,
 )
-from midstream_edge.policies.interface import Option
 from midstream_edge.session.answers import AHEAD, CLOUD, EDGE, FALLBACK
+from midstream_partitioner.planning.placements import Placement
 from midstream_wire.errors import UsageError
 
 Step = Answer | Refuse | Silence
@@ -29,7 +29,7 @@ LINK = VirtualLink(uplink_bps=8e6, downlink_bps=8e6, rtt_s=0.04)
 
 
 def run(
-    option: Option,
+    placement: Placement,
     *,
     script: dict[int, Step] | None = None,
     link: VirtualLink = LINK,
@@ -43,7 +43,7 @@ def run(
     steps = script or {}
     cloud = FakeCloud(clock, lambda number, _: steps.get(number, Answer(0.01)))
     session = VirtualSession(
-        clock, cloud, link, [option], hedge_after_s=hedge_after_s, timeout_s=timeout_s
+        clock, cloud, link, [placement], hedge_after_s=hedge_after_s, timeout_s=timeout_s
     )
     for n in range(count):
         session.submit(at_s=n * every_s, deadline_s=deadline_s)
@@ -53,7 +53,7 @@ def run(
 
 
 def test_the_cloud_answers_within_head_link_and_tail() -> None:
-    session, cloud = run(placement(head_s=0.02, payload_nbytes=1000))
+    session, cloud = run(make_placement(head_s=0.02, payload_nbytes=1000))
     (outcome,) = session.outcomes
     assert outcome.where == CLOUD
     assert 0.07 < outcome.latency_s < 0.09  # head 20, round trip 40, cloud 10, software
@@ -61,36 +61,36 @@ def test_the_cloud_answers_within_head_link_and_tail() -> None:
 
 
 def test_a_cloud_that_says_nothing_costs_its_timeout_and_no_more() -> None:
-    option = placement(head_s=0.02, rest_s=0.3)
-    (outcome,) = run(option, script={1: Silence()}, timeout_s=0.5)[0].outcomes
+    placement = make_placement(head_s=0.02, rest_s=0.3)
+    (outcome,) = run(placement, script={1: Silence()}, timeout_s=0.5)[0].outcomes
     assert outcome.where == FALLBACK
     assert outcome.latency_s == pytest.approx(0.02 + 0.5 + 0.3)
 
 
 def test_an_edge_with_a_prefix_fails_at_the_timeout() -> None:
-    option = placement(head_s=0.02, rest_s=None)
-    (outcome,) = run(option, script={1: Silence()}, timeout_s=0.5)[0].outcomes
+    placement = make_placement(head_s=0.02, rest_s=None)
+    (outcome,) = run(placement, script={1: Silence()}, timeout_s=0.5)[0].outcomes
     assert outcome.where == "failed"
     assert outcome.latency_s == pytest.approx(0.52)
 
 
 def test_a_deadline_is_kept_whatever_the_cloud_does() -> None:
-    option = placement(head_s=0.02, rest_s=0.1)
+    placement = make_placement(head_s=0.02, rest_s=0.1)
     script: dict[int, Step] = {1: Silence(), 2: Answer(5.0), 3: Refuse()}
-    session, _ = run(option, script=script, deadline_s=0.25, count=4)
+    session, _ = run(placement, script=script, deadline_s=0.25, count=4)
     assert [each.where for each in session.outcomes] == [FALLBACK, FALLBACK, FALLBACK, CLOUD]
     assert all(each.latency_s <= 0.25 for each in session.outcomes)
 
 
 def test_a_refusal_is_finished_here_at_once() -> None:
-    (outcome,) = run(placement(rest_s=0.1), script={1: Refuse()})[0].outcomes
+    (outcome,) = run(make_placement(rest_s=0.1), script={1: Refuse()})[0].outcomes
     assert outcome.where == FALLBACK
     assert outcome.latency_s < 0.2
 
 
 def test_a_hedge_begins_on_time_and_cancels_the_cloud_when_it_wins() -> None:
-    option = placement(rest_s=0.1)
-    session, cloud = run(option, script={1: Answer(2.0)}, hedge_after_s=0.05, timeout_s=9.0)
+    placement = make_placement(rest_s=0.1)
+    session, cloud = run(placement, script={1: Answer(2.0)}, hedge_after_s=0.05, timeout_s=9.0)
     (outcome,) = session.outcomes
     assert (outcome.where, outcome.hedged) == (AHEAD, True)
     assert outcome.latency_s == pytest.approx(0.15)
@@ -98,7 +98,7 @@ def test_a_hedge_begins_on_time_and_cancels_the_cloud_when_it_wins() -> None:
 
 
 def test_edge_only_needs_no_cloud() -> None:
-    session, cloud = run(placement(head_s=0.2, remote=False), count=3)
+    session, cloud = run(make_placement(head_s=0.2, remote=False), count=3)
     assert [each.where for each in session.outcomes] == [EDGE] * 3
     assert cloud.arrived == []
 
@@ -106,7 +106,11 @@ def test_edge_only_needs_no_cloud() -> None:
 def test_what_an_outage_catches_is_finished_here_and_the_rest_goes_out_again() -> None:
     link = VirtualLink(8e6, 8e6, 0.04, outages=[(3.0, 2.0)])
     session, _ = run(
-        placement(head_s=0.01, rest_s=0.2), link=link, every_s=0.1, count=100, timeout_s=0.5
+        make_placement(head_s=0.01, rest_s=0.2),
+        link=link,
+        every_s=0.1,
+        count=100,
+        timeout_s=0.5,
     )
     assert len(session.outcomes) == 100
     caught = [each for each in session.outcomes if 3.0 <= each.submitted_s < 4.9]
@@ -146,7 +150,7 @@ def test_every_request_has_one_outcome_in_time_whatever_happens(seed: int) -> No
         clock,
         FakeCloud(clock, script),
         link,
-        [placement(head_s=0.01, rest_s=rest_s if complete else None)],
+        [make_placement(head_s=0.01, rest_s=rest_s if complete else None)],
         hedge_after_s=choose.choice([None, 0.0, 0.1]),
         timeout_s=timeout_s,
         seed=seed,

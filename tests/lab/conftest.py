@@ -38,7 +38,7 @@ def printed(tmp_path: Path) -> Callable[[str], tuple[list[str], bytes]]:
 
 
 #: cut, codec, label, head_s, tail_s, payload_nbytes.
-OPTIONS = (
+PLACEMENTS = (
     ("edge-only", "raw", "edge-only", 0.420, 0.0, 0),
     ("c30-1f2e3d", "int8", "after layer2 int8", 0.120, 0.012, 40_000),
     ("c12-4a5b6c", "half", "after layer1 half", 0.050, 0.020, 130_000),
@@ -61,18 +61,18 @@ def walk(trace: str, seed: int, duration_s: float) -> Curve:
     return np.column_stack([times_s, np.exp(np.log(6e6) + level + rng.normal(0, 0.5))])
 
 
-def latency_s(option: int, rate_bps: float) -> float:
-    _, _, _, head_s, tail_s, nbytes = OPTIONS[option]
+def latency_s(placement: int, rate_bps: float) -> float:
+    _, _, _, head_s, tail_s, nbytes = PLACEMENTS[placement]
     return head_s + (nbytes * 8 / rate_bps + tail_s + RTT_S if nbytes else 0.0)
 
 
 def best(rate_bps: float) -> int:
-    return min(range(len(OPTIONS)), key=lambda option: latency_s(option, rate_bps))
+    return min(range(len(PLACEMENTS)), key=lambda placement: latency_s(placement, rate_bps))
 
 
 def choice(policy: str, rate_bps: float, belief_bps: float) -> int:
     fixed = {"edge-only": 0, "race": 3, "cloud-only:jpeg": 3}
-    fixed |= {f"fixed:{cut}:{codec}": at for at, (cut, codec, *_) in enumerate(OPTIONS)}
+    fixed |= {f"fixed:{cut}:{codec}": at for at, (cut, codec, *_) in enumerate(PLACEMENTS)}
     if policy in fixed:
         return fixed[policy]
     return best(rate_bps if policy == "oracle" else belief_bps)
@@ -85,9 +85,9 @@ def run(key: RunKey, duration_s: float) -> RunResult:
     memory = {"adaptive": 0.5, "ewma": 0.15}.get(key.policy, 0.03)
     while at_s < duration_s:
         rate = float(curve[min(int(at_s / 0.5), len(curve) - 1), 1])
-        option = choice(key.policy, rate, belief)
-        cut, codec, _, head_s, tail_s, nbytes = OPTIONS[option]
-        took_s = latency_s(option, rate) * float(rng.lognormal(0, 0.04))
+        placement = choice(key.policy, rate, belief)
+        cut, codec, _, head_s, tail_s, nbytes = PLACEMENTS[placement]
+        took_s = latency_s(placement, rate) * float(rng.lognormal(0, 0.04))
         racing = key.policy == "race" or (key.policy == "adaptive" and took_s > 0.43)
         where = "cloud" if nbytes else "edge"
         if racing and took_s > 0.44:
@@ -97,18 +97,18 @@ def run(key: RunKey, duration_s: float) -> RunResult:
         records.append(
             {
                 "at_s": at_s, "trace_s": at_s + 2.0, "latency_s": took_s, "where": where,
-                "hedged": racing, "k": 3 - option, "cut": cut, "codec": codec,
+                "hedged": racing, "k": 3 - placement, "cut": cut, "codec": codec,
                 "payload_nbytes": nbytes, "reply_nbytes": 4000, "head_s": head_s,
                 "tail_s": tail_s, "uplink_s": uplink_s, "predicted_s": took_s,
                 "link": "connected", "uplink_bps": rate, "belief_bps": belief,
                 "belief_low_bps": belief / 1.4, "belief_high_bps": belief * 1.4,
                 "belief_rtt_s": RTT_S, "edge_busy_s": busy_s,
                 "energy_j": 6.0 * busy_s + 2.0 * uplink_s,
-                "switched": before not in (-1, option),
+                "switched": before not in (-1, placement),
             }
         )  # fmt: skip
         belief += memory * (rate - belief)
-        before, at_s = option, at_s + took_s
+        before, at_s = placement, at_s + took_s
     return RunResult(key, facts_of(key, records, curve, duration_s), rows_of(records))
 
 
@@ -147,9 +147,9 @@ def facts_of(
                 "head_s": head_s, "encode_s": 0.001, "decode_s": 0.001, "tail_s": tail_s,
                 "payload_nbytes": nbytes, "reply_nbytes": 4000, "rest_s": 0.42 - head_s,
             }
-            for at, (cut, codec, label, head_s, tail_s, nbytes) in enumerate(OPTIONS)
+            for at, (cut, codec, label, head_s, tail_s, nbytes) in enumerate(PLACEMENTS)
         ),
-        labels={f"{cut} {codec}": label for cut, codec, label, *_ in OPTIONS},
+        labels={f"{cut} {codec}": label for cut, codec, label, *_ in PLACEMENTS},
         bandwidth=tuple((float(t) + 2.0, float(r)) for t, r in curve),
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The controller: the option and the hedge of least expected cost under what is believed."""
+"""The controller: placement and hedge of least expected cost, by what is believed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Hedging = Literal["late", "never", "race"]
 
 #: The belief is spread over so many equally likely uplinks.
 QUANTILES = 10
-#: Another option must be this much better than the last request's.
+#: Another placement must be this much better than the last request's.
 HYSTERESIS = 0.97
 #: A request that would miss its deadline counts as late by so many deadlines.
 LATE_DEADLINES = 1.0
@@ -38,9 +38,9 @@ MARGIN_SHARE, MARGIN_S = 0.02, 0.005
 @final
 @dataclass(frozen=True, slots=True)
 class Adaptive:
-    """Expected cost over the belief's quantiles, minimised over options and hedge times.
+    """Expected cost over the belief's quantiles, minimised over placements and hedge times.
 
-    The cost of an option is the mean over equally likely uplinks of min(cloud, hedge + local
+    The cost of a placement is the mean over equally likely uplinks of min(cloud, hedge + local
     rest), plus what hedging costs the edge, plus how much it holds up requests that wait, plus
     the risk of missing the deadline. Seconds of latency; for the objectives "energy" and
     "throughput" joules and seconds between two answers.
@@ -60,11 +60,11 @@ class Adaptive:
     def learn(self, evidence: Evidence) -> Adaptive:
         """The same policy with a better belief."""
         return replace(
-            self, belief=self.belief.observe(evidence, self.menu.option_of(evidence))
+            self, belief=self.belief.observe(evidence, self.menu.placement_of(evidence))
         )
 
     def decide(self, situation: Situation) -> Decision:
-        """Edge-only at once where the link is not well; else the cheapest option."""
+        """Edge-only at once where the link is not well; else the cheapest placement."""
         menu = self.menu.at(situation.sizes)
         return Adaptive(menu, self.belief, self.device, self.hedging)._decide(situation)
 
@@ -108,7 +108,7 @@ class Adaptive:
         return waits_s
 
     def _hedge_s(self, index: int, hedge_s: float) -> float | None:
-        return hedge_s if self.menu.options[index].remote and isfinite(hedge_s) else None
+        return hedge_s if self.menu.placements[index].remote and isfinite(hedge_s) else None
 
     def _hedges_s(self, waits_s: Floats, heads_s: Floats, scale: float) -> Floats:
         """[n, H] moments after the activation at which the edge may begin the rest itself."""
@@ -132,7 +132,7 @@ class Adaptive:
         belief: LinkBelief,
         situation: Situation,
     ) -> Floats:
-        """[n, H]: the expected cost of every option with every hedge.
+        """[n, H]: the expected cost of every placement with every hedge.
 
         `ends_s` [n, H, Q] are seconds from the activation to the answer, whoever gives it.
         """

@@ -33,7 +33,7 @@ MEMORY = 0.98
 class LinUcb:
     """Delay of the cloud's way = weights x features, by discounted ridge regression.
 
-    The features of an option, scaled to about one: its bits up and down, its tail, and 1.
+    The features of a placement, scaled to about one: its bits up and down, its tail, and 1.
     `gram` is [4, 4] and `moment` [4].
     """
 
@@ -45,11 +45,11 @@ class LinUcb:
 
     @classmethod
     def of(cls, menu: Menu, belief: LinkBelief) -> LinUcb:
-        """A bandit that has seen each option once, as the first measurement predicts it."""
+        """A bandit that has seen each placement once, as the first measurement predicts it."""
         start = cls(menu, belief, np.eye(4) * 1e-3, np.zeros(4))
         waits_s = menu.waits_s(belief.conditions())
-        for index, option in enumerate(menu.options):
-            if option.remote:
+        for index, placement in enumerate(menu.placements):
+            if placement.remote:
                 start = start._sampled(menu, index, float(waits_s[index]))
         return replace(start, requests=0)
 
@@ -75,16 +75,16 @@ class LinUcb:
 
     def learn(self, evidence: Evidence) -> LinUcb:
         """The bandit after one more request; what a local answer hides is taken as waited."""
-        if evidence.option is None or evidence.latency_s is None:
+        if evidence.placement is None or evidence.latency_s is None:
             return replace(self, belief=self.belief.observe(evidence))
         menu = self.menu.at(evidence.sizes)
-        option = menu.options[evidence.option]
-        belief = self.belief.observe(evidence, option)
+        placement = menu.placements[evidence.placement]
+        belief = self.belief.observe(evidence, placement)
         after = replace(self, belief=belief, requests=self.requests + 1)
-        if not option.remote or not np.isfinite(evidence.latency_s):
+        if not placement.remote or not np.isfinite(evidence.latency_s):
             return after
-        head_s = evidence.head_s if evidence.head_s is not None else option.head_s
-        return after._sampled(menu, evidence.option, evidence.latency_s - head_s)
+        head_s = evidence.head_s if evidence.head_s is not None else placement.head_s
+        return after._sampled(menu, evidence.placement, evidence.latency_s - head_s)
 
     def _sampled(self, menu: Menu, index: int, wait_s: float) -> LinUcb:
         row = self._features(menu)[index]
@@ -96,7 +96,7 @@ class LinUcb:
         return self.menu.edge_only_s or float(self.menu.serves_s.max())
 
     def _features(self, menu: Menu) -> Floats:
-        """[n, 4] of `menu`'s options, in the units of the session's first one."""
+        """[n, 4] of `menu`'s placements, in the units of the session's first one."""
         columns = (menu.payload_bits, menu.reply_bits, menu.serves_s, menu.remote)
         first = self.menu
         units = (first.payload_bits, first.reply_bits, first.serves_s, first.remote)

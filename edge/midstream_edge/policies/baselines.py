@@ -15,37 +15,40 @@ from midstream_edge.policies.menu import Conditions, Menu
 @final
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """Always the same option; `racing` lets the edge run the rest at once as well.
+    """Always the same placement; `racing` lets the edge run the rest at once as well.
 
-    "cloud-only and race edge-only" is the option of no segments on the edge, racing: on
+    "cloud-only and race edge-only" is the placement of no segments on the edge, racing: on
     networks without a narrow layer nothing beats it, at twice the edge's energy.
     """
 
     name: str
     menu: Menu
-    option: int
+    placement: int
     belief: LinkBelief
     racing: bool = False
 
     def decide(self, situation: Situation) -> Decision:
         met = self.belief.at(situation.now_s).conditions(situation.backlog_nbytes)
         menu = self.menu.at(situation.sizes)
-        option, estimate = menu.options[self.option], menu.estimate(self.option, met)
-        if not (self.racing and option.remote and option.rest_s is not None):
-            return Decision(self.option, None, estimate)
-        alone_s = (option.head_s + option.rest_s) * met.head_scale
-        return Decision(self.option, 0.0, estimate, min(estimate.total_s, alone_s))
+        placement, estimate = (
+            menu.placements[self.placement],
+            menu.estimate(self.placement, met),
+        )
+        if not (self.racing and placement.remote and placement.rest_s is not None):
+            return Decision(self.placement, None, estimate)
+        alone_s = (placement.head_s + placement.rest_s) * met.head_scale
+        return Decision(self.placement, 0.0, estimate, min(estimate.total_s, alone_s))
 
     def learn(self, evidence: Evidence) -> Fixed:
         return replace(
-            self, belief=self.belief.observe(evidence, self.menu.option_of(evidence))
+            self, belief=self.belief.observe(evidence, self.menu.placement_of(evidence))
         )
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Follower:
-    """The option that is best at one estimated rate, which `estimator` keeps.
+    """The placement that is best at one estimated rate, which `estimator` keeps.
 
     Delay, downlink, queue and devices come from the belief, as for all policies, so that
     what is compared is the estimate of the uplink and nothing else. No hedging.
@@ -65,7 +68,7 @@ class Follower:
         return Decision(index, None, menu.estimate(index, met))
 
     def learn(self, evidence: Evidence) -> Follower:
-        belief = self.belief.observe(evidence, self.menu.option_of(evidence))
+        belief = self.belief.observe(evidence, self.menu.placement_of(evidence))
         rate_bps = _goodput_bps(evidence.transfer, belief)
         if rate_bps is None:
             return replace(self, belief=belief)

@@ -1,14 +1,14 @@
 """What a policy is told and what it answers: frozen values, without a clock or a socket.
 
-A policy is itself a value. `decide` picks one option of the menu for the next request, `learn`
-gives the policy that knows one thing more. Sessions, experiments and simulations run the same
-policies through this one interface.
+A policy is itself a value. `decide` picks one placement of the menu for the next request,
+`learn` gives the policy that knows one thing more. Sessions, experiments and simulations run
+the same policies through this one interface.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, Self, final
+from typing import Protocol, Self, final, runtime_checkable
 
 from midstream_edge.link.observations import LinkState, Transfer
 from midstream_partitioner.costs.sizes import Sizes
@@ -17,42 +17,17 @@ from midstream_partitioner.costs.timings import Estimate
 
 @final
 @dataclass(frozen=True, slots=True)
-class Option:
-    """One placement that a policy may choose; seconds and bytes of one request.
-
-    `k` segments run on the edge, and what crosses is sent with `codec`. `rest_s` is what the
-    edge needs to run the segments from `k` on itself; None if it does not hold them.
-    `remote` is False for edge-only, which has its whole time in `head_s`. `payload_nbytes` is
-    the mean of `payloads_nbytes`, the sizes of single samples, where these are known.
-    """
-
-    cut: str
-    codec: str
-    k: int
-    label: str
-    remote: bool
-    head_s: float
-    encode_s: float
-    decode_s: float
-    tail_s: float
-    payload_nbytes: int
-    reply_nbytes: int
-    rest_s: float | None
-    payloads_nbytes: tuple[int, ...] = ()
-
-
-@final
-@dataclass(frozen=True, slots=True)
 class Situation:
     """What is known when a request's head is about to begin.
 
     `now_s` is of a monotonic clock, the same as in every `Evidence`. `current` indexes the
-    option of the request before (None at the start). `in_flight` counts other requests under
-    way. `deadline_s` is the time left for this one. `link` is the connection's state.
+    placement of the request before (None at the start). `in_flight` counts other requests
+    under way. `deadline_s` is the time left for this one. `link` is the connection's state.
     `waiting` counts requests whose head has not begun, which this one keeps from the edge's
     processor. `backlog_nbytes` were handed to the link before, for requests under way or given
     up, and are not acknowledged yet: they leave first. `sizes` are what the request's inputs
-    have where the network leaves dimensions open: `menu.at(sizes)` prices the options there.
+    have where the network leaves dimensions open: `menu.at(sizes)` prices the placements
+    there.
     """
 
     now_s: float
@@ -68,7 +43,7 @@ class Situation:
 @final
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do with one request: an option of the menu, and when to stop waiting.
+    """What to do with one request: a placement of the menu, and when to stop waiting.
 
     `hedge_after_s` counts from when the activation stands ready to leave: then the edge runs
     the remaining segments as well, and the first result wins. 0.0 races from the start, None
@@ -77,7 +52,7 @@ class Decision:
     whichever side is first; None where that is the estimate's total. Both are for the log.
     """
 
-    option: int
+    placement: int
     hedge_after_s: float | None = None
     estimate: Estimate | None = None
     expected_s: float | None = None
@@ -88,16 +63,16 @@ class Decision:
 class Evidence:
     """One thing learnt at `at_s`, from a request, a part of one, or a probe.
 
-    `option`, `latency_s` and `hedged` are given when a request has ended: which option of the
-    menu it took, its time from the head's start to the answer, and whether the edge had run
-    the rest as well. `head_s`, `queue_s` and `tail_s` are its measured times, where known.
+    `placement`, `latency_s` and `hedged` are given when a request has ended: which placement
+    of the menu it took, its time from the head's start to the answer, and whether the edge had
+    run the rest as well. `head_s`, `queue_s` and `tail_s` are its measured times, where known.
     `link` is given when the connection's state has changed, and is the new one. `sizes` are
     the request's, as in its `Situation`.
     """
 
     at_s: float
     transfer: Transfer | None = None
-    option: int | None = None
+    placement: int | None = None
     latency_s: float | None = None
     hedged: bool = False
     head_s: float | None = None
@@ -107,8 +82,9 @@ class Evidence:
     sizes: Sizes = ()
 
 
+@runtime_checkable
 class Policy(Protocol):
-    """Chooses an option for each request; a value that `learn` makes a new one of."""
+    """Chooses a placement for each request; a value that `learn` makes a new one of."""
 
     @property
     def name(self) -> str:

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from midstream_edge.link.observations import LinkState, Transfer
-from midstream_edge.policies.interface import Evidence, Option
+from midstream_edge.policies.interface import Evidence
 from midstream_edge.policies.menu import Conditions
 from midstream_partitioner.costs.link import Link
+from midstream_partitioner.planning.placements import Placement
 
 Floats = NDArray[np.float64]
 
@@ -160,8 +161,8 @@ class LinkBelief:
             queue_s=self.queue_s * exp(-gone_s / QUEUE_MEMORY_S),
         )
 
-    def observe(self, evidence: Evidence, option: Option | None = None) -> LinkBelief:
-        """The belief after `evidence`, of a request that took `option` where it was one.
+    def observe(self, evidence: Evidence, placement: Placement | None = None) -> LinkBelief:
+        """The belief after `evidence`, of a request that took `placement` where it was one.
 
         Evidence that cannot be (negative or endless times) changes nothing.
         """
@@ -170,7 +171,7 @@ class LinkBelief:
             belief = belief._connected(evidence.link)
         if evidence.transfer is not None and _is_sound(evidence.transfer):
             belief = belief._transferred(evidence.transfer)
-        return belief._served(evidence, option)
+        return belief._served(evidence, placement)
 
     def _connected(self, link: LinkState) -> LinkBelief:
         """Return what was held back while the link failed says nothing of the one that comes
@@ -278,18 +279,18 @@ class LinkBelief:
             jitter_s=max(LEAST_JITTER_S, jitter_s),
         )
 
-    def _served(self, evidence: Evidence, option: Option | None) -> LinkBelief:
+    def _served(self, evidence: Evidence, placement: Placement | None) -> LinkBelief:
         belief = self
         queue_s = evidence.queue_s
         if queue_s is not None and queue_s >= 0 and isfinite(queue_s):
             smoothed_s = belief.queue_s + QUEUE_GAIN * (queue_s - belief.queue_s)
             belief = replace(belief, queue_s=smoothed_s)
-        if option is None:
+        if placement is None:
             return belief
         return replace(
             belief,
-            head_scale=_rescaled(belief.head_scale, evidence.head_s, option.head_s),
-            tail_scale=_rescaled(belief.tail_scale, evidence.tail_s, option.tail_s),
+            head_scale=_rescaled(belief.head_scale, evidence.head_s, placement.head_s),
+            tail_scale=_rescaled(belief.tail_scale, evidence.tail_s, placement.tail_s),
         )
 
 

@@ -83,7 +83,7 @@ class Curve:
 @final
 @dataclass(frozen=True, slots=True)
 class Oracle:
-    """Per request the option that ends first on the true uplink, which `curve` tells.
+    """Per request the placement that ends first on the true uplink, which `curve` tells.
 
     Delay, downlink, queue and the devices' speed it knows as well as its belief does.
     """
@@ -99,11 +99,11 @@ class Oracle:
     def learn(self, evidence: Evidence) -> Oracle:
         """The same policy with a better belief of all but the uplink."""
         return replace(
-            self, belief=self.belief.observe(evidence, self.menu.option_of(evidence))
+            self, belief=self.belief.observe(evidence, self.menu.placement_of(evidence))
         )
 
     def decide(self, situation: Situation) -> Decision:
-        """The option that will have been the fastest; edge-only while the link is not well."""
+        """Choose what will have been the fastest; edge-only while the link is not well."""
         menu, belief = self.menu.at(situation.sizes), self.belief.at(situation.now_s)
         met = belief.conditions(situation.backlog_nbytes)
         if situation.link != "connected" and menu.edge_only is not None:
@@ -114,5 +114,5 @@ class Oracle:
         ends_s = self.curve.finish_s(ready_s, menu.payload_bits + backlog)
         serial_s = (ends_s - ready_s) * menu.remote
         index = int((menu.totals_s(replace(met, uplink_bps=inf)) + serial_s).argmin())
-        uplink_s = float(serial_s[index]) + met.delay_s / 2 * menu.options[index].remote
+        uplink_s = float(serial_s[index]) + met.delay_s / 2 * menu.placements[index].remote
         return Decision(index, None, replace(menu.estimate(index, met), uplink_s=uplink_s))

@@ -27,14 +27,14 @@ POLICIES: Mapping[str, str] = {
     "adaptive-nohedge": "the same without hedging",
     "adaptive-race": "the same, the edge running the rest from the start",
     "race": "cloud-only with its best codec, racing edge-only",
-    "fixed:CUT:CODEC": "always one option",
+    "fixed:CUT:CODEC": "always one placement",
     "edge-only": "never the cloud",
     "cloud-only": "always the raw input; cloud-only:CODEC sends it encoded",
     "periodic:5s": "the best plan for the bandwidth measured last, every so long",
-    "ewma": "the best option at a moving average of the bandwidth",
-    "harmonic": "the best option at a careful harmonic mean (RobustMPC)",
-    "linucb": "a bandit that tries options (Autodidactic Neurosurgeon)",
-    "oracle": "the best option on the true bandwidth, which only an emulator knows",
+    "ewma": "the best placement at a moving average of the bandwidth",
+    "harmonic": "the best placement at a careful harmonic mean (RobustMPC)",
+    "linucb": "a bandit that tries placements (Autodidactic Neurosurgeon)",
+    "oracle": "the best placement on the true bandwidth, which only an emulator knows",
     "python:MODULE:NAME": "your own: NAME(menu, link=..., device=...) returns a policy",
 }
 
@@ -46,15 +46,22 @@ PERIOD_S = 5.0
 
 
 def policy(
-    text: str, menu: Menu, *, link: Link, device: Device, curve: Curve | None = None
+    text: str,
+    menu: Menu,
+    *,
+    link: Link,
+    device: Device,
+    curve: Curve | None = None,
+    belief: LinkBelief | None = None,
 ) -> Policy:
-    """The policy called `text`, starting from a first measurement of the link.
+    """Make the policy called `text`, which starts from a first measurement of the link.
 
-    Raises `UsageError` for an unknown name, for an option that the menu does not have, and
-    for "oracle" without a `curve`.
+    One of ours starts from `belief` instead, where another has formed it before. Raises
+    `UsageError` for an unknown name, for a placement that the menu does not have, and for
+    "oracle" without a `curve`.
     """
     name, _, detail = text.strip().partition(":")
-    belief = LinkBelief.of(link)
+    belief = belief or LinkBelief.of(link)
     match name:
         case "adaptive" if not detail:
             return Adaptive(menu, belief, device)
@@ -128,14 +135,12 @@ def _own(
         raise UsageError(
             f"{text} must return a policy, and raised {type(error).__name__}: {error}"
         ) from None
-    lacks = [name for name in ("decide", "learn") if not callable(getattr(made, name, None))]
-    if lacks or not isinstance(getattr(made, "name", None), str):
+    if not isinstance(made, Policy) or not isinstance(made.name, str):
         raise UsageError(
             f"{text} must return a policy, with decide, learn and a name (not "
             f"{type(made).__name__}): docs/adaptive.md has one"
         )
-    policy: Policy = made
-    return policy
+    return made
 
 
 def _named(menu: Menu, detail: str) -> int:
@@ -147,14 +152,14 @@ def _named(menu: Menu, detail: str) -> int:
 def _best_cloud_only(menu: Menu, belief: LinkBelief) -> int:
     """Sending the input, or the earliest cut there is where it must not be sent."""
     totals_s = menu.totals_s(belief.conditions())
-    remote = [index for index, option in enumerate(menu.options) if option.remote]
+    remote = [index for index, placement in enumerate(menu.placements) if placement.remote]
     if not remote:
         raise UsageError(
-            "racing needs an option that uses the cloud, and the constraints leave none: "
+            "racing needs a placement that uses the cloud, and the constraints leave none: "
             "loosen them"
         )
-    earliest = min(menu.options[index].k for index in remote)
-    first = [index for index in remote if menu.options[index].k == earliest]
+    earliest = min(menu.placements[index].k for index in remote)
+    first = [index for index in remote if menu.placements[index].k == earliest]
     return min(first, key=lambda index: float(totals_s[index]))
 
 

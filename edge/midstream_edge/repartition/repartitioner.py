@@ -298,8 +298,8 @@ class Renewal:
 def _least_nbytes(planner: Planner) -> dict[str, float]:
     """The smallest payload that is allowed, by the cut's id."""
     least: dict[str, float] = {}
-    for offer in planner.allowed:
-        if offer.remote:
-            size = float(offer.payload_nbytes)
-            least[offer.cut.id] = min(size, least.get(offer.cut.id, size))
+    for placement in planner.allowed:
+        if placement.remote:
+            size = float(placement.payload_nbytes)
+            least[placement.cut] = min(size, least.get(placement.cut, size))
     return least

@@ -7,15 +7,17 @@ import operator
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, final
+from typing import Protocol, final
 
 from midstream_edge.faults import POLICY, Faults, is_interrupt
 from midstream_edge.link.observations import LinkState
-from midstream_edge.policies.interface import Decision, Evidence, Option, Policy, Situation
+from midstream_edge.policies.believing import belief_of
+from midstream_edge.policies.interface import Decision, Evidence, Policy, Situation
 from midstream_edge.policies.link_estimator import LinkBelief
 from midstream_edge.policies.probe_budget import ProbeBudget, probe_due
 from midstream_edge.session.lifecycle import patience_s
 from midstream_partitioner.costs.timings import Estimate
+from midstream_partitioner.planning.placements import Placement
 from midstream_wire.errors import UsageError
 
 #: A link is probed for so long after the last request: it may be silent for good.
@@ -32,14 +34,14 @@ class Choice:
 
     The cloud may take `timeout_s` from when the activation is ready to leave. After
     `hedge_after_s` the edge runs the rest as well; None: only when the cloud has failed.
-    `option`, `estimate` and `expected_s` are the policy's, where one has chosen.
+    `placement`, `estimate` and `expected_s` are the policy's, where one has chosen.
     """
 
     k: int
     codec: str
     timeout_s: float
     hedge_after_s: float | None = None
-    option: int | None = None
+    placement: int | None = None
     estimate: Estimate | None = None
     expected_s: float | None = None
 
@@ -98,17 +100,19 @@ class Pilot:
     def __init__(
         self,
         policy: Policy,
-        options: Sequence[Option],
+        placements: Sequence[Placement],
         *,
         timeout_s: float,
         whole: int | None = None,
         faults: Faults | None = None,
         probes: ProbeBudget | None = None,
     ) -> None:
-        if not options:
-            raise UsageError("a policy needs at least one option to choose from, but got none")
+        if not placements:
+            raise UsageError(
+                "a policy needs at least one placement to choose from, but got none"
+            )
         self._policy = policy
-        self._options = tuple(options)
+        self._placements = tuple(placements)
         self.timeout_s = timeout_s
         self._faults = faults or Faults()
         self._lock = threading.Lock()
@@ -129,17 +133,16 @@ class Pilot:
     def belief(self) -> LinkBelief | None:
         """Return what the policy believes of the link, if it holds a belief."""
         try:
-            belief = getattr(self._policy, "belief", None)
+            return belief_of(self._policy)
         except BaseException as error:  # a property of the policy's own
             self._fail(error)
             return None
-        return belief if isinstance(belief, LinkBelief) else None
 
     @property
     def plan(self) -> tuple[int, str]:
         if self._last is not None:
             return self._last.k, self._last.codec
-        return self._options[0].k, self._options[0].codec
+        return self._placements[0].k, self._placements[0].codec
 
     def choose(self, situation: Situation) -> Choice:
         with self._lock:
@@ -154,32 +157,36 @@ class Pilot:
                 choice = self._stand_in()
             else:
                 self._failures = 0
-                self.switches += self._current not in (None, choice.option)
-                self._current = choice.option
+                self.switches += self._current not in (None, choice.placement)
+                self._current = choice.placement
             self._last = choice
             return choice
 
     def learn(self, evidence: Evidence) -> None:
         with self._lock:
             try:
-                self._policy = _checked(self._policy.learn(evidence))
+                learnt = self._policy.learn(evidence)
+                if type(learnt) is not type(self._policy):
+                    _check_policy(learnt)
+                self._policy = learnt
             except BaseException as error:
                 self._fail(error)
             transfer = evidence.transfer
-            if transfer is not None and transfer.complete and evidence.option is not None:
+            if transfer is not None and transfer.complete and evidence.placement is not None:
                 nbytes = transfer.nbytes + transfer.reply_nbytes
                 self._budget = self._budget.heard(evidence.at_s, nbytes)
 
     def _choice(self, decision: Decision) -> Choice:
         """Return what `decision` says, once it is known to say something that can be done."""
         index, after_s, estimate = (
-            operator.index(decision.option),
+            operator.index(decision.placement),
             decision.hedge_after_s,
             decision.estimate,
         )
-        if not 0 <= index < len(self._options):
+        if not 0 <= index < len(self._placements):
             raise UsageError(
-                f"a policy must choose one of its {len(self._options)} options (not {index})"
+                f"a policy must choose one of its {len(self._placements)} placements "
+                f"(not {index})"
             )
         total_s = estimate.total_s if estimate is not None else 0.0
         expected_s = total_s if decision.expected_s is None else float(decision.expected_s)
@@ -190,13 +197,13 @@ class Pilot:
                 "a policy's hedge_after_s, estimate and expected_s must be 0 seconds or more "
                 f"(not {after_s}, {total_s} and {expected_s})"
             )
-        option = self._options[index]
+        placement = self._placements[index]
         return Choice(
-            k=option.k,
-            codec=option.codec,
+            k=placement.k,
+            codec=placement.codec,
             timeout_s=patience_s(self.timeout_s, total_s),
             hedge_after_s=None if after_s is None else float(after_s),
-            option=index,
+            placement=index,
             estimate=estimate,
             expected_s=None if estimate is None else expected_s,
         )
@@ -207,8 +214,8 @@ class Pilot:
             return self._alone
         if self._last is not None:
             return self._last
-        option = self._options[0]
-        return Choice(option.k, option.codec, self.timeout_s, option=0)
+        placement = self._placements[0]
+        return Choice(placement.k, placement.codec, self.timeout_s, placement=0)
 
     def _fail(self, error: BaseException) -> None:
         if is_interrupt(error):
@@ -235,11 +242,9 @@ class Pilot:
             self._budget = self._budget.probed(now_s, nbytes)
 
 
-def _checked(policy: Any) -> Any:
-    """Return what a policy's `learn` gave, once it is known to be a policy."""
-    if not (callable(getattr(policy, "decide", None)) and callable(policy.learn)):
+def _check_policy(learnt: object) -> None:
+    if not isinstance(learnt, Policy):
         raise UsageError(
-            f"a policy's learn must give a policy (not {type(policy).__name__}): return self "
+            f"a policy's learn must give a policy (not {type(learnt).__name__}): return self "
             "where there is nothing to learn"
         )
-    return policy

@@ -108,7 +108,7 @@ class Job(Lifecycle):
         return self.evidence(
             ended_s,
             transfer,
-            option=self.choice.option,
+            placement=self.choice.placement,
             queue_s=None if served is None else served.queue_s,
             tail_s=None if served is None else served.tail_s,
             sizes=self.sizes,

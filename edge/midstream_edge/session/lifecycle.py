@@ -237,7 +237,7 @@ class Lifecycle:
         ended_s: float,
         transfer: Transfer | None,
         *,
-        option: int | None,
+        placement: int | None,
         queue_s: float | None,
         tail_s: float | None,
         sizes: Sizes = (),
@@ -250,7 +250,7 @@ class Lifecycle:
         return Evidence(
             ended_s,
             transfer,
-            option,
+            placement,
             ended_s - self.began_s,
             self.hedged,
             self.head_s,

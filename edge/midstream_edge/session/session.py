@@ -20,7 +20,7 @@ from midstream_edge.link.describe import describe
 from midstream_edge.link.failures import is_settled
 from midstream_edge.link.link_measurement import measure_link
 from midstream_edge.link.observations import LinkState
-from midstream_edge.policies.interface import Option, Policy
+from midstream_edge.policies.interface import Policy
 from midstream_edge.policies.probe_budget import ProbeBudget
 from midstream_edge.session.answers import Answer, Stats
 from midstream_edge.session.director import Choice, Pilot, Steady
@@ -33,6 +33,7 @@ from midstream_partitioner.codec_spec import full_id, parse_codec
 from midstream_partitioner.costs.link import Link
 from midstream_partitioner.costs.sizes import Sizes
 from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.planning.placements import Placement
 from midstream_wire.credentials import ChannelTls
 from midstream_wire.descriptions import ModelDescription
 from midstream_wire.errors import CloudRefused, PeerError, TensorError, UsageError
@@ -181,22 +182,22 @@ class EdgeSession:
     def follow(
         self,
         policy: Policy,
-        options: Sequence[Option],
+        placements: Sequence[Placement],
         *,
         probes: ProbeBudget | None = None,
     ) -> Pilot:
-        """Have `policy` choose among `options` for every request, from the next head on.
+        """Have `policy` choose among `placements` for every request, from the next head on.
 
         What the session measures is told to the policy, small probes of a silent link
         included, within `probes`; the pilot holds what it knows. Raises `UsageError` for an
-        option that this edge cannot run.
+        placement that this edge cannot run.
         """
         engine = self._engine
-        for option in options:
-            _check_plan(engine.chain, option.k, option.codec)
+        for placement in placements:
+            _check_plan(engine.chain, placement.k, placement.codec)
         pilot = Pilot(
             policy,
-            options,
+            placements,
             timeout_s=self._timeout_s,
             whole=engine.whole,
             faults=self._crew.faults,

@@ -28,13 +28,13 @@ from midstream_partitioner.partition.cutting import fuse
 from midstream_partitioner.planning.plan import Candidate, Plan
 from midstream_wire.tensors import Array
 
-#: Requests in a row under one strategy.
+#: Requests in a row under one placement.
 TURN = 4
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class Strategy:
+class Contender:
     """A way of answering that a trial measures, with what was predicted for it."""
 
     name: str
@@ -44,14 +44,14 @@ class Strategy:
 @final
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one strategy showed over a trial.
+    """What one placement showed over a trial.
 
     `max_relative_error` is against the unsplit network on what the codec delivered,
     `max_codec_error` and `argmax_agreement` against it on the original input. `local` answers
     were finished on the edge because the cloud failed.
     """
 
-    strategy: Strategy
+    contender: Contender
     measured: Timings
     latencies_s: tuple[float, ...]
     local: int
@@ -64,13 +64,13 @@ class Outcome:
 
     def to_dict(self) -> dict[str, Any]:
         """The document's entry: predicted beside measured, medians field by field."""
-        candidate = self.strategy.candidate
+        candidate = self.contender.candidate
         return {
-            "name": self.strategy.name,
+            "name": self.contender.name,
             "cut": candidate.cut,
             "label": candidate.label,
             "codec": candidate.codec,
-            "payload_nbytes": candidate.payload_nbytes,
+            "payload_nbytes": candidate.placement.payload_nbytes,
             "predicted": candidate.estimate.to_dict(),
             "measured": self.measured.to_dict(),
             "requests": len(self.latencies_s),
@@ -83,7 +83,7 @@ class Outcome:
         }
 
 
-def baselines(plan: Plan) -> tuple[Strategy, ...]:
+def baselines(plan: Plan) -> tuple[Contender, ...]:
     """Return what a plan has to be held against, as far as its constraints admit it.
 
     Edge-only; cloud-only with the raw and with the compressed input; the best cut inside the
@@ -99,10 +99,10 @@ def baselines(plan: Plan) -> tuple[Strategy, ...]:
         name: next((c for c in plan.candidates if fits(c)), None)
         for name, fits in wanted.items()
     }
-    strategies = [Strategy(name, c) for name, c in found.items() if c is not None]
+    contenders = [Contender(name, c) for name, c in found.items() if c is not None]
     if plan.chosen not in found.values():
-        strategies.append(Strategy("plan", plan.chosen))
-    return tuple(strategies)
+        contenders.append(Contender("plan", plan.chosen))
+    return tuple(contenders)
 
 
 def adopt(session: EdgeSession, candidate: Candidate) -> None:
@@ -113,38 +113,38 @@ def adopt(session: EdgeSession, candidate: Candidate) -> None:
 
 def run_trial(
     session: EdgeSession,
-    strategies: Sequence[Strategy],
+    contenders: Sequence[Contender],
     inputs: Sequence[State],
     *,
     requests: int,
     progress: Callable[[int, int], None],
 ) -> tuple[Outcome, ...]:
-    """Send `requests` requests under each strategy, one at a time, the strategies in turn.
+    """Send `requests` requests under each placement, one at a time, in turn.
 
     In turn, so that whatever drifts (clock rates, a neighbour's load) hits all alike; a few
     requests each time, as a device that has settled on a plan would send them.
     """
     judge = _Judge(session.chain, inputs)
-    answers: list[list[Answer]] = [[] for _ in strategies]
-    for strategy in strategies:  # one unmeasured round warms both sides up
-        adopt(session, strategy.candidate)
+    answers: list[list[Answer]] = [[] for _ in contenders]
+    for contender in contenders:  # one unmeasured round warms both sides up
+        adopt(session, contender.candidate)
         session.infer(inputs[0])
     for first in range(0, requests, TURN):
-        for strategy, given in zip(strategies, answers, strict=True):
-            adopt(session, strategy.candidate)
+        for contender, given in zip(contenders, answers, strict=True):
+            adopt(session, contender.candidate)
             for number in range(first, min(first + TURN, requests)):
                 given.append(session.infer(inputs[number % len(inputs)]))
-                progress(sum(map(len, answers)), requests * len(strategies))
+                progress(sum(map(len, answers)), requests * len(contenders))
     return tuple(
-        _outcome(strategy, given, judge)
-        for strategy, given in zip(strategies, answers, strict=True)
+        _outcome(contender, given, judge)
+        for contender, given in zip(contenders, answers, strict=True)
     )
 
 
-def _outcome(strategy: Strategy, answers: Sequence[Answer], judge: _Judge) -> Outcome:
+def _outcome(contender: Contender, answers: Sequence[Answer], judge: _Judge) -> Outcome:
     verdicts = [judge.verdict(number, answer) for number, answer in enumerate(answers)]
     return Outcome(
-        strategy=strategy,
+        contender=contender,
         measured=Timings(
             **{name: median(getattr(a.timings, name) for a in answers) for name in FIELDS}
         ),

@@ -86,7 +86,7 @@ def link_process(target: str, condition: Condition) -> Iterator[str]:
 
 
 def edge_trial(folder: Path, server: str, setting: EdgeSetting) -> dict[str, Any]:
-    """An edge process that plans, runs every strategy in turn, and reports."""
+    """An edge process that plans, runs every placement in turn, and reports."""
     arguments = ["edge", "run", str(folder), "--server", server, "--compare", "--json-line"]
     patience_s = START_S + 60.0 * setting.requests
     with Process("edge", "midstream", [*arguments, *setting.flags()]) as edge:

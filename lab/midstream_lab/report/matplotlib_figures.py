@@ -70,41 +70,41 @@ def draw_plan(
 
 
 def draw_outcomes(documents: Sequence[Mapping[str, Any]], path: Path, *, title: str) -> None:
-    """One panel a network: for every strategy a predicted bar on top of the measured one."""
-    counts = [len(document["strategies"]) for document in documents]
+    """One panel a network: for every placement a predicted bar on top of the measured one."""
+    counts = [len(document["placements"]) for document in documents]
     with _figure(path, width=11, height=1.2 + sum(0.6 + 0.5 * n for n in counts)) as figure:
         heights = [count + 1 for count in counts]
         panels = figure.subplots(
             len(documents), 1, squeeze=False, gridspec_kw={"height_ratios": heights}
         )[:, 0]
         for panel, document in zip(panels, documents, strict=True):
-            _outcomes(panel, document["strategies"])
+            _outcomes(panel, document["placements"])
             _finish(panel, network_title(document["network"]))
         _legend(figure, panels[0])
         figure.suptitle(title, x=0.01, ha="left")
 
 
-def _outcomes(axes: Any, strategies: Sequence[Mapping[str, Any]]) -> None:
-    """The two bars of every strategy; the plan's choice stands in bold."""
-    rows = range(len(strategies))
+def _outcomes(axes: Any, placements: Sequence[Mapping[str, Any]]) -> None:
+    """The two bars of every placement; the plan's choice stands in bold."""
+    rows = range(len(placements))
     _stack(
         axes,
         [row - 0.2 for row in rows],
-        [each["predicted"] for each in strategies],
+        [each["predicted"] for each in placements],
         "predicted",
     )
     _stack(
         axes,
         [row + 0.2 for row in rows],
-        [each["measured"] for each in strategies],
+        [each["measured"] for each in placements],
         "measured",
     )
     labels = []
-    for each in strategies:
+    for each in placements:
         marks = ["plan"] * each["is_chosen"] + ["private plan"] * each["is_private_choice"]
         labels.append(f"{each['label']} ({', '.join(marks)})" if marks else each["label"])
     ticks = axes.set_yticks(rows, labels)
-    for tick, each in zip(ticks, strategies, strict=True):
+    for tick, each in zip(ticks, placements, strict=True):
         if each["is_chosen"]:
             tick.label1.set_fontweight("bold")
 
@@ -242,12 +242,12 @@ def _latency_lines(axes: Any, plan: Plan, envelope: Envelope, planner: Planner) 
     """Latency of the candidates that ever win, faint ones beside, the ranges marked."""
     rates_bps = np.geomspace(max(envelope.rows[0].from_bps, 1e3), envelope.to_bps, 200)
     winners = {(row.k, row.codec) for row in envelope.rows}
-    for offer in planner.allowed:
+    for placement in planner.allowed:
         links = [replace(plan.link, uplink_bps=rate) for rate in rates_bps]
-        latency_ms = [1e3 * offer.estimate(link, 0.0).total_s for link in links]
-        wins = (offer.k, offer.codec) in winners
+        latency_ms = [1e3 * placement.estimate(link, 0.0).total_s for link in links]
+        wins = (placement.k, placement.codec) in winners
         axes.plot(rates_bps / 1e6, latency_ms, linewidth=1.8 if wins else 0.6,
-                  alpha=1.0 if wins else 0.35, label=offer.label if wins else None,
+                  alpha=1.0 if wins else 0.35, label=placement.label if wins else None,
                   color=None if wins else "#888888")  # fmt: skip
     for row in envelope.rows[1:]:
         axes.axvline(row.from_bps / 1e6, color="#aa3377", linewidth=0.8, linestyle=":")

@@ -96,7 +96,7 @@ class Figures:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Choice:
+class BestFixed:
     """Which placement `BEST_FIXED` stands for in a cell."""
 
     model: str
@@ -136,7 +136,7 @@ class Summary:
     policies: tuple[Figures, ...]
     models: tuple[Figures, ...]
     traces: tuple[Figures, ...]
-    best_fixed: tuple[Choice, ...]
+    best_fixed: tuple[BestFixed, ...]
     void: tuple[Void, ...]
 
     def find(
@@ -177,7 +177,7 @@ def summarise(
         policies=pool.figures(lambda each: (None, None)),
         models=pool.figures(lambda each: (each.cell[0], None)),
         traces=pool.figures(lambda each: (each.cell[0], each.cell[1])),
-        best_fixed=tuple(Choice(*each.cell, each.result.key.policy) for each in choices),
+        best_fixed=tuple(BestFixed(*each.cell, each.result.key.policy) for each in choices),
         void=tuple(Void(str(each.key), each.facts.void) for each in listed if each.facts.void),
     )
 

@@ -8,24 +8,23 @@ from typing import Annotated, Any, Literal, final
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from midstream_edge.policies.interface import Option
 from midstream_edge.policies.menu import Menu
 from midstream_lab.scenario_files.quantities import Words, first_wrong, within
 from midstream_partitioner.costs.device import Device
 from midstream_partitioner.graph.cuts import EDGE_ONLY
-from midstream_partitioner.planning.placements import SIMPLE_PIPELINE, Pipeline
+from midstream_partitioner.planning.placements import SIMPLE_PIPELINE, Pipeline, Placement
 from midstream_wire.errors import UsageError
 from midstream_wire.text import read_text
 
 #: What a menu's name ends in, by which commands know it for one.
 SUFFIX = ".json"
-#: A menu has some dozens of options; this is room for thousands.
+#: A menu has some dozens of placements; this is room for thousands.
 MOST_NBYTES = 4 << 20
-#: Of one option's stage: eleven days.
+#: Of one placement's stage: eleven days.
 MOST_S = 1_000_000
-#: Of one option's payload, 64 GiB: a hundred million of them still add up in an int64.
+#: Of one placement's payload, 64 GiB: a hundred million of them still add up in an int64.
 MOST_SENT_NBYTES = 1 << 36
-#: Figures of an option, and what each is at most.
+#: Figures of a placement, and what each is at most.
 _BOUNDS: dict[str, float] = {
     **dict.fromkeys(("head_s", "encode_s", "decode_s", "tail_s", "rest_s"), MOST_S),
     **dict.fromkeys(("payload_nbytes", "payloads_nbytes", "reply_nbytes"), MOST_SENT_NBYTES),
@@ -39,7 +38,7 @@ UNKNOWN = Device("?", 1)
 
 @final
 @dataclass(frozen=True, slots=True)
-class Offered:
+class MeasuredModel:
     """A menu and the edge's device it was measured on, whose power figures price energy.
 
     `scatter` is by how much that edge's times varied: the deviation of their logarithms.
@@ -58,7 +57,7 @@ class Offered:
             "objective": self.menu.objective,
             "scatter": self.scatter,
             "pipeline": asdict(self.menu.pipeline),
-            "menu": [asdict(option) for option in self.menu.options],
+            "menu": [asdict(placement) for placement in self.menu.placements],
         }
 
 
@@ -69,7 +68,7 @@ class _File:
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
-    menu: Annotated[tuple[Option, ...], Field(min_length=1)]
+    menu: Annotated[tuple[Placement, ...], Field(min_length=1)]
     model: Annotated[str, Field(min_length=1)] | None = None
     device: Device = UNKNOWN
     objective: Literal["latency", "throughput", "energy"] = "latency"
@@ -81,10 +80,11 @@ _FILE = TypeAdapter(_File)
 _WORDS = Words("the menu's file", str)
 
 
-def read_menu(path: Path) -> Offered:
-    """The menu in a JSON file: an object with `menu` (a list of options) and, if they are not
-    to be assumed, `device`, `model`, `objective`, `scatter` and `pipeline`, as `midstream
-    simulate MODEL --menu-output` writes it. Raises `UsageError`.
+def read_menu(path: Path) -> MeasuredModel:
+    """Read the menu in a JSON file, as `midstream simulate MODEL --menu-output` writes it.
+
+    The file is an object with `menu` (a list of placements) and, where they are not to be
+    assumed, `device`, `model`, `objective`, `scatter` and `pipeline`. Raises `UsageError`.
     """
     content = read_text(path, "a menu", max_nbytes=MOST_NBYTES)
     try:
@@ -92,10 +92,10 @@ def read_menu(path: Path) -> Offered:
         _check(found.menu)
     except ValidationError as error:
         raise UsageError(f"{path}: {_told(error)}") from None
-    except UsageError as error:  # of a device, or an option's figures
+    except UsageError as error:  # of a device, or a placement's figures
         raise UsageError(f"{path}: {error}") from None
     menu = Menu(found.menu, found.objective, found.pipeline)
-    return Offered(found.model or path.stem, menu, found.device, found.scatter)
+    return MeasuredModel(found.model or path.stem, menu, found.device, found.scatter)
 
 
 def _told(error: ValidationError) -> str:
@@ -105,20 +105,20 @@ def _told(error: ValidationError) -> str:
     return first_wrong(_File, error, _WORDS)
 
 
-def _check(options: tuple[Option, ...]) -> None:
+def _check(placements: tuple[Placement, ...]) -> None:
     """Figures that can be: a simulation would never end with others."""
-    for number, option in enumerate(options, 1):
-        if option.remote == (option.cut == EDGE_ONLY):
+    for number, placement in enumerate(placements, 1):
+        if placement.remote == (placement.cut == EDGE_ONLY):
             raise UsageError(
-                f"menu[{number}].remote of {option.label!r} must be false for {EDGE_ONLY} and "
-                f"true for any other cut (not {option.remote} for {option.cut!r})"
+                f"menu[{number}].remote of {placement.label!r} must be false for {EDGE_ONLY} "
+                f"and true for any other cut (not {placement.remote} for {placement.cut!r})"
             )
         for name, most in _BOUNDS.items():
-            given = getattr(option, name)
+            given = getattr(placement, name)
             values = given if isinstance(given, tuple) else (given,)
             wrong = [each for each in values if each is not None and not 0 <= each <= most]
             if wrong:
                 raise UsageError(
-                    f"menu[{number}].{name} of {option.label!r} must be from 0 to {most:,} "
+                    f"menu[{number}].{name} of {placement.label!r} must be from 0 to {most:,} "
                     f"(not {wrong[0]!r})"
                 )

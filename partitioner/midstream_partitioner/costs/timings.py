@@ -6,9 +6,8 @@ from dataclasses import dataclass, fields
 from typing import final
 
 
-@final
 @dataclass(frozen=True, slots=True)
-class Timings:
+class Stages:
     """Seconds that one request spends in each stage, in the order in which it passes them.
 
     `head_s` runs the first segments on the edge, `encode_s` makes the payload, `uplink_s`
@@ -44,7 +43,16 @@ class Timings:
 
 
 #: The names of the seven stages, in order.
-FIELDS: tuple[str, ...] = tuple(field.name for field in fields(Timings))
+FIELDS: tuple[str, ...] = tuple(field.name for field in fields(Stages))
 
-#: What a planner predicts has the very fields that a session measures.
-Estimate = Timings
+
+@final
+@dataclass(frozen=True, slots=True)
+class Timings(Stages):
+    """The stages of one request as a session measured them."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Estimate(Stages):
+    """The stages of one request as a planner or a policy predicts them."""

@@ -13,10 +13,10 @@ from midstream_partitioner.costs.calibration import (
     Calibration,
     default_budget,
 )
-from midstream_partitioner.graph.cuts import Cut
+from midstream_partitioner.graph.cuts import CLOUD_ONLY, Cut
 from midstream_partitioner.graph.veils import secret_inputs
 from midstream_partitioner.partition.partition import Partition
-from midstream_partitioner.planning.placements import Offer
+from midstream_partitioner.planning.placements import Assessment, Placement
 from midstream_partitioner.units import format_nbytes
 from midstream_wire.errors import UsageError
 
@@ -90,63 +90,63 @@ class Constraints:
 
     def objection(
         self,
-        offer: Offer,
+        found: Assessment,
         budget: Budget | None = None,
         calibration: Calibration | None = None,
         *,
         secret: Sequence[str] = (),
     ) -> tuple[int, str] | None:
-        """Why `offer` may not be taken, whatever the link; None if it may.
+        """Why the placement `found` may not be taken, whatever the link; None if it may.
 
         `budget` is what `self.budget` gave for `calibration`, `secret` are the inputs that
-        `min_depth` is about. The number tells how far the
-        offer got: the higher, the nearer it was to being allowed.
+        `min_depth` is about. The number tells how far the placement got: the higher, the
+        nearer it was to being allowed.
         """
-        if offer.obstacle:
-            return 0, offer.obstacle
-        if offer.remote:
-            if self.codecs is not None and offer.codec not in self.codecs:
-                return 0, f"sends {offer.codec}, which is not among the codecs allowed"
-            if self.lossless and not offer.lossless:
-                return 0, f"sends {offer.codec}, which is lossy"
-            excess = self._excess(offer, budget, calibration)
+        if found.obstacle:
+            return 0, found.obstacle
+        placement = found.placement
+        if placement.remote:
+            if self.codecs is not None and placement.codec not in self.codecs:
+                return 0, f"sends {placement.codec}, which is not among the codecs allowed"
+            if self.lossless and not placement.lossless:
+                return 0, f"sends {placement.codec}, which is lossy"
+            excess = self._excess(found, budget, calibration)
             if excess is not None:
                 return excess
-            patterns = self._forbidding(offer.cut)
+            patterns = self._forbidding(found.cut)
             if patterns:
                 return 1, f"is forbidden by {patterns[0]!r}"
-            depth = offer.cut.depth_of(secret) if self.min_depth else 0
+            depth = found.cut.depth_of(secret) if self.min_depth else 0
             if depth < self.min_depth:
                 sent = f"layer {depth}" if depth else "a form of the input"
-                sent = "the input itself" if offer.cut.is_cloud_only else sent
+                sent = "the input itself" if found.cut.is_cloud_only else sent
                 return 2, f"sends {sent}, layer {self.min_depth} or deeper asked for"
             most = self.max_payload_nbytes
-            if most is not None and offer.most_nbytes > most:
-                sizes = format_nbytes(offer.most_nbytes), format_nbytes(most)
+            if most is not None and found.most_nbytes > most:
+                sizes = format_nbytes(found.most_nbytes), format_nbytes(most)
                 return 3, f"sends {sizes[0]}, {sizes[1]} allowed"
-        if self.max_edge_nbytes is not None and offer.edge_nbytes > self.max_edge_nbytes:
-            held, limit = format_nbytes(offer.edge_nbytes), format_nbytes(self.max_edge_nbytes)
+        if self.max_edge_nbytes is not None and found.edge_nbytes > self.max_edge_nbytes:
+            held, limit = format_nbytes(found.edge_nbytes), format_nbytes(self.max_edge_nbytes)
             return 3, f"takes {held} of memory on the edge, {limit} allowed"
         return None
 
     def _excess(
-        self, offer: Offer, budget: Budget | None, calibration: Calibration | None
+        self, found: Assessment, budget: Budget | None, calibration: Calibration | None
     ) -> tuple[int, str] | None:
-        """Return what `offer` costs in accuracy beyond what is allowed, or beyond what is
-        known.
-        """
-        if offer.lossless:
+        """Return what `found` costs in accuracy beyond what is allowed, or what is known."""
+        placement = found.placement
+        if placement.lossless:
             return None
         if budget is not None and calibration is not None:
-            if offer.fidelity is not None:
+            if found.fidelity is not None:
                 # What is allowed without any sample must not be lost by a small one.
-                proven = not (budget.default and _default(offer))
-                broken = budget.objection(offer.fidelity, calibration, proven=proven)
+                proven = not (budget.default and _default(placement))
+                broken = budget.objection(found.fidelity, calibration, proven=proven)
                 return None if broken is None else (1, broken)
-            if not budget.default or offer.cut.id not in calibration.cuts:
-                return 0, f"sends {offer.codec}, which is lossy and was not calibrated"
-        if self.codecs is None and not _default(offer):
-            return 0, f"sends {offer.codec}, which is lossy and was not named"
+            if not budget.default or placement.cut not in calibration.cuts:
+                return 0, f"sends {placement.codec}, which is lossy and was not calibrated"
+        if self.codecs is None and not _default(placement):
+            return 0, f"sends {placement.codec}, which is lossy and was not named"
         return None
 
     def check_forbidden(self, part: Partition) -> None:
@@ -172,8 +172,8 @@ class Constraints:
 UNCONSTRAINED = Constraints()
 
 
-def _default(offer: Offer) -> bool:
-    family = offer.codec.partition(":")[0]
-    if family in PICTURES and not offer.cut.is_cloud_only:
+def _default(placement: Placement) -> bool:
+    family = placement.codec.partition(":")[0]
+    if family in PICTURES and placement.cut != CLOUD_ONLY:
         return False
-    return offer.lossless or family in LOSSY_BY_DEFAULT
+    return placement.lossless or family in LOSSY_BY_DEFAULT

@@ -22,7 +22,7 @@ from midstream_partitioner.costs.link import Link
 from midstream_partitioner.costs.profile import Profile
 from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.planning.constraints import UNCONSTRAINED, Constraints
-from midstream_partitioner.planning.placements import Offer
+from midstream_partitioner.planning.placements import Placement
 from midstream_partitioner.planning.plan import Planner
 from midstream_partitioner.units import format_rate
 from midstream_wire.errors import PlanError, UsageError
@@ -85,7 +85,7 @@ class Envelope:
 @final
 @dataclass(frozen=True, slots=True)
 class _Lines:
-    """By offer: value = max(floor, base + slope x, share latency) over latency's line.
+    """By placement: value = max(floor, base + slope x, share latency) over latency's line.
 
     latency = late_base + late_slope x. `share` of it bounds the distance of two answers, with
     so many requests under way; 0 for the other objectives.
@@ -99,15 +99,15 @@ class _Lines:
     share: Floats
 
     def take(self, indices: NDArray[np.intp]) -> _Lines:
-        """The lines of some of the offers, in their order."""
+        """The lines of some of the placements, in their order."""
         columns = (getattr(self, each.name) for each in fields(self))
         return _Lines(*(column[indices] for column in columns))
 
     def dominated(self) -> NDArray[np.bool_]:
-        """By offer: whether another is never worse, and better or earlier in the order.
+        """By placement: whether another is never worse, and better or earlier in the order.
 
-        Such an offer wins nowhere. A codec that is slower and larger than another at the same
-        cut is one, so that a long ladder costs little.
+        Such a placement wins nowhere. A codec that is slower and larger than another at the
+        same cut is one, so that a long ladder costs little.
         """
         columns = np.stack([getattr(self, each.name) for each in fields(self)])
         never_worse = (columns[:, :, None] <= columns[:, None, :]).all(axis=0)
@@ -117,13 +117,13 @@ class _Lines:
         return np.asarray((never_worse & (faster | earlier)).any(axis=0), dtype=np.bool_)
 
     def winner(self, x: float, deadline_s: float) -> tuple[int, bool]:
-        """Index of the best offer at `x`, and whether it is in time."""
+        """Index of the best placement at `x`, and whether it is in time."""
         latency_s = self.late_base + self.late_slope * x
         value = np.maximum(self.floor, self.base + self.slope * x)
         value = np.maximum(value, self.share * latency_s)
         in_time = latency_s <= deadline_s
         pool = np.flatnonzero(in_time) if in_time.any() else np.arange(len(value))
-        # lexsort is stable: equals keep the order of the offers, as in a plan.
+        # lexsort is stable: equals keep the order of the placements, as in a plan.
         best = pool[np.lexsort((latency_s[pool], value[pool]))[0]]
         return int(best), bool(in_time.any())
 
@@ -226,8 +226,8 @@ def _pieces(
         yield (from_bps if high == slowest else 1 / high), lines.winner(x, deadline_s)
 
 
-def _row(offer: Offer, from_bps: float, in_time: bool) -> Row:
-    return Row(from_bps, offer.cut.id, offer.codec, offer.k, offer.label, in_time)
+def _row(placement: Placement, from_bps: float, in_time: bool) -> Row:
+    return Row(from_bps, placement.cut, placement.codec, placement.k, placement.label, in_time)
 
 
 def _same(one: Row, other: Row) -> bool:
@@ -235,21 +235,23 @@ def _same(one: Row, other: Row) -> bool:
 
 
 def _lines(planner: Planner, link: Link, queue_s: float) -> _Lines:
-    """Every allowed offer's lines, read off at an infinite uplink (x = 0)."""
+    """Every allowed placement's lines, read off at an infinite uplink (x = 0)."""
     free = replace(link, uplink_bps=inf)
-    offers = planner.allowed
-    latency = [offer.estimate(free, queue_s).total_s for offer in offers]
-    bits = [8.0 * offer.payload_nbytes for offer in offers]
-    nowhere = [-inf] * len(offers)
-    share = [0.0] * len(offers)
+    placements = planner.allowed
+    latency = [placement.estimate(free, queue_s).total_s for placement in placements]
+    bits = [8.0 * placement.payload_nbytes for placement in placements]
+    nowhere = [-inf] * len(placements)
+    share = [0.0] * len(placements)
     if planner.objective == "latency":
         columns = (nowhere, latency, bits)
     elif planner.objective == "energy":
-        joules = [offer.energy_j(planner.device, free, queue_s) for offer in offers]
+        joules = [
+            placement.energy_j(planner.device, free, queue_s) for placement in placements
+        ]
         columns = (nowhere, joules, [planner.device.tx_w * count for count in bits])
     else:
         pipeline = planner.pipeline
-        steady = [offer.steady_s(free, pipeline) for offer in offers]
-        columns = (steady, [0.0] * len(offers), bits)
-        share = [1 / pipeline.window] * len(offers)
+        steady = [placement.steady_s(free, pipeline) for placement in placements]
+        columns = (steady, [0.0] * len(placements), bits)
+        share = [1 / pipeline.window] * len(placements)
     return _Lines(*(np.array(values) for values in (*columns, latency, bits, share)))

@@ -24,7 +24,7 @@ from midstream_wire.limits import MAX_IN_FLIGHT
 from midstream_wire.tensors import nbytes_of
 from midstream_wire.transfers import obstacle
 
-#: Figures of one offer, or of several at once.
+#: Figures of one placement, or of several at once.
 Seconds = float | NDArray[np.float64]
 Flags = bool | NDArray[np.bool_]
 
@@ -37,54 +37,34 @@ NO_CODEC = "raw"
 
 @final
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """Segments [0, k) on the edge, what crosses sent with `codec`; seconds and bytes.
+class Placement:
+    """A cut with a codec, and what one request takes: seconds and bytes, whatever the link.
 
-    `edge_nbytes` are the weights that the edge must hold. `remote` is False for edge-only.
-    `fidelity` is what a calibration says of this cut and codec. `payload_nbytes` is the mean
-    of `payloads_nbytes`, the sizes of single samples, where these are known. `obstacle` says
-    why the protocol cannot carry it, if so. `encode_scale` is None where the edge measured
-    `encode_s`, else how many times another device's time it is: the calibrating machine's.
-    `decode_scale` likewise: the edge's, or the calibrating machine's.
+    Segments [0, k) run on the edge, and what crosses is sent with `codec`. `remote` is False
+    for edge-only, which has its whole time in `head_s`. `rest_s` is what the edge needs to run
+    the segments from `k` on itself; None if it does not hold them. `payload_nbytes` is the
+    mean of `payloads_nbytes`, the sizes of single samples, where these are known. `label` is
+    for people: "edge-only", "cloud-only jpeg:90", "layer2.1/relu with half".
     """
 
-    cut: Cut
+    cut: str
     codec: str
     k: int
+    label: str
+    remote: bool
     head_s: float
     encode_s: float
     decode_s: float
     tail_s: float
     payload_nbytes: int
     reply_nbytes: int
-    edge_nbytes: int
-    lossless: bool
-    remote: bool
-    fidelity: Fidelity | None = None
+    rest_s: float | None
     payloads_nbytes: tuple[int, ...] = ()
-    obstacle: str = ""
-    encode_scale: float | None = None
-    decode_scale: float | None = None
 
     @property
-    def most_nbytes(self) -> int:
-        """The payload of nearly every request: the 95th percentile, if that is known."""
-        if self.fidelity is None:
-            return self.payload_nbytes
-        return max(self.payload_nbytes, self.fidelity.payload_p95_nbytes)
-
-    @property
-    def label(self) -> str:
-        """For people: "edge-only", "cloud-only jpeg:90", "after layer2.1/relu with half"."""
-        if self.obstacle:
-            return "sending the input" if self.k == 0 else f"a cut {self.cut.label}"
-        if not self.remote:
-            return self.cut.id
-        return (
-            f"cloud-only {self.codec}"
-            if self.k == 0
-            else f"{self.cut.label} with {self.codec}"
-        )
+    def lossless(self) -> bool:
+        """True if the codec changes nothing."""
+        return is_lossless(self.codec)
 
     def estimate(self, link: Link, queue_s: float) -> Estimate:
         """The seven times over `link`, when the cloud makes requests wait `queue_s`."""
@@ -132,6 +112,33 @@ class Offer:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Assessment:
+    """A placement, and what a planner judges it by before there is a link.
+
+    `edge_nbytes` is the memory that its segments take on the edge. `fidelity` is what a
+    calibration says of this cut and codec. `obstacle` says why the protocol cannot carry it,
+    if so. `encode_scale` is None where the edge measured the placement's `encode_s`, else how
+    many times another device's time it is: the calibrating machine's. `decode_scale` likewise:
+    the edge's, or the calibrating machine's.
+    """
+
+    placement: Placement
+    cut: Cut
+    edge_nbytes: int
+    fidelity: Fidelity | None = None
+    obstacle: str = ""
+    encode_scale: float | None = None
+    decode_scale: float | None = None
+
+    @property
+    def most_nbytes(self) -> int:
+        """The payload of nearly every request: the 95th percentile, if that is known."""
+        known_nbytes = 0 if self.fidelity is None else self.fidelity.payload_p95_nbytes
+        return max(self.placement.payload_nbytes, known_nbytes)
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Pipeline:
     """How many requests the stages of a full pipeline work on at a time.
 
@@ -160,7 +167,7 @@ class Pipeline:
         return cls(edge.threads, cores, cloud.workers, window)
 
     def edge_s(self, head_s: Seconds, encode_s: Seconds, transforms: Flags) -> Seconds:
-        """Seconds between two requests that leave the edge, of one offer or of an array.
+        """Seconds between two requests that leave the edge, of one placement or of an array.
 
         A transform runs on the thread of the heads.
         """
@@ -182,12 +189,12 @@ class Pipeline:
 SIMPLE_PIPELINE = Pipeline()
 
 
-def offers_of(
+def assess(
     partition: Partition,
     edge: Profile,
     cloud: Profile,
     calibration: Calibration | None = None,
-) -> tuple[Offer, ...]:
+) -> tuple[Assessment, ...]:
     """All placements of the segments that the edge's profile knows, by k.
 
     The edge's profile may cover a prefix of the segments, the cloud's must cover all. Codecs
@@ -197,52 +204,77 @@ def offers_of(
     measurement where it has all segments, for it measures what is asked of it; else the
     cloud's. Raises `UsageError` for profiles or a calibration of another partition.
     """
-    count = len(partition.segments)
     _check(partition, edge, cloud, calibration)
-    replies = edge if len(edge.segments) == count else cloud
+    count, held = len(partition.segments), len(edge.segments)
     known = None if calibration is None or calibration.generated else calibration
     learnt = known.costs if known else ()
     encoding = _Times("encode_s", edge.codecs, [learnt])
     decoding = _Times("decode_s", cloud.codecs, [learnt, edge.codecs])
     index_of = {cut.id: k for k, cut in enumerate(partition.cuts)}
-    offers = []
+    bare = [_bare(partition, edge, cloud, k) for k in range(min(count, held) + 1)]
+    found = [each for each in bare if each.obstacle or not each.placement.remote]
     for (cut, codec), cost in _by_placement([*learnt, *edge.codecs]).items():
         k, encode = index_of.get(cut, count), encoding.of(cut, codec)
-        if encode is not None and k < count and k <= len(edge.segments):
-            row = known.find(cut, codec) if known else None
-            row = row and _at_sizes(row, partition, k, edge)
-            decode = decoding.of(cut, codec) or (cost.decode_s, 1.0)
-            offers.append(
-                Offer(
-                    cut=partition.cuts[k],
-                    codec=codec,
-                    k=k,
-                    head_s=edge.segments_s(0, k),
-                    encode_s=encode[0],
-                    decode_s=decode[0],
-                    tail_s=cloud.segments_s(k, count),
-                    payload_nbytes=row.payload_nbytes if row else cost.payload_nbytes,
-                    reply_nbytes=replies.replies_nbytes[k],
-                    edge_nbytes=_edge_nbytes(partition, edge, k),
-                    lossless=is_lossless(codec),
-                    remote=True,
-                    fidelity=row,
-                    payloads_nbytes=() if row else cost.payloads_nbytes,
-                    encode_scale=encode[1],
-                    decode_scale=decode[1],
-                )
+        if encode is None or k >= min(count, held + 1) or bare[k].obstacle:
+            continue
+        row = known.find(cut, codec) if known else None
+        row = row and _at_sizes(row, partition, k, edge)
+        decode_s, decode_scale = decoding.of(cut, codec) or (cost.decode_s, 1.0)
+        placement = replace(
+            bare[k].placement,
+            codec=codec,
+            label=f"cloud-only {codec}" if k == 0 else f"{bare[k].cut.label} with {codec}",
+            encode_s=encode[0],
+            decode_s=decode_s,
+            payload_nbytes=row.payload_nbytes if row else cost.payload_nbytes,
+            payloads_nbytes=() if row else cost.payloads_nbytes,
+        )
+        found.append(
+            replace(
+                bare[k],
+                placement=placement,
+                fidelity=row,
+                encode_scale=encode[1],
+                decode_scale=decode_scale,
             )
-    if len(edge.segments) >= count:
-        offers.append(_edge_only(partition, edge))
-    for k in range(min(count, len(edge.segments) + 1)):
+        )
+    return tuple(sorted(found, key=lambda each: each.placement.k))
+
+
+def _bare(partition: Partition, edge: Profile, cloud: Profile, k: int) -> Assessment:
+    """The placement at cut `k` without a codec: edge-only, or what no codec changes of others.
+
+    Where the protocol cannot carry it, it is what plans name as left out.
+    """
+    count, cut = len(partition.segments), partition.cuts[k]
+    head_s, complete = edge.segments_s(0, k), len(edge.segments) >= count
+    replies = edge if len(edge.segments) == count else cloud
+    obstacle = ""
+    if k < count:
         largest = edge.crossings_nbytes[k] if k < len(edge.crossings_nbytes) else 0
-        found = obstacle_at(
+        obstacle = obstacle_at(
             partition, k, crossing_nbytes=largest, reply_nbytes=replies.replies_nbytes[k]
         )
-        if found:
-            offers = [offer for offer in offers if offer.k != k]
-            offers.append(_uncarried(partition, edge, cloud, k, found))
-    return tuple(sorted(offers, key=lambda offer: offer.k))
+    at_the_cut = "sending the input" if k == 0 else f"a cut {cut.label}"
+    return Assessment(
+        Placement(
+            cut=cut.id,
+            codec=NO_CODEC,
+            k=k,
+            label=at_the_cut if k < count else cut.id,
+            remote=k < count,
+            head_s=head_s,
+            encode_s=0.0,
+            decode_s=0.0,
+            tail_s=cloud.segments_s(k, count),
+            payload_nbytes=cut.nbytes if k < count else 0,
+            reply_nbytes=replies.replies_nbytes[k] if k < count else 0,
+            rest_s=max(0.0, edge.segments_s(0, count) - head_s) if complete else None,
+        ),
+        cut=cut,
+        edge_nbytes=_edge_nbytes(partition, edge, k),
+        obstacle=obstacle,
+    )
 
 
 def _at_sizes(row: Fidelity, partition: Partition, k: int, edge: Profile) -> Fidelity:
@@ -286,26 +318,6 @@ def obstacle_at(
         if found is not None:
             return f"{verb} {found} by the protocol"
     return ""
-
-
-def _uncarried(partition: Partition, edge: Profile, cloud: Profile, k: int, why: str) -> Offer:
-    """The placement that nothing was measured for, to be named where plans say what is out."""
-    count = len(partition.segments)
-    return Offer(
-        cut=partition.cuts[k],
-        codec=NO_CODEC,
-        k=k,
-        head_s=edge.segments_s(0, k),
-        encode_s=0.0,
-        decode_s=0.0,
-        tail_s=cloud.segments_s(k, count),
-        payload_nbytes=partition.cuts[k].nbytes,
-        reply_nbytes=cloud.replies_nbytes[k],
-        edge_nbytes=_edge_nbytes(partition, edge, k),
-        lossless=True,
-        remote=True,
-        obstacle=why,
-    )
 
 
 def _edge_nbytes(partition: Partition, edge: Profile, k: int) -> int:
@@ -377,21 +389,3 @@ class _Times:
             if other.get(key, 0.0) > 0:
                 ratios[key[0] == cut].append(seconds / other[key])
         return median(ratios[True] or ratios[False]) if ratios else None
-
-
-def _edge_only(partition: Partition, edge: Profile) -> Offer:
-    count = len(partition.segments)
-    return Offer(
-        cut=partition.cuts[count],
-        codec=NO_CODEC,
-        k=count,
-        head_s=edge.segments_s(0, count),
-        encode_s=0.0,
-        decode_s=0.0,
-        tail_s=0.0,
-        payload_nbytes=0,
-        reply_nbytes=0,
-        edge_nbytes=_edge_nbytes(partition, edge, count),
-        lossless=True,
-        remote=False,
-    )

@@ -7,7 +7,7 @@ candidates like any cut. When one of them is best, it is what the plan says.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from typing import final
@@ -15,7 +15,6 @@ from typing import final
 from midstream_partitioner.costs.calibration import (
     Budget,
     Calibration,
-    Fidelity,
 )
 from midstream_partitioner.costs.confidence_bounds import CONFIDENCE
 from midstream_partitioner.costs.curves import Curve
@@ -30,7 +29,12 @@ from midstream_partitioner.planning.constraints import (
     UNCONSTRAINED,
     Constraints,
 )
-from midstream_partitioner.planning.placements import Offer, Pipeline, offers_of
+from midstream_partitioner.planning.placements import (
+    Assessment,
+    Pipeline,
+    Placement,
+    assess,
+)
 from midstream_partitioner.units import format_duration
 from midstream_wire.errors import PlanError, UsageError
 from midstream_wire.limits import MAX_IN_FLIGHT
@@ -41,25 +45,37 @@ OBJECTIVES = ("latency", "throughput", "energy")
 @final
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One placement with its prediction over one link. `k` segments run on the edge.
+    """A placement with its prediction over one link."""
 
-    `fidelity` is what a calibration says of its cut and codec. `encode_scale` and
-    `decode_scale` are as in `Offer`.
-    """
-
-    cut: str
-    codec: str
-    k: int
+    assessment: Assessment
     estimate: Estimate
-    payload_nbytes: int
-    reply_nbytes: int
     energy_j: float
     throughput_hz: float
-    lossless: bool
-    label: str
-    fidelity: Fidelity | None = None
-    encode_scale: float | None = None
-    decode_scale: float | None = None
+
+    @property
+    def placement(self) -> Placement:
+        """The placement that is priced."""
+        return self.assessment.placement
+
+    @property
+    def cut(self) -> str:
+        """The cut's id."""
+        return self.placement.cut
+
+    @property
+    def codec(self) -> str:
+        """The codec of what crosses."""
+        return self.placement.codec
+
+    @property
+    def k(self) -> int:
+        """The number of segments on the edge."""
+        return self.placement.k
+
+    @property
+    def label(self) -> str:
+        """The placement for people."""
+        return self.placement.label
 
     @property
     def latency_s(self) -> float:
@@ -116,7 +132,7 @@ class Plan:
         """Which codecs' times were not measured on a side, but scaled; "" if all were."""
         said = []
         for side, field in (("edge", "encode_scale"), ("cloud", "decode_scale")):
-            found = [(c.codec, getattr(c, field)) for c in self.candidates]
+            found = [(c.codec, getattr(c.assessment, field)) for c in self.candidates]
             scales = {codec: scale for codec, scale in found if scale is not None}
             if scales:
                 least, most = min(scales.values()), max(scales.values())
@@ -207,17 +223,21 @@ class Planner:
         self.pipeline = Pipeline.of(edge.device, cloud.device, window)
         self.deadline_s = inf if constraints.deadline_s is None else constraints.deadline_s
         calibration = calibration or partition.calibration
-        offers = offers_of(partition, edge, cloud, calibration)
-        _check_codecs(constraints, offers)
+        found = assess(partition, edge, cloud, calibration)
+        _check_codecs(constraints, found)
         self.budget = constraints.budget(calibration)
         self.accuracy = _accuracy(constraints, self.budget, calibration)
         secret = constraints.secret_of(partition)
         judged = [
-            (offer, constraints.objection(offer, self.budget, calibration, secret=secret))
-            for offer in offers
+            (each, constraints.objection(each, self.budget, calibration, secret=secret))
+            for each in found
         ]
-        self.allowed = tuple(offer for offer, objection in judged if objection is None)
-        self._refused = tuple((offer, why) for offer, why in judged if why is not None)
+        self._allowed = tuple(each for each, objection in judged if objection is None)
+        self._refused = tuple((each, why) for each, why in judged if why is not None)
+        #: By k. Where edge-only is refused, the edge cannot run what is behind a cut, either.
+        self.allowed = tuple(each.placement for each in self._allowed)
+        if all(placement.remote for placement in self.allowed):
+            self.allowed = tuple(replace(each, rest_s=None) for each in self.allowed)
 
     def at(self, sizes: Sizes) -> Planner:
         """The same for inputs whose open dimensions have `sizes`, on both sides."""
@@ -256,7 +276,7 @@ class Planner:
 
         Equals are ordered by latency, then by fewer segments on the edge, then as measured.
         """
-        priced = [self.candidate(offer, link, queue_s) for offer in self.allowed]
+        priced = [self._candidate(each, link, queue_s) for each in self._allowed]
         kept = [c for c in priced if c.latency_s <= self.deadline_s]
         late = [c for c in priced if c.latency_s > self.deadline_s]
         deadline = format_duration(self.deadline_s)
@@ -264,8 +284,8 @@ class Planner:
             (4, c, f"takes {format_duration(c.latency_s)}, {deadline} allowed") for c in late
         ]
         rejected += [
-            (stage, self.candidate(offer, link, queue_s), reason)
-            for offer, (stage, reason) in self._refused
+            (stage, self._candidate(each, link, queue_s), reason)
+            for each, (stage, reason) in self._refused
         ]
         rejected.sort(key=lambda entry: (-entry[0], *self._rank(entry[1])))
         if not kept:
@@ -282,23 +302,13 @@ class Planner:
             budget=self.budget,
         )
 
-    def candidate(self, offer: Offer, link: Link, queue_s: float) -> Candidate:
-        """`offer` priced over `link`."""
-        period_s = offer.period_s(link, self.pipeline, queue_s)
+    def _candidate(self, found: Assessment, link: Link, queue_s: float) -> Candidate:
+        period_s = found.placement.period_s(link, self.pipeline, queue_s)
         return Candidate(
-            cut=offer.cut.id,
-            codec=offer.codec,
-            k=offer.k,
-            estimate=offer.estimate(link, queue_s),
-            payload_nbytes=offer.payload_nbytes,
-            reply_nbytes=offer.reply_nbytes,
-            energy_j=offer.energy_j(self.device, link, queue_s),
+            found,
+            found.placement.estimate(link, queue_s),
+            energy_j=found.placement.energy_j(self.device, link, queue_s),
             throughput_hz=1 / period_s if period_s > 0 else inf,
-            lossless=offer.lossless,
-            label=offer.label,
-            fidelity=offer.fidelity,
-            encode_scale=offer.encode_scale,
-            decode_scale=offer.decode_scale,
         )
 
     def _rank(self, candidate: Candidate) -> tuple[float, float]:
@@ -363,9 +373,9 @@ def _budgeted(budget: Budget, calibration: Calibration) -> str:
     return text
 
 
-def _check_codecs(constraints: Constraints, offers: Sequence[Offer]) -> None:
-    sendable = [offer for offer in offers if offer.remote and not offer.obstacle]
-    measured = sorted({offer.codec for offer in sendable})
+def _check_codecs(constraints: Constraints, found: Sequence[Assessment]) -> None:
+    sendable = [each.placement for each in found if not each.obstacle]
+    measured = sorted({placement.codec for placement in sendable if placement.remote})
     if constraints.codecs and measured and not set(constraints.codecs) & set(measured):
         raise UsageError(
             f"the codecs of a plan must have been measured on both sides; "

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midstream_edge.link.observations import Transfer
-from midstream_edge.policies.interface import Evidence, Option
+from midstream_edge.policies.interface import Evidence
 from midstream_edge.policies.link_estimator import LEAST_BPS, MOST_BPS, LinkBelief
 from midstream_edge.policies.probe_budget import (
     DAY_NBYTES,
@@ -25,11 +25,14 @@ from midstream_edge.policies.probe_budget import (
     probe_due,
 )
 from midstream_partitioner.costs.link import Link
+from midstream_partitioner.planning.placements import Placement
 from midstream_wire.errors import UsageError
 
 LINK = Link(uplink_bps=20e6, downlink_bps=50e6, rtt_s=0.02)
 DELAY_S = LINK.rtt_s + LINK.fixed_s
-OPTION = Option("c3-aaaaaa", "half", 1, "after x", True, 0.1, 0.0, 0.0, 0.02, 60_000, 400, 0.2)
+OPTION = Placement(
+    "c3-aaaaaa", "half", 1, "after x", True, 0.1, 0.0, 0.0, 0.02, 60_000, 400, 0.2
+)
 
 
 def sent(nbytes: int, rate_bps: float, *, reply_nbytes: int = 400) -> Transfer:
@@ -172,7 +175,7 @@ def test_a_link_that_comes_back_is_believed_as_it_used_to_be() -> None:
 def test_devices_that_slow_down_are_noticed() -> None:
     belief = LinkBelief.of(LINK)
     for step in range(20):
-        evidence = Evidence(step * 0.1, option=1, head_s=0.2, tail_s=0.01, queue_s=0.005)
+        evidence = Evidence(step * 0.1, placement=1, head_s=0.2, tail_s=0.01, queue_s=0.005)
         belief = belief.observe(evidence, OPTION)
     assert belief.head_scale == pytest.approx(2.0, rel=0.01)
     assert belief.tail_scale == pytest.approx(0.5, rel=0.01)
@@ -197,7 +200,7 @@ evidence = st.builds(
     Evidence,
     at_s=numbers,
     transfer=st.none() | transfers,
-    option=st.none() | st.just(0),
+    placement=st.none() | st.just(0),
     latency_s=st.none() | numbers,
     head_s=st.none() | numbers,
     queue_s=st.none() | numbers,

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from midstream_edge.link.observations import Transfer
 from midstream_edge.policies.adaptive import Adaptive
-from midstream_edge.policies.interface import Decision, Evidence, Option, Policy, Situation
+from midstream_edge.policies.interface import Decision, Evidence, Policy, Situation
 from midstream_edge.policies.link_estimator import LinkBelief
 from midstream_edge.policies.menu import Conditions, Menu
 from midstream_edge.policies.oracle import Curve, Oracle
@@ -25,6 +25,7 @@ from midstream_edge.policies.registry import POLICIES, policy
 from midstream_lab.traces.trace import Trace
 from midstream_partitioner.costs.device import Device
 from midstream_partitioner.costs.link import Link
+from midstream_partitioner.planning.placements import Placement
 from midstream_wire.errors import UsageError
 
 DEVICE = Device("bench", 1)
@@ -47,11 +48,11 @@ NAMES = (
 )
 
 
-def option(
+def placement(
     cut: str, codec: str, k: int, *, head_s: float, nbytes: int, complete: bool = True
-) -> Option:
+) -> Placement:
     remote = cut != "edge-only"
-    return Option(
+    return Placement(
         cut=cut,
         codec=codec,
         k=k,
@@ -69,15 +70,15 @@ def option(
 
 def menu_of(*, complete: bool = True, objective: str = "latency") -> Menu:
     """Sizes and times fall and grow along the chain; edge-only comes last."""
-    options = [
-        option("cloud-only", "raw", 0, head_s=0.0, nbytes=150_000, complete=complete),
-        option("cloud-only", "jpeg:90", 0, head_s=0.0, nbytes=60_000, complete=complete),
-        option("c2-bbbbbb", "half", 1, head_s=0.08, nbytes=25_000, complete=complete),
-        option("c4-cccccc", "half", 2, head_s=0.2, nbytes=6_000, complete=complete),
+    placements = [
+        placement("cloud-only", "raw", 0, head_s=0.0, nbytes=150_000, complete=complete),
+        placement("cloud-only", "jpeg:90", 0, head_s=0.0, nbytes=60_000, complete=complete),
+        placement("c2-bbbbbb", "half", 1, head_s=0.08, nbytes=25_000, complete=complete),
+        placement("c4-cccccc", "half", 2, head_s=0.2, nbytes=6_000, complete=complete),
     ]
     if complete:
-        options.append(option("edge-only", "raw", 3, head_s=EDGE_S, nbytes=0))
-    return Menu(tuple(options), objective)
+        placements.append(placement("edge-only", "raw", 3, head_s=EDGE_S, nbytes=0))
+    return Menu(tuple(placements), objective)
 
 
 MENU = menu_of()
@@ -98,7 +99,9 @@ def at_rate(uplink_bps: float) -> Link:
 @pytest.mark.parametrize("name", ["adaptive", "adaptive-nohedge", "ewma", "harmonic"])
 def test_the_choice_follows_the_link(name: str) -> None:
     def chosen(rate_bps: float) -> int:
-        return MENU.options[made(name, link=at_rate(rate_bps)).decide(Situation(0.0)).option].k
+        return MENU.placements[
+            made(name, link=at_rate(rate_bps)).decide(Situation(0.0)).placement
+        ].k
 
     ks = [chosen(rate_bps) for rate_bps in (1e5, 1e6, 4e6, 20e6, 1e9)]
     assert ks[0] == 3
@@ -112,14 +115,14 @@ def test_the_choice_follows_the_link(name: str) -> None:
 )
 def test_a_link_that_is_not_well_means_edge_only_at_once(name: str, link: Any) -> None:
     decision = made(name, link=at_rate(1e9)).decide(Situation(1.0, link=link, current=0))
-    assert decision.option == MENU.edge_only
+    assert decision.placement == MENU.edge_only
     assert decision.hedge_after_s is None
 
 
 def test_an_edge_without_all_segments_goes_on_asking_the_cloud() -> None:
     menu = menu_of(complete=False)
     decision = made("adaptive", menu).decide(Situation(1.0, link="down"))
-    assert menu.options[decision.option].remote
+    assert menu.placements[decision.placement].remote
     assert decision.hedge_after_s is None
 
 
@@ -130,9 +133,9 @@ def test_a_small_gain_does_not_switch() -> None:
     switched = 0
     for rate_bps in rates:
         chosen = made("adaptive-nohedge", link=at_rate(float(rate_bps)))
-        free = chosen.decide(Situation(0.0)).option
+        free = chosen.decide(Situation(0.0)).placement
         for current in range(len(MENU)):
-            kept = chosen.decide(Situation(0.0, current=current)).option
+            kept = chosen.decide(Situation(0.0, current=current)).placement
             assert kept in (current, free)
             switched += kept != free
     assert switched > 0
@@ -141,51 +144,54 @@ def test_a_small_gain_does_not_switch() -> None:
 
 def test_a_deadline_prefers_what_is_less_at_the_mercy_of_the_link() -> None:
     noisy = Adaptive(MENU, replace(LinkBelief.of(at_rate(2e6)), variance=0.5), DEVICE, "never")
-    risky = noisy.decide(Situation(0.0)).option
-    safe = noisy.decide(Situation(0.0, deadline_s=EDGE_S * 1.01)).option
-    assert MENU.options[safe].payload_nbytes < MENU.options[risky].payload_nbytes
+    risky = noisy.decide(Situation(0.0)).placement
+    safe = noisy.decide(Situation(0.0, deadline_s=EDGE_S * 1.01)).placement
+    assert MENU.placements[safe].payload_nbytes < MENU.placements[risky].payload_nbytes
 
 
 def test_waiting_requests_move_work_off_a_busy_edge() -> None:
     chosen = made("adaptive-nohedge", link=at_rate(1.2e6))
-    alone = MENU.options[chosen.decide(Situation(0.0)).option]
-    crowded = MENU.options[chosen.decide(Situation(0.0, waiting=10)).option]
+    alone = MENU.placements[chosen.decide(Situation(0.0)).placement]
+    crowded = MENU.placements[chosen.decide(Situation(0.0, waiting=10)).placement]
     assert crowded.head_s < alone.head_s
 
 
 def test_a_backlog_makes_the_cloud_less_attractive() -> None:
     chosen = made("adaptive-nohedge", link=at_rate(20e6))
-    assert MENU.options[chosen.decide(Situation(0.0)).option].remote
+    assert MENU.placements[chosen.decide(Situation(0.0)).placement].remote
     held = chosen.decide(Situation(0.0, backlog_nbytes=2_000_000))
-    assert held.option == MENU.edge_only
+    assert held.placement == MENU.edge_only
 
 
 @pytest.mark.parametrize("rate_bps", [2e5, 1e6, 3e6, 10e6, 100e6])
 def test_energy_as_the_objective_takes_the_option_that_draws_least(rate_bps: float) -> None:
     menu = menu_of(objective="energy")
-    chosen = made("adaptive-nohedge", menu, at_rate(rate_bps)).decide(Situation(0.0)).option
+    chosen = made("adaptive-nohedge", menu, at_rate(rate_bps)).decide(Situation(0.0)).placement
 
-    def joules(option: Option) -> float:
-        up_s, down_s = 8 * option.payload_nbytes / rate_bps, 8 * option.reply_nbytes / 50e6
-        busy_s = option.head_s + option.encode_s
-        waiting_s = (option.decode_s + option.tail_s + 0.0205) * option.remote
+    def joules(placement: Placement) -> float:
+        up_s, down_s = (
+            8 * placement.payload_nbytes / rate_bps,
+            8 * placement.reply_nbytes / 50e6,
+        )
+        busy_s = placement.head_s + placement.encode_s
+        waiting_s = (placement.decode_s + placement.tail_s + 0.0205) * placement.remote
         draws_w = DEVICE.active_w, DEVICE.tx_w, DEVICE.rx_w, DEVICE.idle_w
         spent_s = busy_s, up_s, down_s, waiting_s
         return sum(w * s for w, s in zip(draws_w, spent_s, strict=True))
 
-    assert joules(menu.options[chosen]) <= 1.03 * min(map(joules, menu.options))
+    assert joules(menu.placements[chosen]) <= 1.03 * min(map(joules, menu.placements))
 
 
 def test_throughput_as_the_objective_balances_the_stages() -> None:
     menu = menu_of(objective="throughput")
-    chosen = made("adaptive-nohedge", menu, at_rate(2e6)).decide(Situation(0.0)).option
-    best = MENU.options[chosen]
+    chosen = made("adaptive-nohedge", menu, at_rate(2e6)).decide(Situation(0.0)).placement
+    best = MENU.placements[chosen]
     assert max(best.head_s, 8 * best.payload_nbytes / 2e6) < 0.15
 
 
 def test_race_sends_the_input_in_its_best_codec_and_lets_the_edge_run() -> None:
     decision = made("race").decide(Situation(0.0))
-    assert MENU.options[decision.option].codec == "jpeg:90"
+    assert MENU.placements[decision.placement].codec == "jpeg:90"
     assert decision.hedge_after_s == 0.0
 
 
@@ -193,7 +199,7 @@ def test_race_sends_the_input_in_its_best_codec_and_lets_the_edge_run() -> None:
 def test_what_is_expected_of_a_race_is_its_faster_side(name: str) -> None:
     """A link that crawls: the cloud's way would take a minute, the edge's does not."""
     decision = made(name, link=at_rate(1e3)).decide(Situation(0.0))
-    chosen, estimate = MENU.options[decision.option], decision.estimate
+    chosen, estimate = MENU.placements[decision.placement], decision.estimate
     assert estimate is not None
     assert chosen.rest_s is not None
     if chosen.remote:
@@ -205,10 +211,10 @@ def test_periodic_keeps_its_plan_until_the_period_is_over() -> None:
     chosen = made("periodic:5s")
     first = Evidence(0.0, Transfer(60_000, 400, 0.02 + 8 * 60_000 / 10e6))
     chosen = chosen.learn(first)
-    before = chosen.decide(Situation(0.1)).option
+    before = chosen.decide(Situation(0.1)).placement
     slow = Transfer(60_000, 400, 5.0)
-    assert chosen.learn(Evidence(4.0, slow)).decide(Situation(4.1)).option == before
-    assert chosen.learn(Evidence(6.0, slow)).decide(Situation(6.1)).option != before
+    assert chosen.learn(Evidence(4.0, slow)).decide(Situation(4.1)).placement == before
+    assert chosen.learn(Evidence(6.0, slow)).decide(Situation(6.1)).placement != before
 
 
 def test_a_decision_and_its_estimate_agree() -> None:
@@ -216,7 +222,7 @@ def test_a_decision_and_its_estimate_agree() -> None:
         decision = made(name).decide(Situation(0.0))
         estimate = decision.estimate
         assert estimate is not None
-        assert estimate.head_s == pytest.approx(MENU.options[decision.option].head_s)
+        assert estimate.head_s == pytest.approx(MENU.placements[decision.placement].head_s)
 
 
 # The registry.
@@ -294,7 +300,7 @@ def test_decisions_are_options_and_hedges_keep_the_promise(
 ) -> None:
     menu = menu_of(objective=objective)
     decision = Adaptive(menu, belief, DEVICE, hedging).decide(situation)
-    chosen = menu.options[decision.option]
+    chosen = menu.placements[decision.placement]
     estimate = decision.estimate
     assert estimate is not None
     assert math.isfinite(estimate.total_s)

@@ -1,4 +1,4 @@
-"""One session, requests of changing sizes: each gets the option that is best for it."""
+"""One session, requests of changing sizes: each gets the placement that is best for it."""
 
 from __future__ import annotations
 
@@ -42,22 +42,22 @@ def test_every_request_gets_the_option_that_is_best_at_its_size(
     chosen = set()
     for size in (SHORT, MIDDLE, LONG, 64, SHORT, 300):
         decision = asked.decide(Situation(0.0, sizes=at(size)))
-        option = menu.options[decision.option]
-        assert total_s(option.k, size) == pytest.approx(
+        placement = menu.placements[decision.placement]
+        assert total_s(placement.k, size) == pytest.approx(
             min(total_s(k, size) for k in range(3)), rel=0.05
         )
         assert decision.estimate is not None
-        assert decision.estimate.total_s == pytest.approx(total_s(option.k, size), rel=0.05)
-        chosen.add(option.k)
+        assert decision.estimate.total_s == pytest.approx(total_s(placement.k, size), rel=0.05)
+        chosen.add(placement.k)
     assert len(chosen) > 1
 
 
 def test_options_keep_their_places_at_every_size(part: Partition) -> None:
     menu = menu_of(part)
-    names = [(option.cut, option.codec) for option in menu.options]
+    names = [(placement.cut, placement.codec) for placement in menu.placements]
     for size in (SHORT, MIDDLE, LONG):
         priced = menu.at(at(size))
-        assert [(option.cut, option.codec) for option in priced.options] == names
+        assert [(placement.cut, placement.codec) for placement in priced.placements] == names
         assert priced.at(at(MIDDLE)) is menu.at(at(MIDDLE))
     assert menu.at(()) is menu
 
@@ -72,7 +72,7 @@ def test_sizes_close_together_share_a_menu_and_few_are_kept(
     assert menu.at(at(1000)) is not menu.at(at(1100))
     first = menu.at(at(8))
     for size in range(9, 30):
-        assert menu.at(at(size)).options[0].k == first.options[0].k
+        assert menu.at(at(size)).placements[0].k == first.placements[0].k
     assert menu.menus is not None
     assert len(menu.menus._by_bucket) <= 3
     assert len(menu.menus._by_sizes) <= 5
@@ -84,9 +84,9 @@ def test_what_is_not_allowed_at_a_size_is_not_chosen_there(part: Partition) -> N
     asked = policy("adaptive-nohedge", menu, link=LINK, device=sides(part)[0].device)
     for size, remote in ((150, True), (600, False)):
         decision = asked.decide(Situation(0.0, sizes=at(size)))
-        option = menu.at(at(size)).options[decision.option]
-        assert option.remote is remote
-        barred = {o.k for o in menu.at(at(size)).options if o.encode_s == NEVER_S}
+        placement = menu.at(at(size)).placements[decision.placement]
+        assert placement.remote is remote
+        barred = {o.k for o in menu.at(at(size)).placements if o.encode_s == NEVER_S}
         assert barred == (set() if remote else {0, 1})
 
 
@@ -96,9 +96,11 @@ def test_a_slow_edge_is_told_from_a_long_text(part: Partition) -> None:
     alone = menu.edge_only
     assert alone is not None
     for step in range(20):
-        long_s = menu.at(at(LONG)).options[alone].head_s
-        asked = asked.learn(Evidence(float(step), option=alone, head_s=long_s, sizes=at(LONG)))
+        long_s = menu.at(at(LONG)).placements[alone].head_s
+        asked = asked.learn(
+            Evidence(float(step), placement=alone, head_s=long_s, sizes=at(LONG))
+        )
     belief = asked.belief  # type: ignore[attr-defined]
     assert belief.head_scale == pytest.approx(1.0, rel=0.01)
-    wrong = asked.learn(replace(Evidence(30.0, option=alone, head_s=long_s), sizes=()))
+    wrong = asked.learn(replace(Evidence(30.0, placement=alone, head_s=long_s), sizes=()))
     assert wrong.belief.head_scale > 1.05  # type: ignore[attr-defined]

@@ -122,7 +122,7 @@ def renewal_of(
     **others: object,
 ) -> tuple[Renewal, list[Sides]]:
     made: list[Sides] = []
-    options: dict[str, object] = {
+    placements: dict[str, object] = {
         "base": wrong,
         "graph": network.graph,
         "graph_at": network.at,
@@ -135,7 +135,7 @@ def renewal_of(
         "clock": clock,
     }
     now = others.pop("now", None) or Sides(Chain(wrong), profile(wrong, 10), profile(wrong, 1))
-    return Renewal(now, **options | others), made  # type: ignore[arg-type]
+    return Renewal(now, **placements | others), made  # type: ignore[arg-type]
 
 
 def test_it_waits_until_the_promise_has_held_and_goes_over_once(
@@ -267,7 +267,7 @@ def test_what_a_calibration_rules_out_stays_out_and_new_cuts_allow_what_loses_no
     assert new.partition.calibration.partition_digest == new.partition.digest
     for limits in (Constraints(), Constraints(max_loss=5.0)):
         planner = Planner(new.partition, new.edge, new.cloud, constraints=limits)
-        allowed = {offer.codec for offer in planner.allowed if offer.remote}
+        allowed = {placement.codec for placement in planner.allowed if placement.remote}
         assert allowed == {"raw", "lossless"}
 
 

@@ -13,7 +13,7 @@ from midstream.testing import (
     VirtualClock,
     VirtualLink,
     VirtualSession,
-    placement,
+    make_placement,
 )
 from midstream_edge.session.answers import CLOUD
 from midstream_edge.session.breaker import (
@@ -77,7 +77,7 @@ def test_a_cloud_that_never_replies_costs_few_timeouts_and_is_used_again_when_it
     clock = VirtualClock()
     cloud = FakeCloud(clock, lambda _, now_s: Silence() if now_s < 60.0 else Answer(0.01))
     session = VirtualSession(
-        clock, cloud, LINK, [placement(head_s=0.01, rest_s=0.1)], timeout_s=1.0
+        clock, cloud, LINK, [make_placement(head_s=0.01, rest_s=0.1)], timeout_s=1.0
     )
     for number in range(600):
         session.submit(at_s=number * 0.2)
@@ -92,7 +92,7 @@ def test_a_cloud_that_never_replies_costs_few_timeouts_and_is_used_again_when_it
 def test_an_edge_with_a_prefix_has_no_other_choice_and_asks_on() -> None:
     clock = VirtualClock()
     cloud = FakeCloud(clock, lambda number, _: Silence() if number <= 10 else Answer(0.01))
-    session = VirtualSession(clock, cloud, LINK, [placement(rest_s=None)], timeout_s=0.5)
+    session = VirtualSession(clock, cloud, LINK, [make_placement(rest_s=None)], timeout_s=0.5)
     for number in range(20):
         session.submit(at_s=float(number))
     clock.run()

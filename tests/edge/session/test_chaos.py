@@ -19,11 +19,12 @@ from typing import Any, cast
 import pytest
 
 from midstream_edge.faults import POLICY, Faults
-from midstream_edge.policies.interface import Decision, Evidence, Option, Situation
+from midstream_edge.policies.interface import Decision, Evidence, Situation
 from midstream_edge.session.answers import Answer
 from midstream_edge.session.director import Pilot
 from midstream_edge.session.session import EdgeSession
 from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.planning.placements import Placement
 from midstream_wire.errors import MidstreamError, ResourceError, UsageError
 from midstream_wire.tensors import Array
 
@@ -104,8 +105,8 @@ def moody_policy(session: EdgeSession, rng: random.Random) -> Iterator[None]:
     """The session follows a policy that fails at random."""
     chain = session.chain
     ks = sorted({0, 1, chain.last} - ({0} if rng.random() < 0.5 else set()))
-    options = [option(k, remote=k < chain.last) for k in ks]
-    session.follow(Moody(rng, len(options), rng.choice((0.1, 0.5, 0.9, 1.0))), options)
+    placements = [placement(k, remote=k < chain.last) for k in ks]
+    session.follow(Moody(rng, len(placements), rng.choice((0.1, 0.5, 0.9, 1.0))), placements)
     yield
 
 
@@ -183,8 +184,8 @@ FAULTS: tuple[Fault, ...] = (
 )
 
 
-def option(k: int, *, remote: bool) -> Option:
-    return Option(
+def placement(k: int, *, remote: bool) -> Placement:
+    return Placement(
         cut=f"cut {k}", codec="raw", k=k, label="", remote=remote, head_s=0.0, encode_s=0.0,
         decode_s=0.0, tail_s=0.0, payload_nbytes=0, reply_nbytes=0, rest_s=0.0,
     )  # fmt: skip
@@ -308,7 +309,7 @@ def test_what_callbacks_raise_is_their_own_affair(
 
 @dataclass
 class Failing:
-    """Decides for its first option, but raises where `script` says so; the last for ever."""
+    """Decides for its first placement, or raises as `script` says; its last step stays."""
 
     script: list[bool]
     name: str = "failing"
@@ -329,8 +330,8 @@ def test_a_failing_policy_keeps_its_last_decision_and_then_the_edge_runs_alone(
 ) -> None:
     faults = Faults()
     policy = Failing([False, True, True, True, True, False])
-    options = [option(1, remote=True), option(2, remote=True)]
-    pilot = Pilot(policy, options, timeout_s=5.0, whole=whole, faults=faults)
+    placements = [placement(1, remote=True), placement(2, remote=True)]
+    pilot = Pilot(policy, placements, timeout_s=5.0, whole=whole, faults=faults)
     chosen = [pilot.choose(Situation(now_s=float(n))).k for n in range(6)]
     assert (chosen, faults.count(POLICY), pilot.switches) == (ks, 4, 0)
 
@@ -339,10 +340,10 @@ def test_a_policy_that_never_decides_is_counted_and_reported(
     chain: Chain, server: str, picture: Picture, caplog: pytest.LogCaptureFixture
 ) -> None:
     with EdgeSession(chain, server, plan=(1, "raw")) as session:
-        session.follow(Failing([True]), [option(1, remote=True)])
+        session.follow(Failing([True]), [placement(1, remote=True)])
         assert [session.infer(picture(n)).where for n in range(12)] == ["edge"] * 12
         assert session.stats.policy_errors == 12
-        with pytest.raises(UsageError, match="at least one option"):
+        with pytest.raises(UsageError, match="at least one placement"):
             session.follow(Failing([True]), [])
     assert "the policy failed (1 so far): ValueError('a bug in decide')" in caplog.text
     assert caplog.text.count("so far") == 2  # the first and the tenth

@@ -12,7 +12,7 @@ import pytest
 
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import serving
-from midstream_edge.policies.interface import Decision, Evidence, Option, Situation
+from midstream_edge.policies.interface import Decision, Evidence, Situation
 from midstream_edge.session.answers import AHEAD, CLOUD, EDGE
 from midstream_edge.session.director import Pilot
 from midstream_edge.session.session import Answer, EdgeSession
@@ -20,6 +20,7 @@ from midstream_edge.session.threads import HEAD
 from midstream_partitioner.backends.stopping import Stop, Stopped
 from midstream_partitioner.execution.chain import Chain
 from midstream_partitioner.partition.partition import Partition
+from midstream_partitioner.planning.placements import Placement
 from midstream_wire.tensors import Array
 
 Inputs = Mapping[str, Array]
@@ -45,19 +46,19 @@ class Scripted:
         return script[min(len(self.asked), len(script)) - 1]
 
     def learn(self, evidence: Evidence) -> Scripted:
-        if evidence.option is not None:  # the link itself is heard of at any time
+        if evidence.placement is not None:  # the link itself is heard of at any time
             self.heard.append(evidence)
         return self
 
 
-def option(k: int, *, remote: bool = True) -> Option:
-    return Option(
+def placement(k: int, *, remote: bool = True) -> Placement:
+    return Placement(
         cut=f"cut {k}", codec="raw", k=k, label="", remote=remote, head_s=0.0, encode_s=0.0,
         decode_s=0.0, tail_s=0.0, payload_nbytes=0, reply_nbytes=0, rest_s=0.0,
     )  # fmt: skip
 
 
-OPTIONS = (option(1), option(2), option(4, remote=False))
+PLACEMENTS = (placement(1), placement(2), placement(4, remote=False))
 
 
 def assert_same(answer: Answer, expected: Mapping[str, Array]) -> None:
@@ -70,7 +71,7 @@ def test_a_hedge_answers_before_a_slow_cloud(
 ) -> None:
     policy = Scripted(Decision(0, hedge_after_s=0.05))
     with EdgeSession(chain, sleepy_server, plan=(1, "raw")) as session:
-        session.follow(policy, OPTIONS)
+        session.follow(policy, PLACEMENTS)
         answer = session.infer(picture(0))
         stats = session.stats
     assert (answer.where, answer.hedged, answer.reason) == (AHEAD, True, None)
@@ -85,7 +86,7 @@ def test_the_cloud_wins_where_it_is_faster_and_the_edge_stops(
 ) -> None:
     policy, idle = Scripted(Decision(0, hedge_after_s=0.0)), threading.Event()
     with EdgeSession(paced(15.0), server, plan=(0, "raw"), timeout_s=60.0) as session:
-        session.follow(policy, (option(0),))
+        session.follow(policy, (placement(0),))
         answers = [session.infer(picture(n)) for n in range(3)]
         stats = session.stats
         session._crew.worker.put(idle.set, rank=HEAD, order=10**9)  # after all else
@@ -102,7 +103,7 @@ def test_races_give_one_right_answer_each(
 ) -> None:
     policy = Scripted(Decision(0, hedge_after_s=0.0))
     with EdgeSession(chain, server, plan=(1, "raw")) as session:
-        session.follow(policy, OPTIONS)
+        session.follow(policy, PLACEMENTS)
         futures = [session.submit(picture(n)) for n in range(100)]
         answers = [future.result(30) for future in futures]
         stats = session.stats
@@ -120,7 +121,7 @@ def test_an_edge_with_a_prefix_waits_for_the_cloud(
     prefix = Chain(chain.partition, last=1)
     policy = Scripted(Decision(0, hedge_after_s=0.0))
     with EdgeSession(prefix, server, plan=(1, "raw")) as session:
-        session.follow(policy, (option(1),))
+        session.follow(policy, (placement(1),))
         answer = session.infer(picture(0))
     assert (answer.where, answer.hedged) == (CLOUD, False)
     assert_same(answer, expected(picture(0)))
@@ -131,12 +132,12 @@ def test_a_policy_hears_what_came_of_its_choices(
 ) -> None:
     policy = Scripted(Decision(0))
     with EdgeSession(chain, server, plan=(1, "raw")) as session:
-        session.follow(policy, OPTIONS)
+        session.follow(policy, PLACEMENTS)
         answer = session.infer(picture(0))
     (asked,) = policy.asked
     assert (asked.link, asked.current, asked.in_flight) == ("connected", None, 0)
     (heard,) = policy.heard
-    assert heard.option == 0
+    assert heard.placement == 0
     assert heard.latency_s == pytest.approx(answer.timings.total_s, abs=1e-3)
     assert heard.transfer is not None
     assert heard.transfer.complete
@@ -149,7 +150,7 @@ def test_a_lost_race_tells_that_the_transfer_was_not_through(
 ) -> None:
     policy = Scripted(Decision(0, hedge_after_s=0.05))
     with EdgeSession(chain, sleepy_server, plan=(1, "raw")) as session:
-        session.follow(policy, OPTIONS)
+        session.follow(policy, PLACEMENTS)
         session.infer(picture(0))
     (heard,) = policy.heard
     assert heard.hedged
@@ -161,7 +162,7 @@ def test_a_lost_race_tells_that_the_transfer_was_not_through(
 def test_edge_only_by_policy_is_no_hedge(chain: Chain, server: str, picture: Picture) -> None:
     policy = Scripted(Decision(2))
     with EdgeSession(chain, server, plan=(1, "raw")) as session:
-        pilot = session.follow(policy, OPTIONS)
+        pilot = session.follow(policy, PLACEMENTS)
         answer = session.infer(picture(0))
         assert session.plan == (4, "raw")
     assert (answer.where, answer.hedged, pilot.switches) == (EDGE, False, 0)
@@ -169,7 +170,7 @@ def test_edge_only_by_policy_is_no_hedge(chain: Chain, server: str, picture: Pic
 
 
 def test_switches_are_counted_between_requests() -> None:
-    pilot = Pilot(Scripted(Decision(1), (Decision(1), Decision(2))), OPTIONS, timeout_s=5.0)
+    pilot = Pilot(Scripted(Decision(1), (Decision(1), Decision(2))), PLACEMENTS, timeout_s=5.0)
     chosen = [pilot.choose(Situation(now_s=now_s)).k for now_s in range(4)]
     assert (chosen, pilot.switches) == ([2, 2, 4, 4], 1)
 

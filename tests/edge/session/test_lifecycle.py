@@ -224,9 +224,9 @@ def test_evidence_counts_the_clouds_times_only_where_it_answered() -> None:
     request = crossed()
     request.began_s = 9.9
     whole = Transfer(1000, 10, 0.2, complete=True)
-    told = request.evidence(10.3, whole, option=2, queue_s=0.01, tail_s=0.02)
+    told = request.evidence(10.3, whole, placement=2, queue_s=0.01, tail_s=0.02)
     assert (told.queue_s, told.tail_s, told.head_s) == (0.01, 0.02, 0.1)
     assert told.latency_s == pytest.approx(0.4)
     for transfer in (None, Transfer(1000, 0, 0.2, complete=False)):
-        told = request.evidence(10.3, transfer, option=2, queue_s=0.01, tail_s=0.02)
+        told = request.evidence(10.3, transfer, placement=2, queue_s=0.01, tail_s=0.02)
         assert (told.queue_s, told.tail_s) == (None, None)

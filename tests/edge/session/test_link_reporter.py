@@ -14,7 +14,7 @@ from typing import cast
 import pytest
 
 from midstream_edge.link.clock_offset import ClockEstimate, Exchange
-from midstream_edge.policies.interface import Decision, Evidence, Option, Situation
+from midstream_edge.policies.interface import Decision, Evidence, Situation
 from midstream_edge.policies.link_estimator import LinkBelief
 from midstream_edge.policies.probe_budget import (
     KEEP_S,
@@ -29,13 +29,14 @@ from midstream_edge.session.session import EdgeSession
 from midstream_edge.session.threads import Alarms
 from midstream_partitioner.costs.link import Link
 from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.planning.placements import Placement
 from midstream_wire.tensors import Array
 
 Picture = Callable[[int], Mapping[str, Array]]
 Serve = Callable[..., AbstractContextManager[str]]
 
 PATIENCE_S = 30.0
-EDGE_ONLY = Option(
+EDGE_ONLY = Placement(
     cut="edge-only", codec="raw", k=4, label="edge-only", remote=False, head_s=0.001,
     encode_s=0.0, decode_s=0.0, tail_s=0.0, payload_nbytes=0, reply_nbytes=0, rest_s=0.0,
 )  # fmt: skip
@@ -61,7 +62,7 @@ class Homebody:
 
 def is_probe(evidence: Evidence) -> bool:
     transfer = evidence.transfer
-    return evidence.option is None and transfer is not None and transfer.nbytes > 0
+    return evidence.placement is None and transfer is not None and transfer.nbytes > 0
 
 
 def test_a_link_that_no_request_uses_is_probed_within_the_budget(

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import serving
-from midstream_edge.policies.interface import Decision, Evidence, Option, Situation
+from midstream_edge.policies.interface import Decision, Evidence, Situation
 from midstream_edge.policies.link_estimator import LinkBelief
 from midstream_edge.session import transmission
 from midstream_edge.session.session import EdgeSession
@@ -20,6 +20,7 @@ from midstream_partitioner.execution.chain import Chain
 from midstream_partitioner.intake.onnx_model import load_network
 from midstream_partitioner.partition.cutting import partition
 from midstream_partitioner.partition.partition import Partition
+from midstream_partitioner.planning.placements import Placement
 from midstream_wire import frames
 from midstream_wire.codecs import Codec
 from midstream_wire.tensors import Array
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("steady_link")
 
 @dataclass(frozen=True)
 class Watching:
-    """Sends everything by one option, and believes what it sees."""
+    """Sends everything by one placement, and believes what it sees."""
 
     belief: LinkBelief
     name: str = "watching"
@@ -62,7 +63,9 @@ def test_a_slow_encoder_does_not_make_the_link_slow(wide: Partition) -> None:
     inputs = {"x": drawn.astype(np.float32)}
     repository = Repository()
     repository.add("wide", wide)
-    option = Option("c", "ec:0.5", 0, "cut", True, 0.0, 0.0, 0.0, 0.001, 1000, 100, 0.001)
+    placement = Placement(
+        "c", "ec:0.5", 0, "cut", True, 0.0, 0.0, 0.0, 0.001, 1000, 100, 0.001
+    )
     with (
         serving(repository) as address,
         EdgeSession(
@@ -70,7 +73,7 @@ def test_a_slow_encoder_does_not_make_the_link_slow(wide: Partition) -> None:
         ) as session,
     ):
         link = session.measure_link()
-        pilot = session.follow(Watching(LinkBelief.of(link)), [option])
+        pilot = session.follow(Watching(LinkBelief.of(link)), [placement])
         answers = [session.infer(inputs) for _ in range(4)]
         encode_s = min(answer.timings.encode_s for answer in answers)
         encoder_bps = 8 * answers[-1].payload_nbytes / encode_s

@@ -13,11 +13,13 @@ import pytest
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import serving
 from midstream_edge.session.session import EdgeSession
-from midstream_edge.workload.comparison import Strategy, run_trial
-from midstream_partitioner.costs.timings import Timings
+from midstream_edge.workload.comparison import Contender, run_trial
+from midstream_partitioner.costs.timings import Estimate
 from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.graph.cuts import Cut
 from midstream_partitioner.partition.folder import load_partition, save_partition
 from midstream_partitioner.partition.partition import Partition, with_transforms
+from midstream_partitioner.planning.placements import Assessment, Placement
 from midstream_partitioner.planning.plan import Candidate
 from midstream_partitioner.transforms.klt import klt, spectrum_of
 from midstream_wire.errors import ModelError, UsageError
@@ -196,25 +198,27 @@ def test_a_damaged_transform_is_refused_when_it_is_named(
         session.use(1, "klt:8+half")
 
 
+def _placement(cut: Cut, codec: str) -> Placement:
+    return Placement(cut.id, codec, 1, cut.label, True, 0.0, 0.0, 0.0, 0.0, 0, 0, None)
+
+
 def test_a_trial_holds_answers_against_what_transform_and_codec_delivered(
     able: Chain, address: str, picture: Picture
 ) -> None:
     cut = able.partition.cuts[1]
-    strategies = [
-        Strategy(
+    contenders = [
+        Contender(
             codec,
             Candidate(
-                cut=cut.id, codec=codec, k=1, estimate=Timings(), payload_nbytes=0,
-                reply_nbytes=0, energy_j=0.0, throughput_hz=1.0, lossless=False,
-                label=cut.label,
+                Assessment(_placement(cut, codec), cut, 0), Estimate(), 0.0, throughput_hz=1.0
             ),
         )
         for codec in ("klt:1+half", "klt:16+raw")
-    ]  # fmt: skip
+    ]
     inputs = [picture(n) for n in range(3)]
     with EdgeSession(able, address, plan=(1, "raw")) as session:
         lossy, exact = run_trial(
-            session, strategies, inputs, requests=6, progress=lambda done, total: None
+            session, contenders, inputs, requests=6, progress=lambda done, total: None
         )
     assert lossy.local == exact.local == 0
     assert lossy.max_relative_error <= 1e-5

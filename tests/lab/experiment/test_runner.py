@@ -137,7 +137,7 @@ def test_what_is_asked_wrongly_stops_everything(
     prepared: Prepared, run: runner.RunOnce, tmp_path: Path
 ) -> None:
     def wrong(key: RunKey, given: Prepared) -> RunResult:
-        raise UsageError("fixed:c9:raw must be an option")
+        raise UsageError("fixed:c9:raw must be a placement")
 
     with pytest.raises(UsageError, match="p0 on digits over line, seed 0: fixed:c9:raw must"):
         go(plan_of(prepared, 50), tmp_path, wrong, jobs=1)

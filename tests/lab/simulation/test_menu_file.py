@@ -9,28 +9,27 @@ from typing import Any
 
 import pytest
 
-from midstream_edge.policies.interface import Option
 from midstream_edge.policies.menu import Menu
 from midstream_lab.simulation.menu_file import (
     MOST_NBYTES,
     MOST_S,
     MOST_SENT_NBYTES,
-    Offered,
+    MeasuredModel,
     read_menu,
 )
 from midstream_lab.simulation.model.link_spec import Network
 from midstream_lab.simulation.pair.pair import Setting, simulate_pair
 from midstream_lab.traces.conditions import condition
 from midstream_partitioner.costs.device import Device
-from midstream_partitioner.planning.placements import Pipeline
+from midstream_partitioner.planning.placements import Pipeline, Placement
 from midstream_partitioner.planning.plan import OBJECTIVES
 from midstream_wire.errors import UsageError
 
-REMOTE = Option("cloud-only", "raw", 0, "cloud-only raw", True,
+REMOTE = Placement("cloud-only", "raw", 0, "cloud-only raw", True,
                 0.0, 0.002, 0.001, 0.05, 20_000, 1000, 0.4, (15_000, 25_000))  # fmt: skip
-LOCAL = Option("edge-only", "raw", 1, "edge-only", False,
+LOCAL = Placement("edge-only", "raw", 1, "edge-only", False,
                0.4, 0.0, 0.0, 0.0, 0, 0, 0.0)  # fmt: skip
-OFFERED = Offered("net", Menu((REMOTE, LOCAL)), Device("pi", 4, slowdown=2.0), 0.07)
+MEASURED = MeasuredModel("net", Menu((REMOTE, LOCAL)), Device("pi", 4, slowdown=2.0), 0.07)
 
 
 def write(path: Path, document: Any) -> Path:
@@ -40,22 +39,22 @@ def write(path: Path, document: Any) -> Path:
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_a_menu_that_is_written_is_read_as_it_was(tmp_path: Path, objective: str) -> None:
-    asked = replace(OFFERED, menu=Menu(OFFERED.menu.options, objective))
+    asked = replace(MEASURED, menu=Menu(MEASURED.menu.placements, objective))
     again = read_menu(write(tmp_path / "menu.json", asked.to_dict()))
-    assert again.menu.options == OFFERED.menu.options
+    assert again.menu.placements == MEASURED.menu.placements
     assert again.menu.objective == objective
-    assert replace(again, menu=OFFERED.menu) == OFFERED
+    assert replace(again, menu=MEASURED.menu) == MEASURED
 
 
 def test_a_file_of_before_objective_and_scatter_is_read(tmp_path: Path) -> None:
-    document = OFFERED.to_dict()
+    document = MEASURED.to_dict()
     del document["objective"], document["scatter"]
     again = read_menu(write(tmp_path / "menu.json", document))
     assert (again.menu.objective, again.scatter) == ("latency", 0.0)
 
 
 def test_a_file_needs_only_its_options(tmp_path: Path) -> None:
-    again = read_menu(write(tmp_path / "by-hand.json", {"menu": OFFERED.to_dict()["menu"]}))
+    again = read_menu(write(tmp_path / "by-hand.json", {"menu": MEASURED.to_dict()["menu"]}))
     assert (again.name, again.device) == ("by-hand", Device("?", 1))
 
 
@@ -90,7 +89,7 @@ def test_a_file_needs_only_its_options(tmp_path: Path) -> None:
 def test_what_is_wrong_in_a_file_is_named(
     tmp_path: Path, field: str, value: Any, sentence: str
 ) -> None:
-    assert_told(write(tmp_path / "menu.json", OFFERED.to_dict() | {field: value}), sentence)
+    assert_told(write(tmp_path / "menu.json", MEASURED.to_dict() | {field: value}), sentence)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +126,7 @@ def test_what_is_wrong_in_a_file_is_named(
 def test_what_is_wrong_in_an_option_is_named(
     tmp_path: Path, field: str, value: Any, sentence: str
 ) -> None:
-    document = OFFERED.to_dict()
+    document = MEASURED.to_dict()
     document["menu"][1][field] = value
     assert_told(write(tmp_path / "menu.json", document), sentence)
 
@@ -156,25 +155,25 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 
 def test_the_largest_payload_of_a_menu_can_be_simulated(tmp_path: Path) -> None:
-    document = OFFERED.to_dict()
+    document = MEASURED.to_dict()
     most = dict.fromkeys(("payload_nbytes", "reply_nbytes"), MOST_SENT_NBYTES)
     document["menu"][0]["payloads_nbytes"] = [MOST_SENT_NBYTES]
     document["menu"] = [document["menu"][0] | most]
-    offered = read_menu(write(tmp_path / "menu.json", document))
+    measured = read_menu(write(tmp_path / "menu.json", document))
     network = Network.of(condition("900Gbit:1ms"))
-    setting = Setting(network, offered.device, duration_s=1.0)
-    outcome = simulate_pair(offered.menu, "cloud-only", setting)
+    setting = Setting(network, measured.device, duration_s=1.0)
+    outcome = simulate_pair(measured.menu, "cloud-only", setting)
     assert outcome.table.payload_nbytes.tolist() == [MOST_SENT_NBYTES]
     assert outcome.uplink_nbytes >= MOST_SENT_NBYTES
 
 
 def test_a_tail_that_takes_no_time_can_be_simulated(tmp_path: Path) -> None:
-    document = OFFERED.to_dict()
+    document = MEASURED.to_dict()
     document["menu"][0] |= {"decode_s": 0.0, "tail_s": 0.0}
-    offered = read_menu(write(tmp_path / "menu.json", document))
-    setting = Setting(Network.of(condition("wifi")), offered.device, duration_s=1.0)
-    table = simulate_pair(offered.menu, "adaptive", setting).table
-    assert (table.option == 0).all()
+    measured = read_menu(write(tmp_path / "menu.json", document))
+    setting = Setting(Network.of(condition("wifi")), measured.device, duration_s=1.0)
+    table = simulate_pair(measured.menu, "adaptive", setting).table
+    assert (table.placement == 0).all()
     assert (table.how == 0).all()
 
 
@@ -190,7 +189,7 @@ def assert_told(path: Path, sentence: str) -> None:
 
 def test_a_menu_file_knows_how_many_requests_each_stage_works_on(tmp_path: Path) -> None:
     pipeline = Pipeline(threads=2, cores=4, workers=3, window=5)
-    asked = replace(OFFERED, menu=replace(OFFERED.menu, pipeline=pipeline))
+    asked = replace(MEASURED, menu=replace(MEASURED.menu, pipeline=pipeline))
     path = tmp_path / "menu.json"
     path.write_text(json.dumps(asked.to_dict()))
     assert read_menu(path).menu.pipeline == pipeline

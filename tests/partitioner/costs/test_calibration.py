@@ -190,9 +190,9 @@ def test_payloads_are_those_of_the_data_and_candidates_carry_what_was_measured(
     for candidate in made.candidates:
         if candidate.cut != "edge-only":
             row = found.find(candidate.cut, candidate.codec)
-            assert candidate.fidelity == row
+            assert candidate.assessment.fidelity == row
             assert row is not None
-            assert candidate.payload_nbytes == row.payload_nbytes
+            assert candidate.placement.payload_nbytes == row.payload_nbytes
 
 
 def test_a_target_payload_bounds_what_nearly_every_request_sends(case_of: CaseOf) -> None:
@@ -207,7 +207,8 @@ def test_a_target_payload_bounds_what_nearly_every_request_sends(case_of: CaseOf
         constraints=Constraints(max_payload_nbytes=most),
         calibration=found,
     )
-    assert all(c.fidelity.payload_p95_nbytes <= most for c in made.candidates if c.fidelity)
+    known = [c.assessment.fidelity for c in made.candidates]
+    assert all(row.payload_p95_nbytes <= most for row in known if row)
     assert any("allowed" in why and "sends" in why for _, why in made.rejected)
 
 
@@ -415,12 +416,12 @@ def test_what_only_the_calibrating_machine_has_timed_is_planned_at_the_devices_o
     steps = [each for each in made.candidates if each.codec == "ec:1"]
     assert {each.cut for each in steps} == ids
     for each in steps:
-        assert each.payload_nbytes == 7
+        assert each.placement.payload_nbytes == 7
         assert each.estimate.encode_s == pytest.approx(0.06)
         assert each.estimate.decode_s == pytest.approx(0.005)
-        assert each.encode_scale == pytest.approx(3)
-        assert each.decode_scale == pytest.approx(0.5)
-    assert {c.encode_scale for c in made.candidates if c.codec == "half"} == {None}
+        assert each.assessment.encode_scale == pytest.approx(3)
+        assert each.assessment.decode_scale == pytest.approx(0.5)
+    assert {c.assessment.encode_scale for c in made.candidates if c.codec == "half"} == {None}
     assert "ec:1 on the edge, 3 to 3 times" in made.scaled()
     assert not plan(case.partition, edge, cloud, LINK).scaled()
 

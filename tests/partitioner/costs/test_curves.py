@@ -23,7 +23,9 @@ from midstream_partitioner.costs.calibration import Calibration, Fidelity
 from midstream_partitioner.costs.curves import Curve, check_sized
 from midstream_partitioner.costs.device import Device
 from midstream_partitioner.costs.profile import Profile
+from midstream_partitioner.graph.cuts import CLOUD_ONLY
 from midstream_partitioner.partition.partition import Partition
+from midstream_partitioner.planning.constraints import Constraints
 from midstream_partitioner.planning.over_sizes import over_sizes
 from midstream_partitioner.planning.plan import Planner
 from midstream_wire.errors import UsageError
@@ -193,10 +195,15 @@ def test_what_a_calibration_says_of_a_payload_grows_with_the_size(part: Partitio
     )
     planner = Planner(part, edge, cloud, calibration=found)
     for size in (8, 128, 300):
-        offers = planner.at((("batch", 1), ("seq", size))).allowed
-        (sent,) = [each for each in offers if each.cut.is_cloud_only]
+        sized = planner.at((("batch", 1), ("seq", size)))
+        (sent,) = [each for each in sized.allowed if each.cut == CLOUD_ONLY]
         assert sent.payload_nbytes == pytest.approx(10 * size / 8, rel=0.01)
-        assert sent.most_nbytes == pytest.approx(10 * size / 8 * 9 / 7, abs=0.5)
+        most_nbytes = round(10 * size / 8 * 9 / 7)
+        for limit_nbytes, fits in ((most_nbytes + 1, True), (most_nbytes - 1, False)):
+            constraints = Constraints(max_payload_nbytes=limit_nbytes)
+            bounded = Planner(part, edge, cloud, calibration=found, constraints=constraints)
+            left = bounded.at((("batch", 1), ("seq", size))).allowed
+            assert any(each.cut == CLOUD_ONLY for each in left) == fits
 
 
 def test_where_another_plan_wins_is_found_to_the_size(part: Partition) -> None:

@@ -114,7 +114,9 @@ def test_a_unet_is_planned_anew_for_its_size_as_brute_force_says(network: Networ
     for side in (*SIDES, 96, 192):
         here = planner.at(at(side))
         made = here.plan(link)
-        every_s = {offer.k: offer.estimate(link, 0.0).total_s for offer in here.allowed}
+        every_s = {
+            placement.k: placement.estimate(link, 0.0).total_s for placement in here.allowed
+        }
         assert made.chosen.k == min(every_s, key=lambda k: every_s[k])
         graph = network.at(at(side))
         node_s, wire = static_profile(graph), wire_nbytes(graph)

@@ -169,4 +169,6 @@ def test_a_reply_is_planned_at_the_size_that_the_server_sends() -> None:
     ):
         answer = session.infer(inputs)
     assert answer.where == "cloud"
-    assert planned.reply_nbytes == answer.reply_nbytes < answer.outputs["y"].nbytes / 2
+    assert (
+        planned.placement.reply_nbytes == answer.reply_nbytes < answer.outputs["y"].nbytes / 2
+    )

@@ -134,7 +134,7 @@ def test_lossless_plans_use_codecs_that_give_the_same_bytes_back(case_of: CaseOf
         case.partition, case.edge, case.cloud, LINK, constraints=Constraints(lossless=True)
     )
     assert {c.codec for c in made.candidates} == {"raw", "lossless", "png"}
-    assert all(candidate.lossless for candidate in made.candidates)
+    assert all(candidate.placement.lossless for candidate in made.candidates)
 
 
 def test_a_codec_is_named_with_or_without_its_default_quality(case_of: CaseOf) -> None:

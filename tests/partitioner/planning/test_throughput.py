@@ -12,49 +12,50 @@ import pytest
 from midstream_partitioner.costs.device import Device
 from midstream_partitioner.costs.link import Link
 from midstream_partitioner.machine import usable_cores, usable_memory_nbytes
-from midstream_partitioner.planning.placements import Offer, Pipeline
+from midstream_partitioner.planning.placements import Pipeline, Placement
 from midstream_partitioner.planning.plan import Planner
 
 CaseOf = Callable[..., Any]
 FAST = Link(1e12, 1e12, 0.0, 0.0)
 
 
-def _offer(case_of: CaseOf, **changes: Any) -> Offer:
+def _placement(case_of: CaseOf, **changes: Any) -> Placement:
     case = case_of(1)
-    offer = next(
+    placement = next(
         each for each in Planner(case.partition, case.edge, case.cloud).allowed if each.remote
     )
     seconds = {"head_s": 0.02, "encode_s": 0.01, "decode_s": 0.001, "tail_s": 0.04}
-    return replace(offer, **(seconds | changes))
+    return replace(placement, **(seconds | changes))
 
 
 def test_workers_decode_and_run_tails(case_of: CaseOf) -> None:
-    offer = _offer(case_of)
+    placement = _placement(case_of)
     periods_s = [
-        offer.period_s(FAST, Pipeline(workers=workers, window=100)) for workers in (1, 2, 4)
+        placement.period_s(FAST, Pipeline(workers=workers, window=100))
+        for workers in (1, 2, 4)
     ]
     assert periods_s == pytest.approx([0.041, 0.0205, 0.02])
 
 
 def test_the_encoder_works_beside_the_head_as_far_as_there_are_cores(case_of: CaseOf) -> None:
-    offer = _offer(case_of, tail_s=0.0)
-    one = offer.period_s(FAST, Pipeline(threads=1, cores=1, window=100))
-    two = offer.period_s(FAST, Pipeline(threads=1, cores=2, window=100))
-    busy = offer.period_s(FAST, Pipeline(threads=2, cores=2, window=100))
+    placement = _placement(case_of, tail_s=0.0)
+    one = placement.period_s(FAST, Pipeline(threads=1, cores=1, window=100))
+    two = placement.period_s(FAST, Pipeline(threads=1, cores=2, window=100))
+    busy = placement.period_s(FAST, Pipeline(threads=2, cores=2, window=100))
     assert (one, two, busy) == pytest.approx((0.03, 0.02, 0.025))
 
 
 def test_a_transform_runs_on_the_thread_of_the_heads(case_of: CaseOf) -> None:
-    offer = _offer(case_of, codec="klt:4+half")
+    placement = _placement(case_of, codec="klt:4+half")
     pipeline = Pipeline(workers=1, window=100)
-    assert pipeline.edge_s(offer.head_s, offer.encode_s, True) == pytest.approx(0.03)
-    assert pipeline.cloud_s(offer.decode_s, offer.tail_s) == pytest.approx(0.041)
+    assert pipeline.edge_s(placement.head_s, placement.encode_s, True) == pytest.approx(0.03)
+    assert pipeline.cloud_s(placement.decode_s, placement.tail_s) == pytest.approx(0.041)
 
 
 def test_a_long_link_is_bounded_by_the_requests_under_way(case_of: CaseOf) -> None:
-    offer = _offer(case_of)
+    placement = _placement(case_of)
     long = Link(1e12, 1e12, 0.8, 0.0)
-    period_s = offer.period_s(long, Pipeline(workers=4, window=8))
+    period_s = placement.period_s(long, Pipeline(workers=4, window=8))
     assert period_s == pytest.approx((0.071 + 0.8) / 8, rel=1e-3)
 
 

@@ -23,7 +23,7 @@ from midstream_partitioner.units import format_nbytes
 
 
 def demo(
-    requests: Annotated[int, typer.Option(min=1, help="Requests under each strategy.")] = 6,
+    requests: Annotated[int, typer.Option(min=1, help="Requests under each placement.")] = 6,
     output: Annotated[
         Path,
         typer.Option(
@@ -90,10 +90,10 @@ def _print_joint(joint: Sequence[demonstration.Joint]) -> None:
         rows.add_row(
             each.network,
             console.elided(each.plain.label),
-            format_nbytes(each.plain.payload_nbytes),
+            format_nbytes(each.plain.placement.payload_nbytes),
             console.ms(each.plain.latency_s),
             console.elided(each.joint.label),
-            format_nbytes(each.joint.payload_nbytes),
+            format_nbytes(each.joint.placement.payload_nbytes),
             console.ms(each.joint.latency_s),
             f"{each.saving:.1f} times",
         )

@@ -23,8 +23,8 @@ from midstream.cli.flags.common import (
     takes_planning,
 )
 from midstream.cli.flags.edge_run import (
-    Choice,
     Holding,
+    PlanFlags,
     Subject,
     Workload,
     takes_choice,
@@ -47,7 +47,7 @@ from midstream.joining import Joining
 from midstream.loaders import Inputs
 from midstream_edge.link.channel import CONNECT_S, Dial
 from midstream_edge.session.session import EdgeSession
-from midstream_edge.workload.comparison import Outcome, Strategy, adopt, baselines, run_trial
+from midstream_edge.workload.comparison import Contender, Outcome, adopt, baselines, run_trial
 from midstream_partitioner.backends.backend import Backend
 from midstream_partitioner.costs.link import Link
 from midstream_partitioner.execution.chain import Chain
@@ -65,7 +65,7 @@ from midstream_wire.errors import (
 
 #: Distinct inputs under a policy, which may send requests for hours; they come in turn.
 DISTINCT = 64
-#: The same where strategies are compared, and each is run whole here as well.
+#: The same where placements are compared, and each is run whole here as well.
 COMPARED = 8
 
 
@@ -137,7 +137,7 @@ def run(
     *,
     workload: Workload,
     answering: Answering,
-    choice: Choice,
+    choice: PlanFlags,
     holding: Holding,
     execution: Execution,
     trust: Trust,
@@ -288,7 +288,7 @@ def _run_split(
     opened: _Opened,
     planning: Planning,
     driving: Driving | None,
-    choice: Choice,
+    choice: PlanFlags,
     *,
     holding: Holding,
     workload: Workload,
@@ -296,7 +296,7 @@ def _run_split(
     quiet: bool,
 ) -> dict[str, Any]:
     """Plan, then send the requests as they were asked for: under a policy, under every
-    strategy in turn, or under the plan."""
+    placement in turn, or under the plan."""
     session, part = opened.session, opened.side.partition
     if (
         driving is None or not driving.repartition
@@ -339,7 +339,7 @@ def _run_split(
     return {**sent, "plan": plan_document(*plans[0][1:]) if plans else None}
 
 
-def _plan(reached: _Reached, planning: Planning, choice: Choice) -> tuple[Plan, Envelope]:
+def _plan(reached: _Reached, planning: Planning, choice: PlanFlags) -> tuple[Plan, Envelope]:
     """The plan for the link as it is, or the one that was asked for, and its envelope."""
     deployment, link = reached.deployment, reached.link
     planner = _planner(deployment, planning)
@@ -390,16 +390,16 @@ def _compare(
     inputs: Inputs,
     requests: int,
 ) -> dict[str, Any]:
-    """Run every strategy in turn; the document says what was predicted and what came."""
+    """Run every placement in turn; the document says what was predicted and what came."""
     deployment = reached.deployment
     private = _private(deployment, planning, made.link)
-    strategies = list(baselines(made))
-    known = [strategy.candidate for strategy in strategies]
+    contenders = list(baselines(made))
+    known = [contender.candidate for contender in contenders]
     if private is not None and private.chosen not in known:
-        strategies.append(Strategy("private plan", private.chosen))
+        contenders.append(Contender("private plan", private.chosen))
     with console.progress("requests") as tick:
         outcomes = run_trial(
-            reached.session, strategies, inputs, requests=requests, progress=tick
+            reached.session, contenders, inputs, requests=requests, progress=tick
         )
     return {
         "edge": deployment.edge.device.to_dict(),
@@ -410,7 +410,7 @@ def _compare(
         "max_relative_error": max(outcome.max_relative_error for outcome in outcomes),
         **plan_document(made, rows),
         "private": candidate_document(private.chosen) if private is not None else None,
-        "strategies": [_outcome_document(outcome, made, private) for outcome in outcomes],
+        "placements": [_outcome_document(outcome, made, private) for outcome in outcomes],
     }
 
 
@@ -426,7 +426,7 @@ def _private(deployment: Deployment, planning: Planning, link: Link) -> Plan | N
 
 
 def _outcome_document(outcome: Outcome, made: Plan, private: Plan | None) -> dict[str, Any]:
-    candidate = outcome.strategy.candidate
+    candidate = outcome.contender.candidate
     return {
         **outcome.to_dict(),
         "is_chosen": candidate == made.chosen,

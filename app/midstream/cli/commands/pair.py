@@ -128,7 +128,7 @@ class Following:
     ] = None
 
     def drive(self) -> Drive | None:
-        """Return how the edge runs under a policy, None if it runs every strategy in turn."""
+        """Return how the edge runs under a policy, None if it runs every placement in turn."""
         if self.policy is None and self.trace is None:
             return None
         if self.probe_budget is not None:
@@ -157,7 +157,7 @@ def pair(
             help="3g, lte, wifi, 5g, broadband, satellite, or 8Mbit:40ms.",
         ),
     ] = "lte",
-    requests: Annotated[int, typer.Option(min=1, help="Requests under each strategy.")] = 20,
+    requests: Annotated[int, typer.Option(min=1, help="Requests under each placement.")] = 20,
     edge_slowdown: Annotated[
         float, typer.Option(min=1.0, help="Emulate an edge this many times slower.")
     ] = 1.0,

@@ -28,12 +28,12 @@ from midstream.cli.flags.simulation import Sweep, Trial, takes_sweep, takes_tria
 from midstream.cli.output import console
 from midstream.cli.output.simulated import ANSWERED, LEGEND, chosen_most, remarks, who_answered
 from midstream.cli.runs.fleet import run_scenario
-from midstream.cli.runs.menu import check_output, measure_offer, write_offer
+from midstream.cli.runs.menu import check_output, measure_model, write_menu
 from midstream.cli.runs.sweep import check_sweep, run_sweep
 from midstream.feeding import Feeding
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.registry import POLICIES
-from midstream_lab.simulation.menu_file import SUFFIX, UNKNOWN, Offered, read_menu
+from midstream_lab.simulation.menu_file import SUFFIX, UNKNOWN, MeasuredModel, read_menu
 from midstream_lab.simulation.model.machine import Machine
 from midstream_lab.simulation.output.request_table import rows
 from midstream_lab.simulation.output.statistics import Figures, figures
@@ -114,19 +114,19 @@ def simulate(
     deadline_s = planning.constraints.deadline_s
     _check(trial, sweep, menu_output, deadline_s)
     if Path(model).suffix == SUFFIX:
-        offered = read_menu(Path(model))
+        measured = read_menu(Path(model))
     else:
-        offered = measure_offer(
+        measured = measure_model(
             model, feed, size, planning=planning, devices=devices, policies=policy or ()
         )
     if menu_output is not None:
-        write_offer(offered, menu_output)
-    machine = Machine(sigma=offered.scatter)
+        write_menu(measured, menu_output)
+    machine = Machine(sigma=measured.scatter)
     if sweep.axes:
-        run_sweep(offered, machine, sweep, page=report, seed=trial.seed, as_json=json)
+        run_sweep(measured, machine, sweep, page=report, seed=trial.seed, as_json=json)
     else:
-        setting = trial.setting(offered.device, machine, deadline_s=deadline_s)
-        _run_trial(offered, setting, policy, log=log, report=report, as_json=json)
+        setting = trial.setting(measured.device, machine, deadline_s=deadline_s)
+        _run_trial(measured, setting, policy, log=log, report=report, as_json=json)
 
 
 def _check(
@@ -141,7 +141,7 @@ def _check(
 
 
 def _run_trial(
-    offered: Offered,
+    measured: MeasuredModel,
     setting: Setting,
     policies: Sequence[str] | None,
     *,
@@ -153,28 +153,28 @@ def _run_trial(
     asked = policies or ["adaptive"]
     began_s = time.perf_counter()
     ran = {
-        name: simulate_pair(offered.menu, name, setting)
+        name: simulate_pair(measured.menu, name, setting)
         for name in dict.fromkeys([*asked, ORACLE])
     }
     took_s = time.perf_counter() - began_s
     if log is not None:
-        _write_log(log, {name: ran[name] for name in asked}, offered.menu)
+        _write_log(log, {name: ran[name] for name in asked}, measured.menu)
     if report is not None:
-        write_report(list(ran.values()), offered, setting, place=report, command=_command())
-    found = {name: _figures(ran[name], offered, setting) for name in ran}
+        write_report(list(ran.values()), measured, setting, place=report, command=_command())
+    found = {name: _figures(ran[name], measured, setting) for name in ran}
     if as_json:
-        console.print_json(_document(offered, setting, ran, found, asked))
+        console.print_json(_document(measured, setting, ran, found, asked))
         return
-    _print(offered, setting, ran, found, asked)
+    _print(measured, setting, ran, found, asked)
     speed = len(ran) * setting.duration_s / took_s
     console.say(f"{speed:.0f} times faster than real time", to=console.err)
 
 
-def _figures(outcome: Outcome, offered: Offered, setting: Setting) -> Figures:
+def _figures(outcome: Outcome, measured: MeasuredModel, setting: Setting) -> Figures:
     return figures(
         outcome.table,
-        offered.menu.options,
-        offered.device,
+        measured.menu.placements,
+        measured.device,
         deadline_s=setting.deadline_s,
     )
 
@@ -190,14 +190,14 @@ def _regret(found: Figures, oracle: Figures) -> float | None:
 
 
 def _document(
-    offered: Offered,
+    measured: MeasuredModel,
     setting: Setting,
     ran: Mapping[str, Outcome],
     found: Mapping[str, Figures],
     asked: Sequence[str],
 ) -> dict[str, Any]:
     network = setting.network
-    return offered.to_dict() | {
+    return measured.to_dict() | {
         "network": {
             "uplink": network.uplink.name,
             "uplink_bps": network.payload_up.mean_bps,
@@ -233,20 +233,20 @@ def _write_log(path: Path, ran: Mapping[str, Outcome], menu: Menu) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         for name, outcome in ran.items():
-            for row in rows(outcome.table, menu.options):
+            for row in rows(outcome.table, menu.placements):
                 file.write(jsons.dumps({"policy": name, **row}) + "\n")
 
 
 def _print(
-    offered: Offered,
+    measured: MeasuredModel,
     setting: Setting,
     ran: Mapping[str, Outcome],
     found: Mapping[str, Figures],
     asked: Sequence[str],
 ) -> None:
     network = setting.network
-    edge = "" if offered.device == UNKNOWN else f", edge {offered.device.label()}"
-    title = f"{offered.name}{edge}, simulated for {setting.duration_s:g} s"
+    edge = "" if measured.device == UNKNOWN else f", edge {measured.device.label()}"
+    title = f"{measured.name}{edge}, simulated for {setting.duration_s:g} s"
     table = console.table(
         f"{title}: {network.uplink.name}, {format_rate(network.payload_up.mean_bps)} up, "
         f"RTT {network.rtt_s * 1e3:g} ms",

@@ -117,7 +117,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
         Rule(_PLANNING, beside=("cut",), why="it replaces the plan"),
         Rule(("codec",), needs=("cut",), why="a plan chooses its codec, from --codecs"),
-        Rule(("timeout",), beside=("compare",), why="each strategy has its own"),
+        Rule(("timeout",), beside=("compare",), why="each placement has its own"),
         Rule(
             ("segments",),
             beside=("compare",),
@@ -126,7 +126,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(("trace_origin",), needs=("trace",)),
         Rule(("metrics_insecure",), needs=("metrics",)),
         Rule(("postprocess",), needs=("output",), why="its results are written there"),
-        Rule(("output",), beside=("compare",), why="every strategy answers the same inputs"),
+        Rule(("output",), beside=("compare",), why="every placement answers the same inputs"),
         _MEASURED,
         _NETWORK,
         _PUBLIC,
@@ -231,7 +231,7 @@ def check_simulated(model: str, context: typer.Context) -> None:
     if "axes" in flags:
         _refuse(
             _spelled(flags, _NOT_OF_A_SWEEP),
-            "must not be given with --sweep, which runs every option on links of its own",
+            "must not be given with --sweep, which runs every placement on links of its own",
         )
     else:
         _refuse(_spelled(flags, _OF_A_SWEEP), "must be given with --sweep")

@@ -156,7 +156,7 @@ class Subject:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Choice:
+class PlanFlags:
     """What becomes of the plan: it is followed, compared with others, or `cut` replaces it."""
 
     cut: str | None = None
@@ -185,9 +185,9 @@ def _choice(
             help="Exit with code 1 if no answer came from the cloud, and say why.",
         ),
     ] = False,
-) -> Choice:
+) -> PlanFlags:
     timeout_s = parse_duration(timeout) if timeout is not None else None
-    return Choice(cut, codec, compare, timeout_s, require_cloud)
+    return PlanFlags(cut, codec, compare, timeout_s, require_cloud)
 
 
 takes_workload = takes("workload", Workload)

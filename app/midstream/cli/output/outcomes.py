@@ -11,11 +11,11 @@ from midstream_partitioner.costs.timings import FIELDS
 
 
 def outcome_table(document: dict[str, Any], title: str) -> console.Rows:
-    """Two rows a strategy, predicted above measured, the seven fields across."""
+    """Two rows a placement, predicted above measured, the seven fields across."""
     fields = [name.removesuffix("_s") for name in FIELDS]
-    rows = console.table(title, "", "strategy", "", *fields, "total", "p50", "p95 ms", "error",
-                         left=("", "strategy"))  # fmt: skip
-    for entry in document["strategies"]:
+    rows = console.table(title, "", "placement", "", *fields, "total", "p50", "p95 ms",
+                         "error", left=("", "placement"))  # fmt: skip
+    for entry in document["placements"]:
         marks = ["plan"] * entry["is_chosen"] + ["private"] * entry["is_private_choice"]
         what = entry["name"]
         if what in ("best cut", "plan", "private plan"):
@@ -38,16 +38,16 @@ def _error(entry: dict[str, Any]) -> float:
 
 
 def best_measured(document: dict[str, Any]) -> dict[str, Any]:
-    """The strategy with the smallest measured median."""
-    found: dict[str, Any] = min(document["strategies"], key=lambda entry: entry["p50_s"])
+    """The placement with the smallest measured median."""
+    found: dict[str, Any] = min(document["placements"], key=lambda entry: entry["p50_s"])
     return found
 
 
 def verdict(document: dict[str, Any]) -> str:
     """Return who was right: the plan's choice against what proved fastest."""
     best = best_measured(document)
-    chosen = next(entry for entry in document["strategies"] if entry["is_chosen"])
-    answers = f"{document['answered']} of {document['requests']} answered under each strategy"
+    chosen = next(entry for entry in document["placements"] if entry["is_chosen"])
+    answers = f"{document['answered']} of {document['requests']} answered under each placement"
     if document["local"]:
         answers += f", {document['local']} of them finished on the edge after the cloud failed"
     error = _error(document)

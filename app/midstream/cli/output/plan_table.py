@@ -63,7 +63,7 @@ def _listed(made: Plan) -> list[Candidate]:
 
 
 def _accuracy(candidate: Candidate) -> list[str]:
-    row = candidate.fidelity
+    row = candidate.assessment.fidelity
     if row is None:
         return ["", ""]
     loss = "" if row.top1_loss is None else f"{row.top1_loss:+.2f} pt"
@@ -79,7 +79,9 @@ def _mark(made: Plan, candidate: Candidate) -> str:
 def _cells(candidate: Candidate) -> list[str]:
     estimate = candidate.estimate
     return [
-        format_nbytes(candidate.payload_nbytes) if candidate.payload_nbytes else "",
+        format_nbytes(candidate.placement.payload_nbytes)
+        if candidate.placement.payload_nbytes
+        else "",
         *(console.ms(getattr(estimate, name)) for name in FIELDS),
         console.ms(estimate.total_s),
         f"{candidate.energy_j:.2g} J",

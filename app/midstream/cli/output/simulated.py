@@ -28,7 +28,7 @@ def who_answered(found: Figures) -> tuple[str, ...]:
 
 
 def chosen_most(found: Figures) -> str:
-    first = found.options[0] if found.options else None
+    first = found.placements[0] if found.placements else None
     return "" if first is None else f"{console.elided(first.label)} ({first.share:.0%})"
 
 

@@ -92,7 +92,7 @@ class Following:
 
     @property
     def labels(self) -> dict[tuple[int, str], str]:
-        """The options for people, by plan."""
+        """The placements for people, by plan."""
         return {} if self.course is None else self.course.labels
 
     @property
@@ -104,14 +104,14 @@ class Following:
         """Return what was chosen from, on what link, and what learning of it has cost."""
         course, deployment = self.course, self.deployment
         budget = None if course is None else course.pilot.budget
-        options = () if course is None else course.menu.options
+        placements = () if course is None else course.menu.placements
         return {
             "renewals": 0 if self.renewal is None else self.renewal.renewals,
             "probe_nbytes": 0 if budget is None else budget.probed_nbytes,
             "probe_share": 0.0 if budget is None else budget.share,
             "cloud_profile": deployment and json.loads(deployment.cloud.to_json()),
             "link": self.link and link_document(self.link),
-            "menu": [asdict(each) for each in options],
+            "menu": [asdict(each) for each in placements],
         }
 
 

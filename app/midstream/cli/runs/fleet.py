@@ -48,7 +48,7 @@ def _write_log(path: Path, outcome: FleetOutcome) -> None:
     tables = _tables(outcome)
     with path.open("w", encoding="utf-8") as file:
         for group in outcome.fleet.groups:
-            for row in rows(tables[group.name], group.menu.options):
+            for row in rows(tables[group.name], group.menu.placements):
                 file.write(json.dumps({"group": group.name, **row}) + "\n")
 
 

@@ -12,7 +12,7 @@ from midstream.cli.opening import opened_partition
 from midstream.cli.runs.planner import open_planner
 from midstream.feeding import Feeding
 from midstream_edge.policies.menu import Menu
-from midstream_lab.simulation.menu_file import SUFFIX, Offered
+from midstream_lab.simulation.menu_file import SUFFIX, MeasuredModel
 from midstream_partitioner.costs.profile import Profile
 from midstream_wire.errors import UsageError
 
@@ -22,7 +22,7 @@ _DECILES = 2 * 1.2816
 MOST_SCATTER = 0.3
 
 
-def measure_offer(
+def measure_model(
     model: str,
     feed: Feeding,
     size: Sequence[str] | None,
@@ -30,7 +30,7 @@ def measure_offer(
     planning: Planning,
     devices: Devices,
     policies: Sequence[str],
-) -> Offered:
+) -> MeasuredModel:
     """Return what a network offers by the profiles of both sides; what `policies` name
     stays.
     """
@@ -38,7 +38,7 @@ def measure_offer(
     planner, at_edge, _ = open_planner(part, planning, devices, source=None)
     complete = len(at_edge.segments) >= len(part.segments)
     menu = Menu.of(planner, complete=complete, policies=policies)
-    return Offered(part.name, menu, at_edge.device, _scatter(at_edge))
+    return MeasuredModel(part.name, menu, at_edge.device, _scatter(at_edge))
 
 
 def check_output(path: Path | None) -> None:
@@ -49,10 +49,10 @@ def check_output(path: Path | None) -> None:
         )
 
 
-def write_offer(offered: Offered, path: Path) -> None:
+def write_menu(measured: MeasuredModel, path: Path) -> None:
     """A menu's file, which is a MODEL."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(offered.to_dict(), indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(measured.to_dict(), indent=2) + "\n", encoding="utf-8")
 
 
 def _scatter(profile: Profile) -> float:

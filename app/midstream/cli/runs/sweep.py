@@ -12,7 +12,7 @@ from midstream.cli.output import console
 from midstream_lab.processes.folder_lock import locked
 from midstream_lab.report.matplotlib_figures import check_picture
 from midstream_lab.report.page import REPORT
-from midstream_lab.simulation.menu_file import Offered
+from midstream_lab.simulation.menu_file import MeasuredModel
 from midstream_lab.simulation.model.machine import Machine
 from midstream_lab.simulation.sweep.checkpoint import POINTS, Store
 from midstream_lab.simulation.sweep.executors import check_engine, run_all
@@ -38,7 +38,7 @@ def _grid(sweep: Sweep) -> Grid:
 
 
 def run_sweep(
-    offered: Offered,
+    measured: MeasuredModel,
     machine: Machine,
     sweep: Sweep,
     *,
@@ -46,12 +46,12 @@ def run_sweep(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Every option at every point of the grid; goes on where it was interrupted.
+    """Every placement at every point of the grid; goes on where it was interrupted.
 
     The report is `page`, or lies in the sweep's folder with the rest.
     """
     grid, folder = _grid(sweep), sweep.folder
-    asked = tasks(grid, offered.menu, offered.device, machine=machine, seed=seed)
+    asked = tasks(grid, measured.menu, measured.device, machine=machine, seed=seed)
     with locked(folder):
         store = Store(folder, asked)
         with console.progress(f"sweeping {len(asked)} points") as tick:
@@ -68,10 +68,10 @@ def run_sweep(
                 tick(number, len(asked))
         results = store.results()
         write_table(results, folder / TABLE)
-        title = f"{offered.name}: what wins, and by how much"
+        title = f"{measured.name}: what wins, and by how much"
         draw_map(results, grid, folder / PICTURE, title=title)
-        report = write_sweep_report(results, grid, offered, place=page or folder, seed=seed)
-    document = _document(offered, results, folder, report, seed)
+        report = write_sweep_report(results, grid, measured, place=page or folder, seed=seed)
+    document = _document(measured, results, folder, report, seed)
     if as_json:
         console.print_json(document)
         return
@@ -80,10 +80,10 @@ def run_sweep(
 
 
 def _document(
-    offered: Offered, results: Sequence[Found], folder: Path, report: Path, seed: int
+    measured: MeasuredModel, results: Sequence[Found], folder: Path, report: Path, seed: int
 ) -> dict[str, Any]:
     return {
-        **sweep_document(offered, results, seed),
+        **sweep_document(measured, results, seed),
         "table": str(folder / TABLE),
         "picture": str(folder / PICTURE),
         "report": str(report),

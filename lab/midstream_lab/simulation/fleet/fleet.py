@@ -254,8 +254,8 @@ class _Run:
         starts = [0]
         for group in fleet.groups:
             slowness = {"edge": group.machine.slowness, "cloud": fleet.replicas.slowness}
-            options = (slowed(option, **slowness) for option in group.menu.options)
-            known = replace(group.menu, options=tuple(options))
+            placements = (slowed(placement, **slowness) for placement in group.menu.placements)
+            known = replace(group.menu, placements=tuple(placements))
             for _ in range(group.count):
                 self._add(group, known)
             starts.append(len(self.edges))
@@ -321,7 +321,7 @@ class _Run:
             self.core,
             self.cloud,
             Way(network, draws, offset_s=offset_s, scale=scale),
-            group.menu.options,
+            group.menu.placements,
             policy=policy,
             draws=draws,
             finished=self._finished,
@@ -386,8 +386,8 @@ def _chosen(
     menu, network = group.menu, group.network
     if group.policy == PLAN:
         met = LinkBelief.of(network.mean_link(scale)).conditions()
-        option = int(known.totals_s(met).argmin())
-        return Steady(option), known.estimate(option, met).total_s
+        placement = int(known.totals_s(met).argmin())
+        return Steady(placement), known.estimate(placement, met).total_s
     curve = None
     if group.policy == ORACLE:
         curve = foresight(network.payload_up, offset_s=offset_s, scale=scale)
@@ -397,4 +397,4 @@ def _chosen(
         return policy, 0.0
     decision = policy.decide(Situation(0.0))
     predicted_s = 0.0 if decision.estimate is None else decision.estimate.total_s
-    return Steady(decision.option, decision.hedge_after_s), predicted_s
+    return Steady(decision.placement, decision.hedge_after_s), predicted_s

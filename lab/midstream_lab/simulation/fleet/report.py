@@ -349,17 +349,17 @@ class _Story:
     def _sent(self, group: Group, first: int, end: int) -> dict[str, float]:
         """Shares of a group's requests by placement; those that should have crossed, and of
         which nothing left the edge, are none's."""
-        table, options = self.outcome.table, group.menu.options
+        table, placements = self.outcome.table, group.menu.placements
         mine = (table.edge >= first) & (table.edge < end)
-        option = table.option[mine]
-        crosses = np.array([each.remote and each.payload_nbytes > 0 for each in options])
-        unsent = crosses[option] & (table.payload_nbytes[mine] == 0)
-        counts = np.bincount(option[~unsent], minlength=len(options)).tolist()
+        placement = table.placement[mine]
+        crosses = np.array([each.remote and each.payload_nbytes > 0 for each in placements])
+        unsent = crosses[placement] & (table.payload_nbytes[mine] == 0)
+        counts = np.bincount(placement[~unsent], minlength=len(placements)).tolist()
         taken = {
-            placement_told(o.cut, o.codec): n for o, n in zip(options, counts, strict=True)
+            placement_told(o.cut, o.codec): n for o, n in zip(placements, counts, strict=True)
         }
         taken[UNSENT] = int(unsent.sum())
-        return {name: count / len(option) for name, count in taken.items() if count}
+        return {name: count / len(placement) for name, count in taken.items() if count}
 
     def _history(self) -> str:
         chart = history_chart(self.found.timeline, self.fleet.duration_s, self.failures)
@@ -404,14 +404,16 @@ class _Story:
     def _setting(self) -> str:
         menus: list[tuple[Menu, list[str]]] = []
         for group in self.fleet.groups:
-            known = [names for menu, names in menus if menu.options == group.menu.options]
+            known = [
+                names for menu, names in menus if menu.placements == group.menu.placements
+            ]
             if known:
                 known[0].append(group.name)
             else:
                 menus.append((group.menu, [group.name]))
         chosen = "".join(
             f"<h3>{escape(', '.join(names))}: what could be chosen, by the profiles</h3>"
-            + card(tables.menu_table([asdict(option) for option in menu.options]))
+            + card(tables.menu_table([asdict(placement) for placement in menu.placements]))
             for menu, names in menus
         )
         return (

@@ -40,7 +40,7 @@ from midstream_lab.simulation.fleet.scenario_tables import (
     Span,
 )
 from midstream_lab.simulation.fleet.statistics import Prices
-from midstream_lab.simulation.menu_file import Offered, read_menu
+from midstream_lab.simulation.menu_file import MeasuredModel, read_menu
 from midstream_lab.simulation.model.congestion_window import Congestion
 from midstream_lab.simulation.model.link_spec import Network
 from midstream_lab.simulation.model.machine import Machine
@@ -61,7 +61,7 @@ _CLOUD = CloudTable()
 
 
 def _known_policy(name: str) -> str:
-    """Which option it names is looked at with the menu."""
+    """Which placement it names is looked at with the menu."""
     heads = {PLAN: PLAN} | dict(policy_heads())
     head, colon, detail = name.partition(":")
     whole = bool(detail) and head in _WITH_DETAIL if colon else head not in ("fixed", "python")
@@ -165,16 +165,16 @@ class EdgesTable:
     def build(self, folder: Path, number: int) -> Group:
         place = _Place(number, self.name)
         with place.field("menu"):
-            offered = read_menu(folder / self.menu)
+            measured = read_menu(folder / self.menu)
         network = self.link.build(folder, place)
         with place.field("policy"):
-            _try_policy(self.policy, offered, network)
-        scatter = offered.scatter if self.scatter is None else self.scatter
+            _try_policy(self.policy, measured, network)
+        scatter = measured.scatter if self.scatter is None else self.scatter
         return Group(
             name=self.name,
             count=self.count,
-            menu=offered.menu,
-            device=offered.device,
+            menu=measured.menu,
+            device=measured.device,
             network=network,
             arrivals=self.requests.build(),
             policy=self.policy,
@@ -309,7 +309,7 @@ def _trace(text: str | None, folder: Path) -> Trace | None:
     return open_trace(text if kind in KINDS else str(folder / text))
 
 
-def _try_policy(name: str, offered: Offered, network: Network) -> None:
+def _try_policy(name: str, measured: MeasuredModel, network: Network) -> None:
     """Raises `UsageError` where the policy names what the menu does not have."""
     if name not in (PLAN, ORACLE):
-        policy_of(name, offered.menu, link=network.mean_link(), device=offered.device)
+        policy_of(name, measured.menu, link=network.mean_link(), device=measured.device)

@@ -128,12 +128,12 @@ def _rows_of(outcome: FleetOutcome, at: int) -> Table:
 
 
 def _figures(table: Table, group: Group) -> Figures:
-    found = figures(table, group.menu.options, group.device, deadline_s=group.deadline_s)
+    found = figures(table, group.menu.placements, group.device, deadline_s=group.deadline_s)
     return replace(found, energy_j=None)
 
 
 def _total(outcome: FleetOutcome, groups: dict[str, Figures]) -> Figures:
-    """Of all edges together; options are told by group, as each has its own menu."""
+    """Of all edges together; placements are told by group, as each has its own menu."""
     first = outcome.fleet.groups[0]
     if len(groups) == 1:
         return groups[first.name]
@@ -144,7 +144,7 @@ def _total(outcome: FleetOutcome, groups: dict[str, Figures]) -> Figures:
     return replace(
         found,
         missed=sum(share * n for share, n in missed) / timed if timed else None,
-        options=(),
+        placements=(),
     )
 
 

@@ -140,7 +140,7 @@ def groups_table(groups: Sequence[Group]) -> str:
 
 def _setting_row(group: Group) -> list[str]:
     arrivals, network = group.arrivals, group.network
-    labels = {f"{each.cut} {each.codec}": each.label for each in group.menu.options}
+    labels = {f"{each.cut} {each.codec}": each.label for each in group.menu.placements}
     rate = "one by one" if isinstance(arrivals, Closed) else f"{arrivals.mean_hz:.3g}"
     deadline = NONE if group.deadline_s is None else format_duration(group.deadline_s)
     return [

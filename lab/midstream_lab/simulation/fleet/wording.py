@@ -58,9 +58,9 @@ def placements_told(
     depth: dict[str, float] = {}
     labels: dict[str, str] = {}
     for group in groups:
-        options = group.menu.options
-        whole = max(1, *(option.k for option in options), 1)
-        for each in options:
+        placements = group.menu.placements
+        whole = max(1, *(placement.k for placement in placements), 1)
+        for each in placements:
             name = placement_told(each.cut, each.codec)
             if name in chosen[group.name]:
                 depth.setdefault(name, each.k / whole)

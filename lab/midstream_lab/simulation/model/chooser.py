@@ -32,8 +32,8 @@ class Chooser:
 
     @property
     def plan(self) -> int:
-        """The option that was chosen last, or will be chosen first."""
-        return self._steady.option if self._steady else self._current or 0
+        """The placement that was chosen last, or will be chosen first."""
+        return self._steady.placement if self._steady else self._current or 0
 
     def choose(
         self, job: Job, now_s: float, situation: Callable[[int | None], Situation]
@@ -41,13 +41,13 @@ class Chooser:
         """Choose for `job`; `situation` is asked where a policy is, with the last choice."""
         steady = self._steady
         if steady is not None:
-            index, job.hedge_after_s = steady.option, steady.hedge_after_s
+            index, job.hedge_after_s = steady.placement, steady.hedge_after_s
             job.timeout_s = self._timeout_s
         else:
             assert self.policy is not None
             self.asked_s = now_s
             decision = self.policy.decide(situation(self._current))
-            index, job.hedge_after_s = decision.option, decision.hedge_after_s
+            index, job.hedge_after_s = decision.placement, decision.hedge_after_s
             job.estimate = decision.estimate
             predicted_s = decision.estimate.total_s if decision.estimate else 0.0
             job.timeout_s = patience_s(self._timeout_s, predicted_s)
@@ -56,7 +56,7 @@ class Chooser:
                 job.switched = True
                 self.switches += 1
             self._current = index
-        job.option = index
+        job.placement = index
 
     def learn(self, evidence: Evidence) -> None:
         """Tell the policy; a plan that stays has no use for it."""

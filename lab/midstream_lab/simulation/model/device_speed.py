@@ -1,21 +1,21 @@
-"""An option on machines that are slower, or faster, than those that were profiled."""
+"""A placement on machines that are slower, or faster, than those that were profiled."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from midstream_edge.policies.interface import Option
+from midstream_partitioner.planning.placements import Placement
 
 
-def slowed(option: Option, *, edge: float = 1.0, cloud: float = 1.0) -> Option:
-    """`option` where the edge and the cloud take so many times as long as profiled."""
+def slowed(placement: Placement, *, edge: float = 1.0, cloud: float = 1.0) -> Placement:
+    """`placement` where the edge and the cloud take so many times as long as profiled."""
     if edge == cloud == 1.0:
-        return option
+        return placement
     return replace(
-        option,
-        head_s=option.head_s * edge,
-        encode_s=option.encode_s * edge,
-        decode_s=option.decode_s * cloud,
-        tail_s=option.tail_s * cloud,
-        rest_s=None if option.rest_s is None else option.rest_s * edge,
+        placement,
+        head_s=placement.head_s * edge,
+        encode_s=placement.encode_s * edge,
+        decode_s=placement.decode_s * cloud,
+        tail_s=placement.tail_s * cloud,
+        rest_s=None if placement.rest_s is None else placement.rest_s * edge,
     )

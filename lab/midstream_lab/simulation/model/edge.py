@@ -15,7 +15,8 @@ from typing import Protocol, final
 
 from midstream_edge.link.failure_detector import SUSPECT_S as GIVE_UP_S
 from midstream_edge.link.observations import Transfer
-from midstream_edge.policies.interface import Evidence, Option, Policy, Situation
+from midstream_edge.policies.believing import belief_of
+from midstream_edge.policies.interface import Evidence, Policy, Situation
 from midstream_edge.session.breaker import CLOSED
 from midstream_edge.session.lifecycle import Action, Event, Stage, needs_no_turn
 from midstream_edge.session.local_time import TIMEOUT_S, Again, smooth
@@ -37,6 +38,7 @@ from midstream_lab.simulation.model.request import (
     FAILED,
     Job,
 )
+from midstream_partitioner.planning.placements import Placement
 from midstream_wire.codecs import split_codec
 from midstream_wire.errors import PeerError
 from midstream_wire.limits import MAX_IN_FLIGHT
@@ -71,9 +73,9 @@ class Edge:
         "_heads",
         "_local",
         "_lookout",
-        "_options",
         "_outside",
         "_overdue",
+        "_placements",
         "_rests",
         "_sent",
         "chooser",
@@ -91,7 +93,7 @@ class Edge:
         core: Core,
         cloud: Cloud,
         way: Way,
-        options: Sequence[Option],
+        placements: Sequence[Placement],
         *,
         policy: Policy | Steady,
         draws: Draws,
@@ -104,7 +106,9 @@ class Edge:
         self._core = core
         self._cloud = cloud
         self.way = way
-        self._options = tuple(slowed(option, edge=machine.slowness) for option in options)
+        self._placements = tuple(
+            slowed(placement, edge=machine.slowness) for placement in placements
+        )
         self.chooser = Chooser(policy, timeout_s)
         self._draws = draws
         self._finished = finished
@@ -117,14 +121,14 @@ class Edge:
         self._busy: Job | None = None  # whose head or rest runs
         self._sent: dict[int, Job] = {}
         self._local: dict[int, Job] = {}  # whose rest runs or waits here
-        self._cloud_s: dict[int, float] = {}  # from asking it to the reply, by option
+        self._cloud_s: dict[int, float] = {}  # from asking it to the reply, by placement
         self._overdue = Overdue(core, self._sent, self._ring)
         self._breaker = CLOSED
         self._encoder_s = 0.0  # when the sender has encoded what it has
         self.under_way = 0
         self.hedges = 0
         self._lookout = Lookout(core, self)
-        self.prober = Prober(core, self, draws) if hasattr(policy, "belief") else None
+        self.prober = Prober(core, self, draws) if belief_of(policy) else None
 
     def submit(self, number: int, due_s: float, deadline_s: float | None = None) -> Job:
         """A request that is due now, or was when the edge had no room for it.
@@ -148,9 +152,9 @@ class Edge:
             self._begin(job)
         elif self._needs_no_turn(self.chooser.plan):
             self._choose(job)
-            if self._needs_no_turn(job.option):
+            if self._needs_no_turn(job.placement):
                 job.advance(Event.STARTED)
-                self._cross(job, self._options[job.option])
+                self._cross(job, self._placements[job.placement])
             else:  # the plan has just changed
                 self._queue(job)
         else:
@@ -165,12 +169,12 @@ class Edge:
     def _expire(self, job: Job) -> None:
         if job.stage is Stage.WAITING:
             self._heads.remove(job)
-            job.option = self.chooser.plan if job.option < 0 else job.option
+            job.placement = self.chooser.plan if job.placement < 0 else job.placement
             self._move(job, Event.ABANDONED)
 
     def _needs_no_turn(self, index: int) -> bool:
-        option = self._options[index]
-        return option.remote and needs_no_turn(option.k, option.codec)
+        placement = self._placements[index]
+        return placement.remote and needs_no_turn(placement.k, placement.codec)
 
     def learn(self, evidence: Evidence) -> None:
         """Tell the policy, if there is one."""
@@ -184,7 +188,7 @@ class Edge:
     # The processor.
 
     def _begin(self, job: Job) -> None:
-        if job.option < 0:
+        if job.placement < 0:
             self._choose(job)
         now_s = self._core.now_s
         job.began_s = now_s
@@ -196,9 +200,9 @@ class Edge:
         now_s = self._core.now_s
         job.began_s = now_s
         self.chooser.choose(job, now_s, lambda current: self._situation(job, current))
-        option = self._options[job.option]
-        job.complete = option.rest_s is not None
-        job.head_s = option.head_s * self._draws.factor(self.machine.sigma)
+        placement = self._placements[job.placement]
+        job.complete = placement.rest_s is not None
+        job.head_s = placement.head_s * self._draws.factor(self.machine.sigma)
 
     def _situation(self, job: Job, current: int | None) -> Situation:
         now_s = self._core.now_s
@@ -214,9 +218,9 @@ class Edge:
 
     def _end_head(self, job: Job) -> None:
         self._busy = None
-        option = self._options[job.option]
-        if option.remote:
-            self._cross(job, option)
+        placement = self._placements[job.placement]
+        if placement.remote:
+            self._cross(job, placement)
         elif job.advance(Event.FINISHED) is Action.ANSWER:
             self._end(job, BY_EDGE)
             self.learn(evidence_of(job, self._core.now_s, None))
@@ -244,7 +248,7 @@ class Edge:
             self._begin(self._heads.popleft())
 
     def _run_rest(self, job: Job) -> None:
-        rest_s = self._options[job.option].rest_s
+        rest_s = self._placements[job.placement].rest_s
         assert rest_s is not None
         now_s = self._core.now_s
         self._busy = job
@@ -254,11 +258,11 @@ class Edge:
 
     # The cloud's side.
 
-    def _cross(self, job: Job, option: Option) -> None:
+    def _cross(self, job: Job, placement: Placement) -> None:
         now_s = self._core.now_s
         trial = self._breaker.is_open and job.complete
         contended = self.under_way > 1
-        useful = job.cross(now_s, rest_s=option.rest_s, contended=contended, trial=trial)
+        useful = job.cross(now_s, rest_s=placement.rest_s, contended=contended, trial=trial)
         waits = job.complete and not self._breaker.allows(now_s)
         if not useful or waits or self._lookout.state() != "connected":
             self._move(job, Event.FAILED)
@@ -267,26 +271,26 @@ class Edge:
         if self._breaker.is_open:
             self._breaker = self._breaker.ask(now_s, self._draws.uniform())
         self._sent[job.id] = job
-        self._send(job, option)
+        self._send(job, placement)
         if job.alarm_s <= now_s:
             self._ring(job)
         else:
             self._overdue.watch(job)
 
-    def _send(self, job: Job, option: Option) -> None:
+    def _send(self, job: Job, placement: Placement) -> None:
         """Encode its payload and let it leave, for the first time or again."""
         core, way = self._core, self.way
         now_s = core.now_s
-        self._encoder_s = max(now_s, self._encoder_s) + option.encode_s
-        job.encode_s = option.encode_s
+        self._encoder_s = max(now_s, self._encoder_s) + placement.encode_s
+        job.encode_s = placement.encode_s
         job.left_s = self._encoder_s
         # Samples come in turn, as from a driver; every edge begins with another one.
-        sizes = option.payloads_nbytes
+        sizes = placement.payloads_nbytes
         turn = (job.id - 1 + self.index) % len(sizes) if sizes else 0
-        job.payload_nbytes = sizes[turn] if sizes else option.payload_nbytes
-        job.tail_s = option.tail_s * self._draws.factor(self.machine.sigma)
-        job.service_s = option.decode_s + job.tail_s
-        job.kind = option.k
+        job.payload_nbytes = sizes[turn] if sizes else placement.payload_nbytes
+        job.tail_s = placement.tail_s * self._draws.factor(self.machine.sigma)
+        job.service_s = placement.decode_s + job.tail_s
+        job.kind = placement.k
         job.epoch = way.epoch
         if self.chooser.policy is not None:
             job.ahead_nbytes = way.up.backlog_nbytes(job.left_s)
@@ -304,16 +308,16 @@ class Edge:
         self._breaker = CLOSED
         now_s, again = self._core.now_s, Again()
         for job in self._local.values():
-            option = self._options[job.option]
-            rest_s = job.rest_left_s(option.rest_s or 0.0, now_s)
-            sooner = again.is_sooner(rest_s, self._cloud_s.get(job.option))
-            fresh = job.left_s >= 0 or not split_codec(option.codec)[0]
+            placement = self._placements[job.placement]
+            rest_s = job.rest_left_s(placement.rest_s or 0.0, now_s)
+            sooner = again.is_sooner(rest_s, self._cloud_s.get(job.placement))
+            fresh = job.left_s >= 0 or not split_codec(placement.codec)[0]
             if sooner and fresh and job.epoch != self.way.epoch and job.ask(now_s):
                 job.advance(Event.RESENT)
                 self._cloud.cancel(job)
                 job.cancelled_s = math.inf
                 self._sent[job.id] = job
-                self._send(job, option)
+                self._send(job, placement)
                 again.note_sent()
 
     def _arrive(self, job: Job) -> None:
@@ -327,7 +331,7 @@ class Edge:
         job.served_s = now_s
         if job.epoch == self.way.epoch:
             way = self.way
-            reply_nbytes = self._options[job.option].reply_nbytes
+            reply_nbytes = self._placements[job.placement].reply_nbytes
             arrives_s = way.send_down(now_s, reply_nbytes)
             job.replied_s = arrives_s
             self._core.at(arrives_s, self._take, job)
@@ -355,7 +359,7 @@ class Edge:
         if job.advance(Event.REPLIED) is not Action.ANSWER:
             return  # answered here
         took_s = now_s - job.asked_s
-        self._cloud_s[job.option] = smooth(self._cloud_s.get(job.option), took_s)
+        self._cloud_s[job.placement] = smooth(self._cloud_s.get(job.placement), took_s)
         was_busy = self._busy is job
         if was_busy:
             job.note_rest(now_s)
@@ -363,14 +367,19 @@ class Edge:
         self._end(job, BY_CLOUD)
         if self.chooser.policy is not None:
             took_s = now_s - job.left_s - (job.served_s - job.sent_s)
-            option = self._options[job.option]
+            placement = self._placements[job.placement]
             up_s = job.sent_s - job.left_s - self.way.one_way_s
             transfer = Transfer(
-                job.payload_nbytes, option.reply_nbytes, took_s, True, job.ahead_nbytes, up_s
+                job.payload_nbytes,
+                placement.reply_nbytes,
+                took_s,
+                True,
+                job.ahead_nbytes,
+                up_s,
             )
             self.learn(evidence_of(job, now_s, transfer))
             if self.prober is not None:
-                self.prober.heard(now_s, job.payload_nbytes + option.reply_nbytes)
+                self.prober.heard(now_s, job.payload_nbytes + placement.reply_nbytes)
         if was_busy:
             self._next()
 

@@ -24,7 +24,7 @@ def evidence_of(job: Job, now_s: float, transfer: Transfer | None) -> Evidence:
     return job.evidence(
         now_s,
         transfer,
-        option=job.option,
+        placement=job.placement,
         queue_s=job.started_s - job.queued_s,
         tail_s=(job.served_s - job.started_s) * job.tail_s / (job.service_s or 1.0),
     )

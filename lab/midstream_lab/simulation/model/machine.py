@@ -22,9 +22,9 @@ AS_PROFILED = Machine()
 @final
 @dataclass(frozen=True, slots=True)
 class Steady:
-    """A plan that stays: an option of the menu, and when to hedge it. The cheap way to
+    """A plan that stays: a placement of the menu, and when to hedge it. The cheap way to
     simulate what never changes: nothing is decided and nothing learnt.
     """
 
-    option: int
+    placement: int
     hedge_after_s: float | None = None

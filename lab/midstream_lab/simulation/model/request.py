@@ -38,8 +38,8 @@ class Job(Lifecycle):
         "estimate",
         "kind",
         "left_s",
-        "option",
         "payload_nbytes",
+        "placement",
         "queued_s",
         "replied_s",
         "reply_air_s",
@@ -59,7 +59,7 @@ class Job(Lifecycle):
         super().__init__(number, complete=True, deadline_s=deadline_s)
         self.edge = edge
         self.due_s = due_s
-        self.option = -1  # none yet
+        self.placement = -1  # none yet
         self.kind = 0
         self.began_s = due_s
         self.encode_s = 0.0

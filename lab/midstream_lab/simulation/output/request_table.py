@@ -10,11 +10,11 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from midstream_edge.policies.interface import Option
 from midstream_edge.session.answers import AHEAD, CLOUD, EDGE, FALLBACK
 from midstream_lab.simulation.model.request import BY_CLOUD, Job
 from midstream_partitioner.costs.device import Device
 from midstream_partitioner.costs.timings import FIELDS
+from midstream_partitioner.planning.placements import Placement
 
 Floats = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.integer[Any]]
@@ -41,7 +41,7 @@ class Table:
     air_s: Floats
     reply_air_s: Floats
     wait_s: Floats
-    option: Integers
+    placement: Integers
     payload_nbytes: Integers
     how: Integers
     hedged: Integers
@@ -99,7 +99,7 @@ class Recorder:
                 job.started_s - job.queued_s,
             )
         )
-        self._wholes.extend((job.edge.index, job.option, job.payload_nbytes))
+        self._wholes.extend((job.edge.index, job.placement, job.payload_nbytes))
         self._small.extend((how, job.hedged, job.switched))
         if self._detailed:
             self._stages.extend(_stages(job, how, now_s))
@@ -117,7 +117,7 @@ class Recorder:
             air_s=floats[:, 3],
             reply_air_s=floats[:, 4],
             wait_s=floats[:, 5],
-            option=wholes[:, 1],
+            placement=wholes[:, 1],
             payload_nbytes=wholes[:, 2],
             how=small[:, 0],
             hedged=small[:, 1],
@@ -145,11 +145,11 @@ def _stages(job: Job, how: int, now_s: float) -> tuple[float, ...]:
     return (job.head_s, encode_s, 0.0, waited_s - encode_s, 0.0, job.rest_s, 0.0)
 
 
-def rows(table: Table, options: Sequence[Option]) -> Iterator[dict[str, Any]]:
+def rows(table: Table, placements: Sequence[Placement]) -> Iterator[dict[str, Any]]:
     """Rows as JSON documents, in the order of their ends: the fields of a session's records
     (`midstream_edge.workload.load_generator.Record`) that a simulation has."""
     for at in range(len(table)):
-        option, how = options[int(table.option[at])], int(table.how[at])
+        placement, how = placements[int(table.placement[at])], int(table.how[at])
         stages_s = table.stages_s[at].tolist() if len(table.stages_s) else []
         timings = dict(zip(FIELDS, stages_s, strict=False))
         yield {
@@ -159,9 +159,9 @@ def rows(table: Table, options: Sequence[Option]) -> Iterator[dict[str, Any]]:
             "where": ENDS[how],
             "hedged": bool(table.hedged[at]),
             "switched": bool(table.switched[at]),
-            "k": option.k,
-            "cut": option.cut,
-            "codec": option.codec,
+            "k": placement.k,
+            "cut": placement.cut,
+            "codec": placement.codec,
             "payload_nbytes": int(table.payload_nbytes[at]),
             "edge_busy_s": float(table.busy_s[at]),
             "timings": timings | {"total_s": sum(stages_s)} if timings else None,

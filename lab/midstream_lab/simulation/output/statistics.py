@@ -8,15 +8,15 @@ from typing import Any, final
 
 import numpy as np
 
-from midstream_edge.policies.interface import Option
 from midstream_lab.simulation.output.request_table import ENDS, Table
 from midstream_partitioner.costs.device import Device
+from midstream_partitioner.planning.placements import Placement
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How many requests one option took."""
+    """How many requests one placement took."""
 
     cut: str
     codec: str
@@ -49,16 +49,20 @@ class Figures:
     wait_p99_s: float | None
     uplink_nbytes: int
     energy_j: float | None
-    options: tuple[Share, ...]
+    placements: tuple[Share, ...]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def figures(
-    table: Table, options: Sequence[Option], device: Device, *, deadline_s: float | None = None
+    table: Table,
+    placements: Sequence[Placement],
+    device: Device,
+    *,
+    deadline_s: float | None = None,
 ) -> Figures:
-    """The figures of `table`, whose requests chose among `options`."""
+    """The figures of `table`, whose requests chose among `placements`."""
     answered = table.how < ENDS.index("failed")
     latency_s = table.latency_s[answered].astype(np.float64)
     waits_s = table.wait_s[(table.how == 0) & answered].astype(np.float64)
@@ -80,7 +84,7 @@ def figures(
         wait_p99_s=wait_p99_s,
         uplink_nbytes=int(table.payload_nbytes.sum(dtype=np.int64)),
         energy_j=float(table.energy_j(device).mean(dtype=np.float64)) if len(table) else None,
-        options=_shares(table, options),
+        placements=_shares(table, placements),
     )
 
 
@@ -102,15 +106,15 @@ def _spread(
     return (float(values.mean()), *(float(each) for each in np.quantile(values, shares)))
 
 
-def _shares(table: Table, options: Sequence[Option]) -> tuple[Share, ...]:
+def _shares(table: Table, placements: Sequence[Placement]) -> tuple[Share, ...]:
     """Options that were taken, most often first."""
-    counts = np.bincount(table.option, minlength=len(options))
-    order = sorted(range(len(options)), key=lambda at: (-counts[at], at))
+    counts = np.bincount(table.placement, minlength=len(placements))
+    order = sorted(range(len(placements)), key=lambda at: (-counts[at], at))
     return tuple(
         Share(
-            options[at].cut,
-            options[at].codec,
-            options[at].label,
+            placements[at].cut,
+            placements[at].codec,
+            placements[at].label,
             int(counts[at]),
             float(counts[at]) / len(table),
         )

@@ -9,8 +9,8 @@ from typing import final
 
 import numpy as np
 
+from midstream_edge.policies.believing import belief_of
 from midstream_edge.policies.interface import Policy
-from midstream_edge.policies.link_estimator import LinkBelief
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.registry import policy as policy_of
 from midstream_edge.session.local_time import TIMEOUT_S
@@ -114,7 +114,7 @@ def simulate_pair(menu: Menu, policy: str | Steady, setting: Setting) -> Outcome
         core,
         cloud,
         way,
-        menu.options,
+        menu.placements,
         policy=chosen,
         draws=Draws(setting.seed, 3),
         finished=finished,
@@ -136,7 +136,7 @@ def simulate_pair(menu: Menu, policy: str | Steady, setting: Setting) -> Outcome
     if edge.prober is not None:
         edge.prober.stop()
     core.run_while(lambda: edge.under_way > 0)
-    name = policy if isinstance(policy, str) else menu.options[policy.option].label
+    name = policy if isinstance(policy, str) else menu.placements[policy.placement].label
     return _outcome(name, edge, recorder.table(), beliefs, core.events)
 
 
@@ -151,11 +151,11 @@ def _service_s(menu: Menu) -> float:
     """Return what a request of somebody else's takes: the longest that one of the menu's
     does.
     """
-    return max(option.decode_s + option.tail_s for option in menu.options) or 1e-3
+    return max(placement.decode_s + placement.tail_s for placement in menu.placements) or 1e-3
 
 
 def _belief(policy: Policy | None) -> tuple[float, float, float]:
-    belief: LinkBelief | None = getattr(policy, "belief", None)
+    belief = belief_of(policy)
     if belief is None:
         return math.nan, math.nan, math.nan
     return belief.uplink_bps, belief.spread, belief.rtt_s

@@ -41,7 +41,7 @@ class Store:
     def __init__(self, folder: Path, tasks: Sequence[Task]) -> None:
         self._path = folder / POINTS
         self._tasks = tasks
-        self._placements = {(each.cut, each.codec) for each in tasks[0].menu.options}
+        self._placements = {(each.cut, each.codec) for each in tasks[0].menu.placements}
         self._header = header(tasks)
         self.done: dict[int, Found] = {}
         folder.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ def header(tasks: Sequence[Task]) -> dict[str, str]:
     first = tasks[0]
     question = {
         "points": [asdict(task.point) for task in tasks],
-        "menu": [asdict(option) for option in first.menu.options],
+        "menu": [asdict(placement) for placement in first.menu.placements],
         "machine": asdict(first.machine),
         "seed": first.seed,
         "method": METHOD,

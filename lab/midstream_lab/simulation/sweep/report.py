@@ -14,7 +14,7 @@ from midstream_lab.report import charts, tables
 from midstream_lab.report.page import Page, Section, card, footer, note
 from midstream_lab.report.svg import drawing, element, label, tooltip
 from midstream_lab.report.wording import NONE, counted, milliseconds, percent
-from midstream_lab.simulation.menu_file import Offered
+from midstream_lab.simulation.menu_file import MeasuredModel
 from midstream_lab.simulation.sweep.map import TABLE, panels_of, winner_colours
 from midstream_lab.simulation.sweep.sweep import (
     DOWNLINK,
@@ -50,32 +50,36 @@ _POINTS = (
 )
 
 
-def sweep_document(offered: Offered, found: Sequence[Found], seed: int) -> dict[str, Any]:
+def sweep_document(
+    measured: MeasuredModel, found: Sequence[Found], seed: int
+) -> dict[str, Any]:
     """A sweep as plain values: `Sweep` of docs/json.md without what was written where."""
     return {
-        "model": offered.name,
-        "device": offered.device.to_dict(),
+        "model": measured.name,
+        "device": measured.device.to_dict(),
         "seed": seed,
         "points": [each.to_dict() for each in found],
     }
 
 
 def write_sweep_report(
-    found: Sequence[Found], grid: Grid, offered: Offered, *, place: Path, seed: int
+    found: Sequence[Found], grid: Grid, measured: MeasuredModel, *, place: Path, seed: int
 ) -> Path:
     """The report as `place` or as `report.html` in it, whole or not at all."""
-    return sweep_page(found, grid, offered, seed=seed).write(place)
+    return sweep_page(found, grid, measured, seed=seed).write(place)
 
 
-def sweep_page(found: Sequence[Found], grid: Grid, offered: Offered, *, seed: int) -> Page:
+def sweep_page(
+    found: Sequence[Found], grid: Grid, measured: MeasuredModel, *, seed: int
+) -> Page:
     """The page, which depends on nothing but these."""
-    story = _Story(found, grid, offered, seed)
-    device = offered.device
+    story = _Story(found, grid, measured, seed)
+    device = measured.device
     return Page(
-        title=f"{offered.name}: what wins where",
+        title=f"{measured.name}: what wins where",
         kicker=(
             f"Simulated · {counted(len(found), 'point')}, "
-            f"{counted(len(offered.menu.options), 'placement')} at each"
+            f"{counted(len(measured.menu.placements), 'placement')} at each"
         ),
         verdict=list(story.verdict()),
         tiles=list(story.tiles()),
@@ -83,7 +87,7 @@ def sweep_page(found: Sequence[Found], grid: Grid, offered: Offered, *, seed: in
         footer=footer(
             f"midstream {metadata.version('midstream')}", f"All points stand in {TABLE} too."
         ),
-        data=sweep_document(offered, found[:MAX_CELLS], seed),
+        data=sweep_document(measured, found[:MAX_CELLS], seed),
         remarks=[f"The edge is an emulated device: {device.label()}."]
         if device.emulated
         else [],
@@ -95,11 +99,11 @@ class _Story:
     """A sweep with what all sections share."""
 
     def __init__(
-        self, found: Sequence[Found], grid: Grid, offered: Offered, seed: int
+        self, found: Sequence[Found], grid: Grid, measured: MeasuredModel, seed: int
     ) -> None:
         self.found = found
         self.grid = grid
-        self.offered = offered
+        self.measured = measured
         self.seed = seed
         self.colours = winner_colours(found)
         self.inside = [each for each in found if each.cut not in (CLOUD_ONLY, EDGE_ONLY)]
@@ -115,12 +119,12 @@ class _Story:
         count = len(self.found)
         if not self.inside:
             yield (
-                f"A cut inside {self.offered.name} wins nowhere among "
+                f"A cut inside {self.measured.name} wins nowhere among "
                 f"{counted(count, 'point')}: choosing between edge and cloud is all there is."
             )
         else:
             yield (
-                f"A cut inside {self.offered.name} wins at {percent(self.inside_share)} of "
+                f"A cut inside {self.measured.name} wins at {percent(self.inside_share)} of "
                 f"{counted(count, 'point')}."
             )
         if self.gains:
@@ -235,19 +239,21 @@ class _Story:
     def _setting(self) -> str:
         grid = self.grid
         said = {
-            "edge": self.offered.device.label(),
+            "edge": self.measured.device.label(),
             "uplinks": ", ".join(map(format_rate, grid.uplink_bps)),
             "downlinks": f"{DOWNLINK:g} times as fast",
             "round trips": ", ".join(map(format_duration, grid.rtt_s)),
             "edge slower than profiled": ", ".join(f"{each:g}x" for each in grid.slowdown),
             "cloud's time that others take": ", ".join(map(_whole_percent, grid.load)),
             "requests": (
-                f"{REQUESTS} of each option behind {SKIPPED} that do not count; "
+                f"{REQUESTS} of each placement behind {SKIPPED} that do not count; "
                 f"{VARIED_REQUESTS} where load, scatter or payloads vary"
             ),
             "seed": str(self.seed),
         }
-        menu = tables.menu_table([asdict(option) for option in self.offered.menu.options])
+        menu = tables.menu_table(
+            [asdict(placement) for placement in self.measured.menu.placements]
+        )
         return (
             card(tables.definitions(said))
             + "<h3>What could be chosen, by the profiles</h3>"

@@ -1,8 +1,8 @@
 """What would win where: every placement simulated over a grid of conditions.
 
 A grid has four axes: the uplink, the round trip, how much slower the edge is than profiled,
-and the share of the cloud's time that others take. At every point each option of the menu is
-run by itself; what wins is compared with the better of edge-only and the best cloud-only.
+and the share of the cloud's time that others take. At every point each placement of the menu
+is run by itself; what wins is compared with the better of edge-only and the best cloud-only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from midstream_edge.policies.interface import Option
 from midstream_edge.policies.menu import Menu
 from midstream_lab.simulation.model.arrivals import Closed
 from midstream_lab.simulation.model.link_spec import HEADER_SHARE, Network, steady
@@ -23,6 +22,7 @@ from midstream_lab.simulation.model.machine import Machine, Steady
 from midstream_lab.simulation.pair.pair import MOST_LOAD, Setting, simulate_pair
 from midstream_partitioner.costs.device import Device
 from midstream_partitioner.graph.cuts import CLOUD_ONLY, EDGE_ONLY
+from midstream_partitioner.planning.placements import Placement
 from midstream_partitioner.units import parse_duration, parse_rate, parse_share
 from midstream_wire.errors import UsageError
 
@@ -30,11 +30,11 @@ Floats = NDArray[np.float64]
 
 #: Points of a grid; a hundred thousand take hours.
 MOST_POINTS = 100_000
-#: The first requests of each option do not count: TCP's window takes so many to come to what
-#: it goes on with, and the queue to fill. Windows go on in cycles, so a mean needs several of
-#: them: over 40 requests or more it is within 4 % of the mean over 200 later ones, over these
-#: 80 within 1 % (1,080 cases: 20 KB to 12 MB, 5 Mbit/s to 10 Gbit/s, round trips of 2 to
-#: 100 ms). Over the first four it was 15 % off in the mean, 95 % at worst.
+#: The first requests of each placement do not count: TCP's window takes so many to come to
+#: what it goes on with, and the queue to fill. Windows go on in cycles, so a mean needs
+#: several of them: over 40 requests or more it is within 4 % of the mean over 200 later ones,
+#: over these 80 within 1 % (1,080 cases: 20 KB to 12 MB, 5 Mbit/s to 10 Gbit/s, round trips of
+#: 2 to 100 ms). Over the first four it was 15 % off in the mean, 95 % at worst.
 SKIPPED = 20
 #: Requests that count: where all are alike, and where others' load, the edge's scatter or the
 #: payloads' sizes make them differ (their mean is then good to some 5 % at a load of 70 %).
@@ -186,42 +186,42 @@ def tasks(
 
 
 def evaluate(task: Task) -> Found:
-    """Run every option at the point."""
-    point, options = task.point, task.menu.options
-    measured = [_run(task, index) for index in range(len(options))]
+    """Run every placement at the point."""
+    point, placements = task.point, task.menu.placements
+    measured = [_run(task, index) for index in range(len(placements))]
     means_s = [mean_s for mean_s, _ in measured]
     ranked = [int(at) for at in np.argsort(means_s, kind="stable")]
     best = ranked[0]
     varies = any(p95_s is not None for _, p95_s in measured)
     least_s = (1 + (VARIED_TIE if varies else TIE)) * means_s[best]
-    edge_only_s = _least(means_s, [option.cut == EDGE_ONLY for option in options])
-    cloud_only_s = _least(means_s, [option.cut == CLOUD_ONLY for option in options])
+    edge_only_s = _least(means_s, [placement.cut == EDGE_ONLY for placement in placements])
+    cloud_only_s = _least(means_s, [placement.cut == CLOUD_ONLY for placement in placements])
     trivial = [each for each in (edge_only_s, cloud_only_s) if each is not None]
     return Found(
         point=point,
-        cut=options[best].cut,
-        codec=options[best].codec,
-        label=options[best].label,
+        cut=placements[best].cut,
+        codec=placements[best].codec,
+        label=placements[best].label,
         mean_s=means_s[best],
         p95_s=measured[best][1],
         edge_only_s=edge_only_s,
         cloud_only_s=cloud_only_s,
         gain=min(trivial) / means_s[best] - 1 if trivial else None,
-        ties=tuple(options[at].label for at in ranked[1:] if means_s[at] < least_s),
+        ties=tuple(placements[at].label for at in ranked[1:] if means_s[at] < least_s),
     )
 
 
 def _run(task: Task, index: int) -> tuple[float, float | None]:
-    """Mean and 95th percentile of one option's requests, each of which finds the link free."""
+    """Return mean and 95th percentile of one placement's requests, each on a free link."""
     point = task.point
     machine = replace(task.machine, slowness=task.machine.slowness * point.slowdown)
     up = steady(point.uplink_bps / HEADER_SHARE)
     down = steady(DOWNLINK * point.uplink_bps / HEADER_SHARE)
     network = Network(up, down, point.rtt_s, share=HEADER_SHARE)
-    option = task.menu.options[index]
-    varies = point.load > 0 or machine.sigma > 0 or len(set(option.payloads_nbytes)) > 1
+    placement = task.menu.placements[index]
+    varies = point.load > 0 or machine.sigma > 0 or len(set(placement.payloads_nbytes)) > 1
     wanted = SKIPPED + (VARIED_REQUESTS if varies else REQUESTS)
-    alone_s = _alone_s(option, machine, network)
+    alone_s = _alone_s(placement, machine, network)
     setting = Setting(
         network=network,
         device=task.device,
@@ -236,14 +236,16 @@ def _run(task: Task, index: int) -> tuple[float, float | None]:
     return float(stays_s.mean()), float(np.quantile(stays_s, 0.95)) if varies else None
 
 
-def _alone_s(option: Option, machine: Machine, network: Network) -> float:
+def _alone_s(placement: Placement, machine: Machine, network: Network) -> float:
     """Return what a request takes by itself, but for slow start and queues."""
     link = network.mean_link()
-    here_s = (option.head_s + option.encode_s) * machine.slowness
-    there_s = option.decode_s + option.tail_s
-    if not option.remote:
+    here_s = (placement.head_s + placement.encode_s) * machine.slowness
+    there_s = placement.decode_s + placement.tail_s
+    if not placement.remote:
         return here_s + there_s + 1e-3
-    air_s = option.payload_nbytes / link.uplink_bps + option.reply_nbytes / link.downlink_bps
+    air_s = (
+        placement.payload_nbytes / link.uplink_bps + placement.reply_nbytes / link.downlink_bps
+    )
     return here_s + there_s + 8 * air_s + network.rtt_s + network.fixed_s
 
 

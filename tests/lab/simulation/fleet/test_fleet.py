@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midstream_edge.policies.interface import Option
 from midstream_edge.policies.menu import Menu
 from midstream_lab.simulation.fleet.fleet import (
     Fleet,
@@ -33,15 +32,16 @@ from midstream_lab.simulation.output.request_table import ENDS
 from midstream_lab.traces.conditions import condition
 from midstream_lab.traces.generators import generate
 from midstream_partitioner.costs.device import Device
+from midstream_partitioner.planning.placements import Placement
 from midstream_wire.errors import UsageError
 
 WHOLE_S, TAIL_S = 0.4, 0.05
 DEVICE = Device("edge", 1)
 MENU = Menu(
     (
-        Option("cloud-only", "jpeg:90", 0, "cloud-only jpeg:90", True,
+        Placement("cloud-only", "jpeg:90", 0, "cloud-only jpeg:90", True,
                0.0, 0.002, 0.0, TAIL_S, 20_000, 1000, WHOLE_S),
-        Option("edge-only", "raw", 1, "edge-only", False,
+        Placement("edge-only", "raw", 1, "edge-only", False,
                WHOLE_S, 0.0, 0.0, 0.0, 0, 0, 0.0),
     )
 )  # fmt: skip
@@ -418,7 +418,7 @@ def test_a_plan_knows_how_slow_both_machines_are(
     network = Network(steady(rate_bps), steady(rate_bps), 0.02)
     planned = replace(group(Every(20.0), machine=Machine(edge)), network=network)
     found = operation(run(planned, replicas=Replicas(slowness=cloud)), Prices())
-    assert [each.cut for each in found.total.options] == [chosen]
+    assert [each.cut for each in found.total.placements] == [chosen]
 
 
 #: 2 W idle, 6 W computing, 4 W sending, 3 W receiving.

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from midstream_edge.policies.interface import Option
 from midstream_edge.policies.menu import Menu
 from midstream_lab.report.page import REPORT, SUMMARY
 from midstream_lab.simulation.fleet.charts import MAX_STEPS, history_chart
@@ -32,13 +31,14 @@ from midstream_lab.simulation.model.cloud import Autoscaling, Replicas
 from midstream_lab.simulation.model.link_spec import Network
 from midstream_lab.traces.conditions import condition
 from midstream_partitioner.costs.device import Device
+from midstream_partitioner.planning.placements import Placement
 from midstream_partitioner.units import format_nbytes
 
 MENU = Menu(
     (
-        Option("cloud-only", "jpeg:90", 0, "cloud-only jpeg:90", True,
+        Placement("cloud-only", "jpeg:90", 0, "cloud-only jpeg:90", True,
                0.0, 0.002, 0.0, 0.05, 20_000, 1000, 0.4),
-        Option("edge-only", "raw", 1, "edge-only", False,
+        Placement("edge-only", "raw", 1, "edge-only", False,
                0.4, 0.0, 0.0, 0.0, 0, 0, 0.0),
     )
 )  # fmt: skip

@@ -7,23 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from midstream_edge.policies.interface import Option
 from midstream_edge.policies.menu import Menu
 from midstream_lab.simulation.fleet.fleet import LinkFailure, ReplicaFailure, simulate_fleet
 from midstream_lab.simulation.fleet.scenario import read_fleet
 from midstream_lab.simulation.fleet.statistics import operation
-from midstream_lab.simulation.menu_file import Offered
+from midstream_lab.simulation.menu_file import MeasuredModel
 from midstream_lab.simulation.model.arrivals import Diurnal
 from midstream_lab.simulation.model.machine import Machine
 from midstream_partitioner.costs.device import Device
+from midstream_partitioner.planning.placements import Placement
 from midstream_wire.errors import UsageError
 
 DEVICE = Device("edge", 1)
 MENU = Menu(
     (
-        Option("cloud-only", "jpeg:90", 0, "cloud-only jpeg:90", True,
+        Placement("cloud-only", "jpeg:90", 0, "cloud-only jpeg:90", True,
                0.0, 0.002, 0.0, 0.05, 20_000, 1000, 0.4),
-        Option("edge-only", "raw", 1, "edge-only", False,
+        Placement("edge-only", "raw", 1, "edge-only", False,
                0.4, 0.0, 0.0, 0.0, 0, 0, 0.0),
     )
 )  # fmt: skip
@@ -71,8 +71,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write_menu(folder: Path, scatter: float = 0.0) -> None:
-    offered = Offered("net", MENU, DEVICE, scatter)
-    (folder / "menu.json").write_text(json.dumps(offered.to_dict()))
+    measured = MeasuredModel("net", MENU, DEVICE, scatter)
+    (folder / "menu.json").write_text(json.dumps(measured.to_dict()))
 
 
 def test_a_scenario_becomes_a_fleet_that_runs(folder: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_scenario_becomes_a_fleet_that_runs(folder: Path) -> None:
         (
             'policy = "adaptive"',
             'policy = "fixed:layer3"',
-            "edges[2].policy of 'phones': a policy must name an option of the menu (not",
+            "edges[2].policy of 'phones': a policy must name a placement of the menu (not",
         ),
         (
             'policy = "adaptive"',

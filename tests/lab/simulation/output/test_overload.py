@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from midstream_edge.policies.interface import Option
 from midstream_edge.policies.menu import Menu
 from midstream_lab.simulation.model.arrivals import Arrivals, Closed, Every, Poisson
 from midstream_lab.simulation.model.link_spec import Network
@@ -12,9 +11,10 @@ from midstream_lab.simulation.output.overload import backlog_s
 from midstream_lab.simulation.pair.pair import Setting, simulate_pair
 from midstream_lab.traces.conditions import condition
 from midstream_partitioner.costs.device import Device
+from midstream_partitioner.planning.placements import Placement
 
 WHOLE_S = 0.1
-MENU = Menu((Option("edge-only", "raw", 1, "edge-only", False,
+MENU = Menu((Placement("edge-only", "raw", 1, "edge-only", False,
                     WHOLE_S, 0.0, 0.0, 0.0, 0, 0, 0.0),))  # fmt: skip
 
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from midstream_edge.policies.interface import Option
 from midstream_edge.policies.menu import Menu
 from midstream_lab.simulation.model.arrivals import Every, Poisson
 from midstream_lab.simulation.model.cloud import Replicas
@@ -23,6 +22,7 @@ from midstream_lab.traces.generators import generate
 from midstream_lab.traces.trace import Trace
 from midstream_partitioner.costs.device import Device
 from midstream_partitioner.costs.timings import FIELDS
+from midstream_partitioner.planning.placements import Placement
 from midstream_wire.errors import UsageError
 from midstream_wire.limits import MAX_IN_FLIGHT
 
@@ -30,9 +30,11 @@ DEVICE = Device("edge", 1, active_w=6.0, idle_w=2.0, tx_w=4.0, rx_w=3.0)
 WHOLE_S = 0.25
 
 
-def option(cut: str, codec: str, k: int, *times: float, sizes: tuple[int, int]) -> Option:
+def placement(
+    cut: str, codec: str, k: int, *times: float, sizes: tuple[int, int]
+) -> Placement:
     head_s, encode_s, decode_s, tail_s = times
-    return Option(
+    return Placement(
         cut, codec, k, f"{cut} {codec}", cut != "edge-only",
         head_s, encode_s, decode_s, tail_s, *sizes, WHOLE_S - head_s,
     )  # fmt: skip
@@ -40,10 +42,10 @@ def option(cut: str, codec: str, k: int, *times: float, sizes: tuple[int, int]) 
 
 MENU = Menu(
     (
-        option("cloud-only", "raw", 0, 0.0, 0.0005, 0.0003, 0.03, sizes=(600_000, 4000)),
-        option("cloud-only", "jpeg:90", 0, 0.0, 0.004, 0.003, 0.03, sizes=(40_000, 4000)),
-        option("c10", "half", 1, 0.08, 0.002, 0.001, 0.02, sizes=(10_000, 4000)),
-        option("edge-only", "raw", 2, WHOLE_S, 0.0, 0.0, 0.0, sizes=(0, 0)),
+        placement("cloud-only", "raw", 0, 0.0, 0.0005, 0.0003, 0.03, sizes=(600_000, 4000)),
+        placement("cloud-only", "jpeg:90", 0, 0.0, 0.004, 0.003, 0.03, sizes=(40_000, 4000)),
+        placement("c10", "half", 1, 0.08, 0.002, 0.001, 0.02, sizes=(10_000, 4000)),
+        placement("edge-only", "raw", 2, WHOLE_S, 0.0, 0.0, 0.0, sizes=(0, 0)),
     )
 )
 JPEG, MIDDLE, ALONE = 1, 2, 3
@@ -149,7 +151,7 @@ def test_a_deadline_that_the_edge_would_miss_is_tried_on_both_sides() -> None:
 def test_a_policy_hears_how_long_the_cloud_takes() -> None:
     slow = Replicas(slowness=20.0)
     found = simulate_pair(MENU, "adaptive-nohedge", lasting(even(50e6), replicas=slow)).table
-    assert (found.option[5:] == ALONE).mean() > 0.9
+    assert (found.placement[5:] == ALONE).mean() > 0.9
 
 
 def test_a_dead_downlink_is_suspect_like_a_dead_uplink() -> None:
@@ -192,7 +194,7 @@ def slow_edge(whole_s: float) -> Menu:
     return Menu(
         tuple(
             replace(each, head_s=each.head_s if each.remote else whole_s, rest_s=whole_s)
-            for each in MENU.options
+            for each in MENU.placements
         )
     )
 
@@ -235,7 +237,7 @@ def test_a_request_whose_turn_comes_too_late_fails_at_its_deadline() -> None:
 )
 def test_choosing_for_every_request_costs_no_throughput(rate_bps: float, workers: int) -> None:
     """With the window full: against each plan that stays, by answers a second."""
-    menu = Menu(MENU.options, objective="throughput")
+    menu = Menu(MENU.placements, objective="throughput")
     replicas = Replicas(workers=workers)
     setting = lasting(even(rate_bps), 6.0, arrivals=Every(0.008), replicas=replicas)
 
@@ -244,7 +246,7 @@ def test_choosing_for_every_request_costs_no_throughput(rate_bps: float, workers
         ended_s = table.due_s + table.latency_s
         return int(((ended_s > 2.0) & (ended_s <= 6.0)).sum())
 
-    best = max(answered(Steady(index)) for index in range(len(MENU.options)))
+    best = max(answered(Steady(index)) for index in range(len(MENU.placements)))
     assert answered("adaptive") >= 0.97 * best
 
 
@@ -275,7 +277,7 @@ def test_a_trickle_is_suspect_once_an_answer_is_overdue() -> None:
 
 
 def test_an_edge_that_cannot_finish_alone_fails_what_the_cloud_does_not_answer() -> None:
-    parted = Menu(tuple(replace(each, rest_s=None) for each in MENU.options[:3]))
+    parted = Menu(tuple(replace(each, rest_s=None) for each in MENU.placements[:3]))
     setting = lasting(even(20e6), cuts=(Cut(2.0, 1.0),))
     found = simulate_pair(parted, "fixed:c10:half", setting)
     assert ends(found).keys() == {"cloud", "failed"}
@@ -291,11 +293,11 @@ def test_a_refusal_sends_the_rest_back_to_the_edge() -> None:
 def test_the_policy_follows_the_link() -> None:
     trace = Trace("steps", (0.0, 20.0, 40.0), (50e6, 0.3e6))
     found = simulate_pair(MENU, "adaptive", lasting(Network(trace, trace, 0.02), 40.0)).table
-    assert set(found.option[found.due_s < 20].tolist()) == {JPEG}
+    assert set(found.placement[found.due_s < 20].tolist()) == {JPEG}
     # On the edge at once, or beside a hopeless transfer: it takes as long.
     assert found.latency_s[found.due_s > 21].max() == pytest.approx(WHOLE_S)
     found = simulate_pair(MENU, "adaptive", lasting(Network(trace, trace, 0.02), 60.0)).table
-    assert np.mean(found.option[found.due_s > 42] == JPEG) > 0.95
+    assert np.mean(found.placement[found.due_s > 42] == JPEG) > 0.95
 
 
 def test_no_policy_beats_the_oracle_without_hedging() -> None:
@@ -325,7 +327,7 @@ def test_the_same_seed_gives_the_same_bytes(policy: str) -> None:
             network, arrivals=Poisson(3.0), seed=seed, machine=Machine(sigma=0.1)
         )
         table = simulate_pair(MENU, policy, setting).table
-        return json.dumps(list(rows(table, MENU.options)))
+        return json.dumps(list(rows(table, MENU.placements)))
 
     assert run(5) == run(5)
     assert run(5) != run(6)
@@ -333,16 +335,16 @@ def test_the_same_seed_gives_the_same_bytes(policy: str) -> None:
 
 def test_figures_say_who_answered_and_what_was_missed() -> None:
     outcome = simulate_pair(MENU, "edge-only", lasting(even(1e6), 5.0))
-    found = figures(outcome.table, MENU.options, DEVICE, deadline_s=0.2)
+    found = figures(outcome.table, MENU.placements, DEVICE, deadline_s=0.2)
     assert (found.requests, found.answered, found.missed) == (20, 20, 1.0)
     assert found.energy_j == pytest.approx(WHOLE_S * 6.0, rel=1e-5)
-    assert [(each.cut, each.share) for each in found.options] == [("edge-only", 1.0)]
+    assert [(each.cut, each.share) for each in found.placements] == [("edge-only", 1.0)]
     assert found.ends["edge"] == 20
 
 
 def test_rows_are_records_of_requests() -> None:
     outcome = simulate_pair(MENU, "cloud-only:jpeg", lasting(even(8e6), 1.0))
-    first = next(rows(outcome.table, MENU.options))
+    first = next(rows(outcome.table, MENU.placements))
     assert (first["where"], first["cut"], first["codec"]) == ("cloud", "cloud-only", "jpeg:90")
     assert list(first["timings"]) == [*FIELDS, "total_s"]
     assert first["timings"]["total_s"] == pytest.approx(first["latency_s"])

@@ -9,38 +9,38 @@ from dataclasses import replace
 
 import pytest
 
-from midstream_edge.policies.interface import Option
 from midstream_edge.policies.menu import Menu
 from midstream_lab.report.wording import NONE
-from midstream_lab.simulation.menu_file import Offered
+from midstream_lab.simulation.menu_file import MeasuredModel
 from midstream_lab.simulation.model.machine import Machine
 from midstream_lab.simulation.sweep.map import winner_colours
 from midstream_lab.simulation.sweep.report import LEAST_GAIN, MAX_ROWS, map_chart, sweep_page
 from midstream_lab.simulation.sweep.sweep import Found, Grid, Point, evaluate, tasks
 from midstream_partitioner.costs.device import Device
+from midstream_partitioner.planning.placements import Placement
 
 MENU = Menu(
     (
-        Option("cloud-only", "raw", 0, "cloud-only raw", True,
+        Placement("cloud-only", "raw", 0, "cloud-only raw", True,
                0.0, 0.0, 0.0, 0.01, 100_000, 100, 0.1),
-        Option("c5-aaaaaa", "half", 1, "after <conv> half", True,
+        Placement("c5-aaaaaa", "half", 1, "after <conv> half", True,
                0.02, 0.001, 0.001, 0.008, 5_000, 100, 0.08),
-        Option("edge-only", "raw", 2, "edge-only", False,
+        Placement("edge-only", "raw", 2, "edge-only", False,
                0.1, 0.0, 0.0, 0.0, 0, 0, 0.0),
     )
 )  # fmt: skip
-OFFERED = Offered("net", MENU, Device("pi", 1, slowdown=2.0))
+MEASURED = MeasuredModel("net", MENU, Device("pi", 1, slowdown=2.0))
 GRID = Grid((0.05e6, 5e6, 500e6), (0.002, 0.2), (1.0, 3.0), (0.0,))
 Printed = Callable[[str], tuple[list[str], bytes]]
 
 
 def swept(seed: int = 0) -> list[Found]:
-    asked = tasks(GRID, MENU, OFFERED.device, machine=Machine(sigma=0.05), seed=seed)
+    asked = tasks(GRID, MENU, MEASURED.device, machine=Machine(sigma=0.05), seed=seed)
     return [evaluate(task) for task in asked]
 
 
 def page(found: list[Found], grid: Grid = GRID, seed: int = 0) -> str:
-    return sweep_page(found, grid, OFFERED, seed=seed).render()
+    return sweep_page(found, grid, MEASURED, seed=seed).render()
 
 
 @pytest.fixture(scope="module")
@@ -124,9 +124,9 @@ def test_where_no_cut_wins_the_headline_says_so() -> None:
 
 def test_the_page_says_how_many_requests_count_and_has_no_quantile_of_equal_ones() -> None:
     grid = Grid((5e6,), (0.01,), (1.0,), (0.0,))
-    task = tasks(grid, MENU, OFFERED.device, machine=Machine(), seed=0)[0]
+    task = tasks(grid, MENU, MEASURED.device, machine=Machine(), seed=0)[0]
     text = page([evaluate(task)], grid)
-    assert "80 of each option behind 20 that do not count" in text
+    assert "80 of each placement behind 20 that do not count" in text
     row = text.split("Point by point")[1].split("</tr>")[1]
     assert re.findall(r"<td>(.*?)</td>", row)[6] == NONE
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from midstream_edge.policies.interface import Option
 from midstream_edge.policies.menu import Menu
 from midstream_lab.simulation.model.link_spec import SOFTWARE_S
 from midstream_lab.simulation.model.machine import Machine
@@ -28,16 +27,17 @@ from midstream_lab.simulation.sweep.sweep import (
     tasks,
 )
 from midstream_partitioner.costs.device import Device
+from midstream_partitioner.planning.placements import Placement
 from midstream_wire.errors import MidstreamError, UsageError
 
 WHOLE_S = 0.1
 MENU = Menu(
     (
-        Option("cloud-only", "raw", 0, "cloud-only raw", True,
+        Placement("cloud-only", "raw", 0, "cloud-only raw", True,
                0.0, 0.0, 0.0, 0.01, 100_000, 100, WHOLE_S),
-        Option("c5", "half", 1, "after conv with half", True,
+        Placement("c5", "half", 1, "after conv with half", True,
                0.02, 0.001, 0.001, 0.008, 5_000, 100, WHOLE_S - 0.02),
-        Option("edge-only", "raw", 2, "edge-only", False,
+        Placement("edge-only", "raw", 2, "edge-only", False,
                WHOLE_S, 0.0, 0.0, 0.0, 0, 0, 0.0),
     )
 )  # fmt: skip
@@ -82,7 +82,7 @@ def test_placements_that_the_simulation_does_not_tell_apart_are_ties(
     apart: float, tied: bool
 ) -> None:
     twins = tuple(
-        Option("edge-only", "raw", 2, label, False, seconds, 0.0, 0.0, 0.0, 0, 0, 0.0)
+        Placement("edge-only", "raw", 2, label, False, seconds, 0.0, 0.0, 0.0, 0, 0, 0.0)
         for label, seconds in (("one", 0.1), ("other", 0.1 * apart))
     )
     task = Task(Point(1e6, 0.02, 1.0, 0.0), Menu(twins), DEVICE, Machine(), 0)
@@ -91,7 +91,7 @@ def test_placements_that_the_simulation_does_not_tell_apart_are_ties(
 
 def stays_of(nbytes: int, *, load: float = 0.0, sigma: float = 0.0) -> Found:
     """Five megabytes over a gigabit: a window that grows and shrinks for many requests."""
-    heavy = Option(
+    heavy = Placement(
         "cloud-only", "raw", 0, "raw", True, 0.0, 0.0, 0.0, 0.03, nbytes, 100, WHOLE_S
     )
     point = Point(1e9, 0.005, 1.0, load)
@@ -115,7 +115,7 @@ def test_there_are_quantiles_only_where_requests_differ() -> None:
     assert stays_of(50_000).p95_s is None
     assert (stays_of(50_000, sigma=0.1).p95_s or 0.0) > stays_of(50_000).mean_s
     assert (stays_of(50_000, load=0.5).p95_s or 0.0) > stays_of(50_000).mean_s
-    sizes = Menu((replace(MENU.options[0], payloads_nbytes=(50_000, 150_000)),))
+    sizes = Menu((replace(MENU.placements[0], payloads_nbytes=(50_000, 150_000)),))
     found = evaluate(Task(Point(5e6, RTT_S, 1.0, 0.0), sizes, DEVICE, Machine(), 0))
     assert (found.p95_s or 0.0) == pytest.approx(found.mean_s + 50_000 * 8 / 5e6, rel=0.02)
 
