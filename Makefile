@@ -40,7 +40,7 @@ wheel-check: $(VENV)/.dev  ## the built wheel, installed in a clean environment,
 	@$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w build/wheel .
 	@$(PYTHON) -m venv build/clean
 	@build/clean/bin/pip install --quiet --disable-pip-version-check -c constraints.txt build/wheel/midstream-*.whl
-	cd build && clean/bin/midstream --version && clean/bin/midstream plan digits --network lte --runs 3 > wheel/plan.txt \
+	cd build && clean/bin/midstream --version && clean/bin/midstream plan digits --link lte --runs 3 > wheel/plan.txt \
 	  && clean/bin/python -c "from importlib.resources import files; assert files('midstream_lab.report').joinpath('html/report.css').is_file()"
 
 test-openvino: .venv-openvino/.openvino  ## the proofs on OpenVINO, in an environment that has its onnxruntime

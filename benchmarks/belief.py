@@ -145,15 +145,17 @@ def believe(
             for codec in options.codecs.split(","):
                 for start in STARTS:
                     belief = LinkBelief.of(replace(link, uplink_bps=start * link.uplink_bps))
-                    pilot = session.follow(Watching(belief), [replace(placement, codec=codec)])
+                    director = session.follow(
+                        Watching(belief), [replace(placement, codec=codec)]
+                    )
                     answers = [session.infer(inputs) for _ in range(options.requests)]
                     assert all(answer.where == "cloud" for answer in answers)
-                    assert pilot.belief is not None
+                    assert director.belief is not None
                     yield {
                         "codec": codec,
                         "slowdown": slowdown,
                         "start": start,
-                        "believed_bps": pilot.belief.uplink_bps,
+                        "believed_bps": director.belief.uplink_bps,
                         "payload_nbytes": answers[-1].payload_nbytes,
                         "encode_s": answers[-1].timings.encode_s,
                     }

@@ -43,7 +43,7 @@ import numpy as np
 import psutil
 
 from midstream.loaders import open_inputs, open_partition
-from midstream_edge.link.channel import Dial
+from midstream_edge.link.channel import Endpoint
 from midstream_edge.repartition.prepare import prepare
 from midstream_edge.session.session import Answer, EdgeSession
 from midstream_lab.emulation.emulate import emulate
@@ -264,7 +264,7 @@ def nests(runs: tuple[int, ...], others: tuple[int, ...]) -> bool:
 
 
 def swap(
-    load: Load, base: Partition, cut: str, swaps: int, dial: Dial, memory: Memory
+    load: Load, base: Partition, cut: str, swaps: int, endpoint: Endpoint, memory: Memory
 ) -> dict[str, Any]:
     """`swaps` of them while requests go on; when each phase of each was."""
     load.session.use(base.index_of(cut), CODEC)
@@ -278,7 +278,7 @@ def swap(
                 time.sleep(1.0)
                 began_s = monotonic()
                 fresh = prepare(
-                    base, heads, like=load.session.chain, dial=dial, model=base.name
+                    base, heads, like=load.session.chain, endpoint=endpoint, model=base.name
                 )
                 fresh.chain.run(load.inputs, 0, fresh.chain.last)  # the first one is slow
                 swapping_s = monotonic()
@@ -352,20 +352,20 @@ def run(network: str, link: str, switches: int, swaps: int) -> Iterator[dict[str
         plans = first, second
 
         def session_of(
-            work: Callable[[Load, Dial, Memory], dict[str, Any]], repartition: int
+            work: Callable[[Load, Endpoint, Memory], dict[str, Any]], repartition: int
         ) -> dict[str, Any]:
             with (
                 cloud(folder, repartition) as (address, pid),
                 linked(link, address) as reached,
             ):
                 processes = {"edge": psutil.Process(), "cloud": psutil.Process(pid)}
-                dial = Dial.of(reached)
+                endpoint = Endpoint.of(reached)
                 chain = Chain(part)
                 expected = chain.run(inputs, 0, chain.last)
-                with EdgeSession(chain, dial, plan=(plans[0], CODEC)) as session:
+                with EdgeSession(chain, endpoint, plan=(plans[0], CODEC)) as session:
                     del chain
                     load = Load(session, inputs, expected, pace_s(session, inputs, plans))
-                    found = work(load, dial, Memory(processes))
+                    found = work(load, endpoint, Memory(processes))
             return {
                 "network": network,
                 "link": link,
@@ -376,8 +376,8 @@ def run(network: str, link: str, switches: int, swaps: int) -> Iterator[dict[str
             yield session_of(lambda load, _, memory: switch(load, plans, switches, memory), 0)
         if swaps:
             yield session_of(
-                lambda load, dial, memory: swap(
-                    load, part, part.cuts[plans[0]].id, swaps, dial, memory
+                lambda load, endpoint, memory: swap(
+                    load, part, part.cuts[plans[0]].id, swaps, endpoint, memory
                 ),
                 2,
             )

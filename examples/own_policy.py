@@ -1,6 +1,6 @@
 """A policy of your own: it stays on the edge until the cloud has been fast three times.
 
-    midstream simulate resnet18 --network lte --policy python:examples.own_policy:make
+    midstream simulate resnet18 --link lte --policy python:examples.own_policy:make
     midstream edge run resnet18 --server localhost:50051 --adaptive \\
         --policy python:examples.own_policy:make
 

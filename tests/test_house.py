@@ -283,6 +283,33 @@ def test_docstrings_of_functions_open_with_what_is_to_be_done() -> None:
     assert strays == []
 
 
+def retired() -> list[str]:
+    """Return the first column of the glossary's last table, word by word."""
+    _, _, table = (
+        (ROOT / "docs/glossary.md").read_text(encoding="utf-8").partition("## Retired")
+    )
+    return re.findall(
+        r"`([^`]+)`", " ".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE))
+    )
+
+
+def test_retired_words_stay_retired() -> None:
+    words = retired()
+    assert {"Offer", "Renewal", "--network"} <= set(words)
+    texts = [
+        *MODULES,
+        *(each for each in DOCUMENTS if each.name not in ("glossary.md", "CHANGELOG.md")),
+    ]
+    word = re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, words))})(?![\w-])")
+    found = [
+        f"{name_of(path)}:{number}: {line.strip()}"
+        for path in texts
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if word.search(line) and "_FORMER = " not in line
+    ]
+    assert found == []
+
+
 def test_no_unfinished_business() -> None:
     marker = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|NotImplementedError")
     found = [

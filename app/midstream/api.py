@@ -13,7 +13,7 @@ from midstream.feeding import Feeding
 from midstream.joining import follow
 from midstream.serving import make_repository, measure_chain
 from midstream_cloud.server import Settings, serving
-from midstream_edge.link.channel import Dial
+from midstream_edge.link.channel import Endpoint
 from midstream_edge.policies.interface import Policy
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.probe_budget import ProbeBudget, parse_budget
@@ -85,7 +85,7 @@ def partition(
             return sources.open_partition(source, feed=Feeding(feed), sizes=known, like=like)
         source = sources.open_network(source, feed=Feeding(feed), sizes=known, like=like)
     elif feed is not None or sizes or like is not None:
-        raise UsageError("a loaded network has its feed and sizes: give them to `load`")
+        raise UsageError("a loaded model has its feed and sizes: give them to `load`")
     if public:
         named = dict.fromkeys((*source.feed.public, *public))
         source = replace(source, feed=replace(source.feed, public=tuple(named)))
@@ -229,20 +229,20 @@ def connect(
     if probe_budget is not None:
         probes = ProbeBudget(day_nbytes=parse_budget(probe_budget))
     chain = Chain(part, threads=threads, slowdown=slowdown, backend=backend)
-    dial = None
+    endpoint = None
     if server is not None:
         tls = trust(*(Path(each) if each else None for each in (ca, cert, key)))
-        dial = Dial.of(server, tls=tls, token=token, insecure=insecure)
+        endpoint = Endpoint.of(server, tls=tls, token=token, insecure=insecure)
     if policy is not None:
-        if plan is not None or dial is None:
+        if plan is not None or endpoint is None:
             raise UsageError(
                 "a policy chooses for every request, with a server: give the address of one, "
                 "and no plan"
             )
         side = EdgeSide(part, part.name, chain, edge or measure_chain(chain))
-        with explained(part, dial):
-            return follow(side, dial, policy, cloud=cloud, probes=probes)
+        with explained(part, endpoint):
+            return follow(side, endpoint, policy, cloud=cloud, probes=probes)
     if isinstance(plan, Plan):
         plan = (plan.chosen.k, plan.chosen.codec)
-    with explained(part, dial):
-        return EdgeSession(chain, dial, plan=plan or (chain.last, "raw"))
+    with explained(part, endpoint):
+        return EdgeSession(chain, endpoint, plan=plan or (chain.last, "raw"))

@@ -12,7 +12,7 @@ from typing import final
 from midstream.feeding import AS_IT_IS, Feeding
 from midstream.loaders import at_sizes, cut_alike, open_network, open_partition
 from midstream.serving import measure_chain
-from midstream_edge.link.channel import CONNECT_S, Dial
+from midstream_edge.link.channel import CONNECT_S, Endpoint
 from midstream_edge.link.describe import describe
 from midstream_edge.session.local_time import DeclaredRest
 from midstream_edge.session.session import EdgeSession
@@ -30,9 +30,7 @@ from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.profiling.profiler import Progress, no_progress
 from midstream_wire.descriptions import ModelDescription
 from midstream_wire.errors import CloudRefused, MidstreamError, ModelError, UsageError
-
-_NOT_FOUND = 5
-_FAILED_PRECONDITION = 9
+from midstream_wire.frames import Code
 
 
 @final
@@ -180,15 +178,15 @@ def agree(
 
 
 @contextmanager
-def explained(part: Partition, dial: Dial | None) -> Iterator[None]:
+def explained(part: Partition, endpoint: Endpoint | None) -> Iterator[None]:
     """Have a server that refuses `part` be asked what it holds, and the refusal say so."""
     try:
         yield
     except CloudRefused as error:
-        if dial is None or error.code not in (_NOT_FOUND, _FAILED_PRECONDITION):
+        if endpoint is None or error.code not in (Code.NOT_FOUND, Code.FAILED_PRECONDITION):
             raise
         try:
-            models = describe(dial)
+            models = describe(endpoint)
         except MidstreamError:
             raise error from None
         if any(each.partition_digest == part.digest for each in models):
@@ -215,7 +213,7 @@ def _disagreement(
     differs = difference(terms, meant[0].feed) if len(meant) == 1 and meant[0].feed else ""
     if differs and meant[0].graph_digest != graph_digest:
         return CloudRefused(
-            _FAILED_PRECONDITION,
+            Code.FAILED_PRECONDITION,
             f"both sides must feed {meant[0].name} alike, and the feed differs: {differs}: "
             "give both the same feed flags, the same TOML file, or one partition's folder",
         )
@@ -223,7 +221,7 @@ def _disagreement(
     alike = any(each.graph_digest == graph_digest for each in remote)
     what = "holds it cut at other places" if alike else f"serves {served}"
     return CloudRefused(
-        _FAILED_PRECONDITION if alike else _NOT_FOUND,
+        Code.FAILED_PRECONDITION if alike else Code.NOT_FOUND,
         f"both sides must hold the same model; the edge has {name} {graph_digest[:12]}, and "
         f"the server {what}: serve the same file or folder there",
     )
@@ -231,7 +229,7 @@ def _disagreement(
 
 def deploy(
     source: str,
-    dial: Dial,
+    endpoint: Endpoint,
     setup: EdgeSetup,
     *,
     feed: Feeding = AS_IT_IS,
@@ -241,20 +239,20 @@ def deploy(
     held: EdgeSide | None = None,
     models: tuple[ModelDescription, ...] | None = None,
 ) -> Deployment:
-    """Agree with the server at `dial`, compile the edge's segments, and measure them.
+    """Agree with the server at `endpoint`, compile the edge's segments, and measure them.
 
     `held` is what the edge began with while the server was away: nothing is made again where
     the server holds that partition. `models` is what the server holds, if it has been asked.
     Raises `CloudUnavailable`, `CloudRefused`, and `ModelError` if the server has no profile to
     plan with.
     """
-    models = describe(dial) if models is None else models
+    models = describe(endpoint) if models is None else models
     if held is not None:
         for each in models:
             if each.partition_digest == held.partition.digest and model in (None, each.name):
-                return held.join(with_profile(dial, each))
+                return held.join(with_profile(endpoint, each))
     part, remote = agree(source, models, feed=feed, sizes=sizes, model=model)
-    remote = with_profile(dial, remote)
+    remote = with_profile(endpoint, remote)
     cloud = _profile_of(remote)  # before anything is measured for it
     part = part if setup.inputs is not None else _sized_as(part, cloud)
     return setup.hold(part, model=remote.name, progress=progress).join(remote)
@@ -275,9 +273,9 @@ def _sized_as(part: Partition, cloud: Profile) -> Partition:
     return at_sizes(part, checked_sizes(measured))
 
 
-def with_profile(dial: Dial, remote: ModelDescription) -> ModelDescription:
+def with_profile(endpoint: Endpoint, remote: ModelDescription) -> ModelDescription:
     """`remote` with its profile: servers of many models tell it of one model at a time."""
-    return remote if remote.profile else describe(dial, model=remote.name)[0]
+    return remote if remote.profile else describe(endpoint, model=remote.name)[0]
 
 
 def _profile_of(remote: ModelDescription) -> Profile:
@@ -290,7 +288,7 @@ def _profile_of(remote: ModelDescription) -> Profile:
 
 
 def begin_session(
-    side: EdgeSide | Deployment, dial: Dial, *, patience_s: float = CONNECT_S
+    side: EdgeSide | Deployment, endpoint: Endpoint, *, patience_s: float = CONNECT_S
 ) -> EdgeSession:
     """A session that begins edge-only where the edge holds all segments, else cloud-only.
 
@@ -299,7 +297,7 @@ def begin_session(
     plan, rest_s = _beginning(side)
     return EdgeSession(
         side.chain,
-        dial,
+        endpoint,
         plan=plan,
         model=side.model,
         local_rest_s=rest_s,

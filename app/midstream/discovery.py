@@ -8,11 +8,11 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import final
 
-from midstream_edge.link.channel import Dial
+from midstream_edge.link.channel import Endpoint
 from midstream_edge.link.connection import REACH_S
 from midstream_edge.link.describe import describe
 from midstream_edge.link.diagnosis import require_reachable
-from midstream_edge.link.failures import silence
+from midstream_edge.link.failures import no_answer
 from midstream_edge.session.threads import start_thread
 from midstream_wire.descriptions import ModelDescription
 
@@ -24,11 +24,11 @@ Models = tuple[ModelDescription, ...]
 
 @final
 class Discovery:
-    """A question to the server at `dial`, put on a thread of its own from the beginning."""
+    """A question to the server at `endpoint`, on a thread of its own from the beginning."""
 
-    def __init__(self, dial: Dial) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         """Raises `ResourceError` without a thread."""
-        self._dial = dial
+        self._endpoint = endpoint
         self._until_s = time.monotonic() + REACH_S
         self._reached = threading.Event()  # or known to fail
         self._models: Future[Models] = Future()
@@ -51,14 +51,14 @@ class Discovery:
         Raises as `describe`, and `CloudUnavailable` after `REACH_S` for one out of reach.
         """
         if not self._reached.wait(max(0.0, self._until_s - time.monotonic())):
-            raise silence(str(self._dial.address), REACH_S)
+            raise no_answer(str(self._endpoint.address), REACH_S)
         return self._models.result()
 
     def _ask(self) -> None:
         try:
-            require_reachable(self._dial.address, REACH_S)
+            require_reachable(self._endpoint.address, REACH_S)
             self._reached.set()
-            self._models.set_result(describe(self._dial))
+            self._models.set_result(describe(self._endpoint))
         except Exception as error:
             self._models.set_exception(error)
         finally:

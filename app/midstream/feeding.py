@@ -55,7 +55,7 @@ class Feeding:
         useless = [flag_of(name) for name in self.fields if name in PICTURES]
         if useless and feed.kind != "image":
             raise UsageError(
-                f"{useless[0]} must be of a network that is fed pictures, and this one takes "
+                f"{useless[0]} must be of a model that is fed pictures, and this one takes "
                 "arrays: give --kind image as well, or leave it out"
             )
         return feed

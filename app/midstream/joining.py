@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import cast, final
 
 from midstream.deployment import Deployment, EdgeSide, begin_session, go_over, with_profile
-from midstream_edge.link.channel import Dial
+from midstream_edge.link.channel import Endpoint
 from midstream_edge.link.describe import describe
 from midstream_edge.link.failures import is_settled
 from midstream_edge.policies.interface import Policy
@@ -107,7 +107,7 @@ class Joining:
 
 def follow(
     side: EdgeSide,
-    dial: Dial,
+    endpoint: Endpoint,
     chosen: str | Policy | Callable[[Menu], Policy],
     *,
     cloud: Profile | None = None,
@@ -122,10 +122,12 @@ def follow(
     def agree() -> Deployment:
         if cloud is not None:
             return Deployment(side.partition, side.model, side.chain, side.edge, cloud)
-        for each in describe(dial):
+        for each in describe(endpoint):
             if each.partition_digest == side.partition.digest:
-                return replace(side.join(with_profile(dial, each)), model=side.model)
-        raise CloudUnavailable(f"the server at {dial.address} no longer holds {side.model}")
+                return replace(side.join(with_profile(endpoint, each)), model=side.model)
+        raise CloudUnavailable(
+            f"the server at {endpoint.address} no longer holds {side.model}"
+        )
 
     def begin(found: Deployment) -> None:
         link = session.measure_link()
@@ -133,7 +135,7 @@ def follow(
         made = _policy(chosen, menu, link, side.edge.device)
         session.follow(made, menu.placements, probes=probes)
 
-    session = begin_session(side, dial)
+    session = begin_session(side, endpoint)
     try:
         if session.connected:
             begin(agree())

@@ -60,8 +60,8 @@ def open_network(
     path = Path(source)
     if is_partition(path):
         raise UsageError(
-            f"this needs the network before it was cut, and {path} is a partition: give the "
-            "ONNX file or the reference network's name"
+            f"this needs the model before it was cut, and {path} is a partition: give the "
+            "ONNX file or the reference model's name"
         )
     if not path.exists() and path.suffix == "":
         build(str(source))  # raises, naming the reference networks and the closest one
@@ -166,7 +166,7 @@ def open_models(
     inside = [(source, each) for source in sources for each in _models_at(source)]
     if len(inside) > 1 and not feed.is_silent:
         raise UsageError(
-            "flags that say what feeds a network must be of one, and "
+            "flags that say what feeds a model must be of one, and "
             f"{len(inside)} are served: write NAME.toml beside each NAME.onnx"
         )
     for source, each in inside:

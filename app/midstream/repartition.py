@@ -1,18 +1,18 @@
-"""A running edge whose partition is renewed: what is planned with, and who chooses."""
+"""A running edge that moves to another partition: what is planned with, and who chooses."""
 
 from __future__ import annotations
 
 from typing import final
 
 from midstream.deployment import Deployment, declared_rest
-from midstream_edge.link.channel import Dial
+from midstream_edge.link.channel import Endpoint
 from midstream_edge.policies.interface import Policy
 from midstream_edge.policies.link_estimator import LinkBelief
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.oracle import Curve
 from midstream_edge.policies.probe_budget import ProbeBudget
 from midstream_edge.policies.registry import policy
-from midstream_edge.repartition.repartitioner import Believed, Renewal, Sides
+from midstream_edge.repartition.repartitioner import Believed, Repartitioner, Sides
 from midstream_edge.session.session import EdgeSession
 from midstream_edge.workload.load_generator import DRAIN_S
 from midstream_partitioner.costs.link import Link
@@ -28,7 +28,7 @@ from midstream_wire.tensors import Array
 class Course:
     """The policy called `name` over the present partition of a session, and over the next.
 
-    `menu` and `pilot` are those of the partition that new requests begin with; `probes` is
+    `menu` and `director` are those of the partition that new requests begin with; `probes` is
     what may be sent to ask the link, over all partitions. Raises
     `UsageError` as `registry.policy` does.
     """
@@ -55,7 +55,7 @@ class Course:
         complete = deployment.chain.last == len(deployment.partition.segments)
         self.menu = Menu.of(planner, complete=complete, policies=(name,))
         chosen = self._policy(self.menu, link)
-        self.pilot = session.follow(chosen, self.menu.placements, probes=probes)
+        self.director = session.follow(chosen, self.menu.placements, probes=probes)
 
     @property
     def labels(self) -> dict[tuple[int, str], str]:
@@ -68,18 +68,18 @@ class Course:
     @property
     def belief(self) -> LinkBelief | None:
         """Return what the policy believes of the link, if it holds a belief."""
-        return self.pilot.belief
+        return self.director.belief
 
-    def renewal(self, dial: Dial, sample: dict[str, Array]) -> Renewal:
+    def repartitioner(self, endpoint: Endpoint, sample: dict[str, Array]) -> Repartitioner:
         """Return what watches over the partition, from the moment it is entered."""
         deployment, constraints = self._deployment, self._constraints
-        return Renewal(
+        return Repartitioner(
             Sides(self._session.chain, deployment.edge, deployment.cloud),
             base=deployment.partition,
             graph=network_of(deployment.partition).graph,
             graph_at=lambda sizes: network_of(deployment.partition).at(sizes),
             model=deployment.model,
-            dial=dial,
+            endpoint=endpoint,
             sample=sample,
             believed=self._believed,
             adopt=self.adopt,
@@ -114,8 +114,8 @@ class Course:
         rest_s = declared_rest(sides.edge, last) if complete else None
         plan = planner.plan(link).chosen
         session.swap(sides.chain, plan=(plan.k, plan.codec), local_rest_s=rest_s)
-        probes = self.pilot.budget
-        self.menu, self.pilot = menu, session.follow(chosen, menu.placements, probes=probes)
+        probes = self.director.budget
+        self.menu, self.director = menu, session.follow(chosen, menu.placements, probes=probes)
         if session.wait_swapped(DRAIN_S):
             old.release()
             release_freed_memory()

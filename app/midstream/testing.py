@@ -30,7 +30,7 @@ from midstream_lab.simulation.kernel.random_streams import Draws
 from midstream_lab.simulation.model.duplex_link import Way
 from midstream_lab.simulation.model.edge import Edge
 from midstream_lab.simulation.model.link_spec import Network, steady
-from midstream_lab.simulation.model.machine import Steady
+from midstream_lab.simulation.model.machine import FixedPlacement
 from midstream_lab.simulation.model.request import WHERE, Job
 from midstream_lab.simulation.model.workload import Cut, breaking
 from midstream_partitioner.planning.placements import Placement
@@ -212,7 +212,7 @@ class VirtualSession:
             cloud,
             Way(link.network(), Draws(seed, 2)),
             placements,
-            policy=policy or Steady(0, hedge_after_s),
+            policy=policy or FixedPlacement(0, hedge_after_s),
             draws=Draws(seed, 3),
             finished=self._finish,
             timeout_s=timeout_s,

@@ -139,8 +139,8 @@ def memory_budget(
     if left_nbytes < _LEAST_NBYTES:
         raise UsageError(
             f"a server must have {format_nbytes(_LEAST_NBYTES)} of memory beside the "
-            f"{format_nbytes(resident_nbytes)} that it takes with its networks loaded (not "
-            f"{format_nbytes(memory_nbytes)} in all): give it more, or serve fewer networks"
+            f"{format_nbytes(resident_nbytes)} that it takes with its models loaded (not "
+            f"{format_nbytes(memory_nbytes)} in all): give it more, or serve fewer models"
         )
     return int(min(_REQUESTS_OF_REST * left_nbytes, _REQUESTS * memory_nbytes))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import final
 
-from midstream_cloud.extras import Cut, Extras
 from midstream_cloud.models import Model
+from midstream_cloud.prepared import Cut, PreparedPartitions
 from midstream_partitioner.costs.profile import Profile
 from midstream_partitioner.execution.chain import Chain
 from midstream_partitioner.partition.background import recut_beside
@@ -28,7 +28,7 @@ class Repository:
 
     def __init__(self, *, repartition: int = 0, cut: Cut = recut_beside) -> None:
         self._models: dict[str, Model] = {}
-        self._extras = Extras(repartition, cut=cut)
+        self._prepared = PreparedPartitions(repartition, cut=cut)
 
     @property
     def models(self) -> Mapping[str, Model]:
@@ -80,7 +80,7 @@ class Repository:
                 return held
         model = self._named(hello.model)
         if hello.partition_digest != model.partition.digest:
-            extra = self._extras.find(hello.model, hello.partition_digest)
+            extra = self._prepared.find(hello.model, hello.partition_digest)
             if extra is not None:
                 return extra
             raise CloudRefused(
@@ -94,25 +94,25 @@ class Repository:
     def prepare(self, asked: Preparation) -> Readiness:
         """Begin to cut a model anew, or say how far that is; returns at once.
 
-        `CloudRefused` for an unknown model, and as `Extras.prepare`.
+        `CloudRefused` for an unknown model, and as `PreparedPartitions.prepare`.
         """
-        return self._extras.prepare(self._named(asked.model), asked)
+        return self._prepared.prepare(self._named(asked.model), asked)
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until nothing is being cut anew; whether that came about in time."""
-        return self._extras.wait(timeout_s)
+        return self._prepared.wait(timeout_s)
 
     def enter(self, model: Model) -> None:
         """A session of `model`, as found, begins: it is kept until the session has left."""
-        self._extras.enter(model)
+        self._prepared.enter(model)
 
     def leave(self, model: Model) -> None:
         """A session of `model` has ended."""
-        self._extras.leave(model)
+        self._prepared.leave(model)
 
     def close(self) -> None:
         """Cut nothing anew any more."""
-        self._extras.close()
+        self._prepared.close()
 
     def _named(self, name: str) -> Model:
         model = self._models.get(name)

@@ -92,7 +92,7 @@ class TensorSpec:
             came = f"{dtype_of(array)} {list(array.shape)}"
             raise TensorError(
                 f"tensor {self.name!r} must be {self} (not {came}): check the input's "
-                "layout and dtype against the network's"
+                "layout and dtype against the model's"
             )
 
     @property

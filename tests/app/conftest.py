@@ -166,7 +166,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "unknown-domain.onnx": model_bytes("house.own.Frobnicate"),
         "truncated.onnx": good[: len(good) // 2],
         "empty.onnx": b"",
-        "text.onnx": b"I am a letter, not a network.\n" * 20,
+        "text.onnx": b"I am a letter, not a model.\n" * 20,
         "no-picture.jpg": b"no picture",
         "text.npy": b"no array",
         "broken.toml": b"kind = ",

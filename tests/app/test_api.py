@@ -25,7 +25,7 @@ import pytest
 
 import midstream
 from midstream_cloud.server import Settings
-from midstream_edge.session.director import Pilot
+from midstream_edge.session.director import PolicyDirector
 from midstream_partitioner.compare import EXACT, relative_error
 from midstream_partitioner.execution.chain import Chain
 from midstream_partitioner.profiling.fit_transforms import fit_transforms
@@ -341,7 +341,7 @@ def test_a_session_keeps_to_the_budget_for_probes_that_it_is_given(
         ) as session,
     ):
         director = session._engine.director
-        assert isinstance(director, Pilot)
+        assert isinstance(director, PolicyDirector)
         assert director.budget.day_nbytes == 1e6
 
 

@@ -20,11 +20,11 @@ FAILED, USAGE = 1, 2
 
 #: Command line (in the folder of models) -> exit code, part of the sentence.
 MODELS = {
-    "plan --network lte": (USAGE, "missing argument 'MODEL'"),
-    "plan resnet8 --network lte": (USAGE, "did you mean 'resnet18'?"),
+    "plan --link lte": (USAGE, "missing argument 'MODEL'"),
+    "plan resnet8 --link lte": (USAGE, "did you mean 'resnet18'?"),
     "profile nosuch.onnx": (USAGE, "nosuch.onnx cannot be read"),
     "profile folder.onnx": (USAGE, "folder.onnx cannot be read (is a directory)"),
-    "plan text.onnx --network lte": (FAILED, "text.onnx is not one"),
+    "plan text.onnx --link lte": (FAILED, "text.onnx is not one"),
     "verify empty.onnx": (FAILED, "empty.onnx is not one"),
     "profile truncated.onnx": (FAILED, "truncated.onnx is not one"),
     "partition text.onnx -o out": (FAILED, "text.onnx is not one"),
@@ -35,11 +35,11 @@ MODELS = {
     "cloud serve digits digits": (USAGE, "two models must not share a name"),
     "cloud serve": (USAGE, "missing argument 'MODEL'"),
     "partition early.midstream -o out": (USAGE, "early.midstream is a partition"),
-    "plan early.midstream --network lte --forbid relu9 --runs 3": (
+    "plan early.midstream --link lte --forbid relu9 --runs 3": (
         USAGE,
         "'relu9' is of none: its cuts are cloud-only (the input), ",
     ),
-    "plan early.midstream --network lte --scale 1/255": (USAGE, "is part of the partition"),
+    "plan early.midstream --link lte --scale 1/255": (USAGE, "is part of the partition"),
 }
 INPUTS = {
     "profile tiny.onnx --input nosuch.npz": (USAGE, "no such file or folder: nosuch.npz"),
@@ -55,7 +55,7 @@ INPUTS = {
     "edge run tiny.onnx --input strings.npy": (USAGE, "x must be float32"),
     "edge run tiny.onnx --input text.npy": (USAGE, "text.npy must be an .npz or .npy"),
     "edge run tiny.onnx --input wrong-name.npz": (USAGE, "x is missing (it holds z, q)"),
-    "profile tiny.onnx --input no-picture.jpg": (USAGE, "because the network takes arrays"),
+    "profile tiny.onnx --input no-picture.jpg": (USAGE, "because the model takes arrays"),
     "edge run resnet18 --input no-picture.jpg": (USAGE, "must be a picture that Pillow reads"),
     "edge run resnet18 --input empty": (USAGE, "empty must hold pictures"),
     "profile tiny.onnx --feed nosuch.toml": (USAGE, "a feed must be a readable file"),
@@ -66,28 +66,28 @@ INPUTS = {
 FLAGS = {
     "frobnicate": (USAGE, "no such command 'frobnicate': see midstream --help"),
     "plan tiny.onnx --netwrk lte": (USAGE, "no such option: --netwrk"),
-    "plan tiny.onnx --json --network": (USAGE, "option '--network' requires an argument"),
-    "plan tiny.onnx tiny.onnx --network lte": (USAGE, "unexpected extra argument"),
-    "plan tiny.onnx": (USAGE, "a plan needs a link: give --network lte"),
-    "plan tiny.onnx --network lt": (USAGE, "did you mean 'lte'?"),
-    "pair tiny.onnx --network 8Mbit": (USAGE, 'rates and an RTT such as "8Mbit:40ms"'),
+    "plan tiny.onnx --json --link": (USAGE, "option '--link' requires an argument"),
+    "plan tiny.onnx tiny.onnx --link lte": (USAGE, "unexpected extra argument"),
+    "plan tiny.onnx": (USAGE, "a plan needs a link: give --link lte"),
+    "plan tiny.onnx --link lt": (USAGE, "did you mean 'lte'?"),
+    "pair tiny.onnx --link 8Mbit": (USAGE, 'rates and an RTT such as "8Mbit:40ms"'),
     "plan tiny.onnx --uplink 8": (USAGE, "'8' has no unit"),
     "plan tiny.onnx --uplink 8MB": (USAGE, "'8MB' has another): write 8Mbit"),
     "plan tiny.onnx --uplink fast": (USAGE, "a rate must be a number and a unit"),
-    "plan tiny.onnx --network lte --rtt 40": (USAGE, "'40' has no unit): write 40ms"),
-    "plan tiny.onnx --network lte --queue 5": (USAGE, "'5' has no unit"),
-    "plan tiny.onnx --network lte --objective cheap": (USAGE, "--objective must be latency"),
+    "plan tiny.onnx --link lte --rtt 40": (USAGE, "'40' has no unit): write 40ms"),
+    "plan tiny.onnx --link lte --queue 5": (USAGE, "'5' has no unit"),
+    "plan tiny.onnx --link lte --objective cheap": (USAGE, "--objective must be latency"),
     "pair tiny.onnx --objective cheap": (USAGE, "--objective must be latency"),
-    "plan tiny.onnx --network lte --codecs zip --runs 3": (
+    "plan tiny.onnx --link lte --codecs zip --runs 3": (
         USAGE,
         "a codec must be one of raw",
     ),
-    "plan tiny.onnx --network lte --deadline 1us --runs 3": (FAILED, "loosen that constraint"),
-    "plan tiny.onnx --network lte --max-edge-memory 64": (USAGE, "'64' has no unit"),
-    "plan tiny.onnx --network lte --edge nosuch.json": (USAGE, "must be a readable file"),
-    "plan tiny.onnx --network lte --edge no-profile.json": (USAGE, "must be a profile as"),
-    "plan tiny.onnx --network lte --edge-slowdown x": (USAGE, "'--edge-slowdown'"),
-    "plan tiny.onnx --network lte --draw plan.gif": (USAGE, "must be .png, .svg, .pdf"),
+    "plan tiny.onnx --link lte --deadline 1us --runs 3": (FAILED, "loosen that constraint"),
+    "plan tiny.onnx --link lte --max-edge-memory 64": (USAGE, "'64' has no unit"),
+    "plan tiny.onnx --link lte --edge nosuch.json": (USAGE, "must be a readable file"),
+    "plan tiny.onnx --link lte --edge no-profile.json": (USAGE, "must be a profile as"),
+    "plan tiny.onnx --link lte --edge-slowdown x": (USAGE, "'--edge-slowdown'"),
+    "plan tiny.onnx --link lte --draw plan.gif": (USAGE, "must be .png, .svg, .pdf"),
     "demo -o demo.gif": (USAGE, "must be .png, .svg, .pdf"),
     "profile tiny.onnx --threads 0": (USAGE, "'--threads'"),
     "profile tiny.onnx --runs 1": (USAGE, "'--runs'"),
@@ -249,9 +249,7 @@ def test_a_certificate_comes_with_its_own_key(command: Run, models: Path) -> Non
 def test_an_edge_of_a_pair_that_was_asked_wrongly_ends_the_pair_so(command: Run) -> None:
     written = command("partition tiny.onnx --no-measure --runs 3 -o for-pair.midstream --json")
     assert written.code == 0
-    done = command(
-        "pair for-pair.midstream --network 200Mbit:1ms --input wrong-shape.npy --json"
-    )
+    done = command("pair for-pair.midstream --link 200Mbit:1ms --input wrong-shape.npy --json")
     assert done.code == USAGE
     assert done.out == ""
     assert "Traceback" not in done.err

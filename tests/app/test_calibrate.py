@@ -304,9 +304,7 @@ def test_a_calibrated_partition_is_planned_within_its_budget(
     kept = open_partition(str(folder)).calibration
     assert kept is not None
     assert json.loads(kept.to_json())["rows"] == made["rows"]
-    plan = command(
-        "plan budget.midstream --network 3g --runs 3 --max-loss 1pt --json"
-    ).document
+    plan = command("plan budget.midstream --link 3g --runs 3 --max-loss 1pt --json").document
     assert plan["budget"]["max_loss"] == 1.0
     losses = [c["fidelity"]["top1_loss"] for c in plan["candidates"] if c["fidelity"]]
     assert losses
@@ -383,10 +381,10 @@ def test_codecs_are_drawn(command: Run, digits: Path, models: Path) -> None:
         "calibrate tiny.onnx --data x.npy --priors fine": "steps in standard deviations",
         "calibrate tiny.onnx --data x.npy --shaped 0.001": "hundredths of a standard",
         "codecs tiny.onnx --draw c.gif": "must be .png, .svg, .pdf",
-        "plan tiny.onnx --network lte --max-loss 0.5pt": "needs a calibration on data",
-        "plan tiny.onnx --network lte --max-loss 0.5": "a loss must be 0pt to 100pt",
-        "plan tiny.onnx --network lte --min-agreement 120%": "a share must be 0% to 100%",
-        "plan tiny.onnx --network lte --target-payload 16": "'16' has no unit",
+        "plan tiny.onnx --link lte --max-loss 0.5pt": "needs a calibration on data",
+        "plan tiny.onnx --link lte --max-loss 0.5": "a loss must be 0pt to 100pt",
+        "plan tiny.onnx --link lte --min-agreement 120%": "a share must be 0% to 100%",
+        "plan tiny.onnx --link lte --target-payload 16": "'16' has no unit",
     }.items(),
 )
 def test_what_cannot_be_calibrated_is_said_in_one_sentence(
@@ -400,6 +398,6 @@ def test_what_cannot_be_calibrated_is_said_in_one_sentence(
 
 
 def test_a_budget_that_cannot_be_kept_to_ends_a_command_with_2(command: Run) -> None:
-    done = command("plan tiny.onnx --network lte --max-error 1e-2")
+    done = command("plan tiny.onnx --link lte --max-error 1e-2")
     assert "midstream calibrate" in done.complaint
     assert done.code == 2

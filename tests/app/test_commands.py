@@ -44,7 +44,7 @@ LINES = {
     "midstream profile NETWORK": "profile digits --runs 3",
     "midstream profile PARTITION": "profile early.midstream --runs 3 --slowdown 2",
     "midstream partition": "partition tiny.onnx --runs 3 -o made.midstream",
-    "midstream plan": "plan digits --network lte --runs 3 --private",
+    "midstream plan": "plan digits --link lte --runs 3 --private",
     "midstream calibrate": "calibrate tiny.onnx --data x.npy -o calibrated.midstream --runs 3",
     "midstream codecs": "codecs tiny.onnx --data x.npy --codecs half,int8",
     "midstream verify": "verify tiny.onnx --cuts all --samples 2",
@@ -136,7 +136,7 @@ def test_an_edge_that_needs_the_cloud_fails_where_no_answer_came_from_it(
 def test_a_pair_under_a_policy_follows_a_trace_and_leaves_nothing_behind(
     start: Start, schema: Schema
 ) -> None:
-    line = "pair digits --network 20Mbit:20ms --trace wifi:3 --policy oracle --emulator proxy"
+    line = "pair digits --link 20Mbit:20ms --trace wifi:3 --policy oracle --emulator proxy"
     pair = start(f"{line} --duration 2s --every 100ms --edge-slowdown 4 --json")
     out, err = pair.process.communicate(timeout=PATIENCE_S)
     assert pair.process.returncode == 0, err
@@ -151,7 +151,7 @@ def test_a_pair_under_a_policy_follows_a_trace_and_leaves_nothing_behind(
 def test_a_pair_runs_every_placement_and_leaves_nothing_behind(
     start: Start, schema: Schema
 ) -> None:
-    pair = start(f"pair digits --network {FAST} --requests 5 --edge-slowdown 4 --json")
+    pair = start(f"pair digits --link {FAST} --requests 5 --edge-slowdown 4 --json")
     out, err = pair.process.communicate(timeout=PATIENCE_S)
     assert pair.process.returncode == 0, err
     assert (pair.everyone(), pair.leftovers()) == ([], [])
@@ -265,7 +265,7 @@ def test_documents_hold_no_nan(tmp_path: Path, command: Run, models: Path) -> No
     assert {score["score"] for score in answer["top"]["scores"]} == {None}
 
 
-@pytest.mark.parametrize("line", ["plan digits --network lte --runs 3", "models"])
+@pytest.mark.parametrize("line", ["plan digits --link lte --runs 3", "models"])
 def test_tables_keep_their_figures_without_a_terminal(command: Run, line: str) -> None:
     done = command(line)
     assert done.code == 0

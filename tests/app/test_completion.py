@@ -28,9 +28,9 @@ def offered(line: str) -> list[str]:
         ("edge run digits --policy a", {"adaptive", "adaptive-race"}),
         ("simulate digits --policy f", {"fixed:"}),
         ("pair digits --policy l", {"linucb"}),
-        ("plan digits --network l", {"lte"}),
-        ("link a:1 --network sat", {"satellite"}),
-        ("simulate digits --network 5", {"5g"}),
+        ("plan digits --link l", {"lte"}),
+        ("link a:1 --link sat", {"satellite"}),
+        ("simulate digits --link 5", {"5g"}),
     ],
 )
 def test_names_are_offered(line: str, some: set[str]) -> None:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     Start = Callable[[str], Started]
 
 PATIENCE_S = 60.0
-PAIR = "pair digits --network 1Mbit:50ms --requests 1000 --json"
-POLICY = "pair digits --network 1Mbit:50ms --policy adaptive --duration 600s --json"
+PAIR = "pair digits --link 1Mbit:50ms --requests 1000 --json"
+POLICY = "pair digits --link 1Mbit:50ms --policy adaptive --duration 600s --json"
 #: Itself, the cloud, what removes temporary folders; then the link and the edge.
 STARTING, RUNNING = 3, 5
 
@@ -98,7 +98,7 @@ def test_nohup_keeps_a_command_running_when_the_terminal_is_closed(
     command_line: CommandLine, environment: Environment, models: Path, tmp_path: Path
 ) -> None:
     with subprocess.Popen(
-        ["nohup", *command_line("pair digits --network 200Mbit:2ms --requests 5 --json")],
+        ["nohup", *command_line("pair digits --link 200Mbit:2ms --requests 5 --json")],
         cwd=models,
         env=environment(TMPDIR=str(tmp_path)),
         stdin=subprocess.DEVNULL,

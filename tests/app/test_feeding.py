@@ -92,7 +92,7 @@ class TestOneField:
         assert feed == Feed(kind="image", color="GRAY", scale=0.25)
 
     def test_that_is_about_pictures_is_refused_where_arrays_are_fed(self) -> None:
-        with pytest.raises(UsageError, match="--color must be of a network that is fed pict"):
+        with pytest.raises(UsageError, match="--color must be of a model that is fed pict"):
             said(color="BGR").over(None)
         with pytest.raises(UsageError, match="color must be"):
             said(color="puce")

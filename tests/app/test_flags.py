@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.app.conftest import Run
 
 from midstream.cli.command_table import load
 from midstream.cli.flags.applicable import RULES, Rule
 from midstream.cli.main import app
+from midstream_lab.traces.conditions import condition
 from midstream_wire.errors import UsageError
 
 #: Values that pass for a flag's type; most flags take a text or a number.
@@ -70,7 +73,7 @@ def test_a_flag_without_effect_is_refused_by_name(command: str, flag: str, rule:
         ("simulate fleet.toml --seed 1", "--seed"),
         ("edge run net.onnx --server a:1 --adaptive --trace lte --trace-origin 1", "--trace"),
         ("edge run net.onnx --server a:1 --private --cut k1", "--private"),
-        ("plan net.onnx --network lte --edge a --cloud b --runs 3 --threads 2", "--threads"),
+        ("plan net.onnx --link lte --edge a --cloud b --runs 3 --threads 2", "--threads"),
     ],
 )
 def test_more_of_them(line: str, flag: str) -> None:
@@ -83,3 +86,13 @@ def test_what_two_rules_say_of_a_flag_is_no_contradiction() -> None:
         for one, other in itertools.permutations(rules, 2):
             shared = set(one.flags) & set(other.flags)
             assert not (shared and one.needs and other.beside == one.needs), command
+
+
+@pytest.mark.parametrize("flag", ["--network lte", "--network=lte", "--link lte"])
+def test_a_link_is_taken_by_its_former_flag_too(command: Run, flag: str) -> None:
+    done = command(f"plan digits {flag} --runs 3 --json")
+    assert json.loads(done.out)["link"]["rtt_s"] == condition("lte").link.rtt_s
+
+
+def test_help_shows_no_former_flag(command: Run) -> None:
+    assert "--network" not in command("plan --help").out

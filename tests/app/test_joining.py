@@ -20,7 +20,7 @@ from midstream.loaders import open_network, open_partition
 from midstream.serving import open_repository
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import Settings, serving
-from midstream_edge.link.channel import Dial
+from midstream_edge.link.channel import Endpoint
 from midstream_edge.link.describe import describe
 from midstream_edge.session.session import EdgeSession
 from midstream_partitioner.graph.cuts import position_cuts
@@ -82,15 +82,15 @@ def first_from_cloud(session: EdgeSession, x: dict[str, Array]) -> float:
 @contextmanager
 def joining(part: Partition, port: int) -> Iterator[tuple[EdgeSession, Joining]]:
     """A session that runs everything in the cloud once it may."""
-    dial = Dial.of(f"127.0.0.1:{port}")
+    endpoint = Endpoint.of(f"127.0.0.1:{port}")
     side = EdgeSetup(runs=1).hold(part, model="elsewhere")
 
     def begin(found: Deployment) -> None:
         session.use(0, "raw")
 
-    agree = partial(deploy, "digits", dial, EdgeSetup(runs=1), held=side)
+    agree = partial(deploy, "digits", endpoint, EdgeSetup(runs=1), held=side)
     with (
-        begin_session(side, dial, patience_s=0.0) as session,
+        begin_session(side, endpoint, patience_s=0.0) as session,
         Joining(session, agree=agree, begin=begin) as joined,
     ):
         yield session, joined
@@ -114,7 +114,7 @@ def test_an_edge_before_a_black_hole_answers_and_uses_the_cloud_once_it_is_there
 
 def test_a_server_out_of_reach_is_not_waited_for_while_the_edge_gets_ready() -> None:
     with full() as port:
-        discovery = Discovery(Dial.of(f"127.0.0.1:{port}"))
+        discovery = Discovery(Endpoint.of(f"127.0.0.1:{port}"))
         assert discovery.glance() is None
         with pytest.raises(CloudUnavailable, match="nothing came within 1 s"):
             discovery.result()
@@ -125,14 +125,14 @@ def test_a_server_that_can_be_reached_is_heard_out(
 ) -> None:
     ready = threading.Event()
 
-    def ask(dial: Dial) -> tuple[ModelDescription, ...]:
+    def ask(endpoint: Endpoint) -> tuple[ModelDescription, ...]:
         assert ready.wait(PATIENCE_S)
-        return describe(dial)
+        return describe(endpoint)
 
     monkeypatch.setattr(discovery_module, "describe", ask)
     monkeypatch.setattr(discovery_module, "REACH_S", PATIENCE_S)
     with serving(repository) as address:
-        discovery = Discovery(Dial.of(str(address)))
+        discovery = Discovery(Endpoint.of(str(address)))
         assert discovery.glance() is None
         ready.set()
         assert [each.name for each in discovery.result()] == ["digits"]
@@ -144,7 +144,7 @@ def test_a_server_that_refuses_is_heard_at_once(repository: Repository) -> None:
         serving(repository, settings=Settings(token="sesame")) as address,
         pytest.raises(CloudRefused, match="credentials"),
     ):
-        Discovery(Dial.of(str(address))).result()
+        Discovery(Endpoint.of(str(address))).result()
 
 
 def test_a_server_that_cuts_elsewhere_is_followed(part: Partition) -> None:

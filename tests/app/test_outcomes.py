@@ -28,7 +28,7 @@ def trial(error: float | None, *, local: int = 0) -> dict[str, Any]:
 
 @pytest.mark.parametrize("error", [0.0, 1.9e-6, EXACT])
 def test_answers_within_rounding_are_called_equal(error: float) -> None:
-    assert f"equal to the unsplit network within {error:.1e};" in verdict(trial(error))
+    assert f"equal to the unsplit model within {error:.1e};" in verdict(trial(error))
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_answers_within_rounding_are_called_equal(error: float) -> None:
 def test_answers_beyond_rounding_are_not_called_equal(error: float | None, told: str) -> None:
     said = verdict(trial(error))
     assert "equal" not in said
-    assert f"up to {told} from the unsplit network" in said
+    assert f"up to {told} from the unsplit model" in said
     assert "`midstream verify net`" in said
 
 

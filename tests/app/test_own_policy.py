@@ -80,7 +80,7 @@ def test_an_installed_package_announces_its_policies_by_name(
 
 
 def test_it_runs_in_a_simulation_and_over_the_wire(menu: Menu, command: Run) -> None:
-    line = f"simulate digits --network lte --policy {OWN} --duration 5s --runs 3 --json"
+    line = f"simulate digits --link lte --policy {OWN} --duration 5s --runs 3 --json"
     simulated = command(line)
     assert simulated.code == 0, simulated.err
     assert OWN in simulated.out

@@ -12,7 +12,7 @@ from midstream_wire.errors import UsageError
 #: Command lines that would measure, or fail at a model that is not there, if they began.
 FILES = [
     "profile nosuch.onnx -o {0}",
-    "plan nosuch.onnx --network lte --draw {0}",
+    "plan nosuch.onnx --link lte --draw {0}",
     "codecs nosuch.onnx --draw {0}",
     "edge run nosuch.onnx --server 127.0.0.1:1 --adaptive --log {0}",
     "pair nosuch.onnx --policy race --log {0}",

@@ -34,7 +34,7 @@ def profile(command: Any, folder: Path) -> Path:
 
 
 def test_a_length_is_asked_for_by_its_name(command: Any, folder: Path) -> None:
-    run = command(f"plan {folder}/text.onnx --network lte")
+    run = command(f"plan {folder}/text.onnx --link lte")
     assert run.code == 2
     assert "costs depend on seq" in run.complaint
     assert "--size seq=128" in run.complaint
@@ -43,9 +43,7 @@ def test_a_length_is_asked_for_by_its_name(command: Any, folder: Path) -> None:
 def test_a_plan_is_for_the_size_asked_and_tells_where_another_wins(
     command: Any, folder: Path, profile: Path, schema: Any
 ) -> None:
-    line = (
-        f"plan {folder}/text.midstream --edge {profile} --cloud {profile} --network lte --json"
-    )
+    line = f"plan {folder}/text.midstream --edge {profile} --cloud {profile} --link lte --json"
     found = command(f"{line} --size seq=8..32").document
     schema.check(found, "PlanDocument")
     (curve,) = found["over_sizes"]
@@ -69,7 +67,7 @@ def test_figures_beyond_what_was_measured_are_told(
     command: Any, folder: Path, profile: Path
 ) -> None:
     run = command(
-        f"plan {folder}/text.midstream --edge {profile} --cloud {profile} --network lte "
+        f"plan {folder}/text.midstream --edge {profile} --cloud {profile} --link lte "
         "--size seq=500 --json"
     )
     assert run.code == 0
@@ -86,8 +84,7 @@ def test_a_profile_from_before_sizes_is_refused(
     path = folder / "old.json"
     path.write_text(json.dumps(old))
     run = command(
-        f"plan {folder}/text.midstream --edge {path} --cloud {profile} --network lte "
-        "--size seq=8"
+        f"plan {folder}/text.midstream --edge {path} --cloud {profile} --link lte --size seq=8"
     )
     assert run.code == 2
     assert "must say which sizes of batch, seq it was measured at" in run.complaint

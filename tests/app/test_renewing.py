@@ -11,7 +11,7 @@ from midstream.deployment import Deployment, EdgeSetup, begin_session, deploy
 from midstream.repartition import Course
 from midstream.serving import open_repository
 from midstream_cloud.server import serving
-from midstream_edge.link.channel import Dial
+from midstream_edge.link.channel import Endpoint
 from midstream_edge.policies.probe_budget import ProbeBudget
 from midstream_edge.repartition.prepare import prepare
 from midstream_edge.repartition.repartitioner import Sides
@@ -25,12 +25,16 @@ from midstream_wire.errors import ModelError, UsageError
 LINK = Link(2e7, 2e7, 0.01)
 
 
-def made_for(deployment: Deployment, dial: Dial) -> Sides:
+def made_for(deployment: Deployment, endpoint: Endpoint) -> Sides:
     """The same network behind other cuts, with profiles estimated from the present ones."""
     base = deployment.partition
     network = network_of(base)
     fresh = prepare(
-        base, [(0, 4), (0, 8)], like=deployment.chain, dial=dial, model=deployment.model
+        base,
+        [(0, 4), (0, 8)],
+        like=deployment.chain,
+        endpoint=endpoint,
+        model=deployment.model,
     )
     part = fresh.chain.partition
     edge, cloud = (
@@ -57,9 +61,9 @@ def course_of(deployment: Deployment, session: object, name: str) -> Course:
 def test_a_course_goes_over_with_its_belief_and_gives_the_old_weights_back() -> None:
     repository = open_repository(["digits"], runs=1, repartition=1)
     with serving(repository) as address:
-        dial = Dial.of(str(address))
-        deployment = deploy("digits", dial, EdgeSetup(runs=1))
-        with begin_session(deployment, dial) as session:
+        endpoint = Endpoint.of(str(address))
+        deployment = deploy("digits", endpoint, EdgeSetup(runs=1))
+        with begin_session(deployment, endpoint) as session:
             course = course_of(deployment, session, "adaptive")
             part = deployment.partition
             x = {
@@ -71,8 +75,8 @@ def test_a_course_goes_over_with_its_belief_and_gives_the_old_weights_back() -> 
             before = session.infer(x)
             learnt = replace(course.belief, head_scale=3.0) if course.belief else None
             assert learnt is not None
-            course.pilot._policy = replace(course.pilot.policy, belief=learnt)  # type: ignore[type-var]
-            course.adopt(made_for(deployment, dial))
+            course.director._policy = replace(course.director.policy, belief=learnt)  # type: ignore[type-var]
+            course.adopt(made_for(deployment, endpoint))
             after = session.infer(x)
             assert course.belief is not None
             assert course.belief.head_scale > 1.5
@@ -88,12 +92,12 @@ def test_a_course_goes_over_with_its_belief_and_gives_the_old_weights_back() -> 
 def test_a_policy_that_names_a_cut_stays_where_that_cut_is() -> None:
     repository = open_repository(["digits"], runs=1, repartition=1)
     with serving(repository) as address:
-        dial = Dial.of(str(address))
-        deployment = deploy("digits", dial, EdgeSetup(runs=1))
+        endpoint = Endpoint.of(str(address))
+        deployment = deploy("digits", endpoint, EdgeSetup(runs=1))
         inner = deployment.partition.cuts[1].id
-        with begin_session(deployment, dial) as session:
+        with begin_session(deployment, endpoint) as session:
             course = course_of(deployment, session, f"fixed:{inner}:raw")
             chain = session.chain
             with pytest.raises(UsageError, match="placement of the menu"):
-                course.adopt(made_for(deployment, dial))
+                course.adopt(made_for(deployment, endpoint))
             assert session.chain is chain

@@ -11,7 +11,7 @@ from midstream.loaders import open_models
 from midstream.serving import make_repository, measure_chain
 from midstream_cloud import service
 from midstream_cloud.server import serving
-from midstream_edge.link.channel import Dial
+from midstream_edge.link.channel import Endpoint
 from midstream_edge.link.describe import describe
 from midstream_partitioner.costs.profile import Profile
 from midstream_partitioner.execution.chain import Chain
@@ -33,10 +33,10 @@ def test_models_that_do_not_fit_one_message_are_told_and_their_profiles_asked_fo
     repository = make_repository(models, profile=profile)
     monkeypatch.setattr(service, "MAX_MESSAGE_NBYTES", 1000)
     with serving(repository) as address:
-        dial = Dial.of(str(address))
-        (told,) = describe(dial)
+        endpoint = Endpoint.of(str(address))
+        (told,) = describe(endpoint)
         assert (told.name, told.profile) == ("digits", "")
-        found = with_profile(dial, told)
+        found = with_profile(endpoint, told)
     assert Profile.from_json(found.profile) == repository.models["digits"].profile
     assert replace(found, profile="") == told
 

@@ -60,7 +60,7 @@ def test_a_run_from_a_menu_is_the_run_that_wrote_it(command: Run, tmp_path: Path
 
 
 def test_more_requests_than_a_pair_answers_are_told(command: Run) -> None:
-    done = command("simulate menu.json --every 50ms --policy edge-only --network 3g")
+    done = command("simulate menu.json --every 50ms --policy edge-only --link 3g")
     assert done.code == 0
     assert "overload: requests came faster than they were answered" in done.out
     assert "(edge-only, oracle)" in done.out

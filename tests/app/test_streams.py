@@ -20,7 +20,7 @@ LAYER = "слой/層/🙂/[bold]"
 FILE = "сеть.onnx"
 LINES = [
     f"profile {FILE} --runs 3 -o профиль.json",
-    f"plan {FILE} --network lte --runs 3",
+    f"plan {FILE} --link lte --runs 3",
     f"verify {FILE} --cuts all",
     f"partition {FILE} --at нет",
     f"edge run {FILE} --requests 1",

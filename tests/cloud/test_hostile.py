@@ -240,8 +240,8 @@ def test_bytes_that_are_no_protobuf_end_their_stream_alone(
         request_serializer=lambda raw: raw,
         response_deserializer=pb.ServerMessage.FromString,
     )(iter([data]), timeout=10)
-    (farewell,) = call
-    assert farewell.go_away.reason.code == Code.INVALID_ARGUMENT
+    (going_away,) = call
+    assert going_away.go_away.reason.code == Code.INVALID_ARGUMENT
     client.check_server()
 
 

@@ -280,7 +280,7 @@ def test_a_run_that_lacks_memory_is_told_from_one_that_cannot_be(
 ) -> None:
     class Failing:
         def run(self, state: object, first: int, last: int, *, stop: Stop) -> None:
-            raise TensorError("the network cannot run on this input") from RuntimeError(reason)
+            raise TensorError("the model cannot run on this input") from RuntimeError(reason)
 
     failing = Model("failing", small, cast(Chain, Failing()))
     future = tails.submit(_job(failing, clock))

@@ -79,9 +79,9 @@ def test_signs_come_back() -> None:
 
 def test_neighbours_save_bytes_where_they_resemble_each_other() -> None:
     array = smooth((1, 32, 16, 16))
-    for dial in ("0.5", "1", "2"):
-        flat = len(encode_bytes(codec(f"ec:{dial}"), array))
-        assert len(encode_bytes(codec(f"ctx:{dial}"), array)) < 0.9 * flat
+    for endpoint in ("0.5", "1", "2"):
+        flat = len(encode_bytes(codec(f"ec:{endpoint}"), array))
+        assert len(encode_bytes(codec(f"ctx:{endpoint}"), array)) < 0.9 * flat
 
 
 def test_ctx_decodes_to_what_ec_decodes_to() -> None:

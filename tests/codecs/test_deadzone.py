@@ -133,14 +133,14 @@ def test_no_element_is_further_off_than_is_promised(seed: int, round_trip: Round
         assert not np.signbit(decoded[array == 0]).any() or bound == 0.0
 
 
-@pytest.mark.parametrize("dial", ["0.125", "0.5", "1", "2"])
+@pytest.mark.parametrize("endpoint", ["0.125", "0.5", "1", "2"])
 def test_the_promise_is_about_a_step_where_nothing_is_far_from_the_rest(
-    dial: str, relu: Relu
+    endpoint: str, relu: Relu
 ) -> None:
     array = relu((1, 16, 20, 20))
-    bound = codec(f"ec:{dial}").error_bound(array)
+    bound = codec(f"ec:{endpoint}").error_bound(array)
     assert bound is not None
-    assert bound <= 0.71 * float(dial) * array.std()
+    assert bound <= 0.71 * float(endpoint) * array.std()
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -164,8 +164,8 @@ def test_outliers_are_as_near_as_the_rest(
 def test_numbers_are_packed_as_narrow_as_they_allow(relu: Relu) -> None:
     array = relu((1, 64, 30, 30))
     packings = {
-        dial: first_body(encode_bytes(codec(f"ec:{dial}"), array), 4)[0] & 3
-        for dial in ("0.02", "0.25", "1")
+        endpoint: first_body(encode_bytes(codec(f"ec:{endpoint}"), array), 4)[0] & 3
+        for endpoint in ("0.02", "0.25", "1")
     }
     assert packings == {"0.02": 3, "0.25": 2, "1": 1}
 
@@ -174,7 +174,7 @@ def test_numbers_are_packed_as_narrow_as_they_allow(relu: Relu) -> None:
 def test_coarser_steps_make_shorter_payloads(family: str, relu: Relu) -> None:
     array = relu((1, 32, 24, 24))
     dials = ("0.05", "0.125", "0.25", "0.5", "1", "2", "4")
-    sizes = [len(encode_bytes(codec(f"{family}:{dial}"), array)) for dial in dials]
+    sizes = [len(encode_bytes(codec(f"{family}:{endpoint}"), array)) for endpoint in dials]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[3] < 2.4 * array.size / 8
 

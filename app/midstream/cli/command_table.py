@@ -7,6 +7,7 @@ reads this table alone, and a command loads what it needs itself.
 from __future__ import annotations
 
 import importlib
+import re
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -32,7 +33,7 @@ class Entry:
 COMMANDS: dict[str, Entry] = {
     "profile": Entry(
         "models.profile",
-        "Measure a network on this machine: each layer, or each segment of a partition.",
+        "Measure a model on this machine: each layer, or each segment of a partition.",
         (
             "midstream profile net.onnx --input photo.jpg",
             "midstream profile net.midstream --slowdown 8 -o edge.json",
@@ -42,13 +43,13 @@ COMMANDS: dict[str, Entry] = {
         "plan.plan",
         "Show every useful cut, what each would cost, and which one wins.",
         (
-            "midstream plan resnet18 --network lte",
-            "midstream plan net.onnx --edge edge.json --cloud cloud.json --network 8Mbit:40ms",
+            "midstream plan resnet18 --link lte",
+            "midstream plan net.onnx --edge edge.json --cloud cloud.json --link 8Mbit:40ms",
         ),
     ),
     "partition": Entry(
         "models.cut",
-        "Cut a network once, at the places that can ever win, and write it as a folder.",
+        "Cut a model once, at the places that can ever win, and write it as a folder.",
         (
             "midstream partition net.onnx -o net.midstream",
             "midstream partition resnet18 --no-measure",
@@ -56,7 +57,7 @@ COMMANDS: dict[str, Entry] = {
     ),
     "verify": Entry(
         "verify.verify",
-        "Check that head, codec and tail give the whole network's answer, cut by cut.",
+        "Check that head, codec and tail give the whole model's answer, cut by cut.",
         (
             "midstream verify net.onnx --cuts all",
             "midstream verify resnet18 --codec int8 --input photo.jpg",
@@ -84,16 +85,16 @@ COMMANDS: dict[str, Entry] = {
         "pair.pair",
         "Start cloud, emulated link and edge as three processes; run requests through them.",
         (
-            "midstream pair resnet18 --network lte --edge-slowdown 8 --requests 20",
-            "midstream pair net.onnx --network 8Mbit:40ms --input photo.jpg --private",
+            "midstream pair resnet18 --link lte --edge-slowdown 8 --requests 20",
+            "midstream pair net.onnx --link 8Mbit:40ms --input photo.jpg --private",
         ),
     ),
     "link": Entry(
         "pair.link",
-        "Emulate a network: a TCP proxy with a rate and a delay. Ctrl-C ends it.",
-        ("midstream link localhost:50051 --network 3g --listen 127.0.0.1:50052",),
+        "Emulate a link: a TCP proxy with a rate and a delay. Ctrl-C ends it.",
+        ("midstream link localhost:50051 --link 3g --listen 127.0.0.1:50052",),
     ),
-    "traces": Entry("traces", "Look at traces of networks, make some up, change their form."),
+    "traces": Entry("traces", "Look at traces of links, make some up, change their form."),
     "simulate": Entry(
         "simulate.simulate",
         "Run policies over a link in virtual time: one edge, one cloud.",
@@ -104,7 +105,7 @@ COMMANDS: dict[str, Entry] = {
     ),
     "experiment": Entry(
         "experiment.experiment",
-        "Run policies over traces, networks and seeds with real processes; write a report.",
+        "Run policies over traces, models and seeds with real processes; write a report.",
         (
             "midstream experiment docs/experiments/quick.toml",
             "midstream experiment mobile.toml -o out/mobile --jobs 2",
@@ -117,10 +118,14 @@ COMMANDS: dict[str, Entry] = {
     ),
     "models": Entry(
         "models.models",
-        "List the reference networks that are built in.",
+        "List the reference models that are built in.",
         ("midstream models --json",),
     ),
 }
+
+
+#: What `--link` was called before; scripts may have it still.
+_FORMER = re.compile(r"^--network(?=$|=)")
 
 
 @final
@@ -130,6 +135,7 @@ class Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Return the command that `args` name, loaded, and the arguments that are its own."""
         name, found, rest = super().resolve_command(ctx, args)
+        rest = [_FORMER.sub("--link", each) for each in rest]
         return name, load(name) if name and found else found, rest
 
 

@@ -1,4 +1,4 @@
-"""What a shell offers while a command is typed: models, networks between sides, policies."""
+"""What a shell offers while a command is typed: models, links, policies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from midstream_lab.traces.conditions import CONDITIONS
 
 
 def models(incomplete: str) -> list[str]:
-    """Built-in networks, and whatever may be a model or lead to one."""
+    """Built-in models, and whatever may be a model or lead to one."""
     return [*_among(NETWORKS, incomplete), *_files(incomplete, (".onnx",))]
 
 
@@ -20,8 +20,8 @@ def simulated(incomplete: str) -> list[str]:
     return [*_among(NETWORKS, incomplete), *_files(incomplete, (".onnx", ".json", ".toml"))]
 
 
-def networks(incomplete: str) -> list[str]:
-    """Networks between both sides, by name."""
+def links(incomplete: str) -> list[str]:
+    """Links between both sides, by name."""
     return list(_among(CONDITIONS, incomplete))
 
 

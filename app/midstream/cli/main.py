@@ -25,7 +25,7 @@ app = typer.Typer(
     name="midstream",
     cls=Commands,
     help="Cut a neural network in two: its head on the edge, its tail in the cloud.",
-    epilog="Start with `midstream demo`, or `midstream plan resnet18 --network lte`. "
+    epilog="Start with `midstream demo`, or `midstream plan resnet18 --link lte`. "
     "Exit codes: 0 done, 1 failed, 2 invalid usage, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -21,8 +21,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from midstream_edge.link.diagnosis import examine
-from midstream_edge.link.failures import UNCLEAR, UNDIAGNOSED, silence, verdict
-from midstream_edge.link.tcp_handshakes import Door
+from midstream_edge.link.failures import UNCLEAR, UNDIAGNOSED, classify_status, no_answer
+from midstream_edge.link.tcp_handshakes import PeerAddress
 from midstream_edge.link.tcp_info import UNSENT_NBYTES, Tap, TcpInfo, find_tap
 from midstream_wire.address import Address, parse_address
 from midstream_wire.credentials import ChannelTls, bearer, require_safe
@@ -74,7 +74,7 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 
 @final
 @dataclass(frozen=True, slots=True)
-class Dial:
+class Endpoint:
     """Where a server is and how to speak to it; what it takes to open a channel."""
 
     address: Address
@@ -89,7 +89,7 @@ class Dial:
         tls: ChannelTls | None = None,
         token: str | None = None,
         insecure: bool = False,
-    ) -> Dial:
+    ) -> Endpoint:
         """Read `server` (`host:port`, `unix:path`).
 
         Raises `UsageError` if it is no address, or if plaintext would leave the machine
@@ -135,16 +135,16 @@ def _close_all() -> None:
 
 
 @final
-class Way:
+class SharedChannel:
     """A channel, closed when the last stream on it is.
 
     Streams may share one: on a link with a long way, a fresh connection takes many round trips
     until it is as fast as one in use.
     """
 
-    def __init__(self, dial: Dial) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         self.mark_ms = next(_marks)
-        self.channel = dial.open(mark_ms=self.mark_ms)
+        self.channel = endpoint.open(mark_ms=self.mark_ms)
         self._lock = threading.Lock()
         self._users = 1
 
@@ -166,7 +166,7 @@ class Way:
 
 @final
 class Stream:
-    """One Session stream, on a channel of its own unless another's `way` is given.
+    """One Session stream, on a channel of its own unless another's `shared` is given.
 
     `on_frame` gets every frame of the server, `on_end` then once what ended the stream; both
     are called on the reader thread with the stream itself first. Frames to send come as
@@ -177,16 +177,16 @@ class Stream:
 
     def __init__(
         self,
-        dial: Dial,
+        endpoint: Endpoint,
         hello: Hello,
         *,
         on_frame: Callable[[Stream, ServerFrame], None],
         on_end: Callable[[Stream, PeerError], None],
         on_send: Callable[[], None] = lambda: None,
-        way: Way | None = None,
+        shared: SharedChannel | None = None,
     ) -> None:
         """`on_send` is told of every `send`, on the caller's thread."""
-        self._dial = dial
+        self._endpoint = endpoint
         self._on_send = on_send
         self._on_frame = on_frame
         self._on_end = on_end
@@ -195,23 +195,25 @@ class Stream:
         self._tap: Tap | None = None
         self._tap_lock = threading.Lock()
         self._closed = False
-        self.way = way if way is not None and way.share() else Way(dial)
+        self.shared = (
+            shared if shared is not None and shared.share() else SharedChannel(endpoint)
+        )
         try:
             # Without serializers: `messages` leaves payloads where they lie.
-            session = self.way.channel.stream_stream(_SESSION)
-            self._call = session(self._pull(), metadata=dial.metadata)
+            session = self.shared.channel.stream_stream(_SESSION)
+            self._call = session(self._pull(), metadata=endpoint.metadata)
             threading.Thread(target=self._read, name="midstream-read", daemon=True).start()
         except BaseException:  # no thread to be had, here or in gRPC
             self._outgoing.put(None)
-            self.way.release()
+            self.shared.release()
             raise
 
     def send(self, frames: Iterable[ClientFrame]) -> None:
         """Queue `frames`. They must not raise; they are dropped if the stream ends first."""
-        self.whisper(frames)
+        self.send_background(frames)
         self._on_send()
 
-    def whisper(self, frames: Iterable[ClientFrame]) -> None:
+    def send_background(self, frames: Iterable[ClientFrame]) -> None:
         """As `send`, but it does not count as use."""
         self._outgoing.put(frames)
 
@@ -225,10 +227,10 @@ class Stream:
         return None if tap is None else tap.read()
 
     @property
-    def door(self) -> Door | None:
+    def peer_address(self) -> PeerAddress | None:
         """Return where the server was reached; None where `tcp_info` is."""
         tap = self._tap
-        return None if tap is None else tap.door
+        return None if tap is None else tap.peer_address
 
     def close(self, *, abort: bool = False) -> None:
         """End the stream and its threads, without waiting for them.
@@ -243,11 +245,11 @@ class Stream:
         self._call.cancel()
         if tap is not None:
             tap.abort() if abort else tap.close()
-        self.way.release()
+        self.shared.release()
 
     def _attach(self) -> None:
         """Find the socket, now that it stands."""
-        tap = find_tap(self.way.mark_ms)
+        tap = find_tap(self.shared.mark_ms)
         if tap is None:
             return
         tap.limit_unsent(UNSENT_NBYTES)
@@ -263,7 +265,7 @@ class Stream:
                 yield write_client(frame)
 
     def _read(self) -> None:
-        server = str(self._dial.address)
+        server = str(self._endpoint.address)
         error: PeerError = CloudUnavailable(
             f"the server at {server} must keep the session open, but it ended it: "
             "check the server's log"
@@ -277,7 +279,7 @@ class Stream:
                 self._on_frame(self, read_server(message))
         except grpc.RpcError as broken:
             # One that has stood needs no examination: it broke.
-            error = _verdict(self._dial, broken, examined=attach)
+            error = _verdict(self._endpoint, broken, examined=attach)
         except PeerError as broken:
             error = broken
         except Exception as broken:
@@ -291,60 +293,60 @@ class Stream:
             self._on_end(self, error)
 
 
-def fetch_description(dial: Dial, *, model: str, timeout_s: float) -> Description:
+def fetch_description(endpoint: Endpoint, *, model: str, timeout_s: float) -> Description:
     """The answer to Describe; raises `PeerError`."""
 
     def begin(channel: grpc.Channel) -> Any:
         stub = MidstreamStub(channel)
         request = pb.DescribeRequest(model=model)
-        return stub.Describe.future(request, metadata=dial.metadata)
+        return stub.Describe.future(request, metadata=endpoint.metadata)
 
-    return read_description(_ask(dial, begin, timeout_s))
+    return read_description(_ask(endpoint, begin, timeout_s))
 
 
-def fetch_readiness(dial: Dial, asked: Preparation, *, timeout_s: float) -> Readiness:
+def fetch_readiness(endpoint: Endpoint, asked: Preparation, *, timeout_s: float) -> Readiness:
     """The answer to Prepare; raises `PeerError`."""
 
     def begin(channel: grpc.Channel) -> Any:
         stub = MidstreamStub(channel)
-        return stub.Prepare.future(write_preparation(asked), metadata=dial.metadata)
+        return stub.Prepare.future(write_preparation(asked), metadata=endpoint.metadata)
 
-    return read_readiness(_ask(dial, begin, timeout_s))
+    return read_readiness(_ask(endpoint, begin, timeout_s))
 
 
-def fetch_health(dial: Dial, *, timeout_s: float) -> bool:
+def fetch_health(endpoint: Endpoint, *, timeout_s: float) -> bool:
     """Return True if the server says that it serves (grpc.health.v1); raises `PeerError`."""
 
     def begin(channel: grpc.Channel) -> Any:
         stub = health_pb2_grpc.HealthStub(channel)
         request = health_pb2.HealthCheckRequest()
-        return stub.Check.future(request, metadata=dial.metadata)
+        return stub.Check.future(request, metadata=endpoint.metadata)
 
-    status = _ask(dial, begin, timeout_s).status
+    status = _ask(endpoint, begin, timeout_s).status
     return bool(status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def _ask(dial: Dial, begin: Callable[[grpc.Channel], Any], timeout_s: float) -> Any:
+def _ask(endpoint: Endpoint, begin: Callable[[grpc.Channel], Any], timeout_s: float) -> Any:
     """The answer to a unary call on a channel of its own, within about `timeout_s`."""
-    server = str(dial.address)
-    channel = dial.open()
+    server = str(endpoint.address)
+    channel = endpoint.open()
     try:
         # A deadline of the call itself would not bound a wait on a cut link; this does.
         return begin(channel).result(timeout_s)
     except grpc.FutureTimeoutError:
-        raise silence(server, timeout_s) from None
+        raise no_answer(server, timeout_s) from None
     except grpc.RpcError as broken:
-        raise _verdict(dial, broken, examined=True) from None
+        raise _verdict(endpoint, broken, examined=True) from None
     finally:
         close_beside(channel)
 
 
-def _verdict(dial: Dial, broken: grpc.RpcError, *, examined: bool) -> PeerError:
+def _verdict(endpoint: Endpoint, broken: grpc.RpcError, *, examined: bool) -> PeerError:
     """Return what the end of a call means. `examined`: the server is looked at where that
     helps.
     """
     assert isinstance(broken, grpc.Call)
     code: int = broken.code().value[0]
     look = examined and code in UNCLEAR
-    finding = examine(dial.address, dial.tls) if look else UNDIAGNOSED
-    return verdict(str(dial.address), code, broken.details() or "", finding)
+    finding = examine(endpoint.address, endpoint.tls) if look else UNDIAGNOSED
+    return classify_status(str(endpoint.address), code, broken.details() or "", finding)

@@ -2,9 +2,9 @@
 
 `failure_detector` has the states as a table: connected, suspect, down. New requests go out
 only while connected; otherwise they are finished on the edge at once instead of waiting, each
-anew, for a link that does not answer. From the first suspicion on, the server is knocked at,
+anew, for a link that does not answer. From the first suspicion on, TCP handshakes are tried,
 and fresh channels are opened beside the suspected stream and beside one another: at once,
-whenever a knock is answered, and every second in any case. Whoever speaks first is used: the
+whenever a handshake is answered, and every second in any case. The first to speak is used: the
 suspected stream, or the first fresh one that is welcomed. The others are closed."""
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import final
 
-from midstream_edge.link.channel import Dial, Stream
+from midstream_edge.link.channel import Endpoint, Stream
 from midstream_edge.link.clock_offset import ClockEstimate, Exchange
 from midstream_edge.link.failure_detector import LOOK_S
-from midstream_edge.link.failures import farewell, unopened
-from midstream_edge.link.monitored_stream import Strand
+from midstream_edge.link.failures import going_away, not_opened
+from midstream_edge.link.monitored_stream import MonitoredStream
 from midstream_edge.link.observations import LinkState
 from midstream_edge.link.reconnect import LISTEN_S
-from midstream_edge.link.streams import Strands
-from midstream_edge.link.tcp_handshakes import Door, seek_doors
+from midstream_edge.link.streams import MonitoredStreams
+from midstream_edge.link.tcp_handshakes import PeerAddress, seek_addresses
 from midstream_wire.errors import DeadlineExceeded, PeerError
 from midstream_wire.frames import GoAway, Hello, More, Pong, Reply, ServerFrame, Welcome
 
@@ -50,7 +50,7 @@ class Connection:
 
     def __init__(
         self,
-        dial: Dial,
+        endpoint: Endpoint,
         hello: Hello,
         *,
         on_frame: Callable[[Stream, Reply | More], None],
@@ -59,7 +59,7 @@ class Connection:
         beside: Stream | None = None,
     ) -> None:
         """The first attempt is made on the channel of `beside`, while that stands."""
-        self._dial = dial
+        self._endpoint = endpoint
         self._beside = beside
         self._hello = hello
         self._on_frame = on_frame
@@ -70,60 +70,62 @@ class Connection:
         self._stirred = False  # the keeper has something to do
         self._dozing = False  # the keeper looks at nothing until it is stirred
         self._closed = False
-        self._strands = Strands(str(dial.address), time.monotonic(), on_change=self._stir)
+        self._streams = MonitoredStreams(
+            str(endpoint.address), time.monotonic(), on_change=self._stir
+        )
         self._settled = threading.Event()  # the first attempt has ended, either way
         self._logged = ""  # what was said last of working alone
         self._keeper: threading.Thread | None = None
-        # A unix socket has no doors, and a channel in use needs none.
-        self._knocking = beside is None and dial.address.port is not None
+        # A unix socket has no addresses, and a channel in use needs none.
+        self._seeking = beside is None and endpoint.address.port is not None
         self._ensure_kept()
-        if self._knocking:
-            seek_doors(dial.address, self._know)
+        if self._seeking:
+            seek_addresses(endpoint.address, self._know)
 
     @property
     def state(self) -> LinkState:
         """State of the link."""
         with self._lock:
             self._ensure_kept()
-            return self._strands.state
+            return self._streams.state
 
     @property
     def stream(self) -> Stream | None:
         """The stream that new requests may use; None unless connected."""
         with self._lock:
             self._ensure_kept()
-            present = self._strands.present
-            usable = self._strands.state == "connected" and not self._closed
+            present = self._streams.present
+            usable = self._streams.state == "connected" and not self._closed
             return present.stream if usable and present else None
 
     @property
     def error(self) -> PeerError:
         """Why there was no stream when there was none last."""
         with self._lock:
-            return self._strands.error
+            return self._streams.error
 
     @property
     def welcome(self) -> Welcome | None:
         """The limits that the server set on the present stream; None without one."""
         with self._lock:
-            present = self._strands.present
+            present = self._streams.present
             return present.welcome if present else None
 
     @property
     def welcomes(self) -> int:
         """Number of streams that the server has welcomed."""
-        return self._strands.welcomes
+        return self._streams.welcomes
 
     @property
     def clock(self) -> ClockEstimate:
         """The server's clock, by the present stream or the last one."""
         with self._lock:
-            return self._strands.clock
+            return self._streams.clock
 
     def take_exchanges(self) -> tuple[Exchange, ...]:
         """The exchanges without padding that have ended since the last call, 32 at most."""
         with self._lock:
-            present = self._strands.present
+            present = self._streams.present
             return present.pings.take() if present else ()
 
     def wait(self, timeout_s: float) -> PeerError | None:
@@ -136,16 +138,16 @@ class Connection:
             if self._settled.wait(min(left_s, LISTEN_S)):
                 break
         with self._lock:
-            return self._strands.error if self._strands.present is None else None
+            return self._streams.error if self._streams.present is None else None
 
     def _patience_s(self, began_s: float, timeout_s: float) -> float:
         """Seconds that are left of a wait for the first attempt's end."""
         with self._lock:
-            attempts, limit_s = self._strands.attempts, timeout_s
-            if self._knocking and not attempts.answered:
-                if attempts.knocked_s is not None:
-                    limit_s = min(limit_s, attempts.knocked_s + REACH_S - began_s)
-                elif not attempts.doors:  # its name does not resolve, or not yet
+            attempts, limit_s = self._streams.attempts, timeout_s
+            if self._seeking and not attempts.answered:
+                if attempts.tried_s is not None:
+                    limit_s = min(limit_s, attempts.tried_s + REACH_S - began_s)
+                elif not attempts.addresses:  # its name does not resolve, or not yet
                     limit_s = min(limit_s, REACH_S)
         return began_s + limit_s - time.monotonic()
 
@@ -160,14 +162,14 @@ class Connection:
         If nothing at all has been heard since, the link is suspect until something is.
         """
         with self._lock:
-            self._strands.doubt(time.monotonic(), since_s)
+            self._streams.doubt(time.monotonic(), since_s)
 
     def begin_ping(self, up_nbytes: int, down_nbytes: int) -> Future[Exchange]:
         """An exchange that ends, or fails with the stream, in the future; raises `error`."""
         with self._lock:
-            stream, present = self.stream, self._strands.present
+            stream, present = self.stream, self._streams.present
             if stream is None or present is None:
-                raise self._strands.error
+                raise self._streams.error
             return present.pings.send(stream, up_nbytes, down_nbytes)
 
     def ping(self, up_nbytes: int, down_nbytes: int, timeout_s: float) -> Exchange:
@@ -179,9 +181,9 @@ class Connection:
     def observe(self, stream: Stream, exchange: Exchange) -> None:
         """Let an exchange on `stream` improve the clock."""
         with self._lock:
-            strand = self._strands.present
-            if strand is not None and strand.stream is stream:
-                strand.clock = strand.clock.observe(exchange)
+            monitored = self._streams.present
+            if monitored is not None and monitored.stream is stream:
+                monitored.clock = monitored.clock.observe(exchange)
 
     def close(self, timeout_s: float) -> None:
         """Give the connection up; returns within about `timeout_s`, whatever the link does."""
@@ -198,19 +200,19 @@ class Connection:
         except FutureTimeout:
             future.cancel()
             raise DeadlineExceeded(
-                f"a probe must be answered by {self._dial.address} within {timeout_s:g} s, "
-                "but was not: the link is too slow or broken"
+                f"a probe must be answered by {self._endpoint.address} within {timeout_s:g} s,"
+                " but was not: the link is too slow or broken"
             ) from None
 
     @property
     def rises(self) -> int:
         """Return how often the link has become connected, or stopped to be suspect."""
-        return self._strands.rises
+        return self._streams.rises
 
     def _use(self) -> None:
         """A request goes out, on whatever thread: from now on the link is watched."""
         with self._lock:
-            self._strands.used_s = time.monotonic()
+            self._streams.used_s = time.monotonic()
             if self._dozing:
                 self._stir()
 
@@ -226,19 +228,19 @@ class Connection:
         try:
             keeper.start()
         except (RuntimeError, MemoryError) as error:
-            self._strands.error = unopened(str(self._dial.address), error)
+            self._streams.error = not_opened(str(self._endpoint.address), error)
             self._settled.set()
         else:
             self._keeper = keeper
 
-    def _know(self, doors: tuple[Door, ...]) -> bool:
-        """Knock at `doors` until a connection shows the right one; whether one is known."""
+    def _know(self, addresses: tuple[PeerAddress, ...]) -> bool:
+        """Try handshakes at `addresses`; return True if no others need to be sought."""
         with self._lock:
-            attempts = self._strands.attempts
-            if doors and not attempts.doors:
-                attempts.doors = doors
+            attempts = self._streams.attempts
+            if addresses and not attempts.addresses:
+                attempts.addresses = addresses
                 self._stir()
-            return self._closed or self.welcomes > 0 or bool(attempts.doors)
+            return self._closed or self.welcomes > 0 or bool(attempts.addresses)
 
     # The keeper's thread.
 
@@ -247,7 +249,7 @@ class Connection:
             try:
                 self._look_after()
             except Exception:  # without a keeper there would never be a connection again
-                _log.exception("the link to %s is looked after anew", self._dial.address)
+                _log.exception("the link to %s is looked after anew", self._endpoint.address)
                 with self._lock:
                     self._changed.wait_for(lambda: self._closed, STUMBLE_S)
         self._leave()
@@ -256,106 +258,106 @@ class Connection:
         """One round: try, look, bury, and wait until something is to be done."""
         self._try_if_due()
         with self._lock:
-            over, risen = self._strands.sweep(time.monotonic()), self._strands.take_risen()
+            over, risen = self._streams.sweep(time.monotonic()), self._streams.take_risen()
         self._bury_all(over)
         if risen:
             self._on_up()
         with self._lock:
-            pause_s = self._strands.pause_s(time.monotonic())
+            pause_s = self._streams.pause_s(time.monotonic())
             self._dozing = pause_s is None or pause_s > LOOK_S
             self._changed.wait_for(lambda: self._stirred or self._closed, pause_s)
             self._stirred = self._dozing = False
 
     def _leave(self) -> None:
         with self._lock:
-            left = self._strands.leave(time.monotonic())
+            left = self._streams.leave(time.monotonic())
         self._bury_all(left)
 
     def _try_if_due(self) -> None:
         with self._lock:
-            strand = self._strands.next_trial(time.monotonic())
-        if strand is None:
+            monitored = self._streams.next_trial(time.monotonic())
+        if monitored is None:
             return
 
         def receive(stream: Stream, frame: ServerFrame) -> None:
-            strand.stream = stream  # the first frame may be faster than the constructor
-            self._receive(strand, frame)
+            monitored.stream = stream  # the first frame may be faster than the constructor
+            self._receive(monitored, frame)
 
         beside, self._beside = self._beside, None
         try:
-            strand.stream = Stream(
-                self._dial,
+            monitored.stream = Stream(
+                self._endpoint,
                 self._hello,
                 on_frame=receive,
-                on_end=lambda _, error: self._finish(strand, error),
+                on_end=lambda _, error: self._finish(monitored, error),
                 on_send=self._use,
-                way=beside.way if beside else None,
+                shared=beside.shared if beside else None,
             )
         except Exception as error:
-            self._finish(strand, unopened(str(self._dial.address), error))
+            self._finish(monitored, not_opened(str(self._endpoint.address), error))
 
-    def _bury_all(self, strands: list[Strand]) -> None:
-        for strand in strands:
+    def _bury_all(self, streams: list[MonitoredStream]) -> None:
+        for monitored in streams:
             try:
-                self._bury(strand)
+                self._bury(monitored)
             except Exception:  # the others must be closed all the same
-                _log.exception("a stream to %s was not closed", self._dial.address)
+                _log.exception("a stream to %s was not closed", self._endpoint.address)
 
-    def _bury(self, strand: Strand) -> None:
-        """Close a strand that is over, and tell those who relied on it."""
-        stream, error = strand.stream, strand.ended
+    def _bury(self, monitored: MonitoredStream) -> None:
+        """Close a stream that is over, and tell those who relied on it."""
+        stream, error = monitored.stream, monitored.ended
         assert error is not None
         try:
             if stream is not None:  # else it could not be opened
-                stream.close(abort=strand.lost)
-            strand.pings.fail(error)
-            self._note_failure(strand, error)
+                stream.close(abort=monitored.lost)
+            monitored.pings.fail(error)
+            self._note_failure(monitored, error)
         finally:
-            if strand.served and stream is not None:
+            if monitored.served and stream is not None:
                 self._on_down(stream, error)
 
-    def _note_failure(self, strand: Strand, error: PeerError) -> None:
+    def _note_failure(self, monitored: MonitoredStream, error: PeerError) -> None:
         with self._lock:
-            if self._strands.note_failure(strand, error, time.monotonic()):
+            if self._streams.note_failure(monitored, error, time.monotonic()):
                 self._settled.set()
-            telling = self._strands.state == "down" and not self._closed
+            telling = self._streams.state == "down" and not self._closed
         if telling and str(error) != self._logged:
             self._logged = str(error)
             _log.warning("working on the edge alone: %s", error)
 
     # The readers' threads.
 
-    def _receive(self, strand: Strand, frame: ServerFrame) -> None:
+    def _receive(self, monitored: MonitoredStream, frame: ServerFrame) -> None:
         with self._lock:
-            if not self._strands.hear(strand, time.monotonic()):
+            if not self._streams.hear(monitored, time.monotonic()):
                 return
         match frame:
             case Reply() | More():
-                assert strand.stream is not None
-                self._on_frame(strand.stream, frame)
+                assert monitored.stream is not None
+                self._on_frame(monitored.stream, frame)
             case Welcome():
-                self._greet(strand, frame)
+                self._greet(monitored, frame)
             case GoAway():
-                self._see_off(strand, frame)
+                self._see_off(monitored, frame)
             case Pong():
                 # Not under the lock: whoever waits for the exchange may have locks of its own.
-                exchange = strand.pings.receive(frame)
+                exchange = monitored.pings.receive(frame)
                 if exchange is not None:
                     with self._lock:
-                        strand.clock = strand.clock.observe(exchange)
+                        monitored.clock = monitored.clock.observe(exchange)
 
-    def _greet(self, strand: Strand, welcome: Welcome) -> None:
+    def _greet(self, monitored: MonitoredStream, welcome: Welcome) -> None:
         with self._lock:
             # Too late, the keeper closes it.
-            if not self._closed and self._strands.greet(strand, welcome, time.monotonic()):
+            if not self._closed and self._streams.greet(monitored, welcome, time.monotonic()):
                 self._settled.set()
 
-    def _see_off(self, strand: Strand, frame: GoAway) -> None:
+    def _see_off(self, monitored: MonitoredStream, frame: GoAway) -> None:
         reason = frame.reason
-        error = farewell(str(self._dial.address), reason.code, reason.message)
+        error = going_away(str(self._endpoint.address), reason.code, reason.message)
         with self._lock:
-            self._strands.see_off(strand, error, time.monotonic())
+            self._streams.see_off(monitored, error, time.monotonic())
 
-    def _finish(self, strand: Strand, error: PeerError) -> None:
+    def _finish(self, monitored: MonitoredStream, error: PeerError) -> None:
         with self._lock:
-            self._strands.finish(strand, error, time.monotonic())
+            self._streams.finish(monitored, error, time.monotonic())

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from midstream_edge.link.failures import UNDIAGNOSED, Finding, Kind, silence
+from midstream_edge.link.failures import UNDIAGNOSED, Finding, Kind, no_answer
 from midstream_wire.address import Address
 from midstream_wire.credentials import ChannelTls
 
@@ -65,7 +65,7 @@ def require_reachable(address: Address, timeout_s: float) -> None:
         with _connected(address, timeout_s):
             pass
     except TimeoutError:
-        raise silence(str(address), timeout_s) from None
+        raise no_answer(str(address), timeout_s) from None
     except OSError:
         pass
 

@@ -54,15 +54,16 @@ SPACINGS_S = (0.1, 0.2, 0.3)
 #: The same while one may still be on its way: over a satellite, TCP, TLS and the welcome take
 #: four round trips, 2.4 s. It may also be lost, or the server's address have changed.
 PENDING_SPACING_S = 1.0
-#: Seconds from one knock to the next.
-KNOCK_S = 0.1
+#: Seconds from one handshake to the next.
+HANDSHAKE_S = 0.1
 #: In long outages, both grow to this share of what has passed, and at most to these: a channel
-#: costs 5 to 10 ms, a knock 50 us and 60 bytes. A server that comes up is used a second later.
-SHARE, MOST_S, MOST_KNOCK_S = 1 / 40, 2.0, 0.5
+#: costs 5 to 10 ms, a handshake 50 us and 60 bytes. A server that comes up is used a
+#: second later.
+SHARE, MOST_S, MOST_HANDSHAKE_S = 1 / 40, 2.0, 0.5
 
 
 @final
-class Sign(Enum):
+class LinkEvent(Enum):
     """What can happen to a link."""
 
     OVERDUE = auto()  # nothing came when something was due
@@ -72,18 +73,18 @@ class Sign(Enum):
     ENDED = auto()  # the stream is over, or takes no new requests
 
 
-_MOVES: dict[tuple[LinkState, Sign], LinkState] = {
-    ("connected", Sign.OVERDUE): "suspect",
-    ("connected", Sign.ENDED): "down",
-    ("suspect", Sign.ALIVE): "connected",
-    ("suspect", Sign.WELCOMED): "connected",
-    ("suspect", Sign.GIVEN_UP): "down",
-    ("suspect", Sign.ENDED): "down",
-    ("down", Sign.WELCOMED): "connected",
+_MOVES: dict[tuple[LinkState, LinkEvent], LinkState] = {
+    ("connected", LinkEvent.OVERDUE): "suspect",
+    ("connected", LinkEvent.ENDED): "down",
+    ("suspect", LinkEvent.ALIVE): "connected",
+    ("suspect", LinkEvent.WELCOMED): "connected",
+    ("suspect", LinkEvent.GIVEN_UP): "down",
+    ("suspect", LinkEvent.ENDED): "down",
+    ("down", LinkEvent.WELCOMED): "connected",
 }
 
 
-def move(state: LinkState, sign: Sign) -> LinkState:
+def move(state: LinkState, sign: LinkEvent) -> LinkState:
     """The state after `sign`; what has no place in `state` leaves it as it is."""
     return _MOVES.get((state, sign), state)
 
@@ -98,13 +99,13 @@ def spacing_s(tries: int, *, outage_s: float, pending: bool) -> float:
 
 
 def knock_spacing_s(outage_s: float) -> float:
-    """Seconds from one knock to the next, so long after the link was lost."""
-    return max(KNOCK_S, min(MOST_KNOCK_S, SHARE * outage_s))
+    """Seconds from one handshake to the next, so long after the link was lost."""
+    return max(HANDSHAKE_S, min(MOST_HANDSHAKE_S, SHARE * outage_s))
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class Signs:
+class Observations:
     """What is seen of a stream at a look.
 
     `heard_s` is when the last frame came, `asked_s` when the oldest unanswered ping left, and
@@ -130,7 +131,7 @@ class Overdue(Enum):
 
 @final
 @dataclass(frozen=True, slots=True)
-class Watch:
+class FailureDetector:
     """What looks at one stream add up to; `look` at it every 50 ms or so while it is used.
 
     `moved_s`: when an acknowledgement last came, or nothing was to be acknowledged. `life_s`:
@@ -151,7 +152,7 @@ class Watch:
     overdue: Overdue | None = None
     overdue_s: float = 0.0
 
-    def look(self, signs: Signs) -> Watch:
+    def look(self, signs: Observations) -> FailureDetector:
         """The watch after one more look."""
         seen = self._hear(signs)._time_pong(signs)
         if self.overdue is None:
@@ -164,7 +165,7 @@ class Watch:
         lenience = min(MOST_LENIENT, self.lenience * (2 if false_alarm else 1))
         return replace(seen, overdue=None, moved_s=signs.now_s, lenience=lenience)
 
-    def doubt(self, now_s: float, since_s: float) -> Watch:
+    def doubt(self, now_s: float, since_s: float) -> FailureDetector:
         """The watch after a caller missed an answer that it asked for at `since_s`.
 
         Suspect unless anything came since, or acknowledgements keep coming: then the link is
@@ -175,10 +176,10 @@ class Watch:
             return self
         return self._suspect(Overdue.ANSWER, now_s)
 
-    def _suspect(self, late: Overdue, now_s: float) -> Watch:
+    def _suspect(self, late: Overdue, now_s: float) -> FailureDetector:
         return replace(self, overdue=late, overdue_s=now_s)
 
-    def _hear(self, signs: Signs) -> Watch:
+    def _hear(self, signs: Observations) -> FailureDetector:
         tcp, life_s = signs.tcp, max(self.life_s, signs.heard_s)
         if tcp is None:
             seen = replace(self, life_s=life_s, outstanding=False)
@@ -196,7 +197,7 @@ class Watch:
             received_nbytes=tcp.received_nbytes,
         )
 
-    def _time_pong(self, signs: Signs) -> Watch:
+    def _time_pong(self, signs: Observations) -> FailureDetector:
         """A pong's time begins when its ping has arrived behind what was sent before it."""
         tcp = signs.tcp
         if signs.asked_s is None:
@@ -213,7 +214,7 @@ class Watch:
         due_s = signs.now_s if arrived else None
         return replace(self, due_s=due_s, mark_nbytes=mark_nbytes)
 
-    def _late(self, signs: Signs) -> Overdue | None:
+    def _late(self, signs: Observations) -> Overdue | None:
         now_s, tcp = signs.now_s, signs.tcp
         if tcp is not None and tcp.outstanding:
             patience_s = max(ACK_S, tcp.srtt_s + 4 * tcp.rttvar_s)

@@ -12,25 +12,21 @@ from typing import final
 
 from midstream_wire.errors import CloudRefused, CloudUnavailable, PeerError, ProtocolError
 from midstream_wire.foreign_text import one_line
-
-# Numbers of google.rpc.Code.
-OK = 0
-CANCELLED = 1
-UNKNOWN = 2
-DEADLINE_EXCEEDED = 4
-NOT_FOUND = 5
-PERMISSION_DENIED = 7
-FAILED_PRECONDITION = 9
-UNIMPLEMENTED = 12
-INTERNAL = 13
-UNAVAILABLE = 14
-UNAUTHENTICATED = 16
+from midstream_wire.frames import Code
 
 #: Refusals that come from how the two sides are set up: trying again cannot help.
-SETTLED = frozenset({3, NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION, UNAUTHENTICATED})
+SETTLED = frozenset(
+    {
+        Code.INVALID_ARGUMENT,
+        Code.NOT_FOUND,
+        Code.PERMISSION_DENIED,
+        Code.FAILED_PRECONDITION,
+        Code.UNAUTHENTICATED,
+    }
+)
 
 #: Statuses that gRPC makes up itself when there is no connection, or something else answers.
-UNCLEAR = frozenset({UNKNOWN, INTERNAL, UNAVAILABLE})
+UNCLEAR = frozenset({Code.UNKNOWN, Code.INTERNAL, Code.UNAVAILABLE})
 
 
 @final
@@ -55,15 +51,17 @@ class Finding:
 UNDIAGNOSED = Finding(Kind.PRESENT, "the connection broke or never stood")
 
 
-def verdict(server: str, code: int, details: str, finding: Finding = UNDIAGNOSED) -> PeerError:
+def classify_status(
+    server: str, code: int, details: str, finding: Finding = UNDIAGNOSED
+) -> PeerError:
     """The error that a gRPC status stands for; `code` is a number of google.rpc.Code."""
-    if code == UNIMPLEMENTED or (code in UNCLEAR and finding.kind is Kind.FOREIGN):
-        why = one_line(details) if code == UNIMPLEMENTED else finding.what
+    if code == Code.UNIMPLEMENTED or (code in UNCLEAR and finding.kind is Kind.FOREIGN):
+        why = one_line(details) if code == Code.UNIMPLEMENTED else finding.what
         return ProtocolError(
             f"the server at {server} must speak midstream.v1, but it does not know it "
             f"({why}): check the address and port"
         )
-    if code in (UNAUTHENTICATED, PERMISSION_DENIED):
+    if code in (Code.UNAUTHENTICATED, Code.PERMISSION_DENIED):
         return CloudRefused(
             code,
             f"the server at {server} must be given credentials that it accepts "
@@ -74,7 +72,7 @@ def verdict(server: str, code: int, details: str, finding: Finding = UNDIAGNOSED
             f"both sides must agree on TLS, but with {server} {finding.what}: check the "
             "certificates, the name in the address, and whether the server uses TLS"
         )
-    if code in UNCLEAR or code in (CANCELLED, DEADLINE_EXCEEDED):
+    if code in UNCLEAR or code in (Code.CANCELLED, Code.DEADLINE_EXCEEDED):
         said = f" ({one_line(details)})" if finding.kind is Kind.PRESENT else ""
         return CloudUnavailable(
             f"a server must answer at {server}, but {finding.what}{said}: check that it "
@@ -83,7 +81,7 @@ def verdict(server: str, code: int, details: str, finding: Finding = UNDIAGNOSED
     return CloudRefused(code, f"the server at {server} refused: {one_line(details)}")
 
 
-def silence(server: str, timeout_s: float) -> CloudUnavailable:
+def no_answer(server: str, timeout_s: float) -> CloudUnavailable:
     """The error for a server that says nothing at all."""
     return CloudUnavailable(
         f"a server must answer at {server}, but nothing came within {timeout_s:.3g} s: "
@@ -91,7 +89,7 @@ def silence(server: str, timeout_s: float) -> CloudUnavailable:
     )
 
 
-def unopened(server: str, error: Exception) -> CloudUnavailable:
+def not_opened(server: str, error: Exception) -> CloudUnavailable:
     """The error for a connection that this side had no thread or memory for."""
     reason = str(error) or type(error).__name__
     return CloudUnavailable(
@@ -100,9 +98,9 @@ def unopened(server: str, error: Exception) -> CloudUnavailable:
     )
 
 
-def farewell(server: str, code: int, message: str) -> PeerError:
+def going_away(server: str, code: int, message: str) -> PeerError:
     """The error for a GoAway: the server's own sentence, and whose it is."""
-    if code in (OK, UNAVAILABLE):
+    if code in (Code.OK, Code.UNAVAILABLE):
         return CloudUnavailable(f"the server at {server} is leaving: {one_line(message)}")
     return CloudRefused(
         code, f"the server at {server} refused the session: {one_line(message)}"

@@ -6,7 +6,7 @@ from typing import final
 
 from midstream_edge.link.channel import CONNECT_S, Stream
 from midstream_edge.link.clock_offset import ClockEstimate
-from midstream_edge.link.failure_detector import PING_S, Overdue, Signs, Watch
+from midstream_edge.link.failure_detector import PING_S, FailureDetector, Observations, Overdue
 from midstream_edge.link.pings import Pings
 from midstream_wire.errors import PeerError
 from midstream_wire.frames import Welcome
@@ -17,32 +17,32 @@ CLOCK_PINGS = 4
 
 
 @final
-class Strand:
+class MonitoredStream:
     """Changes under its connection's lock only; `stream` is there before anything is heard.
 
-    A strand is on trial until `served`, that is welcomed and taken, and over once `ended` says
+    A stream is on trial until `served`, that is welcomed and taken, and over once `ended` says
     why. `expires_s` is when it is given up for want of a welcome, or of an end after a GoAway
-    (`leaving`). `lost`: what is still to be delivered on it is not wanted any more. `knocked`:
+    (`leaving`). `lost`: what is still to be delivered on it is not wanted any more. `tried`:
     the server was reachable when it began.
     """
 
     __slots__ = (
         "clock",
+        "detector",
         "ended",
         "expires_s",
         "heard_s",
-        "knocked",
         "leaving",
         "lost",
         "pings",
         "served",
         "stream",
-        "watch",
+        "tried",
         "welcome",
     )
 
-    def __init__(self, now_s: float, *, knocked: bool) -> None:
-        self.knocked = knocked
+    def __init__(self, now_s: float, *, tried: bool) -> None:
+        self.tried = tried
         self.stream: Stream | None = None
         self.pings = Pings()
         self.clock = ClockEstimate()
@@ -53,13 +53,13 @@ class Strand:
         self.lost = False
         self.expires_s = now_s + CONNECT_S
         self.heard_s = now_s
-        self.watch = Watch(now_s, now_s, now_s)
+        self.detector = FailureDetector(now_s, now_s, now_s)
 
     def serve(self, welcome: Welcome, now_s: float) -> None:
         """Begin to carry requests."""
         self.welcome, self.served = welcome, True
         self.expires_s = float("inf")
-        self.watch = Watch(now_s, now_s, now_s)
+        self.detector = FailureDetector(now_s, now_s, now_s)
         assert self.stream is not None
         for _ in range(CLOCK_PINGS):
             self.pings.send(self.stream)
@@ -75,22 +75,22 @@ class Strand:
         due.
         """
         assert self.stream is not None
-        signs = Signs(
+        signs = Observations(
             now_s, self.heard_s, self.pings.asked_s, self.min_rtt_s, self.stream.tcp_info()
         )
-        self.watch = self.watch.look(signs)
+        self.detector = self.detector.look(signs)
         silence_s = PING_S if used else self.keepalive_s
         silent = silence_s is not None and now_s - self.heard_s >= silence_s
-        if self.watch.overdue or silent:
+        if self.detector.overdue or silent:
             self.ask()
-        return self.watch.overdue
+        return self.detector.overdue
 
     def doubt(self, now_s: float, since_s: float) -> Overdue | None:
         """Return what is overdue, now that an answer is that was asked for at `since_s`."""
         if self.heard_s < since_s:  # the watch knows what was heard at its last look only
-            self.watch = self.watch.doubt(now_s, since_s)
+            self.detector = self.detector.doubt(now_s, since_s)
         self.ask()
-        return self.watch.overdue
+        return self.detector.overdue
 
     def ask(self) -> None:
         """Ping, unless a ping is under way already."""

@@ -49,7 +49,7 @@ class Pings:
             waiting.empty = waiting.plain and not (tcp and tcp.outstanding)
             yield Ping(id, padding, down_nbytes)
 
-        stream.whisper(frames())
+        stream.send_background(frames())
         return waiting.future
 
     @property

@@ -7,34 +7,34 @@ from collections.abc import Callable, Sequence
 from typing import final
 
 from midstream_edge.link.failure_detector import SPACINGS_S, knock_spacing_s, spacing_s
-from midstream_edge.link.monitored_stream import Strand
-from midstream_edge.link.tcp_handshakes import Door, Knocks
+from midstream_edge.link.monitored_stream import MonitoredStream
+from midstream_edge.link.tcp_handshakes import HandshakeProbes, PeerAddress
 
 #: Fresh channels on their way at the same time, each for `CONNECT_S`.
 MOST_TRIALS = 6
 #: Up to this share of each pause is left out at random: a thousand edges that lost one server
 #: at one moment do not come back in step (M. Brooker, "Exponential backoff and jitter", 2015).
 JITTER_SHARE = 0.5
-#: How often to see whether a knock was answered.
+#: How often to see whether a handshake was answered.
 LISTEN_S = 0.02
 
 
 @final
-class Attempts:
+class ReconnectSchedule:
     """The attempts of one outage after the other; used under its connection's lock.
 
     `trials` are the channels that are being tried. The first channel of an outage is due at
-    once. Later ones are when a knock at one of the server's `doors` was answered, and after a
-    while in any case: the server may have moved, or there may be no door to knock at.
+    once. Later ones are when a handshake at one of the server's `addresses` was answered, and
+    after a while in any case: the server may have moved, or there may be no address to try.
     """
 
     def __init__(self, now_s: float, *, draw: Callable[[], float] = random.random) -> None:
         self._draw = draw
         self._spread = 1.0  # of the pause after the last channel
-        self.doors: tuple[Door, ...] = ()
-        self.knocked_s: float | None = None  # when the first knock left
-        self.answered = False  # any knock was
-        self._knocks = Knocks()
+        self.addresses: tuple[PeerAddress, ...] = ()
+        self.tried_s: float | None = None  # when the first handshake left
+        self.answered = False  # any handshake was
+        self._knocks = HandshakeProbes()
         self._next_knock_s = now_s
         self._tries = 0
         self._tried_s = now_s - SPACINGS_S[0]
@@ -48,7 +48,7 @@ class Attempts:
         self._not_before_s = max(now_s, self._tried_s + SPACINGS_S[0])
 
     def hold_off(self, until_s: float) -> None:
-        """Neither channels nor knocks before that moment."""
+        """Neither channels nor handshakes before that moment."""
         self._not_before_s = until_s
 
     def note_try(self, now_s: float) -> None:
@@ -57,10 +57,8 @@ class Attempts:
         self._tried_s = now_s
         self._spread = self._spread_pause()
 
-    def look(self, now_s: float, trials: Sequence[Strand]) -> tuple[bool, bool]:
-        """Return whether to open a channel now, and whether a knock was answered; knocks
-        on.
-        """
+    def look(self, now_s: float, trials: Sequence[MonitoredStream]) -> tuple[bool, bool]:
+        """Go on with handshakes; return (open a channel now, a handshake was answered)."""
         if len(trials) >= MOST_TRIALS or now_s < self._after_knock_s(trials):
             self.rest()
             return False, False
@@ -68,35 +66,35 @@ class Attempts:
         if answered:
             self.answered = True
             self._knocks.close()
-        elif self.doors and self._tries and now_s >= self._next_knock_s:
-            self.knocked_s = self.knocked_s or now_s
-            for door in self.doors:
+        elif self.addresses and self._tries and now_s >= self._next_knock_s:
+            self.tried_s = self.tried_s or now_s
+            for door in self.addresses:
                 self._knocks.begin(door, now_s)
             spacing_s = knock_spacing_s(now_s - self._trouble_s)
             self._next_knock_s = now_s + spacing_s * self._spread_pause()
         return answered or now_s >= self._in_any_case_s(trials), answered
 
-    def next_look_s(self, now_s: float, trials: Sequence[Strand]) -> float | None:
+    def next_look_s(self, now_s: float, trials: Sequence[MonitoredStream]) -> float | None:
         """The moment at which to `look` again; None: when one of `trials` is over."""
         if len(trials) >= MOST_TRIALS:
             return None
-        if not self.doors or not self._tries:
+        if not self.addresses or not self._tries:
             return self._in_any_case_s(trials)
         knocking_s = now_s + LISTEN_S if self._knocks else self._next_knock_s
         knocking_s = max(knocking_s, self._after_knock_s(trials))
         return min(self._in_any_case_s(trials), knocking_s)
 
     def rest(self) -> None:
-        """Forget the knocks that are on their way."""
+        """Forget the handshakes that are on their way."""
         self._knocks.close()
 
-    def _after_knock_s(self, trials: Sequence[Strand]) -> float:
-        """Return when a channel is due if a knock was answered."""
-        return self._spaced_s(pending=any(strand.knocked for strand in trials))
+    def _after_knock_s(self, trials: Sequence[MonitoredStream]) -> float:
+        """Return when a channel is due if a handshake was answered."""
+        return self._spaced_s(pending=any(monitored.tried for monitored in trials))
 
-    def _in_any_case_s(self, trials: Sequence[Strand]) -> float:
+    def _in_any_case_s(self, trials: Sequence[MonitoredStream]) -> float:
         # Where there is a door, knocking finds out sooner, and costs less.
-        return self._spaced_s(pending=bool(self.doors or trials))
+        return self._spaced_s(pending=bool(self.addresses or trials))
 
     def _spaced_s(self, *, pending: bool) -> float:
         if self._tries == 0:

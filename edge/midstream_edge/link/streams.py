@@ -12,11 +12,18 @@ from typing import final
 
 from midstream_edge.link.channel import CONNECT_S
 from midstream_edge.link.clock_offset import ClockEstimate
-from midstream_edge.link.failure_detector import LOOK_S, SUSPECT_S, USED_S, Overdue, Sign, move
-from midstream_edge.link.failures import is_settled, silence
-from midstream_edge.link.monitored_stream import Strand
+from midstream_edge.link.failure_detector import (
+    LOOK_S,
+    SUSPECT_S,
+    USED_S,
+    LinkEvent,
+    Overdue,
+    move,
+)
+from midstream_edge.link.failures import is_settled, no_answer
+from midstream_edge.link.monitored_stream import MonitoredStream
 from midstream_edge.link.observations import LinkState
-from midstream_edge.link.reconnect import Attempts
+from midstream_edge.link.reconnect import ReconnectSchedule
 from midstream_wire.errors import PeerError
 from midstream_wire.frames import Welcome
 
@@ -27,7 +34,7 @@ LEAVING_S = 30.0
 
 
 @final
-class Strands:
+class MonitoredStreams:
     """The stream in use, those on trial, and those that end.
 
     `present` is in use: connected or suspect. `others` are on trial, leaving, or over and not
@@ -37,10 +44,10 @@ class Strands:
 
     def __init__(self, server: str, now_s: float, *, on_change: Callable[[], None]) -> None:
         self.state: LinkState = "down"
-        self.present: Strand | None = None
-        self.others: list[Strand] = []
-        self.attempts = Attempts(now_s)
-        self.error: PeerError = silence(server, CONNECT_S)
+        self.present: MonitoredStream | None = None
+        self.others: list[MonitoredStream] = []
+        self.attempts = ReconnectSchedule(now_s)
+        self.error: PeerError = no_answer(server, CONNECT_S)
         self.welcomes = 0
         self.used_s = now_s  # when a request last went out
         self._server = server
@@ -55,8 +62,8 @@ class Strands:
         return self.present.clock if self.present else self._clock
 
     @property
-    def trials(self) -> list[Strand]:
-        """The strands that wait for a welcome."""
+    def trials(self) -> list[MonitoredStream]:
+        """The streams that wait for a welcome."""
         return [each for each in self.others if not (each.served or each.ended)]
 
     def take_risen(self) -> bool:
@@ -64,46 +71,46 @@ class Strands:
         risen, self._risen = self._risen, False
         return risen
 
-    def next_trial(self, now_s: float) -> Strand | None:
+    def next_trial(self, now_s: float) -> MonitoredStream | None:
         """Begin the next trial if one is due."""
         if self.state == "connected":
             self.attempts.rest()
             return None
-        due, knocked = self.attempts.look(now_s, self.trials)
+        due, tried = self.attempts.look(now_s, self.trials)
         if not due:
             return None
         self.attempts.note_try(now_s)
-        strand = Strand(now_s, knocked=knocked)
-        self.others.append(strand)
-        return strand
+        monitored = MonitoredStream(now_s, tried=tried)
+        self.others.append(monitored)
+        return monitored
 
-    def sweep(self, now_s: float) -> list[Strand]:
-        """Look at the present stream; return the strands that are over."""
+    def sweep(self, now_s: float) -> list[MonitoredStream]:
+        """Look at the present stream; return the streams that are over."""
         if self.present is not None:
             used = now_s - self.used_s < USED_S
             self._judge(self.present, self.present.look(now_s, used=used), now_s)
-        for strand in self.others:
-            unneeded = self.state == "connected" and not strand.served
-            if strand.ended is None and (unneeded or now_s >= strand.expires_s):
-                strand.ended = strand.leaving or silence(self._server, CONNECT_S)
-        over = [strand for strand in self.others if strand.ended]
-        self.others = [strand for strand in self.others if not strand.ended]
+        for monitored in self.others:
+            unneeded = self.state == "connected" and not monitored.served
+            if monitored.ended is None and (unneeded or now_s >= monitored.expires_s):
+                monitored.ended = monitored.leaving or no_answer(self._server, CONNECT_S)
+        over = [monitored for monitored in self.others if monitored.ended]
+        self.others = [monitored for monitored in self.others if not monitored.ended]
         return over
 
-    def leave(self, now_s: float) -> list[Strand]:
-        """Give the link up; return all strands, which are over."""
+    def leave(self, now_s: float) -> list[MonitoredStream]:
+        """Give the link up; return all streams, which are over."""
         if self.present is not None:
             self._part(self.present, self.error, now_s)
         self.state = "down"
         self.attempts.rest()
         left, self.others = self.others, []
-        for strand in left:
-            strand.ended = strand.ended or self.error
+        for monitored in left:
+            monitored.ended = monitored.ended or self.error
         return left
 
     def pause_s(self, now_s: float) -> float | None:
         """Seconds until the next sweep or trial; None: until something happens."""
-        due_s = [strand.expires_s for strand in self.others]
+        due_s = [monitored.expires_s for monitored in self.others]
         if self.state != "connected":
             next_s = self.attempts.next_look_s(now_s, self.trials)
             due_s.extend([] if next_s is None else [next_s])
@@ -117,60 +124,60 @@ class Strands:
         if self.present is not None and self.state == "connected":
             self._judge(self.present, self.present.doubt(now_s, since_s), now_s)
 
-    def hear(self, strand: Strand, now_s: float) -> bool:
-        """Take note of a frame on `strand`; False if that is over."""
-        if strand.ended is not None:
+    def hear(self, monitored: MonitoredStream, now_s: float) -> bool:
+        """Take note of a frame on `monitored`; False if that is over."""
+        if monitored.ended is not None:
             return False
-        strand.heard_s = now_s
-        if strand is self.present and self.state == "suspect":
-            self._judge(strand, strand.look(now_s, used=True), now_s)
+        monitored.heard_s = now_s
+        if monitored is self.present and self.state == "suspect":
+            self._judge(monitored, monitored.look(now_s, used=True), now_s)
         return True
 
-    def greet(self, strand: Strand, welcome: Welcome, now_s: float) -> bool:
-        """Use `strand`, which was welcomed; False if it comes too late to be of use."""
-        if strand.ended or strand.served or self.state == "connected":
+    def greet(self, monitored: MonitoredStream, welcome: Welcome, now_s: float) -> bool:
+        """Use `monitored`, which was welcomed; False if it comes too late to be of use."""
+        if monitored.ended or monitored.served or self.state == "connected":
             return False
         if (suspected := self.present) is not None:
             suspected.lost, suspected.ended = True, self.error
             self._part(suspected, self.error, now_s)
-        self.others.remove(strand)
-        self.present = strand
-        strand.serve(welcome, now_s)
-        door = strand.stream.door if strand.stream else None
-        if door is not None:
-            self.attempts.doors = (door,)
+        self.others.remove(monitored)
+        self.present = monitored
+        monitored.serve(welcome, now_s)
+        peer_address = monitored.stream.peer_address if monitored.stream else None
+        if peer_address is not None:
+            self.attempts.addresses = (peer_address,)
         self.welcomes += 1
-        self._enter(Sign.WELCOMED, now_s)
+        self._enter(LinkEvent.WELCOMED, now_s)
         return True
 
-    def see_off(self, strand: Strand, error: PeerError, now_s: float) -> None:
-        """Let `strand` finish what it has: its server is leaving."""
-        strand.leaving = error
-        strand.expires_s = now_s + LEAVING_S
-        if not strand.served:
-            strand.ended = error
+    def see_off(self, monitored: MonitoredStream, error: PeerError, now_s: float) -> None:
+        """Let `monitored` finish what it has: its server is leaving."""
+        monitored.leaving = error
+        monitored.expires_s = now_s + LEAVING_S
+        if not monitored.served:
+            monitored.ended = error
             self._on_change()
-        elif strand is self.present:
-            self._part(strand, error, now_s)
+        elif monitored is self.present:
+            self._part(monitored, error, now_s)
 
-    def finish(self, strand: Strand, error: PeerError, now_s: float) -> None:
-        """Take note that `strand` has ended."""
-        if strand.ended is None:
-            strand.ended = strand.leaving or error
-            if strand is self.present:
-                self._part(strand, strand.ended, now_s)
+    def finish(self, monitored: MonitoredStream, error: PeerError, now_s: float) -> None:
+        """Take note that `monitored` has ended."""
+        if monitored.ended is None:
+            monitored.ended = monitored.leaving or error
+            if monitored is self.present:
+                self._part(monitored, monitored.ended, now_s)
             self._on_change()
 
-    def note_failure(self, strand: Strand, error: PeerError, now_s: float) -> bool:
-        """Take note of what ended `strand`; True if a trial has failed while down."""
-        if strand.served or self.state != "down":
+    def note_failure(self, monitored: MonitoredStream, error: PeerError, now_s: float) -> bool:
+        """Take note of what ended `monitored`; True if a trial has failed while down."""
+        if monitored.served or self.state != "down":
             return False
         self.error = error
         self._hold_off(error, now_s)
         return True
 
-    def _next_look_s(self, present: Strand, now_s: float) -> float:
-        """Return when to look at the present strand: often while something is expected of
+    def _next_look_s(self, present: MonitoredStream, now_s: float) -> float:
+        """Return when to look at the present stream: often while something is expected of
         it.
         """
         used = now_s - self.used_s < USED_S
@@ -179,19 +186,21 @@ class Strands:
         idle_s = present.keepalive_s
         return math.inf if idle_s is None else max(now_s + LOOK_S, present.heard_s + idle_s)
 
-    def _judge(self, strand: Strand, overdue: Overdue | None, now_s: float) -> None:
-        """Act on what a look at the present strand means for the link."""
+    def _judge(
+        self, monitored: MonitoredStream, overdue: Overdue | None, now_s: float
+    ) -> None:
+        """Act on what a look at the present stream means for the link."""
         if overdue is None:
             if self.state == "suspect":
-                self._enter(Sign.ALIVE, now_s)
+                self._enter(LinkEvent.ALIVE, now_s)
         elif self.state == "connected":
-            self.error = silence(self._server, now_s - strand.heard_s)
-            self._enter(Sign.OVERDUE, now_s)
-        elif now_s >= strand.watch.overdue_s + SUSPECT_S:
-            strand.lost, strand.ended = True, self.error
-            self._part(strand, self.error, now_s)
+            self.error = no_answer(self._server, now_s - monitored.heard_s)
+            self._enter(LinkEvent.OVERDUE, now_s)
+        elif now_s >= monitored.detector.overdue_s + SUSPECT_S:
+            monitored.lost, monitored.ended = True, self.error
+            self._part(monitored, self.error, now_s)
 
-    def _enter(self, sign: Sign, now_s: float) -> None:
+    def _enter(self, sign: LinkEvent, now_s: float) -> None:
         before, self.state = self.state, move(self.state, sign)
         if self.state == "connected" != before:
             self._risen = True
@@ -200,11 +209,11 @@ class Strands:
             self.attempts.begin_outage(now_s)
         self._on_change()
 
-    def _part(self, strand: Strand, error: PeerError, now_s: float) -> None:
-        """The present strand takes no new requests any more."""
-        self.present, self._clock, self.error = None, strand.clock, error
-        self.others.append(strand)
-        self._enter(Sign.GIVEN_UP if strand.lost else Sign.ENDED, now_s)
+    def _part(self, monitored: MonitoredStream, error: PeerError, now_s: float) -> None:
+        """The present stream takes no new requests any more."""
+        self.present, self._clock, self.error = None, monitored.clock, error
+        self.others.append(monitored)
+        self._enter(LinkEvent.GIVEN_UP if monitored.lost else LinkEvent.ENDED, now_s)
         self._hold_off(error, now_s)
 
     def _hold_off(self, error: PeerError, now_s: float) -> None:

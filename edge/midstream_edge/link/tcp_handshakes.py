@@ -1,7 +1,7 @@
 """Plain TCP handshakes that find out whether a server can be reached at all.
 
 A fresh gRPC channel costs 5 to 10 ms of processor time and three threads, a handshake some
-50 us. So while a link is down its server is knocked at often, and a channel is opened once
+50 us. So while a link is down its server is tried at often, and a channel is opened once
 that is answered. A SYN that is lost is not sent again for a second: hence new ones, beside
 those that are on their way.
 """
@@ -23,24 +23,24 @@ from midstream_wire.address import Address
 #: Doors of one server: both families, and a second address of each.
 MOST_DOORS = 4
 
-#: From one look for the doors to the next, while a name does not resolve.
+#: From one look for the addresses to the next, while a name does not resolve.
 SEEK_S = 0.5
 
-#: A knock that is not answered is forgotten; over a satellite it takes 0.6 s.
-KNOCK_LIFE_S = 1.5
+#: A handshake that is not answered is forgotten; over a satellite it takes 0.6 s.
+HANDSHAKE_LIFE_S = 1.5
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class Door:
+class PeerAddress:
     """Where a TCP server was reached: address family, and address as sockets take it."""
 
     family: int
     address: Any
 
 
-def find_doors(address: Address) -> tuple[Door, ...]:
-    """The doors of a TCP server, best first; none on a unix socket or for an unknown name.
+def find_doors(address: Address) -> tuple[PeerAddress, ...]:
+    """The addresses of a TCP server, best first; none on a unix socket or for an unknown name.
 
     A name may keep this waiting for as long as the resolver does.
     """
@@ -50,11 +50,11 @@ def find_doors(address: Address) -> tuple[Door, ...]:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return ()
-    return tuple(Door(family, at) for family, _, _, _, at in found)[:MOST_DOORS]
+    return tuple(PeerAddress(family, at) for family, _, _, _, at in found)[:MOST_DOORS]
 
 
-def seek_doors(address: Address, know: Callable[[tuple[Door, ...]], bool]) -> None:
-    """Tell `know` of the server's doors, on a thread of its own, until it says that it knows.
+def seek_addresses(address: Address, know: Callable[[tuple[PeerAddress, ...]], bool]) -> None:
+    """Tell `know` of the server's addresses, on a thread of its own, until it returns True.
 
     A device that has just been switched on may not be able to resolve names yet.
     """
@@ -69,7 +69,7 @@ def seek_doors(address: Address, know: Callable[[tuple[Door, ...]], bool]) -> No
 
 
 @final
-class Knocks:
+class HandshakeProbes:
     """Handshakes on their way. Not for several threads at a time; never waits."""
 
     def __init__(self) -> None:
@@ -78,16 +78,16 @@ class Knocks:
     def __len__(self) -> int:
         return len(self._ends)
 
-    def begin(self, door: Door, now_s: float) -> None:
-        """Knock; what fails at once is forgotten."""
+    def begin(self, peer_address: PeerAddress, now_s: float) -> None:
+        """Begin a handshake; what fails at once is forgotten."""
         try:
-            end = socket.socket(door.family, socket.SOCK_STREAM)
+            end = socket.socket(peer_address.family, socket.SOCK_STREAM)
         except OSError:  # out of descriptors
             return
         end.setblocking(False)
         with suppress(OSError):  # gRPC's sockets speak IPv4 through IPv6
             end.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        if end.connect_ex(door.address) in (0, errno.EINPROGRESS):
+        if end.connect_ex(peer_address.address) in (0, errno.EINPROGRESS):
             self._ends[end] = now_s
         else:
             end.close()
@@ -100,7 +100,9 @@ class Knocks:
         for end in self._ready():
             answered = answered or end.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
             self._drop(end)
-        for end in [end for end, since in self._ends.items() if now_s - since > KNOCK_LIFE_S]:
+        for end in [
+            end for end, since in self._ends.items() if now_s - since > HANDSHAKE_LIFE_S
+        ]:
             self._drop(end)
         return answered
 

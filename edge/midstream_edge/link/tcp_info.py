@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import final
 
-from midstream_edge.link.tcp_handshakes import Door
+from midstream_edge.link.tcp_handshakes import PeerAddress
 
 #: What is handed to the kernel but not sent yet stays below this: it could not be taken back,
 #: and without a limit it grew to 4 MB. At 1 Mbit/s this much takes a quarter of a second; at
@@ -102,9 +102,9 @@ class Tap:
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
         #: The other end, as this socket names it; None if it is gone.
-        self.door: Door | None = None
+        self.peer_address: PeerAddress | None = None
         with suppress(OSError):
-            self.door = Door(end.family, end.getpeername())
+            self.peer_address = PeerAddress(end.family, end.getpeername())
         self._lock = threading.Lock()  # a closed descriptor's number may be another's already
         self._closed = False
 

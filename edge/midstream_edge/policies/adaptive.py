@@ -99,10 +99,10 @@ class Adaptive:
         serial_s = (
             (menu.payload_bits + 8.0 * met.backlog_nbytes) / met.uplink_bps * menu.remote
         )
-        slowness = np.exp(belief.spread * quantiles) - 1.0
+        excess = np.exp(belief.spread * quantiles) - 1.0
         waits_s: Floats = (
             menu.waits_s(met)[:, None]
-            + serial_s[:, None] * slowness
+            + serial_s[:, None] * excess
             + menu.remote[:, None] * (belief.jitter_s * quantiles)
         )
         return waits_s

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import final
 
-from midstream_edge.link.channel import Dial, fetch_readiness
+from midstream_edge.link.channel import Endpoint, fetch_readiness
 from midstream_partitioner.execution.chain import Chain
 from midstream_partitioner.partition.background import TIMEOUT_S, recut_beside
 from midstream_partitioner.partition.partition import Partition
@@ -41,11 +41,11 @@ def prepare(
     heads: Iterable[Runs],
     *,
     like: Chain,
-    dial: Dial | None,
+    endpoint: Endpoint | None,
     model: str,
     timeout_s: float = TIMEOUT_S,
 ) -> Fresh:
-    """The network of `base` cut behind `heads`, by the server at `dial` and here.
+    """The network of `base` cut behind `heads`, by the server at `endpoint` and here.
 
     `base` is the partition that the server describes, under the name `model`. The chain has
     the threads and the speed of `like`, and as much of the network: all segments, or those
@@ -55,16 +55,16 @@ def prepare(
     """
     until_s = time.monotonic() + timeout_s
     wanted = checked_heads(base, heads)
-    if dial is not None:
-        question = partial(ask, base, wanted, dial=dial, model=model)
+    if endpoint is not None:
+        question = partial(ask, base, wanted, endpoint=endpoint, model=model)
         question()  # it begins, or refuses
     made = recut_beside(base, wanted, timeout_s=timeout_s)
     part = made.partition
     chain = Chain(part, last=_held(part, like), threads=like.threads, backend=like.backend)
     chain = chain.at_speed(like.slowdown)
     chain.fuse_stable(like.fuses_after)
-    if dial is not None:
-        there = _await(question, dial, until_s)
+    if endpoint is not None:
+        there = _await(question, endpoint, until_s)
         if there.partition_digest != part.digest:
             raise ModelError(
                 f"both sides must make the same partition of {model!r}; here it is "
@@ -74,11 +74,13 @@ def prepare(
     return Fresh(chain, made.scratch)
 
 
-def ask(base: Partition, heads: Iterable[Runs], *, dial: Dial, model: str) -> Readiness:
-    """Have the server at `dial` begin to make it, or say how far it is; raises `PeerError`."""
+def ask(
+    base: Partition, heads: Iterable[Runs], *, endpoint: Endpoint, model: str
+) -> Readiness:
+    """Ask the server at `endpoint` to make it, or how far it is; raises `PeerError`."""
     wanted = checked_heads(base, heads)
     asked = Preparation(model, base.graph_digest, base.digest, wanted)
-    return fetch_readiness(dial, asked, timeout_s=ASK_S)
+    return fetch_readiness(endpoint, asked, timeout_s=ASK_S)
 
 
 def _held(part: Partition, like: Chain) -> int:
@@ -91,12 +93,12 @@ def _held(part: Partition, like: Chain) -> int:
     return max(fits)
 
 
-def _await(question: Callable[[], Readiness], dial: Dial, until_s: float) -> Readiness:
+def _await(question: Callable[[], Readiness], endpoint: Endpoint, until_s: float) -> Readiness:
     while not (readiness := question()).ready:
         if time.monotonic() > until_s:
             raise DeadlineExceeded(
-                f"the server at {dial.address} must have the new partition in time, but is "
-                "still making it: allow more time"
+                f"the server at {endpoint.address} must have the new partition in time, but "
+                "is still making it: allow more time"
             )
         time.sleep(POLL_S)
     return readiness

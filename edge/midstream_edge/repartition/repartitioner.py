@@ -1,6 +1,6 @@
 """Watching whether a session's partition is still the right one, and having a better one made.
 
-One thread looks at the belief of the link every few seconds. What it decides is `Outlook`'s
+One thread looks at the belief of the link every few seconds. What it decides is `Replanner`'s
 and `Watch`'s; making is `preparation.prepare`'s; going over is the caller's `adopt`, who knows
 the policies and plans of the application.
 """
@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar, final
 
-from midstream_edge.link.channel import Dial
+from midstream_edge.link.channel import Endpoint
 from midstream_edge.repartition.prepare import Fresh, ask, prepare
 from midstream_edge.session.local_time import quarter_octaves
 from midstream_edge.session.threads import start_thread
@@ -29,7 +29,7 @@ from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.planning.constraints import UNCONSTRAINED, Constraints
 from midstream_partitioner.planning.plan import Planner
 from midstream_partitioner.planning.replan import (
-    Outlook,
+    Replanner,
     Watch,
     estimated_profile,
     node_seconds,
@@ -40,7 +40,7 @@ from midstream_wire.tensors import Array
 
 _LOG = logging.getLogger(__name__)
 
-_Kept = TypeVar("_Kept", Graph, Outlook)
+_Kept = TypeVar("_Kept", Graph, Replanner)
 
 #: From one look to the next: an outlook takes a millisecond, a better partition ten seconds
 #: of patience and some of making.
@@ -87,13 +87,13 @@ class Prepare(Protocol):
         heads: tuple[tuple[int, ...], ...],
         *,
         like: Chain,
-        dial: Dial | None,
+        endpoint: Endpoint | None,
         model: str,
     ) -> Fresh: ...
 
 
 @final
-class Renewal:
+class Repartitioner:
     """Has a better partition made when there is one; a context manager that stops looking.
 
     `base` is the partition that the server describes as `model`, with the profiles of both
@@ -112,7 +112,7 @@ class Renewal:
         graph: Graph,
         graph_at: Callable[[Sizes], Graph],
         model: str,
-        dial: Dial | None,
+        endpoint: Endpoint | None,
         sample: Mapping[str, Array],
         believed: Callable[[], Believed | None],
         adopt: Callable[[Sides], None],
@@ -129,7 +129,7 @@ class Renewal:
         self._graph_at = graph_at
         self._graphs: dict[Sizes, Graph] = {}
         self._model = model
-        self._dial = dial
+        self._endpoint = endpoint
         self._sample = sample
         self._codecs = tuple(map(full_id, codecs))
         self._believed = believed
@@ -141,12 +141,14 @@ class Renewal:
         self._clock = clock
         self._watch = Watch()
         self._fresh: Fresh | None = None  # its files are read when a transform is first used
-        self._outlooks: dict[Sizes, Outlook] = {(): self._look_out()}
+        self._outlooks: dict[Sizes, Replanner] = {(): self._look_out()}
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="midstream-renew", daemon=True)
-        self.renewals = 0
+        self._thread = threading.Thread(
+            target=self._run, name="midstream-repartition", daemon=True
+        )
+        self.repartitions = 0
 
-    def __enter__(self) -> Renewal:
+    def __enter__(self) -> Repartitioner:
         start_thread(self._thread, "looking for better partitions")
         return self
 
@@ -161,7 +163,7 @@ class Renewal:
         if believed is None:
             return False
         try:
-            better = self._outlook(believed.sizes).better(
+            better = self._replanner(believed.sizes).better(
                 believed.link,
                 edge_scale=believed.edge_scale,
                 cloud_scale=believed.cloud_scale,
@@ -173,7 +175,7 @@ class Renewal:
             return False
         _LOG.info("a partition that is %.0f %% faster is being made", 100 * better.gain)
         try:
-            self._renew(tuple(cut.runs for cut in better.cuts))
+            self._repartition(tuple(cut.runs for cut in better.cuts))
         except MidstreamError as error:
             _LOG.warning("staying with the present partition: %s", error)
             return False
@@ -182,22 +184,24 @@ class Renewal:
     def _remind(self) -> None:
         """Have a server that has forgotten the present partition make it again."""
         part = self._now.partition
-        if self._dial is None or part is self._base or not self._stranded():
+        if self._endpoint is None or part is self._base or not self._stranded():
             return
         heads = [cut.runs for cut in part.cuts]
         try:
-            ask(self._base, heads, dial=self._dial, model=self._model)
+            ask(self._base, heads, endpoint=self._endpoint, model=self._model)
         except MidstreamError as error:
             _LOG.warning("the server does not hold the present partition: %s", error)
 
-    def _renew(self, heads: tuple[tuple[int, ...], ...]) -> None:
+    def _repartition(self, heads: tuple[tuple[int, ...], ...]) -> None:
         like = self._now.chain
-        fresh = self._prepare(self._base, heads, like=like, dial=self._dial, model=self._model)
+        fresh = self._prepare(
+            self._base, heads, like=like, endpoint=self._endpoint, model=self._model
+        )
         made = self._expected(fresh.chain)
         self._adopt(made)
         self._now, self._fresh = made, fresh
         self._outlooks = {(): self._look_out()}
-        self.renewals += 1
+        self.repartitions += 1
 
     def _expected(self, chain: Chain) -> Sides:
         """Profiles of a new partition: segments estimated, payloads as they are.
@@ -225,7 +229,7 @@ class Renewal:
         )
         return Sides(chain, edge.holding(first, others), cloud)
 
-    def _outlook(self, sizes: Sizes) -> Outlook:
+    def _replanner(self, sizes: Sizes) -> Replanner:
         """Return the outlook for requests of `sizes`, and of all that are close to them.
 
         Where the network has no graph at these, the profile's own sizes stand in for them.
@@ -254,7 +258,7 @@ class Renewal:
         if len(kept) > MOST_SIZES:
             del kept[next(each for each in kept if each)]
 
-    def _look_out(self, graph: Graph | None = None, sizes: Sizes = ()) -> Outlook:
+    def _look_out(self, graph: Graph | None = None, sizes: Sizes = ()) -> Replanner:
         """Return the outlook for requests of `sizes`, at which the network has `graph`."""
         now = self._now
         graph = self._graph if graph is None else graph
@@ -276,7 +280,7 @@ class Renewal:
             )
             for each in (found, blind)
         )
-        return Outlook(
+        return Replanner(
             graph,
             now.partition,
             edge_s=node_seconds(graph, now.partition, edge),

@@ -66,7 +66,7 @@ class Director(Protocol):
 
 @final
 @dataclass(frozen=True, slots=True)
-class Steady:
+class FixedPlan:
     """The same for every request, whatever happens."""
 
     choice: Choice
@@ -87,7 +87,7 @@ class Steady:
 
 
 @final
-class Pilot:
+class PolicyDirector:
     """Asks a policy, tells it what was measured, and counts how often it changed its mind.
 
     A policy may be a user's own, and wrong: what it raises, and what it answers that cannot

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import final
 
-from midstream_edge.link.channel import Dial, Stream
+from midstream_edge.link.channel import Endpoint, Stream
 from midstream_edge.link.connection import Connection
 from midstream_edge.link.observations import LinkState
 from midstream_edge.session.answers import Answer, Stats
@@ -60,9 +60,11 @@ class Engine:
         self._offloading = Offloading(chain, self._table)
         self._execution = LocalExecution(chain, self._table, self._offloading, crew.worker)
 
-    def connect(self, dial: Dial, hello: Hello, *, beside: Stream | None = None) -> Connection:
+    def connect(
+        self, endpoint: Endpoint, hello: Hello, *, beside: Stream | None = None
+    ) -> Connection:
         """Begin to use a server, over the channel of `beside` while that stands."""
-        return self._offloading.connect(dial, hello, beside=beside)
+        return self._offloading.connect(endpoint, hello, beside=beside)
 
     @property
     def connection(self) -> Connection | None:

@@ -26,7 +26,7 @@ from midstream_wire.tensors import Array
 
 
 @final
-class Generations:
+class Handover:
     """Sends requests to the present engine. Methods may be called from any thread."""
 
     def __init__(self, engine: Engine, crew: Crew) -> None:

@@ -11,22 +11,24 @@ from midstream_edge.link.clock_offset import ClockEstimate, Exchange
 from midstream_edge.link.observations import LinkState, Transfer
 from midstream_edge.policies.interface import Evidence
 from midstream_edge.policies.probe_budget import TICK_S, probe_tells
-from midstream_edge.session.director import Pilot
+from midstream_edge.session.director import PolicyDirector
 from midstream_edge.session.engine import Engine
 from midstream_edge.session.threads import Alarms
 from midstream_wire.errors import MidstreamError
 
 
 @final
-class Scout:
-    """Looks at the link of the present engine for as long as its director is `pilot`.
+class LinkReporter:
+    """Looks at the link of the present engine for as long as `director` decides there.
 
     Runs on the session's alarms; the link's threads bring the answers.
     """
 
-    def __init__(self, engine: Callable[[], Engine], pilot: Pilot, alarms: Alarms) -> None:
+    def __init__(
+        self, engine: Callable[[], Engine], director: PolicyDirector, alarms: Alarms
+    ) -> None:
         self._engine = engine
-        self._pilot = pilot
+        self._director = director
         self._alarms = alarms
         self._state: LinkState | None = None
         self._probe: Future[Exchange] | None = None
@@ -34,7 +36,7 @@ class Scout:
 
     def _look(self) -> None:
         engine, now_s = self._engine(), time.monotonic()
-        if engine.director is not self._pilot:
+        if engine.director is not self._director:
             return
         self._alarms.at(now_s + TICK_S, self._look)  # first, whatever comes of this look
         connection = engine.connection
@@ -47,11 +49,11 @@ class Scout:
 
     def _tell_state(self, state: LinkState, now_s: float) -> None:
         if self._state not in (None, state):
-            self._pilot.learn(Evidence(at_s=now_s, link=state))
+            self._director.learn(Evidence(at_s=now_s, link=state))
         self._state = state
 
     def _maybe_probe(self, engine: Engine, now_s: float) -> None:
-        nbytes = self._pilot.probe_due(now_s, engine.link_state)
+        nbytes = self._director.probe_due(now_s, engine.link_state)
         connection = engine.connection
         if nbytes == 0 or connection is None or engine.missing_nbytes:
             return  # what is on its way tells of the link itself
@@ -60,7 +62,7 @@ class Scout:
             self._probe = probe = connection.begin_ping(nbytes, 0)
         except MidstreamError:  # the link has just broken
             return
-        self._pilot.probed(now_s, nbytes)
+        self._director.probed(now_s, nbytes)
 
         def hear(probe: Future[Exchange]) -> None:
             self._probe = None
@@ -73,7 +75,7 @@ class Scout:
         probe.add_done_callback(hear)
 
     def _tell(self, exchange: Exchange, transfer: Transfer) -> None:
-        self._pilot.learn(Evidence(at_s=exchange.answered_s, transfer=transfer))
+        self._director.learn(Evidence(at_s=exchange.answered_s, transfer=transfer))
 
 
 def probed(

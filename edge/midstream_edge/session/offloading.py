@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import final
 
-from midstream_edge.link.channel import Dial, Stream
+from midstream_edge.link.channel import Endpoint, Stream
 from midstream_edge.link.connection import Connection
 from midstream_edge.link.observations import LinkState, Transfer
 from midstream_edge.session.answers import CLOUD
@@ -26,7 +26,7 @@ from midstream_edge.session.lifecycle import Action, Event, Stage, needs_no_turn
 from midstream_edge.session.local_time import Again, smooth
 from midstream_edge.session.outcomes import late, outcome_of, unanswered
 from midstream_edge.session.transmission import Transmission
-from midstream_edge.session.uplink_accounting import Ledger
+from midstream_edge.session.uplink_accounting import UplinkAccounts
 from midstream_partitioner.costs.sizes import Binder, Sizes
 from midstream_partitioner.costs.timings import Timings
 from midstream_partitioner.execution.chain import Chain
@@ -56,15 +56,17 @@ class Offloading:
             functools.partial(_outputs, chain.partition, Binder(chain.partition.inputs))
         )
         self._table = table
-        self._ledger = Ledger()
+        self._accounts = UplinkAccounts()
         self._breaker = CLOSED
         self._rises = 0  # of the link, when the breaker was asked last
         self._cloud_s: dict[tuple[int, str], float] = {}  # from sending to the reply, by plan
 
-    def connect(self, dial: Dial, hello: Hello, *, beside: Stream | None = None) -> Connection:
+    def connect(
+        self, endpoint: Endpoint, hello: Hello, *, beside: Stream | None = None
+    ) -> Connection:
         """Begin to use a server, over the channel of `beside` while that stands."""
         self.connection = Connection(
-            dial,
+            endpoint,
             hello,
             on_frame=weakly(self._receive),
             on_down=weakly(self._fail_all),
@@ -81,21 +83,21 @@ class Offloading:
     @property
     def backlog_nbytes(self) -> int:
         """Payload that was handed to the link and is not known to have arrived."""
-        return self._ledger.backlog_nbytes
+        return self._accounts.backlog_nbytes
 
     @property
     def missing_nbytes(self) -> int:
         """Payload that was handed to the link and has surely not arrived."""
-        return self._ledger.missing_nbytes
+        return self._accounts.missing_nbytes
 
     @property
     def handed_nbytes(self) -> int:
         """Payload that requests have given to the present stream so far."""
-        return self._ledger.handed_nbytes
+        return self._accounts.handed_nbytes
 
     def unfinished(self, job: Job, now_s: float) -> Transfer | None:
         """Return what a request that was not answered by `now_s` tells of the link."""
-        return None if job.sending is None else self._ledger.unfinished(job.sending, now_s)
+        return None if job.sending is None else self._accounts.unfinished(job.sending, now_s)
 
     # Whoever ran the head.
 
@@ -223,7 +225,7 @@ class Offloading:
         def told() -> tuple[Transfer | None, Timings]:
             plan, took_s = _plan(job), answered_s - sending.asked_s
             self._cloud_s[plan] = smooth(self._cloud_s.get(plan), took_s)
-            transfer = exchange and self._ledger.close(sending, exchange, connection.clock)
+            transfer = exchange and self._accounts.close(sending, exchange, connection.clock)
             return transfer, job.cloud_timings(connection.clock, answered_s)
 
         self._table.answer(job, {**(state or {}), **outputs}, CLOUD, answered_s, told)
@@ -260,7 +262,7 @@ class Offloading:
                 k=job.k,
                 codec=job.codec,
                 useful_s=job.useful_s,
-                message_nbytes=self._ledger.open(stream),
+                message_nbytes=self._accounts.open(stream),
             )
             self._table.note_sending(job, sending)
             stream.send(self._frames(job, sending))
@@ -270,7 +272,7 @@ class Offloading:
         """The request's frames; what goes wrong in encoding fails the request alone."""
         try:
             for frame in sending.frames(self._chain.slowdown):
-                self._ledger.hand(sending, frame)
+                self._accounts.hand(sending, frame)
                 yield frame
         except GeneratorExit:  # the stream has ended, and tells of it itself
             raise

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import final
 
 from midstream_edge.faults import POLICY
-from midstream_edge.link.channel import CONNECT_S, Dial
+from midstream_edge.link.channel import CONNECT_S, Endpoint
 from midstream_edge.link.describe import describe
 from midstream_edge.link.failures import is_settled
 from midstream_edge.link.link_measurement import measure_link
@@ -23,10 +23,10 @@ from midstream_edge.link.observations import LinkState
 from midstream_edge.policies.interface import Policy
 from midstream_edge.policies.probe_budget import ProbeBudget
 from midstream_edge.session.answers import Answer, Stats
-from midstream_edge.session.director import Choice, Pilot, Steady
+from midstream_edge.session.director import Choice, FixedPlan, PolicyDirector
 from midstream_edge.session.engine import Engine
-from midstream_edge.session.handover import Generations
-from midstream_edge.session.link_reporter import Scout
+from midstream_edge.session.handover import Handover
+from midstream_edge.session.link_reporter import LinkReporter
 from midstream_edge.session.local_time import TIMEOUT_S, DeclaredRest, LocalPace
 from midstream_edge.session.threads import Crew
 from midstream_partitioner.codec_spec import full_id, parse_codec
@@ -77,7 +77,7 @@ class EdgeSession:
     def __init__(
         self,
         chain: Chain,
-        server: str | Dial | None,
+        server: str | Endpoint | None,
         *,
         plan: tuple[int, str],
         model: str | None = None,
@@ -92,20 +92,20 @@ class EdgeSession:
         """`model` is the name under which the server holds the partition (None: its own).
 
         `server` is an address, spoken to with `tls` (None: plaintext, on loopback only
-        unless `insecure`) and the bearer `token`; or a `Dial` that says all of that.
+        unless `insecure`) and the bearer `token`; or an `Endpoint` that says all of that.
         """
         _check_setting(chain, alone=server is None)
         if max_in_flight < 1:
             raise UsageError(f"max_in_flight must be at least 1 (not {max_in_flight!r})")
         if isinstance(server, str):
-            server = Dial.of(server, tls=tls, token=token, insecure=insecure)
-        self._dial = server
+            server = Endpoint.of(server, tls=tls, token=token, insecure=insecure)
+        self._endpoint = server
         self._timeout_s = _seconds("timeout_s", timeout_s)
         self._model = model or chain.partition.name
         self._max_in_flight = max_in_flight
         self._process = os.getpid()
         self._crew = Crew()
-        self._generations = Generations(
+        self._handover = Handover(
             self._make_engine(chain, plan, local_rest_s or {}), self._crew
         )
         if server is not None:
@@ -121,9 +121,9 @@ class EdgeSession:
         return self._here.present
 
     @property
-    def _here(self) -> Generations:
+    def _here(self) -> Handover:
         self._check_process()
-        return self._generations
+        return self._handover
 
     def _check_process(self) -> None:
         """Raise `UsageError` in a fork of the process, which has none of its threads."""
@@ -185,17 +185,17 @@ class EdgeSession:
         placements: Sequence[Placement],
         *,
         probes: ProbeBudget | None = None,
-    ) -> Pilot:
+    ) -> PolicyDirector:
         """Have `policy` choose among `placements` for every request, from the next head on.
 
         What the session measures is told to the policy, small probes of a silent link
-        included, within `probes`; the pilot holds what it knows. Raises `UsageError` for an
+        included, within `probes`; the director holds what it knows. Raises `UsageError` for an
         placement that this edge cannot run.
         """
         engine = self._engine
         for placement in placements:
             _check_plan(engine.chain, placement.k, placement.codec)
-        pilot = Pilot(
+        director = PolicyDirector(
             policy,
             placements,
             timeout_s=self._timeout_s,
@@ -203,9 +203,9 @@ class EdgeSession:
             faults=self._crew.faults,
             probes=probes,
         )
-        engine.director = pilot
-        Scout(lambda: self._engine, pilot, self._crew.alarms)
-        return pilot
+        engine.director = director
+        LinkReporter(lambda: self._engine, director, self._crew.alarms)
+        return director
 
     def swap(
         self,
@@ -226,7 +226,7 @@ class EdgeSession:
         once the last one is answered. Raises `UsageError` for the chain of another network,
         and for a plan that it cannot run.
         """
-        _check_setting(chain, alone=self._dial is None)
+        _check_setting(chain, alone=self._endpoint is None)
         if chain.partition.graph_digest != self.chain.partition.graph_digest:
             raise UsageError(
                 f"a session may go over to another partition of {self._model} only (not of "
@@ -235,8 +235,8 @@ class EdgeSession:
         engine = self._make_engine(chain, plan, local_rest_s or {})
         before, self._model = self._model, model or self._model
         try:
-            if self._dial is not None:
-                self._greet(engine, self._dial)
+            if self._endpoint is not None:
+                self._greet(engine, self._endpoint)
             self._here.swap(engine)
         except BaseException:
             self._model = before
@@ -273,7 +273,7 @@ class EdgeSession:
     @property
     def closed(self) -> bool:
         """Return True if the session takes no requests any more."""
-        return self._generations.closed
+        return self._handover.closed
 
     @property
     def stranded(self) -> bool:
@@ -319,9 +319,9 @@ class EdgeSession:
     def describe(self) -> tuple[ModelDescription, ...]:
         """The models that the server holds. Raises as `describe.describe`, or `UsageError`."""
         self._check_process()
-        if self._dial is None:
+        if self._endpoint is None:
             raise UsageError("describing needs a server: name one when opening the session")
-        return describe(self._dial)
+        return describe(self._endpoint)
 
     def close(self) -> None:
         """End the session within a few seconds; requests under way are cancelled."""
@@ -350,9 +350,9 @@ class EdgeSession:
             crew=self._crew,
         )
 
-    def _connect(self, dial: Dial, patience_s: float) -> None:
+    def _connect(self, endpoint: Endpoint, patience_s: float) -> None:
         try:
-            connection = self._engine.connect(dial, self._hello(self.chain))
+            connection = self._engine.connect(endpoint, self._hello(self.chain))
             error = connection.wait(patience_s) if patience_s > 0 else None
         except BaseException:  # Ctrl-C while waiting
             self.close()
@@ -361,12 +361,12 @@ class EdgeSession:
             self.close()
             raise error
 
-    def _greet(self, engine: Engine, dial: Dial) -> None:
+    def _greet(self, engine: Engine, endpoint: Endpoint) -> None:
         """Have the server welcome `engine`; without a link, it goes on trying by itself."""
         old = self._engine.connection
         # On a long way, a channel in use is faster than a fresh one for many round trips.
         stream = None if old is None else old.stream
-        connection = engine.connect(dial, self._hello(engine.chain), beside=stream)
+        connection = engine.connect(endpoint, self._hello(engine.chain), beside=stream)
         error = None if stream is None else connection.wait(CONNECT_S)
         if error is not None and is_settled(error):
             raise error
@@ -374,8 +374,8 @@ class EdgeSession:
     def _hello(self, chain: Chain) -> Hello:
         return Hello(self._model, chain.partition.digest, CLIENT)
 
-    def _steady(self, chain: Chain, k: int, codec: str) -> Steady:
-        return Steady(Choice(*_check_plan(chain, k, codec), timeout_s=self._timeout_s))
+    def _steady(self, chain: Chain, k: int, codec: str) -> FixedPlan:
+        return FixedPlan(Choice(*_check_plan(chain, k, codec), timeout_s=self._timeout_s))
 
 
 def _check_plan(chain: Chain, k: int, codec: str) -> tuple[int, str]:
@@ -394,7 +394,7 @@ def _named(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
     """`inputs`, if they are arrays by name; the arrays are checked where they are run."""
     if not isinstance(inputs, Mapping):
         raise TensorError(
-            f"inputs must be a mapping of arrays by the network's names (not a "
+            f"inputs must be a mapping of arrays by the model's names (not a "
             f"{type(inputs).__name__}): give a dict"
         )
     return inputs

@@ -33,7 +33,7 @@ class Transmission:
 
     `id` ascends on each stream, in the order of sending: a request that is sent again has
     another one. The sender's thread writes `encode_s`, `payload_nbytes`, `departures`,
-    `sent_s` and what `ledger` keeps here, the reader's the reply.
+    `sent_s` and what `accounts` keeps here, the reader's the reply.
     """
 
     __slots__ = (

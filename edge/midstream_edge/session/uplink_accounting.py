@@ -19,7 +19,7 @@ BLUR_S, BLUR_SHARE = 0.001, 1 / 4
 
 
 @final
-class Ledger:
+class UplinkAccounts:
     """Books of the present stream, written by the sender's and the reader's thread."""
 
     def __init__(self) -> None:

@@ -66,7 +66,7 @@ class Published:
         if missing:
             raise UsageError(
                 f"{self.name} has published times for {len(self.layers_ms)} layers only, and "
-                f"none for {missing[0]!r} of {graph.name}: declare rates for this network"
+                f"none for {missing[0]!r} of {graph.name}: declare rates for this model"
             )
         return tuple(self.layers_ms[node.name] / 1e3 for node in graph.nodes)
 

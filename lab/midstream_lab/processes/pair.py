@@ -80,7 +80,7 @@ def cloud_process(
 @contextmanager
 def link_process(target: str, condition: Condition) -> Iterator[str]:
     """An emulated link to `target`; yields the address of its near end."""
-    flags = ["--listen", "127.0.0.1:0", "--target", target, "--network", condition.name]
+    flags = ["--listen", "127.0.0.1:0", "--target", target, "--link", condition.name]
     with Process("link", "midstream_lab.emulation.proxy.proxy", flags) as link:
         yield link.document(START_S)["listening"]
 

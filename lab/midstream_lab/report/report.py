@@ -113,9 +113,7 @@ def _warnings(story: Story) -> list[str]:
     warnings = []
     if story.summary.void:
         void = counted(len(story.summary.void), "run")
-        warnings.append(
-            f"{void} did not keep to the configured network and count for nothing."
-        )
+        warnings.append(f"{void} did not keep to the configured link and count for nothing.")
     versions = {each.facts.versions.get("midstream") for each in story.results}
     if len(versions) > 1:
         warnings.append(

@@ -26,7 +26,7 @@ MAX_CDFS = 40
 
 _REGRET = (
     "Regret: how much longer the mean latency is than that of {}. Dot: the mean over traces, "
-    "networks and seeds; bar: its 95 % interval; diamond: the worst trace. The axis is "
+    "models and seeds; bar: its 95 % interval; diamond: the worst trace. The axis is "
     "stretched near zero."
 )
 _THE_ORACLE = (
@@ -95,7 +95,7 @@ class Story:
             yield Section("energy", "Energy", self._energy())
             yield Section("placements", "Placements", self._shares())
             yield Section("figures", "All figures", self._figures())
-        yield Section("validity", "Validity of the network", self._validity())
+        yield Section("validity", "Validity of the link", self._validity())
         yield Section("setting", "Setting", self._setting())
 
     def _regret(self) -> str:
@@ -224,7 +224,7 @@ class Story:
 
     def _validity(self) -> str:
         if self.summary.kind == "simulated":
-            return "<p>These runs are simulated: there was no network to be wrong.</p>"
+            return "<p>These runs are simulated: there was no link to be wrong.</p>"
         void = len(self.summary.void)
         words = f"{counted(len(self.counted), 'run')} kept to what was configured"
         words += f"; {counted(void, 'run')} did not, and count for nothing" if void else ""

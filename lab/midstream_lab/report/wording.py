@@ -212,11 +212,11 @@ def _where_splitting_wins(summary: Summary) -> Iterable[str]:
         if each.policy == ORACLE and each.inside_share is not None:
             if each.inside_share < NEVER:
                 yield (
-                    f"On {each.model} the oracle never cuts inside the network: there, "
+                    f"On {each.model} the oracle never cuts inside the model: there, "
                     "splitting cannot win, and choosing between the ends is all there is."
                 )
             else:
                 yield (
-                    f"On {each.model} the oracle cuts inside the network for "
+                    f"On {each.model} the oracle cuts inside the model for "
                     f"{percent(each.inside_share)} of the requests."
                 )

@@ -109,7 +109,7 @@ def condition(text: str) -> Condition:
     near = difflib.get_close_matches(text.lower(), CONDITIONS, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(CONDITIONS)}"
     raise UsageError(
-        f'a network must be a name, or rates and an RTT such as "8Mbit:40ms" (not {text!r}): '
+        f'a link must be a name, or rates and an RTT such as "8Mbit:40ms" (not {text!r}): '
         f"{hint}"
     )
 

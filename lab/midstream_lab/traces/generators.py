@@ -57,7 +57,7 @@ def _kind(name: str, shape: tuple[float, float, float, float], source: str) -> K
     """Level as in `CONDITIONS`; how it moves as fitted to a trace that was measured."""
     sigma, memory, every_s, outage_s = shape
     level = CONDITIONS[name].uplink_bps
-    source = f"movement fitted to {source}; median: the uplink of the network {name!r}"
+    source = f"movement fitted to {source}; median: the uplink of the link {name!r}"
     return Kind(name, level, sigma, memory, every_s, outage_s, source)
 
 
@@ -154,7 +154,7 @@ def _known(kind: str | Kind) -> Kind:
     if isinstance(kind, Kind):
         return kind
     if kind not in KINDS:
-        raise UsageError(f"a kind of network must be {', '.join(KINDS)} (not {kind!r})")
+        raise UsageError(f"a kind of link must be {', '.join(KINDS)} (not {kind!r})")
     return KINDS[kind]
 
 

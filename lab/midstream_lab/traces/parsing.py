@@ -132,7 +132,7 @@ def _unpacked(path: Path) -> bytes:
             packed = file.read(MOST_NBYTES + 1)
     except FileNotFoundError as error:
         raise UsageError(
-            f"a trace must be a file or a kind of network ({', '.join(KINDS)}): there is no "
+            f"a trace must be a file or a kind of link ({', '.join(KINDS)}): there is no "
             f"{str(path)!r}"
         ) from error
     found = packed

@@ -155,11 +155,11 @@ def verify_cuts(
     name = full_id(codec)
     if parse_codec(name)[0]:
         raise UsageError(
-            f"the transform of {name} belongs to a partition, and this is a bare network: "
+            f"the transform of {name} belongs to a partition, and this is a bare model: "
             "give the folder of the partition that was calibrated"
         )
     bench = _Bench.of(
-        serialized(network.model, what="a network verified whole", advice=_TOO_LARGE),
+        serialized(network.model, what="a model verified whole", advice=_TOO_LARGE),
         network.graph.outputs,
         inputs,
         threads,
@@ -376,7 +376,7 @@ class _Bench:
         expected = [answer(sample) for sample in inputs]
         if not relative_error(expected[0], answer(inputs[0])) <= EXACT:
             raise ModelError(
-                "the unsplit network must answer the same input alike each time, and this one "
+                "the unsplit model must answer the same input alike each time, and this one "
                 "does not, so nothing can be verified: take out what draws random numbers"
             )
         bench = cls(model, inputs, expected, threads, backend)

@@ -109,7 +109,7 @@ class Executor:
             raise ModelError(
                 "tensors of bfloat16 cross no cut in the memory of a device, and "
                 f"{', '.join(sorted(self._opened.narrow))} would on {provider}: run the "
-                "network with --backend torch, or on the CPU"
+                "model with --backend torch, or on the CPU"
             )
         self._session = self._opened.session
         self._memory = provider.traits.memory
@@ -140,13 +140,13 @@ class Executor:
                 values = self._values(names, wanted, options)
         except KeyError as error:
             raise TensorError(
-                f"the network needs the inputs {', '.join(self.inputs)}; {error} is missing"
+                f"the model needs the inputs {', '.join(self.inputs)}; {error} is missing"
             ) from None
         except Exception as error:  # onnxruntime raises a dozen unrelated types
             if stop is not None and stop.told:
                 raise Stopped from None
             raise TensorError(
-                "the network cannot run on this input: "
+                "the model cannot run on this input: "
                 + refusal(error, advice="give one of another size, or other values")
             ) from error
         return dict(zip(names, values, strict=True))
@@ -249,11 +249,11 @@ def observe(model: bytes, feeds: Mapping[str, Array]) -> dict[str, Any]:
     except Exception as error:  # onnxruntime raises a dozen unrelated types
         if once.terminate:
             raise ModelError(
-                f"a network must run within {OBSERVED_S:.0f} s on one input, and this one was "
+                f"a model must run within {OBSERVED_S:.0f} s on one input, and this one was "
                 "given up then: does every Loop in it end?"
             ) from None
         raise ModelError(
-            f"a network must run on the inputs it declares, within {MEMORY_SHARE:.0%} of "
+            f"a model must run on the inputs it declares, within {MEMORY_SHARE:.0%} of "
             "this machine's memory; onnxruntime says: "
             + refusal(error, advice="say their sizes with --size, or give one with --input")
         ) from error
@@ -311,5 +311,5 @@ def _untold(error: Exception, name: str) -> MidstreamError:
         return refused(error)
     return ModelError(
         f"layers can be timed where a backend tells them apart, and {name} compiles many into "
-        "one: partition the network, and profile the partition on it"
+        "one: partition the model, and profile the partition on it"
     )

@@ -153,7 +153,7 @@ def refused(error: Exception, provider: Provider = ON_CPU) -> MidstreamError:
     if provider.options:
         advice = f"correct the options of --provider {provider}, or {advice}"
     return ModelError(
-        f"the network must run on onnxruntime {ort.__version__}, which refuses it: "
+        f"the model must run on onnxruntime {ort.__version__}, which refuses it: "
         + refusal(error, advice=advice)
     )
 

@@ -33,26 +33,26 @@ _KNOWN = (
     (
         r"Could not find an implementation for (\w+)\((\d+)\) node with name '([^']*)'",
         r"it must have a kernel for \1 of opset \2 with these types, at \3, and has none: "
-        r"export the network with another opset or dtype",
+        r"export the model with another opset or dtype",
     ),
     (
         r"(?:Fatal error: )?(\S+) is not a registered function/op",
-        r"it must know every operator, and does not know \1: export the network with "
+        r"it must know every operator, and does not know \1: export the model with "
         r"operators of ONNX",
     ),
     (
         r"No Op registered for (\w+) with domain_version of (\d+)",
-        r"it must know every operator, and has no \1 in opset \2: export the network with "
+        r"it must know every operator, and has no \1 in opset \2: export the model with "
         r"another opset",
     ),
     (
         r"Failed to allocate memory for requested buffer of size (\d+)",
-        r"\1 bytes of memory must be available for one tensor, and are not: give the network "
+        r"\1 bytes of memory must be available for one tensor, and are not: give the model "
         r"a smaller input, or more memory",
     ),
     (
         r"std::bad_alloc",
-        r"more of this machine's memory must be available: give the network a smaller input, "
+        r"more of this machine's memory must be available: give the model a smaller input, "
         r"or more memory",
     ),
     (
@@ -64,11 +64,11 @@ _KNOWN = (
         r"Got invalid dimensions for input: (.+?) for the following indices index: (\d+) Got: "
         r"(\d+) Expected: (\d+)",
         r"the input \1 must have size \4 in dimension \2 (not \3): give it in the "
-        r"network's shape",
+        r"model's shape",
     ),
     (
         r"Available memory of (\d+) is smaller than requested bytes of (\d+)",
-        r"\2 bytes must be available, and \1 are: give the network a smaller input, or more "
+        r"\2 bytes must be available, and \1 are: give the model a smaller input, or more "
         r"memory",
     ),
 )

@@ -140,7 +140,7 @@ class TorchRunner:
             raise
         except Exception as error:  # the converter raises a dozen unrelated types
             raise ModelError(
-                "the network must consist of operators that onnx2pytorch can make of torch's, "
+                "the model must consist of operators that onnx2pytorch can make of torch's, "
                 "and it says: " + refusal(error, advice=_ADVICE)
             ) from error
         self._names = self._hook(plain)
@@ -164,7 +164,7 @@ class TorchRunner:
             ]
         except KeyError as error:
             raise TensorError(
-                f"the network needs the inputs {', '.join(self.inputs)}; {error} is missing"
+                f"the model needs the inputs {', '.join(self.inputs)}; {error} is missing"
             ) from None
         self._current.stop = stop
         try:
@@ -174,7 +174,7 @@ class TorchRunner:
             raise
         except Exception as error:  # torch raises many kinds
             raise TensorError(
-                "the network cannot run on this input: "
+                "the model cannot run on this input: "
                 + refusal(error, advice="give one of another size, or other values")
             ) from error
         finally:
@@ -202,7 +202,7 @@ class TorchRunner:
             error = apart(expected, download(found[name])).relative
             if not error <= _WRONG.get(str(expected.dtype), _WRONG_IN_HALF):
                 raise ModelError(
-                    "what onnx2pytorch makes of the network must answer as onnxruntime does, "
+                    "what onnx2pytorch makes of the model must answer as onnxruntime does, "
                     f"and {name} differs by {error:.2g} of its largest value: {_ADVICE}"
                 )
 

@@ -35,7 +35,7 @@ def convertible(model: onnx.ModelProto, *, without: Collection[str] = ()) -> onn
     strange |= {node.op_type for node in nodes}.intersection(without)
     if strange:
         raise ModelError(
-            "on torch a network must consist of ONNX's own operators, those of torchvision "
+            "on torch a model must consist of ONNX's own operators, those of torchvision "
             f"only where it can be loaded; {', '.join(sorted(strange))} cannot run: {_ADVICE}"
         )
     if not RandomNodes.of(made).operators:

@@ -83,7 +83,7 @@ def check_told(specs: Sequence[TensorSpec], sizes: Sizes) -> None:
             told = not name or name in given or f"{spec.name}:{axis}" in given
             if not told and axis not in sides and not is_batch(name, axis):
                 raise UsageError(
-                    f"costs depend on {name}, which the network leaves open ({spec.name}: "
+                    f"costs depend on {name}, which the model leaves open ({spec.name}: "
                     f"{spec}): say it with --size {name}=128, or {name}=8..512 for a range, "
                     "in the feed's sizes, or give --input"
                 )
@@ -106,7 +106,7 @@ def check_sizes(specs: Sequence[TensorSpec], names: Iterable[str]) -> None:
         if name not in open_dims:
             shown = ", ".join(name for name, _ in assumed_sizes(specs, ())) or "none"
             raise UsageError(
-                f"a size must be of a dimension that the network leaves open, {shown} "
+                f"a size must be of a dimension that the model leaves open, {shown} "
                 f"(not {name!r}): leave it out, or name one of these"
             )
 

@@ -238,6 +238,6 @@ class Chain:
                 came = ", ".join(sorted(arrays)) or "nothing"
                 raise TensorError(
                     f"the tensor {spec.name!r} ({spec}) must be given; {came} came: name the "
-                    "inputs as the network does"
+                    "inputs as the model does"
                 )
             spec.check(arrays[spec.name])

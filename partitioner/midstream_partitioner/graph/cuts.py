@@ -131,7 +131,7 @@ def check_runs(runs: Sequence[int], *, node_count: int) -> None:
     if len(runs) % 2 or not ascending or (runs and not 0 <= runs[0] < runs[-1] <= node_count):
         raise ModelError(
             f"runs of nodes must be ascending pairs within {node_count} nodes, "
-            f"not {list(runs)[:8]}: both sides must hold the same network"
+            f"not {list(runs)[:8]}: both sides must hold the same model"
         )
 
 

@@ -125,7 +125,7 @@ def secret_inputs(inputs: Sequence[str], public: Iterable[str]) -> tuple[str, ..
     unknown = sorted(public.difference(inputs))
     if unknown:
         raise UsageError(
-            f"public must name inputs of the network, which are {', '.join(inputs)} (not "
+            f"public must name inputs of the model, which are {', '.join(inputs)} (not "
             f"{', '.join(unknown)}): correct the name"
         )
     return tuple(name for name in inputs if name not in public)

@@ -214,7 +214,7 @@ def read_inputs(
     if picture is None or takes_arrays:
         wanted = ", ".join(f"{spec.name}: {spec}" for spec in specs)
         raise UsageError(
-            f"{path} must be an .npz or .npy, or a folder of them, because the network takes "
+            f"{path} must be an .npz or .npy, or a folder of them, because the model takes "
             f'arrays ({wanted}); for pictures describe its feed with kind = "image"'
         )
     return _picture_inputs(feed, picture, samples.list_pictures(path), count=count)
@@ -264,7 +264,7 @@ def _picture_of(feed: Feed, specs: Sequence[TensorSpec]) -> TensorSpec | None:
         came = ", ".join(f"{spec.name}: {spec}" for spec in specs)
         raise UsageError(
             f"pictures need a uint8 input of shape [N, H, W, {feed.channels}] (not {came}): "
-            "put the network's preprocessing in front of it first"
+            "put the model's preprocessing in front of it first"
         )
     return fitting[0]
 
@@ -295,7 +295,7 @@ def _sizes(feed: Feed, spec: TensorSpec) -> tuple[int, tuple[int | None, int | N
         )
     if known < (1 if feed.resize == "keep" else 2):
         raise UsageError(
-            f"the network leaves the picture's size open ({spec}): give height and width "
+            f"the model leaves the picture's size open ({spec}): give height and width "
             'in its feed or with --size, or one of them and resize = "keep"'
         )
     return nominal_shape(spec, feed.sizes)[0], (height, width)

@@ -134,7 +134,7 @@ def _read(path: Path) -> onnx.ModelProto:
         data = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
         raise UsageError(
-            f"a model must be an ONNX file, a partition's folder or a reference network's "
+            f"a model must be an ONNX file, a partition's folder or a reference model's "
             f"name; {path} cannot be read ({_reason(error)}): check the path"
         ) from None
     if len(data) > MAX_MODEL_NBYTES:
@@ -164,7 +164,7 @@ def _check(model: onnx.ModelProto, what: str) -> None:
     """Raise `ModelError` unless `model` is one that can be taken in."""
     if not model.graph.node or not model.opset_import:
         raise ModelError(
-            f"a model must be an ONNX file with nodes; {what} is not one: export the network "
+            f"a model must be an ONNX file with nodes; {what} is not one: export the model "
             "to ONNX first"
         )
     opset = max(
@@ -206,11 +206,9 @@ def _normalise(model: onnx.ModelProto) -> onnx.ModelProto:
     for tensor in walk_tensors(result):
         _pack(tensor)
     if not graph.input:
-        raise ModelError(
-            "a network must have at least one input; this one computes a constant"
-        )
+        raise ModelError("a model must have at least one input; this one computes a constant")
     if not graph.node:
-        raise ModelError("a network must compute its outputs; this one passes its inputs on")
+        raise ModelError("a model must compute its outputs; this one passes its inputs on")
     return result
 
 
@@ -264,7 +262,7 @@ def _pack(tensor: onnx.TensorProto) -> None:
     except (ValueError, TypeError, OverflowError):
         raise ModelError(
             f"a weight must hold as many numbers as its shape says, {list(tensor.dims)[:8]}; "
-            f"{tensor.name!r} does not: export the network again"
+            f"{tensor.name!r} does not: export the model again"
         ) from None
     tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
 
@@ -303,7 +301,7 @@ def _check_dense(what: str, name: str, dtype: str) -> None:
     if dtype not in CARRIABLE:
         raise ModelError(
             f"{what} must be dense tensors of {', '.join(sorted(CARRIABLE))}; {name!r} is of "
-            f"type {dtype}: export the network without it"
+            f"type {dtype}: export the model without it"
         )
 
 

@@ -110,7 +110,7 @@ def _fed_input(graph: onnx.GraphProto, feed: Feed) -> onnx.ValueInfoProto | None
         return None
     if not feed.input and len(inputs) != 1:
         raise UsageError(
-            "a network of several inputs needs a feed that names one: give input = "
+            "a model of several inputs needs a feed that names one: give input = "
             f"{either(tuple(inputs))}"
         )
     return inputs[feed.input] if feed.input else next(iter(inputs.values()))
@@ -174,12 +174,12 @@ def _picture_shape(feed: Feed, value: onnx.ValueInfoProto) -> list[int | str | N
     batch, height, width, channels = (dims[axis] for axis in order)
     if isinstance(channels, int) and channels != feed.channels:
         raise UsageError(
-            f"a network fed {feed.color} pictures as {feed.layout} must take {feed.channels} "
+            f"a model fed {feed.color} pictures as {feed.layout} must take {feed.channels} "
             f"channels (not the {channels} of {dims}): check layout and color"
         )
     for field, own, said in (("height", height, feed.height), ("width", width, feed.width)):
         if isinstance(own, int) and said not in (None, own):
-            raise UsageError(f"{field} must be the network's {own} (not {said}): leave it out")
+            raise UsageError(f"{field} must be the model's {own} (not {said}): leave it out")
     return [batch, feed.height or height, feed.width or width, feed.channels]
 
 

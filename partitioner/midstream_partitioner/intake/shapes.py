@@ -141,7 +141,7 @@ def _inferred(model: onnx.ModelProto) -> dict[str, TensorSpec]:
     except Exception as error:  # onnx raises InferenceError, RuntimeError and others
         reason = str(error).strip().splitlines()[0][:200]
         raise ModelError(
-            f"the shapes of a network must agree; inference says: {reason}"
+            f"the shapes of a model must agree; inference says: {reason}"
         ) from error
     graph = done.graph
     found = {value.name: spec_of(value) for value in (*graph.input, *graph.value_info)}
@@ -169,7 +169,7 @@ def _bound(name: str, dtype: str, sizes: tuple[int, ...]) -> None:
     if dtype in DTYPES and nbytes_of(dtype, sizes) > MAX_TENSOR_NBYTES:
         raise ModelError(
             f"a tensor may take at most {MAX_TENSOR_NBYTES >> 30} GiB; {name!r} would take "
-            f"{nbytes_of(dtype, sizes) / 2**30:.3g} GiB: give the network a smaller input"
+            f"{nbytes_of(dtype, sizes) / 2**30:.3g} GiB: give the model a smaller input"
         )
 
 
@@ -182,7 +182,7 @@ def _unsized(
     model: onnx.ModelProto, feed: Feed, assumed: Sizes, error: ModelError
 ) -> ModelError:
     """Name the sizes that nobody gave, and some at which the network runs."""
-    start = f"a network must run to be taken in, and at the sizes assumed, {listed(assumed)}, "
+    start = f"a model must run to be taken in, and at the sizes assumed, {listed(assumed)}, "
     specs = [spec_of(value) for value in model.graph.input]
     for sizes in _candidates(specs, assumed):
         tried = feed.sized(tuple(sorted((*feed.asked, *sizes))))
@@ -227,7 +227,7 @@ def _observe(
     )
     data = serialized(
         exposed,
-        what="a network whose shapes inference cannot tell",
+        what="a model whose shapes inference cannot tell",
         advice="export it with operators of ONNX, or store its weights in float16",
     )
     arrays = observe(data, inputs) | dict(inputs)

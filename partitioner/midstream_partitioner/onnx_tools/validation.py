@@ -44,13 +44,13 @@ def check_graph(graph: onnx.GraphProto) -> None:
     outputs = [_text(value.name) for value in graph.output]
     if not outputs or len(set(outputs)) < len(outputs):
         raise ModelError(
-            f"a network must have outputs, each named once, not {outputs[:8]}: export it again"
+            f"a model must have outputs, each named once, not {outputs[:8]}: export it again"
         )
     for name in outputs:
         if name not in made:
             raise ModelError(
                 f"every output must be made by a node; nothing makes {name!r}: export the "
-                "network again"
+                "model again"
             )
 
 
@@ -71,7 +71,7 @@ def check_expansion(model: onnx.ModelProto) -> None:
         (_, name), *_ = error.args[1]
         raise ModelError(
             f"a local function must not call itself, and {name[:64]!r} does: export the "
-            "network again"
+            "model again"
         ) from None
     _written_out(_operators(model.graph.node), counts)
 
@@ -85,7 +85,7 @@ def _written_out(calls: Counter[_Key], counts: Mapping[_Key, int]) -> int:
     total = sum(times * (1 + counts.get(key, 0)) for key, times in calls.items())
     if total > MAX_NODES:
         raise ModelError(
-            f"a network must have at most {MAX_NODES:,} nodes, those of local functions "
+            f"a model must have at most {MAX_NODES:,} nodes, those of local functions "
             f"counted at every call, and this one has {total:,}: give a smaller one"
         )
     return total
@@ -108,7 +108,7 @@ def check_weights(model: onnx.ModelProto) -> None:
         if tensor.HasField("raw_data") and len(tensor.raw_data) != expected:
             raise ModelError(
                 f"the weight {tensor.name!r} must hold {expected} bytes, which its shape and "
-                f"dtype take, not {len(tensor.raw_data)}: export the network again"
+                f"dtype take, not {len(tensor.raw_data)}: export the model again"
             )
 
 
@@ -122,7 +122,7 @@ def stored_nbytes(tensor: onnx.TensorProto) -> int:
     if kind == "UNDEFINED" or any(size < 0 for size in tensor.dims):
         raise ModelError(
             f"a weight must have a known dtype and sizes from 0 up; {tensor.name!r} has dtype "
-            f"{tensor.data_type} and sizes {list(tensor.dims)[:8]}: export the network again"
+            f"{tensor.data_type} and sizes {list(tensor.dims)[:8]}: export the model again"
         )
     count = math.prod(tensor.dims)
     return math.ceil(count * _PACKED_BITS.get(kind, 8 * itemsize) / 8)
@@ -135,13 +135,13 @@ def _check_node(node: onnx.NodeProto, made: set[str]) -> None:
         if name and _text(name) not in made:
             raise ModelError(
                 f"a node must come after what it uses; {node.op_type} {node.name!r} uses "
-                f"{name!r}, which nothing before it makes: export the network again"
+                f"{name!r}, which nothing before it makes: export the model again"
             )
     for name in node.output:
         if name and _text(name) in made:
             raise ModelError(
                 f"every tensor must be made once; {name!r} is made again by {node.op_type} "
-                f"{node.name!r}: export the network again"
+                f"{node.name!r}: export the model again"
             )
         made.add(name)
 
@@ -149,5 +149,5 @@ def _check_node(node: onnx.NodeProto, made: set[str]) -> None:
 def _text(name: str | bytes) -> str:
     """`name` if it is text; protobuf hands out bytes where a string is not UTF-8."""
     if isinstance(name, bytes):
-        raise ModelError(f"names must be UTF-8, not {name[:40]!r}: export the network again")
+        raise ModelError(f"names must be UTF-8, not {name[:40]!r}: export the model again")
     return name

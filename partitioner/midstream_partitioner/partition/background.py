@@ -113,7 +113,7 @@ def _lacking_is_told() -> Iterator[None]:
 
 def _lack(reason: str) -> ResourceError:
     return ResourceError(
-        "cutting a network anew takes a process, memory and room in the folder for "
+        "cutting a model anew takes a process, memory and room in the folder for "
         f"temporary files, which this machine lacks ({reason}): free some, or set TMPDIR"
     )
 
@@ -151,7 +151,7 @@ def _run(job: Mapping[str, Any], timeout_s: float, *, nice: int) -> None:
         answer, complaint = child.communicate(json.dumps(job), timeout_s)
     except subprocess.TimeoutExpired:
         raise DeadlineExceeded(
-            f"cutting a network anew must take at most {timeout_s:g} s, but did not end: "
+            f"cutting a model anew must take at most {timeout_s:g} s, but did not end: "
             "cut it beforehand with `midstream partition`"
         ) from None
     finally:
@@ -173,7 +173,7 @@ def _check_end(code: int, answer: str, complaint: str = "") -> None:
 def _last_line(complaint: str) -> str:
     lines = complaint.strip().splitlines() or ["it said nothing"]
     return (
-        "cutting a network anew must succeed in a process of its own, but that ended early "
+        "cutting a model anew must succeed in a process of its own, but that ended early "
         f"({lines[-1][:200]}): is there enough memory?"
     )
 

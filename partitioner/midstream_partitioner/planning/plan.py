@@ -125,7 +125,7 @@ class Plan:
             text += ": " + ", ".join(others)
         trivial = (CLOUD_ONLY, EDGE_ONLY)
         if best.cut in trivial and any(c.cut not in trivial for c in self.candidates):
-            text += ". No cut inside the network is better here"
+            text += ". No cut inside the model is better here"
         return text + "."
 
     def scaled(self) -> str:

@@ -67,7 +67,7 @@ class Better:
 
 
 @final
-class Outlook:
+class Replanner:
     """What other cuts of `graph` promise against those of `part`, by the profiles given.
 
     `known_nbytes` is what crosses the partition's cuts with the best codec allowed, by the

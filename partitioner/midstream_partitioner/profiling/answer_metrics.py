@@ -92,7 +92,7 @@ def scores_output(part: Partition) -> str:
             return spec.name
     came = ", ".join(f"{spec.name}: {spec}" for spec in part.outputs)
     raise UsageError(
-        f"labels need an output of scores [batch, classes] (the network gives {came}): give "
+        f"labels need an output of scores [batch, classes] (the model gives {came}): give "
         "--metric python:module:function instead"
     )
 
@@ -102,7 +102,7 @@ def rank_scores(scores: Array, labels: Array) -> tuple[float, float]:
     told = np.asarray(labels).reshape(-1)
     if told.dtype.kind not in "iuf" or not np.array_equal(told, np.trunc(told)):
         raise UsageError(
-            f"labels must be whole numbers, classes of the network (not {told.tolist()[:4]}): "
+            f"labels must be whole numbers, classes of the model (not {told.tolist()[:4]}): "
             "give those, or a metric that takes these"
         )
     wanted = told.astype(np.int64)

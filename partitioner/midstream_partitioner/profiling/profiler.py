@@ -86,7 +86,7 @@ def profile_layers(
     """
     model = serialized(
         network.model,
-        what="a network that is measured layer by layer",
+        what="a model that is measured layer by layer",
         advice="partition it with --no-measure, and profile or verify the partition",
     )
     device = replace(device, backend=backend.name)

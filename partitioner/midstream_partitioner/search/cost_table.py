@@ -59,7 +59,7 @@ def costs_of(
         if len(seconds) != len(graph.nodes):
             raise UsageError(
                 f"a layer profile must have one time for each of the {len(graph.nodes)} nodes "
-                f"of {graph.name} (not {len(seconds)}): profile this network"
+                f"of {graph.name} (not {len(seconds)}): profile this model"
             )
     wire = {name: float(tensor.nbytes) for name, tensor in graph.tensors.items()}
     reply = np.zeros(len(graph.nodes))

@@ -22,10 +22,10 @@ from midstream_cloud.session import Limits
 from midstream_edge.link import connection as connection_module
 from midstream_edge.link import monitored_stream as strand_module
 from midstream_edge.link import streams as strands_module
-from midstream_edge.link.channel import Dial, Stream
+from midstream_edge.link.channel import Endpoint, Stream
 from midstream_edge.link.connection import Connection
 from midstream_edge.link.failure_detector import Overdue
-from midstream_edge.link.monitored_stream import Strand
+from midstream_edge.link.monitored_stream import MonitoredStream
 from midstream_lab.emulation.proxy.proxy import ProxyThread
 from midstream_lab.traces.conditions import condition
 from midstream_partitioner.partition.partition import Partition
@@ -90,7 +90,7 @@ def connect(small: Partition, proxy: ProxyThread, downs: Downs) -> Iterator[Conn
 @contextmanager
 def connected(server: str, part: Partition, downs: Downs) -> Iterator[Connection]:
     connection = Connection(
-        Dial.of(server),
+        Endpoint.of(server),
         Hello("small", part.digest),
         on_frame=lambda stream, frame: None,
         on_down=downs,
@@ -122,9 +122,9 @@ def test_a_dark_link_is_suspect_by_its_signs_and_its_stream_lives_on_when_it_ret
     proxy.black_hole()
     assert is_suspect(connect)
     assert (connect.state, connect.stream) == ("suspect", None)
-    present = connect._strands.present
+    present = connect._streams.present
     assert present is not None
-    assert present.watch.overdue in (Overdue.ACK, Overdue.WINDOW, Overdue.PONG)
+    assert present.detector.overdue in (Overdue.ACK, Overdue.WINDOW, Overdue.PONG)
     proxy.restore()
     assert connect.wait_up(PATIENCE_S)
     # Whoever spoke first is used; what lost is reported, and nothing else.
@@ -141,12 +141,12 @@ def test_a_link_that_stays_dark_is_given_up_once_and_a_fresh_channel_takes_over(
     assert is_suspect(connect)
     assert downs.wait_for(1)  # after three seconds
     assert connect.state == "down"
-    tried = connect._strands.trials
+    tried = connect._streams.trials
     proxy.restore()
     assert connect.wait_up(PATIENCE_S)
-    # It was on its way already, or a knock was answered: not for want of anything better.
-    present = connect._strands.present
-    assert present in tried or (present and present.knocked)
+    # It was on its way already, or a handshake was answered: not for want of anything better.
+    present = connect._streams.present
+    assert present in tried or (present and present.tried)
     second = connect.stream
     assert second is not None
     assert second is not first
@@ -194,11 +194,11 @@ def test_a_slow_link_that_is_busy_is_not_suspect(
 
 
 def test_what_was_heard_since_the_last_look_answers_a_doubt() -> None:
-    strand = Strand(0.0, knocked=False)
-    strand.stream = cast(Stream, SimpleNamespace(whisper=lambda frames: None))
-    strand.heard_s = 5.0
-    assert strand.doubt(6.0, since_s=4.0) is None
-    assert strand.doubt(6.0, since_s=5.5) is Overdue.ANSWER
+    monitored = MonitoredStream(0.0, tried=False)
+    monitored.stream = cast(Stream, SimpleNamespace(send_background=lambda frames: None))
+    monitored.heard_s = 5.0
+    assert monitored.doubt(6.0, since_s=4.0) is None
+    assert monitored.doubt(6.0, since_s=5.5) is Overdue.ANSWER
 
 
 @pytest.mark.usefixtures("steady_link")
@@ -278,7 +278,7 @@ def test_closing_while_attempts_are_under_way_is_quick(
     host, port = proxy.address
     with connected(f"{host}:{port}", small, downs) as connection:
         assert not connection.wait_up(1.5)  # by now there are two
-        assert len(connection._strands.trials) >= 2
+        assert len(connection._streams.trials) >= 2
         connection.close(PATIENCE_S)
         assert connection._keeper is not None
         assert not connection._keeper.is_alive()
@@ -310,7 +310,7 @@ def test_a_fault_of_the_keepers_own_does_not_end_it(
         monkeypatch.undo()
         raise MemoryError
 
-    monkeypatch.setattr(connect._strands, "pause_s", fail)
+    monkeypatch.setattr(connect._streams, "pause_s", fail)
     proxy.reset_all()
     assert downs.wait_for(1)
     assert connect.wait_up(PATIENCE_S)
@@ -325,7 +325,7 @@ def test_without_a_thread_to_keep_it_a_connection_is_down_until_there_is_one(
     with monkeypatch.context() as starved:
         starved.setattr(threading.Thread, "start", no_thread)
         connection = Connection(
-            Dial.of(server),
+            Endpoint.of(server),
             Hello("small", small.digest),
             on_frame=lambda stream, frame: None,
             on_down=downs,
@@ -373,10 +373,10 @@ def test_an_idle_link_that_goes_dark_is_found_where_the_server_lets_idle_edges_p
 
 
 def test_a_server_that_says_nothing_of_it_is_not_pinged_while_idle() -> None:
-    strand = Strand(0.0, knocked=False)
+    monitored = MonitoredStream(0.0, tried=False)
     for allowed_s, wanted_s in ((0.0, None), (1e-9, MIN_KEEPALIVE_S), (7.0, 7.0)):
-        strand.welcome = Welcome("s", 1, 1, allowed_s)
-        assert strand.keepalive_s == wanted_s
+        monitored.welcome = Welcome("s", 1, 1, allowed_s)
+        assert monitored.keepalive_s == wanted_s
 
 
 def test_a_server_with_grpcs_own_settings_lets_an_idle_stream_stand(

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midstream_edge.link.failure_detector import (
+    FailureDetector,
+    LinkEvent,
+    Observations,
     Overdue,
-    Sign,
-    Signs,
-    Watch,
     knock_spacing_s,
     move,
     spacing_s,
@@ -37,17 +37,19 @@ SENDING = replace(IDLE, in_flight_nbytes=1400, unsent_nbytes=32_000)
 CLOSED = replace(IDLE, unsent_nbytes=32_000)  # the receiver's window is
 
 
-def fresh() -> Watch:
+def fresh() -> FailureDetector:
     """A stream that has been looked at, and has nothing under way, at 0 s."""
-    return Watch(0.0, 0.0, 0.0).look(Signs(0.0, 0.0, tcp=IDLE))
+    return FailureDetector(0.0, 0.0, 0.0).look(Observations(0.0, 0.0, tcp=IDLE))
 
 
-def suspected_at(watch: Watch, signs: Signs, *, until_s: float = 20.0) -> float | None:
+def suspected_at(
+    detector: FailureDetector, signs: Observations, *, until_s: float = 20.0
+) -> float | None:
     """When the watch is first overdue while nothing changes, in steps of 50 ms."""
     step = 1
     while (now_s := step * 0.05) < until_s:
-        watch = watch.look(replace(signs, now_s=now_s))
-        if watch.overdue:
+        detector = detector.look(replace(signs, now_s=now_s))
+        if detector.overdue:
             return now_s
         step += 1
     return None
@@ -56,108 +58,126 @@ def suspected_at(watch: Watch, signs: Signs, *, until_s: float = 20.0) -> float 
 @pytest.mark.parametrize(
     ("state", "sign", "after"),
     [
-        ("connected", Sign.OVERDUE, "suspect"),
-        ("suspect", Sign.ALIVE, "connected"),
-        ("suspect", Sign.WELCOMED, "connected"),
-        ("suspect", Sign.GIVEN_UP, "down"),
-        ("connected", Sign.ENDED, "down"),
-        ("down", Sign.WELCOMED, "connected"),
-        ("down", Sign.OVERDUE, "down"),
-        ("down", Sign.ALIVE, "down"),
+        ("connected", LinkEvent.OVERDUE, "suspect"),
+        ("suspect", LinkEvent.ALIVE, "connected"),
+        ("suspect", LinkEvent.WELCOMED, "connected"),
+        ("suspect", LinkEvent.GIVEN_UP, "down"),
+        ("connected", LinkEvent.ENDED, "down"),
+        ("down", LinkEvent.WELCOMED, "connected"),
+        ("down", LinkEvent.OVERDUE, "down"),
+        ("down", LinkEvent.ALIVE, "down"),
     ],
 )
-def test_the_link_moves_by_the_table(state: LinkState, sign: Sign, after: LinkState) -> None:
+def test_the_link_moves_by_the_table(
+    state: LinkState, sign: LinkEvent, after: LinkState
+) -> None:
     assert move(state, sign) == after
 
 
-@given(st.lists(st.sampled_from(Sign)))
-def test_a_link_that_is_down_is_connected_again_only_by_a_welcome(signs: list[Sign]) -> None:
+@given(st.lists(st.sampled_from(LinkEvent)))
+def test_a_link_that_is_down_is_connected_again_only_by_a_welcome(
+    signs: list[LinkEvent],
+) -> None:
     state: LinkState = "down"
     for sign in signs:
         state = move(state, sign)
-        if Sign.WELCOMED not in signs:
+        if LinkEvent.WELCOMED not in signs:
             assert state == "down"
 
 
 def test_data_that_nobody_acknowledges_makes_a_link_suspect_after_300_ms() -> None:
-    assert suspected_at(fresh(), Signs(0.0, 0.0, tcp=SENDING)) == pytest.approx(0.35, abs=0.06)
+    assert suspected_at(fresh(), Observations(0.0, 0.0, tcp=SENDING)) == pytest.approx(
+        0.35, abs=0.06
+    )
 
 
 def test_a_long_and_uneven_way_is_given_its_time() -> None:
     slow = replace(SENDING, srtt_s=0.6, rttvar_s=0.1)
-    assert suspected_at(fresh(), Signs(0.0, 0.0, tcp=slow)) == pytest.approx(1.05, abs=0.06)
+    assert suspected_at(fresh(), Observations(0.0, 0.0, tcp=slow)) == pytest.approx(
+        1.05, abs=0.06
+    )
 
 
 def test_an_idle_link_is_never_suspect() -> None:
-    assert suspected_at(fresh(), Signs(0.0, 0.0, tcp=IDLE)) is None
+    assert suspected_at(fresh(), Observations(0.0, 0.0, tcp=IDLE)) is None
 
 
 def test_a_slow_link_on_which_bytes_are_acknowledged_is_not_suspect() -> None:
-    watch = fresh()
+    detector = fresh()
     for step in range(1, 400):
         tcp = replace(SENDING, acked_nbytes=1000 + 1400 * (step // 5))
-        watch = watch.look(Signs(step * 0.05, 0.0, tcp=tcp))
-        assert watch.overdue is None
+        detector = detector.look(Observations(step * 0.05, 0.0, tcp=tcp))
+        assert detector.overdue is None
 
 
 def test_what_was_idle_for_long_is_not_late_when_it_begins_to_send() -> None:
-    watch = fresh().look(Signs(100.0, 0.0, tcp=SENDING))
-    assert watch.overdue is None
-    assert watch.look(Signs(100.2, 0.0, tcp=SENDING)).overdue is None
+    detector = fresh().look(Observations(100.0, 0.0, tcp=SENDING))
+    assert detector.overdue is None
+    assert detector.look(Observations(100.2, 0.0, tcp=SENDING)).overdue is None
 
 
 def test_a_closed_window_is_given_longer_and_a_false_alarm_teaches_patience() -> None:
-    watch = fresh()
-    assert suspected_at(watch, Signs(0.0, 0.0, tcp=CLOSED)) == pytest.approx(1.05, abs=0.06)
-    late = watch.look(Signs(0.05, 0.0, tcp=CLOSED)).look(Signs(1.1, 0.0, tcp=CLOSED))
+    detector = fresh()
+    assert suspected_at(detector, Observations(0.0, 0.0, tcp=CLOSED)) == pytest.approx(
+        1.05, abs=0.06
+    )
+    late = detector.look(Observations(0.05, 0.0, tcp=CLOSED)).look(
+        Observations(1.1, 0.0, tcp=CLOSED)
+    )
     assert late.overdue is Overdue.WINDOW
-    alive = late.look(Signs(1.2, heard_s=1.15, tcp=CLOSED))
+    alive = late.look(Observations(1.2, heard_s=1.15, tcp=CLOSED))
     assert alive.overdue is None
-    assert alive.look(Signs(2.9, heard_s=1.15, tcp=CLOSED)).overdue is None
-    assert alive.look(Signs(3.3, heard_s=1.15, tcp=CLOSED)).overdue is Overdue.WINDOW
+    assert alive.look(Observations(2.9, heard_s=1.15, tcp=CLOSED)).overdue is None
+    assert alive.look(Observations(3.3, heard_s=1.15, tcp=CLOSED)).overdue is Overdue.WINDOW
 
 
 def test_an_unanswered_ping_makes_a_link_suspect_whose_tcp_looks_well() -> None:
-    asked = Signs(0.0, 0.0, asked_s=0.01, tcp=IDLE)
+    asked = Observations(0.0, 0.0, asked_s=0.01, tcp=IDLE)
     assert suspected_at(fresh(), asked) == pytest.approx(0.6, abs=0.06)
 
 
 def test_a_pong_is_not_due_before_its_ping_has_arrived_behind_what_was_sent_before() -> None:
-    watch = fresh()
+    detector = fresh()
     for step in range(1, 60):
         tcp = replace(SENDING, acked_nbytes=1000 + 1400 * step)
-        watch = watch.look(Signs(step * 0.05, 0.0, asked_s=0.05, tcp=tcp))
-        assert watch.overdue is None
-    assert watch.due_s is None
+        detector = detector.look(Observations(step * 0.05, 0.0, asked_s=0.05, tcp=tcp))
+        assert detector.overdue is None
+    assert detector.due_s is None
     for step in range(60, 80):
-        watch = watch.look(Signs(step * 0.05, 0.0, asked_s=0.05, tcp=IDLE))
-    assert watch.overdue is Overdue.PONG
+        detector = detector.look(Observations(step * 0.05, 0.0, asked_s=0.05, tcp=IDLE))
+    assert detector.overdue is Overdue.PONG
 
 
 def test_without_tcp_info_pings_alone_decide() -> None:
-    watch = Watch(0.0, 0.0, 0.0)
-    assert suspected_at(watch, Signs(0.0, 0.0)) is None
-    assert suspected_at(watch, Signs(0.0, 0.0, asked_s=0.1)) == pytest.approx(0.65, abs=0.06)
-    far = Signs(0.0, 0.0, asked_s=0.1, rtt_s=0.5)
-    assert suspected_at(watch, far) == pytest.approx(2.1, abs=0.06)
+    detector = FailureDetector(0.0, 0.0, 0.0)
+    assert suspected_at(detector, Observations(0.0, 0.0)) is None
+    assert suspected_at(detector, Observations(0.0, 0.0, asked_s=0.1)) == pytest.approx(
+        0.65, abs=0.06
+    )
+    far = Observations(0.0, 0.0, asked_s=0.1, rtt_s=0.5)
+    assert suspected_at(detector, far) == pytest.approx(2.1, abs=0.06)
 
 
 def test_acknowledgements_revive_only_what_lacked_them() -> None:
-    late = fresh().look(Signs(0.05, 0.0, tcp=SENDING)).look(Signs(0.4, 0.0, tcp=SENDING))
+    late = (
+        fresh()
+        .look(Observations(0.05, 0.0, tcp=SENDING))
+        .look(Observations(0.4, 0.0, tcp=SENDING))
+    )
     assert late.overdue is Overdue.ACK
     acked = replace(SENDING, acked_nbytes=2400)
-    assert late.look(Signs(0.45, 0.0, tcp=acked)).overdue is None
+    assert late.look(Observations(0.45, 0.0, tcp=acked)).overdue is None
     hung = fresh().doubt(1.0, since_s=0.5)
     assert hung.overdue is Overdue.ANSWER
-    assert hung.look(Signs(1.1, 0.0, tcp=acked)).overdue is Overdue.ANSWER
-    assert hung.look(Signs(1.1, heard_s=1.05, tcp=acked)).overdue is None
+    assert hung.look(Observations(1.1, 0.0, tcp=acked)).overdue is Overdue.ANSWER
+    assert hung.look(Observations(1.1, heard_s=1.05, tcp=acked)).overdue is None
 
 
 def test_a_doubt_counts_only_if_nothing_came_since_and_nothing_moves() -> None:
-    heard = fresh().look(Signs(1.0, heard_s=0.9, tcp=IDLE))
+    heard = fresh().look(Observations(1.0, heard_s=0.9, tcp=IDLE))
     assert heard.doubt(1.2, since_s=0.8).overdue is None
     assert heard.doubt(1.2, since_s=1.0).overdue is Overdue.ANSWER
-    moving = heard.look(Signs(1.15, heard_s=0.9, tcp=SENDING))
+    moving = heard.look(Observations(1.15, heard_s=0.9, tcp=SENDING))
     assert moving.doubt(1.2, since_s=1.0).overdue is None
 
 
@@ -167,14 +187,16 @@ def test_a_doubt_counts_only_if_nothing_came_since_and_nothing_moves() -> None:
 def test_a_frame_heard_ends_every_suspicion(
     steps: list[tuple[float, bool, int, bool]],
 ) -> None:
-    now_s, watch = 0.0, fresh()
+    now_s, detector = 0.0, fresh()
     for pause_s, asked, kind, doubted in steps:
         now_s += pause_s
         tcp = (IDLE, SENDING, CLOSED)[kind]
-        watch = watch.look(Signs(now_s, 0.0, asked_s=0.0 if asked else None, tcp=tcp))
+        detector = detector.look(
+            Observations(now_s, 0.0, asked_s=0.0 if asked else None, tcp=tcp)
+        )
         if doubted:
-            watch = watch.doubt(now_s, since_s=now_s)
-    assert watch.look(Signs(now_s + 2, heard_s=now_s + 1, tcp=IDLE)).overdue is None
+            detector = detector.doubt(now_s, since_s=now_s)
+    assert detector.look(Observations(now_s + 2, heard_s=now_s + 1, tcp=IDLE)).overdue is None
 
 
 def test_fresh_channels_come_quickly_in_short_outages_and_rarely_in_long_ones() -> None:

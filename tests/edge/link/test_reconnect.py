@@ -6,12 +6,12 @@ import random
 from collections import Counter
 
 from midstream_edge.link.failure_detector import MOST_S
-from midstream_edge.link.reconnect import Attempts
+from midstream_edge.link.reconnect import ReconnectSchedule
 
 
 def tries_s(seed: int, count: int) -> list[float]:
     """When an edge opens its first channels of an outage that begins at 0 s."""
-    attempts = Attempts(0.0, draw=random.Random(seed).random)
+    attempts = ReconnectSchedule(0.0, draw=random.Random(seed).random)
     attempts.begin_outage(0.0)
     now_s, tries = 0.0, list[float]()
     while len(tries) < count:

@@ -15,9 +15,9 @@ from onnx import numpy_helper
 
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import serving
-from midstream_edge.link.channel import Dial
+from midstream_edge.link.channel import Endpoint
 from midstream_edge.repartition.prepare import Fresh, prepare
-from midstream_edge.repartition.repartitioner import Believed, Renewal, Sides
+from midstream_edge.repartition.repartitioner import Believed, Repartitioner, Sides
 from midstream_edge.session.session import EdgeSession
 from midstream_partitioner.costs.calibration import Calibration, Fidelity
 from midstream_partitioner.costs.device import Device
@@ -114,20 +114,20 @@ class Clock:
         return self.now_s
 
 
-def renewal_of(
+def repartitioner_of(
     wrong: Partition,
     network: Network,
     sample: dict[str, Array],
     clock: Clock,
     **others: object,
-) -> tuple[Renewal, list[Sides]]:
+) -> tuple[Repartitioner, list[Sides]]:
     made: list[Sides] = []
-    placements: dict[str, object] = {
+    fields: dict[str, object] = {
         "base": wrong,
         "graph": network.graph,
         "graph_at": network.at,
         "model": "narrow",
-        "dial": None,
+        "endpoint": None,
         "sample": sample,
         "believed": lambda: Believed(SLOW_LINK),
         "adopt": made.append,
@@ -135,22 +135,22 @@ def renewal_of(
         "clock": clock,
     }
     now = others.pop("now", None) or Sides(Chain(wrong), profile(wrong, 10), profile(wrong, 1))
-    return Renewal(now, **placements | others), made  # type: ignore[arg-type]
+    return Repartitioner(now, **fields | others), made  # type: ignore[arg-type]
 
 
 def test_it_waits_until_the_promise_has_held_and_goes_over_once(
     wrong: Partition, network: Network, sample: dict[str, Array]
 ) -> None:
     clock = Clock()
-    renewal, made = renewal_of(wrong, network, sample, clock)
+    repartitioner, made = repartitioner_of(wrong, network, sample, clock)
     while clock.now_s < HOLD_S:
-        assert not renewal.look()
+        assert not repartitioner.look()
         clock.now_s += 2.0
-    assert renewal.look()
+    assert repartitioner.look()
     while clock.now_s < HOLD_S + 3 * EVERY_S:
         clock.now_s += 2.0
-        assert not renewal.look()  # the new one is right
-    assert len(made) == renewal.renewals == 1
+        assert not repartitioner.look()  # the new one is right
+    assert len(made) == repartitioner.repartitions == 1
     assert "b" in [cut.tensors[0] for cut in made[0].partition.cuts[1:-1]]
 
 
@@ -164,14 +164,14 @@ def test_cuts_are_judged_at_the_sizes_that_requests_have() -> None:
         asked.append(sizes)
         return network.at(sizes)
 
-    def renewed(*sides: int, graph_at: Callable[[Sizes], Graph] = graph_at) -> int:
-        """Renewals where requests have these sides, look by look."""
+    def repartitioned(*sides: int, graph_at: Callable[[Sizes], Graph] = graph_at) -> int:
+        """Repartitions where requests have these sides, look by look."""
         clock, looks = Clock(), iter([*sides, sides[-1]])
         now = Sides(
             Chain(wrong),
             *(replace(profile(wrong, x), sizes=SIDES_64) for x in (10, 1)),
         )
-        renewal, _ = renewal_of(
+        repartitioner, _ = repartitioner_of(
             wrong,
             network,
             {"x": np.zeros((1, 3, 64, 64), np.float32)},
@@ -181,16 +181,16 @@ def test_cuts_are_judged_at_the_sizes_that_requests_have() -> None:
             believed=lambda: Believed(SLOW_LINK, sizes=squares(next(looks))),
         )
         for _ in (*sides, None):
-            renewal.look()
+            repartitioner.look()
             clock.now_s += HOLD_S
-        return renewal.renewals
+        return repartitioner.repartitions
 
-    assert renewed(64) == 1
+    assert repartitioned(64) == 1
     asked.clear()
-    assert renewed(8) == 0
+    assert repartitioned(8) == 0
     assert asked == [squares(8)]  # one graph for both looks
     asked.clear()
-    assert renewed(*range(8, 17)) == 0
+    assert repartitioned(*range(8, 17)) == 0
     assert len(asked) == 5  # a quarter of an octave shares one
 
 
@@ -216,7 +216,7 @@ def test_sizes_that_the_network_cannot_have_are_judged_as_the_profiles(
 
     now = Sides(Chain(wrong), *(replace(profile(wrong, x), sizes=SIDES_64) for x in (10, 1)))
     clock = Clock()
-    renewal, made = renewal_of(
+    repartitioner, made = repartitioner_of(
         wrong,
         network,
         {"x": np.zeros((1, 3, 64, 64), np.float32)},
@@ -225,9 +225,9 @@ def test_sizes_that_the_network_cannot_have_are_judged_as_the_profiles(
         graph_at=none,
         believed=lambda: Believed(SLOW_LINK, sizes=squares(7)),
     )
-    renewal.look()
+    repartitioner.look()
     clock.now_s = HOLD_S
-    assert renewal.look()
+    assert repartitioner.look()
     assert len(made) == 1
     assert caplog.text.count("height=7, width=7") == 1
 
@@ -236,10 +236,10 @@ def test_what_is_expected_of_the_new_partition_can_be_planned_with(
     wrong: Partition, network: Network, sample: dict[str, Array]
 ) -> None:
     clock = Clock()
-    renewal, made = renewal_of(wrong, network, sample, clock)
-    renewal.look()
+    repartitioner, made = repartitioner_of(wrong, network, sample, clock)
+    repartitioner.look()
     clock.now_s = HOLD_S
-    assert renewal.look()
+    assert repartitioner.look()
     sides = made[0]
     plan = Planner(sides.partition, sides.edge, sides.cloud).plan(SLOW_LINK)
     assert 0 < plan.chosen.k < len(sides.partition.segments)
@@ -258,10 +258,10 @@ def test_what_a_calibration_rules_out_stays_out_and_new_cuts_allow_what_loses_no
     digests = wrong.graph_digest, wrong.digest
     found = Calibration(*digests, "data", False, 400, "top-1", 0.9, rows)
     calibrated, clock = replace(wrong, calibration=found), Clock()
-    renewal, made = renewal_of(calibrated, network, sample, clock)
-    renewal.look()
+    repartitioner, made = repartitioner_of(calibrated, network, sample, clock)
+    repartitioner.look()
     clock.now_s = HOLD_S
-    assert renewal.look()
+    assert repartitioner.look()
     (new,) = made
     assert new.partition.calibration is not None
     assert new.partition.calibration.partition_digest == new.partition.digest
@@ -281,9 +281,9 @@ def test_what_cannot_be_made_leaves_the_session_alone_and_is_tried_again_much_la
         asked.append(clock.now_s)
         raise CloudRefused(9, "not here")
 
-    renewal, made = renewal_of(wrong, network, sample, clock, prepare=refuse)
+    repartitioner, made = repartitioner_of(wrong, network, sample, clock, prepare=refuse)
     while clock.now_s < 2 * EVERY_S + HOLD_S:
-        assert not renewal.look()
+        assert not repartitioner.look()
         clock.now_s += 1.0
     assert not made
     assert asked == [HOLD_S, HOLD_S + EVERY_S]
@@ -293,9 +293,11 @@ def test_where_nothing_is_believed_of_the_link_nothing_is_made(
     wrong: Partition, network: Network, sample: dict[str, Array]
 ) -> None:
     clock = Clock()
-    renewal, made = renewal_of(wrong, network, sample, clock, believed=lambda: None)
+    repartitioner, made = repartitioner_of(
+        wrong, network, sample, clock, believed=lambda: None
+    )
     for clock.now_s in range(0, 200, 5):
-        assert not renewal.look()
+        assert not repartitioner.look()
     assert not made
 
 
@@ -311,25 +313,25 @@ def test_both_sides_make_it_and_the_session_goes_over_under_load(
     wrong: Partition, network: Network, sample: dict[str, Array], willing: str
 ) -> None:
     """Through the real protocol and the real child process, with requests all the while."""
-    dial, clock = Dial.of(willing), Clock()
+    endpoint, clock = Endpoint.of(willing), Clock()
     chain = Chain(wrong)
     expected = chain.run(sample, 0, chain.last)["y"]
-    with EdgeSession(chain, dial, plan=(1, "raw"), model="narrow") as session:
+    with EdgeSession(chain, endpoint, plan=(1, "raw"), model="narrow") as session:
 
         def adopt(sides: Sides) -> None:
             session.swap(sides.chain, plan=(1, "raw"))
 
-        renewal, _ = renewal_of(
-            wrong, network, sample, clock, adopt=adopt, dial=dial, prepare=prepare
+        repartitioner, _ = repartitioner_of(
+            wrong, network, sample, clock, adopt=adopt, endpoint=endpoint, prepare=prepare
         )
-        renewal.look()
+        repartitioner.look()
         clock.now_s = HOLD_S
         with ThreadPoolExecutor(1) as pool:
-            renewed = pool.submit(renewal.look)
+            repartitioned = pool.submit(repartitioner.look)
             answers = [session.infer(sample)]
-            while not renewed.done():
+            while not repartitioned.done():
                 answers.append(session.infer(sample))
-            assert renewed.result()
+            assert repartitioned.result()
         answers += [session.infer(sample) for _ in range(5)]
         assert session.chain.partition.digest != wrong.digest
     assert {answer.where for answer in answers} == {"cloud"}
@@ -348,21 +350,21 @@ def test_a_server_that_was_restarted_is_asked_again_and_used_again(
         return made
 
     with serving(fresh_repository()) as address:
-        dial = Dial.of(str(address))
-        session = EdgeSession(Chain(wrong), dial, plan=(1, "raw"), model="narrow")
-        renewal, _ = renewal_of(
+        endpoint = Endpoint.of(str(address))
+        session = EdgeSession(Chain(wrong), endpoint, plan=(1, "raw"), model="narrow")
+        repartitioner, _ = repartitioner_of(
             wrong,
             network,
             sample,
             clock,
             adopt=lambda sides: session.swap(sides.chain, plan=(1, "raw")),
             stranded=lambda: session.stranded,
-            dial=dial,
+            endpoint=endpoint,
             prepare=prepare,
         )
-        renewal.look()
+        repartitioner.look()
         clock.now_s = HOLD_S
-        assert renewal.look()
+        assert repartitioner.look()
         assert session.infer(sample).where == "cloud"
         assert not session.stranded
     repository = fresh_repository()
@@ -372,7 +374,7 @@ def test_a_server_that_was_restarted_is_asked_again_and_used_again(
             session.wait_connected(0.05)
             assert time.monotonic() < until_s
         assert session.infer(sample).where == "edge-after-cloud-failed"
-        renewal.look()
+        repartitioner.look()
         assert repository.wait(30.0)
         assert session.wait_connected(30.0)
         assert session.infer(sample).where == "cloud"
@@ -387,14 +389,20 @@ def test_a_server_that_may_not_cut_anew_says_so_before_anything_is_made_here(
         serving(repository) as address,
         pytest.raises(CloudRefused, match="--repartition"),
     ):
-        prepare(wrong, [(0, 2)], like=Chain(wrong), dial=Dial.of(str(address)), model="narrow")
+        prepare(
+            wrong,
+            [(0, 2)],
+            like=Chain(wrong),
+            endpoint=Endpoint.of(str(address)),
+            model="narrow",
+        )
 
 
 def test_an_edge_that_holds_a_prefix_holds_no_more_weights_of_the_new_partition(
     wrong: Partition,
 ) -> None:
     like = Chain(wrong, last=1)
-    fresh = prepare(wrong, [(0, 2), (0, 5)], like=like, dial=None, model="narrow")
+    fresh = prepare(wrong, [(0, 2), (0, 5)], like=like, endpoint=None, model="narrow")
     part = fresh.chain.partition
     assert fresh.chain.last == 1
     assert part.weight_nbytes(0, 1) <= wrong.weight_nbytes(0, 1) < part.weight_nbytes(0, 2)

@@ -21,7 +21,7 @@ import pytest
 from midstream_edge.faults import POLICY, Faults
 from midstream_edge.policies.interface import Decision, Evidence, Situation
 from midstream_edge.session.answers import Answer
-from midstream_edge.session.director import Pilot
+from midstream_edge.session.director import PolicyDirector
 from midstream_edge.session.session import EdgeSession
 from midstream_partitioner.execution.chain import Chain
 from midstream_partitioner.planning.placements import Placement
@@ -138,16 +138,16 @@ def failing_alarms(session: EdgeSession, rng: random.Random) -> Iterator[None]:
 @contextmanager
 def failing_callbacks(session: EdgeSession, rng: random.Random) -> Iterator[None]:
     """Whoever waits for answers attaches callbacks that raise."""
-    submit = session._generations.submit
+    submit = session._handover.submit
 
     def attach(*args: Any, **kwargs: Any) -> Future[Answer]:
         future = submit(*args, **kwargs)
         future.add_done_callback(lambda _: _throw(rng.choice(RAISED[2:5])()))
         return future
 
-    session._generations.submit = attach  # type: ignore[method-assign]
+    session._handover.submit = attach  # type: ignore[method-assign]
     yield
-    del session._generations.submit
+    del session._handover.submit
 
 
 @contextmanager
@@ -331,9 +331,9 @@ def test_a_failing_policy_keeps_its_last_decision_and_then_the_edge_runs_alone(
     faults = Faults()
     policy = Failing([False, True, True, True, True, False])
     placements = [placement(1, remote=True), placement(2, remote=True)]
-    pilot = Pilot(policy, placements, timeout_s=5.0, whole=whole, faults=faults)
-    chosen = [pilot.choose(Situation(now_s=float(n))).k for n in range(6)]
-    assert (chosen, faults.count(POLICY), pilot.switches) == (ks, 4, 0)
+    director = PolicyDirector(policy, placements, timeout_s=5.0, whole=whole, faults=faults)
+    chosen = [director.choose(Situation(now_s=float(n))).k for n in range(6)]
+    assert (chosen, faults.count(POLICY), director.switches) == (ks, 4, 0)
 
 
 def test_a_policy_that_never_decides_is_counted_and_reported(

@@ -12,10 +12,10 @@ from midstream_edge.link.failures import (
     UNDIAGNOSED,
     Finding,
     Kind,
-    farewell,
+    classify_status,
+    going_away,
     is_settled,
-    silence,
-    verdict,
+    no_answer,
 )
 from midstream_edge.session.local_time import MOST_SIZES, Again, LocalPace, give_up_at, left_s
 from midstream_edge.session.threads import HEAD, REST, Alarms, Worker
@@ -92,7 +92,7 @@ _FOREIGN = Finding(Kind.FOREIGN, "no HTTP/2")
 def test_a_status_and_a_finding_become_one_clear_sentence(
     code: int, finding: Finding, kind: type[PeerError], said: str
 ) -> None:
-    error = verdict(SERVER, code, "what gRPC says", finding)
+    error = classify_status(SERVER, code, "what gRPC says", finding)
     assert type(error) is kind
     assert said in str(error)
     assert SERVER in str(error)
@@ -101,20 +101,22 @@ def test_a_status_and_a_finding_become_one_clear_sentence(
 @pytest.mark.parametrize("words", ["tcp handshaker shutdown", "Ssl", "http/1", "refused"])
 def test_words_of_a_message_decide_nothing(words: str) -> None:
     for code in range(1, 17):
-        assert type(verdict(SERVER, code, words)) is type(verdict(SERVER, code, ""))
+        assert type(classify_status(SERVER, code, words)) is type(
+            classify_status(SERVER, code, "")
+        )
 
 
 def test_long_and_broken_details_are_cut() -> None:
-    assert len(str(verdict(SERVER, 14, "x\n" * 5000))) < 400
+    assert len(str(classify_status(SERVER, 14, "x\n" * 5000))) < 400
 
 
 def test_weather_and_configuration_are_told_apart() -> None:
-    assert not is_settled(silence(SERVER, 3))
-    assert not is_settled(farewell(SERVER, 14, "stopping"))
-    assert not is_settled(verdict(SERVER, 8, "too many"))
-    assert is_settled(farewell(SERVER, 5, "no such model"))
-    assert is_settled(verdict(SERVER, 16, "no token"))
-    assert is_settled(verdict(SERVER, 12, "Method not found!"))
+    assert not is_settled(no_answer(SERVER, 3))
+    assert not is_settled(going_away(SERVER, 14, "stopping"))
+    assert not is_settled(classify_status(SERVER, 8, "too many"))
+    assert is_settled(going_away(SERVER, 5, "no such model"))
+    assert is_settled(classify_status(SERVER, 16, "no token"))
+    assert is_settled(classify_status(SERVER, 12, "Method not found!"))
 
 
 def test_the_worker_runs_rests_before_heads_and_each_in_order() -> None:

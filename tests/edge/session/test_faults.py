@@ -16,7 +16,7 @@ import pytest
 
 from midstream_cloud.server import Settings
 from midstream_edge.link import connection
-from midstream_edge.link import monitored_stream as strand
+from midstream_edge.link import monitored_stream as monitored
 from midstream_edge.link.connection import Connection
 from midstream_edge.link.describe import check_health, describe
 from midstream_edge.session.session import Answer, EdgeSession
@@ -235,7 +235,7 @@ def unreachable() -> Iterator[str]:
 def test_a_server_out_of_reach_is_not_waited_for(
     chain: Chain, picture: Picture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(strand, "CONNECT_S", 120.0)  # the first attempt's
+    monkeypatch.setattr(monitored, "CONNECT_S", 120.0)  # the first attempt's
     began = time.monotonic()
     with (
         unreachable() as address,

@@ -17,7 +17,7 @@ import pytest
 
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import serving
-from midstream_edge.link.channel import Dial
+from midstream_edge.link.channel import Endpoint
 from midstream_edge.repartition import prepare as preparation
 from midstream_edge.repartition.prepare import prepare
 from midstream_edge.session.session import EdgeSession
@@ -100,11 +100,11 @@ def run_full(
 
     Every request is answered meanwhile, and once there is room the session goes over.
     """
-    dial = Dial.of(server)
-    with EdgeSession(Chain(part), dial, plan=(1, "raw"), model="small") as session:
+    endpoint = Endpoint.of(server)
+    with EdgeSession(Chain(part), endpoint, plan=(1, "raw"), model="small") as session:
 
         def make() -> None:
-            fresh = prepare(part, HEADS, like=session.chain, dial=dial, model="small")
+            fresh = prepare(part, HEADS, like=session.chain, endpoint=endpoint, model="small")
             session.swap(fresh.chain, plan=(1, "raw"))
 
         futures = [session.submit(inputs) for _ in range(4)]

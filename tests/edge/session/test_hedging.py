@@ -14,7 +14,7 @@ from midstream_cloud.repository import Repository
 from midstream_cloud.server import serving
 from midstream_edge.policies.interface import Decision, Evidence, Situation
 from midstream_edge.session.answers import AHEAD, CLOUD, EDGE
-from midstream_edge.session.director import Pilot
+from midstream_edge.session.director import PolicyDirector
 from midstream_edge.session.session import Answer, EdgeSession
 from midstream_edge.session.threads import HEAD
 from midstream_partitioner.backends.stopping import Stop, Stopped
@@ -162,17 +162,19 @@ def test_a_lost_race_tells_that_the_transfer_was_not_through(
 def test_edge_only_by_policy_is_no_hedge(chain: Chain, server: str, picture: Picture) -> None:
     policy = Scripted(Decision(2))
     with EdgeSession(chain, server, plan=(1, "raw")) as session:
-        pilot = session.follow(policy, PLACEMENTS)
+        director = session.follow(policy, PLACEMENTS)
         answer = session.infer(picture(0))
         assert session.plan == (4, "raw")
-    assert (answer.where, answer.hedged, pilot.switches) == (EDGE, False, 0)
+    assert (answer.where, answer.hedged, director.switches) == (EDGE, False, 0)
     assert policy.heard[0].transfer is None
 
 
 def test_switches_are_counted_between_requests() -> None:
-    pilot = Pilot(Scripted(Decision(1), (Decision(1), Decision(2))), PLACEMENTS, timeout_s=5.0)
-    chosen = [pilot.choose(Situation(now_s=now_s)).k for now_s in range(4)]
-    assert (chosen, pilot.switches) == ([2, 2, 4, 4], 1)
+    director = PolicyDirector(
+        Scripted(Decision(1), (Decision(1), Decision(2))), PLACEMENTS, timeout_s=5.0
+    )
+    chosen = [director.choose(Situation(now_s=now_s)).k for now_s in range(4)]
+    assert (chosen, director.switches) == ([2, 2, 4, 4], 1)
 
 
 def test_a_run_that_is_told_to_stop_ends_at_once(chain: Chain, picture: Picture) -> None:

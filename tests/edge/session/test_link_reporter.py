@@ -22,9 +22,9 @@ from midstream_edge.policies.probe_budget import (
     PACE_NBYTES_PER_S,
     ProbeBudget,
 )
-from midstream_edge.session.director import Pilot
+from midstream_edge.session.director import PolicyDirector
 from midstream_edge.session.engine import Engine
-from midstream_edge.session.link_reporter import Scout, probed
+from midstream_edge.session.link_reporter import LinkReporter, probed
 from midstream_edge.session.session import EdgeSession
 from midstream_edge.session.threads import Alarms
 from midstream_partitioner.costs.link import Link
@@ -70,31 +70,31 @@ def test_a_link_that_no_request_uses_is_probed_within_the_budget(
 ) -> None:
     policy = Homebody(is_probe)
     with EdgeSession(chain, server, plan=(4, "raw")) as session:
-        pilot = session.follow(policy, [EDGE_ONLY])
+        director = session.follow(policy, [EDGE_ONLY])
         session.infer(picture(0))
         assert policy.heard.wait(PATIENCE_S)
-    assert LEAST_NBYTES <= pilot.budget.probed_nbytes <= PACE_NBYTES_PER_S * KEEP_S
-    assert pilot.budget.share == 1.0
+    assert LEAST_NBYTES <= director.budget.probed_nbytes <= PACE_NBYTES_PER_S * KEEP_S
+    assert director.budget.share == 1.0
 
 
 def test_a_pilot_keeps_to_the_budget_that_it_is_given() -> None:
-    def pilot(probes: ProbeBudget | None) -> Pilot:
-        made = Pilot(Homebody(is_probe), [EDGE_ONLY], timeout_s=1.0, probes=probes)
+    def director(probes: ProbeBudget | None) -> PolicyDirector:
+        made = PolicyDirector(Homebody(is_probe), [EDGE_ONLY], timeout_s=1.0, probes=probes)
         made.choose(Situation(100.0))
         return made
 
-    assert pilot(None).probe_due(105.0, "connected") >= LEAST_NBYTES
-    assert pilot(ProbeBudget(day_nbytes=0)).probe_due(105.0, "connected") == 0
-    # The next partition's pilot goes on with the budget of the one before.
+    assert director(None).probe_due(105.0, "connected") >= LEAST_NBYTES
+    assert director(ProbeBudget(day_nbytes=0)).probe_due(105.0, "connected") == 0
+    # The next partition's director goes on with the budget of the one before.
     spent = ProbeBudget(90.0, day_nbytes=1e6, drawn_nbytes=1e5, probed_nbytes=100_000)
-    assert pilot(spent).probe_due(105.0, "connected") == 0
-    assert pilot(spent).budget.probed_nbytes == 100_000
+    assert director(spent).probe_due(105.0, "connected") == 0
+    assert director(spent).budget.probed_nbytes == 100_000
 
 
 def test_nothing_is_probed_before_the_first_request(chain: Chain, server: str) -> None:
     with EdgeSession(chain, server, plan=(4, "raw")) as session:
-        pilot = session.follow(Homebody(is_probe), [EDGE_ONLY])
-        assert pilot.probe_due(1e9, "connected") == 0
+        director = session.follow(Homebody(is_probe), [EDGE_ONLY])
+        assert director.probe_due(1e9, "connected") == 0
 
 
 def test_a_policy_hears_that_the_server_is_gone(
@@ -113,17 +113,17 @@ def test_a_plan_that_stays_ends_the_probing(
     chain: Chain, server: str, picture: Picture
 ) -> None:
     with EdgeSession(chain, server, plan=(4, "raw")) as session:
-        pilot = session.follow(Homebody(is_probe), [EDGE_ONLY])
+        director = session.follow(Homebody(is_probe), [EDGE_ONLY])
         session.use(4, "raw")
         session.infer(picture(0))
-        assert pilot.budget.probed_nbytes == 0
+        assert director.budget.probed_nbytes == 0
 
 
 @dataclass
 class Linked:
-    """An engine and its connection, as far as a scout is concerned; probes end when told."""
+    """An engine and its connection, as far as a reporter sees; probes end when told."""
 
-    director: Pilot
+    director: PolicyDirector
     handed_nbytes: int = 0
     missing_nbytes: int = 0
     backlog_nbytes: int = 0
@@ -163,11 +163,11 @@ class Noting:
 def scouted(*, missing_nbytes: int = 0) -> tuple[Noting, Linked]:
     """A link that has been silent, and is looked at."""
     policy = Noting()
-    pilot = Pilot(policy, [EDGE_ONLY], timeout_s=1.0)
-    pilot.choose(Situation(time.monotonic() - KEEP_S, "connected", None, 0))
-    engine = Linked(pilot, missing_nbytes=missing_nbytes)
+    director = PolicyDirector(policy, [EDGE_ONLY], timeout_s=1.0)
+    director.choose(Situation(time.monotonic() - KEEP_S, "connected", None, 0))
+    engine = Linked(director, missing_nbytes=missing_nbytes)
     alarms = SimpleNamespace(at=lambda at_s, look: None)
-    Scout(lambda: cast(Engine, engine), pilot, cast(Alarms, alarms))
+    LinkReporter(lambda: cast(Engine, engine), director, cast(Alarms, alarms))
     return policy, engine
 
 

@@ -73,13 +73,13 @@ def test_a_slow_encoder_does_not_make_the_link_slow(wide: Partition) -> None:
         ) as session,
     ):
         link = session.measure_link()
-        pilot = session.follow(Watching(LinkBelief.of(link)), [placement])
+        director = session.follow(Watching(LinkBelief.of(link)), [placement])
         answers = [session.infer(inputs) for _ in range(4)]
         encode_s = min(answer.timings.encode_s for answer in answers)
         encoder_bps = 8 * answers[-1].payload_nbytes / encode_s
         assert all(answer.where == "cloud" for answer in answers)
-        assert pilot.belief is not None
-        assert pilot.belief.uplink_bps > 5 * encoder_bps
+        assert director.belief is not None
+        assert director.belief.uplink_bps > 5 * encoder_bps
 
 
 @pytest.mark.parametrize("slowdown", [1.0, 8.0])

@@ -13,7 +13,7 @@ from midstream_edge.link.clock_offset import ClockEstimate, Exchange
 from midstream_edge.link.observations import Transfer
 from midstream_edge.link.uplink_backlog import Departure
 from midstream_edge.session.transmission import Transmission
-from midstream_edge.session.uplink_accounting import Ledger
+from midstream_edge.session.uplink_accounting import UplinkAccounts
 
 #: The cloud's clock on the edge's.
 OFFSET_S = 1000.0
@@ -56,7 +56,7 @@ def told(
         replied_s + OFFSET_S,
         replied_s + down_s + late_s,
     )
-    return Ledger().close(cast(Transmission, sending), exchange, clock)
+    return UplinkAccounts().close(cast(Transmission, sending), exchange, clock)
 
 
 @given(

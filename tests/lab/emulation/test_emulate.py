@@ -79,14 +79,14 @@ class Ends:
             link.reach("{}:{}".format(*self.listener.getsockname()[:2]))
         )
 
-    def dial(self, timeout_s: float = TIMEOUT_S) -> socket.socket:
+    def endpoint(self, timeout_s: float = TIMEOUT_S) -> socket.socket:
         with inside(self._link.edge_namespace):
             edge = socket.create_connection(self.address, timeout_s)
         edge.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self._stack.enter_context(edge)
 
     def pair(self) -> tuple[socket.socket, socket.socket]:
-        edge = self.dial()
+        edge = self.endpoint()
         cloud, _ = self.listener.accept()
         cloud.settimeout(TIMEOUT_S)
         cloud.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -202,7 +202,7 @@ def test_a_link_is_cut_in_every_way_and_restored(
             edge.recv(1)
     if kind == "refuse":
         with pytest.raises(ConnectionRefusedError):
-            both.dial()
+            both.endpoint()
     link.restore()
     exchange_s(*both.pair())
 
@@ -225,7 +225,7 @@ def test_new_connections_over_a_reset_link_break_when_they_are_used(
     link, both = shared
     link.cut("reset")
     with pytest.raises(ConnectionError):  # noqa: PT012 - the first that notices
-        edge = both.dial()
+        edge = both.endpoint()
         edge.sendall(b"data")
         edge.recv(1)
 

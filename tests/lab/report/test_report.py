@@ -160,7 +160,7 @@ def test_long_runs_are_thinned_and_their_slowest_requests_stay(plain: Plain) -> 
 def test_void_runs_stand_on_top_and_in_the_validity(plain: Plain) -> None:
     runs = [plain("oracle", [0.1]), plain("adaptive", [0.1], void="the rate was 9 % off")]
     text = render_report(runs, summarise(runs), title="t", scenario="")
-    assert "1 run did not keep to the configured network and count for nothing" in text
+    assert "1 run did not keep to the configured link and count for nothing" in text
     assert "the rate was 9 % off" in text
     assert "<details open>" in text
 
@@ -170,7 +170,7 @@ def test_simulated_runs_are_called_so(plain: Plain) -> None:
             for policy in ("oracle", "adaptive")]  # fmt: skip
     text = render_report(runs, summarise(runs), title="t", scenario="")
     assert "Simulated · 2 runs, 4 requests" in text
-    assert "there was no network to be wrong" in text
+    assert "there was no link to be wrong" in text
 
 
 def test_an_experiment_of_void_runs_alone_is_told_so(plain: Plain) -> None:

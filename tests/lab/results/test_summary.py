@@ -244,7 +244,7 @@ def test_the_verdict_says_where_splitting_cannot_win(plain: Plain) -> None:
         "Adaptive takes 2.0 % longer than a clairvoyant oracle on average over 1 trace."
     )
     assert "All 2 requests were answered exactly once." in others
-    assert others[-1].startswith("On net the oracle never cuts inside the network")
+    assert others[-1].startswith("On net the oracle never cuts inside the model")
 
 
 def test_the_verdict_does_not_hide_what_was_lost(plain: Plain) -> None:

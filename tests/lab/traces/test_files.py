@@ -145,7 +145,7 @@ def test_a_trace_of_a_kind_needs_no_file(written: Written) -> None:
     assert open_trace("lte:7") == generate("lte", seed=7)
     assert open_trace("3g") == generate("3g", seed=0)
     assert open_trace(str(written("0 1\n1 1\n", "x.txt"))).name == "x"
-    with pytest.raises(UsageError, match="kind of network"):
+    with pytest.raises(UsageError, match="kind of link"):
         open_trace("lan")
     with pytest.raises(UsageError, match="seed"):
         open_trace("lte:often")

@@ -22,7 +22,7 @@ RELU = "net (float[b, 2] x) => (float[b, 2] y) { y = Relu(x) }"
     [
         (RELU, {"ir": 14}, r"IR version must be at most \d+ \(not 14\): set model.ir_version"),
         (RELU, {"opset": 30}, r"opset must be at most \d+ \(not 30\): export it"),
-        (RELU.replace("Relu", "Foo"), {}, "has no Foo in opset 17: export the network"),
+        (RELU.replace("Relu", "Foo"), {}, "has no Foo in opset 17: export the model"),
         (RELU.replace("Relu(x)", "MatMul(x, x)"), {}, None),
     ],
 )

@@ -280,7 +280,7 @@ class TestPreprocessing:
         [
             ((1, 6, 8, 3), IMAGENET, "check layout and color"),
             ((1, 10), IMAGENET, "4 dimensions"),
-            ((1, 3, 6, 8), Feed(kind="image", height=7), "height must be the network's 6"),
+            ((1, 3, 6, 8), Feed(kind="image", height=7), "height must be the model's 6"),
             ((1, 3, 6, 8), Feed(kind="image", mean=(1.0, 2.0)), "mean must have 1 value or 3"),
             ((1, 5), Feed(mean=(1.0, 2.0)), "mean must have 1 value or 5"),
             ((1, 5), Feed(input="z"), "input must be \"x\" \\(not 'z'\\)"),

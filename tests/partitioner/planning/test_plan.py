@@ -258,4 +258,4 @@ def test_an_explanation_names_the_winner_and_what_it_beats(case_of: CaseOf) -> N
             ]
             best_trivial = trivial[0]
             assert best_trivial.label in text or best_trivial is made.chosen
-            assert ("No cut inside the network" in text) == (made.chosen in trivial)
+            assert ("No cut inside the model" in text) == (made.chosen in trivial)

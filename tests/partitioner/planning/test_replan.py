@@ -27,7 +27,7 @@ from midstream_partitioner.planning.replan import (
     EVERY_S,
     HOLD_S,
     MIN_GAIN,
-    Outlook,
+    Replanner,
     Watch,
     estimated_profile,
     node_seconds,
@@ -62,14 +62,14 @@ def network() -> Network:
 
 
 @pytest.fixture(scope="module")
-def outlook_at(network: Network) -> Callable[..., Outlook]:
-    """`outlook_at(cuts)`: of a partition at these cuts, on an edge ten times slower."""
+def replanner_at(network: Network) -> Callable[..., Replanner]:
+    """`replanner_at(cuts)`: of a partition at these cuts, on an edge ten times slower."""
     cloud_s = static_profile(network.graph)
 
-    def make(cuts: tuple[Cut, ...], **options: object) -> Outlook:
+    def make(cuts: tuple[Cut, ...], **options: object) -> Replanner:
         edge_s = [10 * seconds for seconds in cloud_s]
         part = partition(network, cuts)
-        return Outlook(network.graph, part, edge_s=edge_s, cloud_s=cloud_s, **options)  # type: ignore[arg-type]
+        return Replanner(network.graph, part, edge_s=edge_s, cloud_s=cloud_s, **options)  # type: ignore[arg-type]
 
     return make
 
@@ -77,16 +77,16 @@ def outlook_at(network: Network) -> Callable[..., Outlook]:
 @settings(max_examples=20)
 @given(bps=st.floats(1e5, 1e9), rtt_s=st.floats(0.001, 0.1))
 def test_a_partition_at_the_cuts_that_can_win_is_left_alone(
-    outlook_at: Callable[..., Outlook], network: Network, bps: float, rtt_s: float
+    replanner_at: Callable[..., Replanner], network: Network, bps: float, rtt_s: float
 ) -> None:
     cuts = choose_cuts(network.graph, static_profile(network.graph))
-    assert outlook_at(cuts).better(Link(bps, 2 * bps, rtt_s)) is None
+    assert replanner_at(cuts).better(Link(bps, 2 * bps, rtt_s)) is None
 
 
 @pytest.mark.parametrize("asked", [{"codecs": ("raw",)}, {"lossless": True}], ids=str)
 @given(bps=st.floats(1e5, 1e9), place=st.integers(1, 6), shrinks=st.floats(0.4, 1))
 def test_the_cuts_that_there_are_are_not_promised_again_whatever_codecs_are_allowed(
-    outlook_at: Callable[..., Outlook],
+    replanner_at: Callable[..., Replanner],
     network: Network,
     asked: dict[str, Any],
     bps: float,
@@ -99,39 +99,39 @@ def test_the_cuts_that_there_are_are_not_promised_again_whatever_codecs_are_allo
     sizes = {cut.id: share * cut.nbytes for cut in every}
     options = {"known_nbytes": sizes, "constraints": Constraints(**asked)}
     cuts, link = (every[place],), Link(bps, bps, 0.02)
-    better = outlook_at(cuts, **options).better(link)
+    better = replanner_at(cuts, **options).better(link)
     if better is not None:
         assert cuts[0].id not in {cut.id for cut in better.cuts} or len(better.cuts) > 1
-        assert outlook_at(better.cuts, **options).better(link) is None
+        assert replanner_at(better.cuts, **options).better(link) is None
 
 
 def test_what_may_not_cross_is_not_promised(
-    outlook_at: Callable[..., Outlook], network: Network
+    replanner_at: Callable[..., Replanner], network: Network
 ) -> None:
     link, wrong = Link(8 * MBIT, 8 * MBIT, 0.02), position_cuts(network.graph)[4:5]
-    better = outlook_at(wrong).better(link)
+    better = replanner_at(wrong).better(link)
     assert better is not None
     names = frozenset(cut.label for cut in better.cuts)
     for limits in (Constraints(forbidden=names), Constraints(max_payload_nbytes=10)):
-        assert outlook_at(wrong, constraints=limits).better(link) is None
+        assert replanner_at(wrong, constraints=limits).better(link) is None
 
 
 def test_what_it_promises_is_what_it_gives_and_then_it_asks_for_nothing_more(
-    outlook_at: Callable[..., Outlook], network: Network
+    replanner_at: Callable[..., Replanner], network: Network
 ) -> None:
     link = Link(8 * MBIT, 8 * MBIT, 0.02)
     wrong = position_cuts(network.graph)[4:5]
-    better = outlook_at(wrong).better(link)
+    better = replanner_at(wrong).better(link)
     assert better is not None
     assert better.gain > MIN_GAIN
-    assert outlook_at(better.cuts).better(link) is None
+    assert replanner_at(better.cuts).better(link) is None
 
 
 def test_slower_devices_move_the_answer(
-    outlook_at: Callable[..., Outlook], network: Network
+    replanner_at: Callable[..., Replanner], network: Network
 ) -> None:
     """Edge-only and cloud-only are there always; the edge slows down until neither will do."""
-    outlook = outlook_at(())
+    outlook = replanner_at(())
     link = Link(8 * MBIT, 8 * MBIT, 0.02)
     found = [outlook.better(link, edge_scale=scale) for scale in (0.1, 1.0, 1000.0)]
     assert found[0] is None  # edge-only
@@ -140,24 +140,24 @@ def test_slower_devices_move_the_answer(
 
 
 def test_what_was_measured_at_the_present_cuts_counts_for_them(
-    outlook_at: Callable[..., Outlook], network: Network
+    replanner_at: Callable[..., Replanner], network: Network
 ) -> None:
     """A calibrated transform makes a payload small that the estimate takes for large."""
     link = Link(2 * MBIT, 2 * MBIT, 0.02)
     cuts = position_cuts(network.graph)[4:5]
-    assert outlook_at(cuts).better(link) is not None
-    assert outlook_at(cuts, known_nbytes={cuts[0].id: 100.0}).better(link) is None
+    assert replanner_at(cuts).better(link) is not None
+    assert replanner_at(cuts, known_nbytes={cuts[0].id: 100.0}).better(link) is None
 
 
 def test_cuts_that_may_not_be_are_not_proposed(
-    outlook_at: Callable[..., Outlook], network: Network
+    replanner_at: Callable[..., Replanner], network: Network
 ) -> None:
     link = Link(8 * MBIT, 8 * MBIT, 0.02)
     wrong = position_cuts(network.graph)[4:5]
-    free = outlook_at(wrong).better(link)
+    free = replanner_at(wrong).better(link)
     assert free is not None
     least = min(cut.depth_of(network.graph.inputs) for cut in free.cuts) + 3
-    private = outlook_at(wrong, constraints=Constraints(min_depth=least)).better(link)
+    private = replanner_at(wrong, constraints=Constraints(min_depth=least)).better(link)
     assert private is None or all(
         cut.depth_of(network.graph.inputs) >= least for cut in private.cuts
     )
@@ -260,15 +260,15 @@ def test_a_limit_of_memory_is_one_of_weights_as_the_profile_says(network: Networ
 
 
 def test_an_outlook_promises_no_head_beyond_the_memory(
-    outlook_at: Callable[..., Outlook], network: Network
+    replanner_at: Callable[..., Replanner], network: Network
 ) -> None:
     cuts = position_cuts(network.graph)
     part = partition(network, [cuts[5]])
     heads = [part.weight_nbytes(0, k) for k in range(3)]
     limit = Constraints(max_edge_nbytes=heads[1])
     link = Link(5 * MBIT, 5 * MBIT, 0.02)
-    free = outlook_at((cuts[5],), constraints=limit).better(link)
+    free = replanner_at((cuts[5],), constraints=limit).better(link)
     assert free is not None
     assert free.cuts
     heavy = measured(part, (0, 1000 * heads[1], 1000 * heads[2]))
-    assert outlook_at((cuts[5],), constraints=limit, edge=heavy).better(link) is None
+    assert replanner_at((cuts[5],), constraints=limit, edge=heavy).better(link) is None

@@ -54,7 +54,7 @@ def test_a_profile_covers_every_bucket_of_the_feed(part: Partition) -> None:
 
 def test_a_size_that_cannot_run_is_named(part: Partition) -> None:
     odd = at_sizes(part, parse_sizes(["seq=7"]))
-    with pytest.raises(TensorError, match="at batch=1, seq=7: the network cannot run"):
+    with pytest.raises(TensorError, match="at batch=1, seq=7: the model cannot run"):
         profile_sizes(Chain(odd), open_buckets(odd, None), DEVICE, runs=1, codecs=["raw"])
 
 

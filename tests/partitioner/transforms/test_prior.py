@@ -337,10 +337,10 @@ def test_damaged_metrics_are_refused() -> None:
         metric_of(memoryview(data[:-2] + bytes(2)), CHANNELS)
 
 
-@pytest.mark.parametrize("dial", [0.0, -1.0, 0.005, 17.0, float("nan")])
-def test_steps_of_no_hundredths_are_refused(part: Partition, dial: float) -> None:
+@pytest.mark.parametrize("endpoint", [0.0, -1.0, 0.005, 17.0, float("nan")])
+def test_steps_of_no_hundredths_are_refused(part: Partition, endpoint: float) -> None:
     with pytest.raises(UsageError, match="hundredths"):
-        fit_transforms(Chain(part), samples(4), dials=[dial])
+        fit_transforms(Chain(part), samples(4), dials=[endpoint])
 
 
 def test_a_partition_keeps_its_priors(part: Partition, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`midstream calibrate`: what codecs do to a network's answers, kept beside its partition."""
+"""`midstream calibrate`: what codecs do to a model's answers, kept beside its partition."""
 
 from __future__ import annotations
 
@@ -125,7 +125,9 @@ def _fits(
     ] = None,
 ) -> Fits:
     return Fits(
-        _listed(transforms, parse_share), _listed(priors, _dial), _listed(shaped, _dial)
+        _listed(transforms, parse_share),
+        _listed(priors, _endpoint),
+        _listed(shaped, _endpoint),
     )
 
 
@@ -160,9 +162,9 @@ def calibrate(
     """Run samples through every cut and codec, and keep what that does to the answers.
 
     The calibration lies in the partition's folder, beside a profile of this machine; a
-    network is partitioned first. Every plan of that folder then chooses cut and codec
+    model is partitioned first. Every plan of that folder then chooses cut and codec
     together, within a budget of accuracy. What was interrupted goes on where it was. Use
-    samples that the network was not trained on, and not those you will report results on.
+    samples that the model was not trained on, and not those you will report results on.
     Without --data only sizes are measured, and plans stay as cautious as without.
 
     --transforms adds changes of coordinates over channels in front of the codecs, --priors
@@ -208,7 +210,7 @@ def _profile(chain: Chain, source: Data, found: Calibration, *, runs: int) -> Pr
         )
 
 
-def _dial(text: str) -> float:
+def _endpoint(text: str) -> float:
     try:
         return float(text)
     except ValueError:

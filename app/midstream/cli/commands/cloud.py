@@ -1,4 +1,4 @@
-"""`midstream cloud`: serving the tails of networks, and asking a server what it serves."""
+"""`midstream cloud`: serving the tails of models, and asking a server what it serves."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def serve(
         typer.Argument(
             metavar="MODEL",
             autocompletion=completion.models,
-            help="Partitions, ONNX files, reference networks, or folders of the former two.",
+            help="Partitions, ONNX files, reference models, or folders of the former two.",
         ),
     ],
     listen: Annotated[
@@ -200,9 +200,9 @@ def serve(
         bool, typer.Option("--json", help="Say where it listens as one JSON line.")
     ] = False,
 ) -> None:
-    """Serve one or more networks until interrupted.
+    """Serve one or more models until interrupted.
 
-    Every network is compiled once, for all edges. On SIGTERM or Ctrl-C what is under way is
+    Every model is compiled once, for all edges. On SIGTERM or Ctrl-C what is under way is
     finished first.
     """
     require_safe(
@@ -269,8 +269,8 @@ def describe_server(
     trust: Trust,
     json: Json = False,
 ) -> None:
-    """Show the networks that a server holds, and where they are cut."""
-    described = describe_all(trust.dial(server))
+    """Show the models that a server holds, and where they are cut."""
+    described = describe_all(trust.endpoint(server))
     models = described.models
     if json:
         entries = [
@@ -326,7 +326,7 @@ def health(
     json: Json = False,
 ) -> None:
     """Exit with 0 if the server is serving, with 1 otherwise (grpc.health.v1)."""
-    check_health(trust.dial(server))
+    check_health(trust.endpoint(server))
     if json:
         console.print_json({"server": server, "serving": True})
     else:

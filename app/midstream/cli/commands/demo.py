@@ -35,7 +35,7 @@ def demo(
     """Run the main job on embedded defaults: a photo through ResNet-18 cut in two.
 
     The edge is this machine, emulated 8 times slower; the links are emulated 3G, LTE and
-    Wi-Fi. At the end the trained digits network shows its accuracy whole and split.
+    Wi-Fi. At the end the trained digits model shows its accuracy whole and split.
     """
     check_picture(output)
     documents = demonstration.run_networks(requests=requests, say=tell)
@@ -77,7 +77,7 @@ def _joint_document(each: demonstration.Joint) -> dict[str, Any]:
 
 
 def _print_joint(joint: Sequence[demonstration.Joint]) -> None:
-    """Tell what the best cut inside the network sends, with and without entropy-coded
+    """Tell what the best cut inside the model sends, with and without entropy-coded
     codecs.
     """
     rows = console.table(

@@ -45,7 +45,7 @@ from midstream.documents import candidate_document, plan_document
 from midstream.feeding import Feeding
 from midstream.joining import Joining
 from midstream.loaders import Inputs
-from midstream_edge.link.channel import CONNECT_S, Dial
+from midstream_edge.link.channel import CONNECT_S, Endpoint
 from midstream_edge.session.session import EdgeSession
 from midstream_edge.workload.comparison import Contender, Outcome, adopt, baselines, run_trial
 from midstream_partitioner.backends.backend import Backend
@@ -74,7 +74,7 @@ COMPARED = 8
 class _Reached:
     """A server that was agreed with, and the link to it."""
 
-    dial: Dial
+    endpoint: Endpoint
     deployment: Deployment
     session: EdgeSession
     link: Link
@@ -88,7 +88,7 @@ class _Opened:
     Until then `side` is what the edge holds alone.
     """
 
-    dial: Dial
+    endpoint: Endpoint
     side: EdgeSide | Deployment
     session: EdgeSession
     link: Link | None
@@ -99,13 +99,13 @@ class _Opened:
     def reached(self, begin: Callable[[_Reached], None]) -> Iterator[Joining | None]:
         """Call `begin` once the server is there: at once, or beside what is done meanwhile."""
         if isinstance(self.side, Deployment) and self.link is not None:
-            begin(_Reached(self.dial, self.side, self.session, self.link))
+            begin(_Reached(self.endpoint, self.side, self.session, self.link))
             yield None
             return
 
         def join(deployment: Deployment) -> None:
             link = self.link or self.session.measure_link()
-            begin(_Reached(self.dial, deployment, self.session, link))
+            begin(_Reached(self.endpoint, deployment, self.session, link))
 
         with Joining(self.session, agree=self.agree, begin=join) as joining:
             yield joining
@@ -167,7 +167,7 @@ def run(
                 inputs=workload.input, codecs=codecs, backend=backend, within_nbytes=limit
             )
             opened = _open(
-                stack, trust.dial(server), setup, Subject(model, holding.name, feed, size),
+                stack, trust.endpoint(server), setup, Subject(model, holding.name, feed, size),
                 link=link, must=choice.compare or holding.segments is not None,
             )  # fmt: skip
             document = {"model": opened.side.partition.name, "server": server}
@@ -190,7 +190,7 @@ def run(
 
 def _open(
     stack: ExitStack,
-    dial: Dial,
+    endpoint: Endpoint,
     setup: EdgeSetup,
     subject: Subject,
     *,
@@ -203,7 +203,7 @@ def _open(
     and does not fit.
     """
     agree: Callable[..., Deployment]
-    agree = ask = partial(subject.deploy, dial, setup)
+    agree = ask = partial(subject.deploy, endpoint, setup)
     away: list[PeerError | DeadlineExceeded] = []
 
     def tell(error: PeerError | DeadlineExceeded) -> None:
@@ -216,7 +216,7 @@ def _open(
     held = models = None
     try:
         if not must:
-            discovery = Discovery(dial)
+            discovery = Discovery(endpoint)
             models = discovery.glance()
             if models is None:  # what has to be done here in any case is done meanwhile
                 held = subject.hold(setup)
@@ -227,7 +227,7 @@ def _open(
         side = held = held or subject.hold(setup)
         agree = partial(ask, held=held)
     patience_s = 0.0 if away else CONNECT_S
-    session = stack.enter_context(begin_session(side, dial, patience_s=patience_s))
+    session = stack.enter_context(begin_session(side, endpoint, patience_s=patience_s))
     if isinstance(side, Deployment):
         deployment = side
         agree = lambda: deployment  # noqa: E731  (nothing is left to be asked)
@@ -235,7 +235,7 @@ def _open(
             link = link or session.measure_link()
         except (CloudUnavailable, DeadlineExceeded) as error:
             tell(error)
-    return _Opened(dial, side, session, link, agree, away[0] if away else None)
+    return _Opened(endpoint, side, session, link, agree, away[0] if away else None)
 
 
 def _from_cloud(opened: _Opened) -> dict[str, Any]:
@@ -307,7 +307,7 @@ def _run_split(
     def begin(reached: _Reached) -> None:
         made, rows = _plan(reached, planning, choice)
         if not quiet:
-            print_plan(made, rows, title=_title(reached.deployment, reached.dial))
+            print_plan(made, rows, title=_title(reached.deployment, reached.endpoint))
         holding.fuse_head(reached.deployment.chain, made.chosen.k)
         plans.append((reached, made, rows))
         if driving is not None:
@@ -321,7 +321,7 @@ def _run_split(
 
     if driving is not None:
         inputs = workload.open(part, distinct=DISTINCT)
-        course = Following(session, opened.dial, inputs[0], driving, planning.constraints)
+        course = Following(session, opened.endpoint, inputs[0], driving, planning.constraints)
         return run_adaptive(
             session, opened.side, inputs,
             course=course, reached=opened.reached(begin),
@@ -377,9 +377,9 @@ def _forced(deployment: Deployment, link: Link, cut: str, codec: str) -> Plan:
     )
 
 
-def _title(deployment: Deployment, dial: Dial) -> str:
+def _title(deployment: Deployment, endpoint: Endpoint) -> str:
     edge, cloud = deployment.edge.device.label(), deployment.cloud.device.label()
-    return f"{deployment.partition.name}: edge {edge}, cloud {cloud} at {dial.address}"
+    return f"{deployment.partition.name}: edge {edge}, cloud {cloud} at {endpoint.address}"
 
 
 def _compare(

@@ -1,4 +1,4 @@
-"""`midstream experiment`: policies against traces, networks and seeds, and their report."""
+"""`midstream experiment`: policies against traces, models and seeds, and their report."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def experiment(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Run policies over traces, networks and seeds with real processes; write a report.
+    """Run policies over traces, models and seeds with real processes; write a report.
 
     What has finished is kept: after an interruption the same command goes on where it was.
     The folder then holds a report in one HTML file, all figures, and a row per request.

@@ -1,4 +1,4 @@
-"""`midstream profile`, `partition` and `models`: looking at networks and cutting them."""
+"""`midstream profile`, `partition` and `models`: looking at models and cutting them."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ def profile(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Measure a network on this machine: each layer, or each segment of a partition.
+    """Measure a model on this machine: each layer, or each segment of a partition.
 
-    A network is shown layer by layer with the places where it can be cut. A partition (the
+    A model is shown layer by layer with the places where it can be cut. A partition (the
     folder that `midstream partition` writes) is measured segment by segment, codec by codec:
     the profile that plans are made from.
     """
@@ -151,7 +151,7 @@ def _print_layers(network: Network, measured: LayerProfile) -> None:
         )
     console.show(rows)
     console.say(
-        f"whole network: {console.ms(total_s)} ms (p10 {console.ms(measured.whole.low_s)}, "
+        f"whole model: {console.ms(total_s)} ms (p10 {console.ms(measured.whole.low_s)}, "
         f"p90 {console.ms(measured.whole.high_s)}, {measured.whole.runs} runs), "
         f"{len(graph.nodes)} nodes, {format_nbytes(graph.weight_nbytes)} of weights, input "
         f"{format_nbytes(_input_nbytes(graph))}"
@@ -207,7 +207,7 @@ def print_segments(part: Partition, measured: Profile) -> None:
 
 
 def _print_buckets(measured: Profile) -> None:
-    """The whole network at every size that was measured, and how far the law is off."""
+    """The whole model at every size that was measured, and how far the law is off."""
     curve = Curve(measured)
     left_out = dict(curve.left_out())
     rows = console.table("over sizes", "sizes", "all segments ms", "told from the others",
@@ -243,11 +243,11 @@ def cut(
     runs: Runs = 20,
     json: Json = False,
 ) -> None:
-    """Cut a network once, at the places that can ever win, and write it as a folder.
+    """Cut a model once, at the places that can ever win, and write it as a folder.
 
     The folder holds one ONNX model per segment, a manifest with digests, cuts and tensor
     shapes, and a profile of this machine. `midstream cloud serve` and `midstream edge run`
-    take it. The same network and the same cuts give the same bytes.
+    take it. The same model and the same cuts give the same bytes.
     """
     network = opened_network(model, feed=feed, size=size, like=input)
     folder = output or Path(f"{network.name}{SUFFIX}")
@@ -297,7 +297,7 @@ def _cut_after(graph: Graph, name: str) -> Cut:
 
 
 def models(json: Json = False) -> None:
-    """List the reference networks that are built in."""
+    """List the reference models that are built in."""
     if json:
         entries = [
             {
@@ -310,13 +310,12 @@ def models(json: Json = False) -> None:
         ]
         console.print_json({"models": entries})
         return
-    rows = console.table("reference networks", "name", "network", "weights", "note",
+    rows = console.table("reference models", "name", "network", "weights", "note",
                          left=("name", "network", "weights", "note"))  # fmt: skip
     for each in NETWORKS.values():
         weights = "trained" if each.trained else "random"
         rows.add_row(each.name, each.title, weights, each.note)
     console.show(rows)
     console.say(
-        "Random weights serve timing and exactness; an accuracy of such a network means "
-        "nothing."
+        "Random weights serve timing and exactness; an accuracy of such a model means nothing."
     )

@@ -150,10 +150,10 @@ class Following:
 def pair(
     model: Model,
     feed: Feeding,
-    network: Annotated[
+    link: Annotated[
         str,
         typer.Option(
-            autocompletion=completion.networks,
+            autocompletion=completion.links,
             help="3g, lte, wifi, 5g, broadband, satellite, or 8Mbit:40ms.",
         ),
     ] = "lte",
@@ -178,11 +178,11 @@ def pair(
 
     Edge-only, cloud-only with the raw and the compressed input, and the best cut are run in
     turn; predicted and measured times stand side by side, and every answer is checked against
-    the unsplit network. With --policy or --trace, a policy chooses for every request instead,
+    the unsplit model. With --policy or --trace, a policy chooses for every request instead,
     over an emulated link with real TCP where that can be had. Everything is torn down at the
     end, also when interrupted.
     """
-    where = condition(network)
+    where = condition(link)
     execution.open()  # raises before anything is started
     run_by = tuple(execution.flags())
     edge = EdgeSetting(
@@ -245,14 +245,14 @@ def _print_followed(document: dict[str, Any]) -> None:
 def link(
     target: Annotated[str, typer.Argument(help="Where to connect to, host:port.")],
     listen: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1:0",
-    network: Annotated[
+    link: Annotated[
         str,
         typer.Option(
-            autocompletion=completion.networks,
+            autocompletion=completion.links,
             help="3g, lte, wifi, 5g, broadband, satellite, or 8Mbit:40ms.",
         ),
     ] = "lte",
 ) -> None:
-    """Emulate a network: a TCP proxy with a rate and a delay. Ctrl-C ends it."""
-    flags = ["--listen", listen, "--target", target, "--network", network]
+    """Emulate a link: a TCP proxy with a rate and a delay. Ctrl-C ends it."""
+    flags = ["--listen", listen, "--target", target, "--link", link]
     raise typer.Exit(proxy.main(flags))

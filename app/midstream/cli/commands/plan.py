@@ -78,13 +78,11 @@ def plan(
     like any cut. Profiles come from `midstream profile PARTITION -o FILE` on the devices
     themselves; without them this machine plays both, the edge slower by --edge-slowdown. A
     partition that was calibrated (midstream calibrate) is planned within a budget of accuracy,
-    cut and codec together. Where the network leaves sizes open, --size seq=128 says what to
+    cut and codec together. Where the model leaves sizes open, --size seq=128 says what to
     plan for, and --size seq=8..512 shows also from which size on another candidate wins.
     """
     if link is None:
-        raise UsageError(
-            "a plan needs a link: give --network lte, or --uplink 8Mbit --rtt 40ms"
-        )
+        raise UsageError("a plan needs a link: give --link lte, or --uplink 8Mbit --rtt 40ms")
     queue_s = parse_duration(queue) if queue is not None else 0.0
     if draw is not None:
         check_picture(draw)

@@ -56,7 +56,7 @@ def simulate(
         typer.Argument(
             metavar="MODEL",
             autocompletion=completion.simulated,
-            help="An ONNX file, a partition's folder, a built-in network, a menu (.json), or "
+            help="An ONNX file, a partition's folder, a built-in model, a menu (.json), or "
             "the scenario of a fleet (.toml).",
         ),
     ],
@@ -104,7 +104,7 @@ def simulate(
     oracle runs beside the policies asked for, and regret is the mean latency over its.
 
     A scenario (.toml) describes many edges that share a cloud; beside it only --log, --report
-    and --json can be given. A menu (.json) was made with its network's flags, which cannot be
+    and --json can be given. A menu (.json) was made with its model's flags, which cannot be
     given again.
     """
     check_simulated(model, context)

@@ -1,4 +1,4 @@
-"""`midstream traces`: what a recorded or made-up network was like, and changing it."""
+"""`midstream traces`: what a recorded or made-up link was like, and changing it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from midstream_partitioner.units import (
 )
 
 app = typer.Typer(
-    help="Look at traces of networks, make some up, change their form.",
+    help="Look at traces of links, make some up, change their form.",
     no_args_is_help=True,
 )
 
@@ -36,7 +36,7 @@ Traces = Annotated[
     list[str],
     typer.Argument(
         metavar="TRACE...",
-        help=f"Files, or kinds of network to make up: {', '.join(KINDS)}, lte:7 for seed 7.",
+        help=f"Files, or kinds of link to make up: {', '.join(KINDS)}, lte:7 for seed 7.",
     ),
 ]
 Output = Annotated[
@@ -135,7 +135,7 @@ def make(
     ),
 )
 def convert(
-    trace: Annotated[str, typer.Argument(help="A file, or a kind of network: lte:7.")],
+    trace: Annotated[str, typer.Argument(help="A file, or a kind of link: lte:7.")],
     output: Output,
     from_: Annotated[str | None, typer.Option("--from", help="Begin here: 20s.")] = None,
     to: Annotated[str | None, typer.Option("--to", help="End here: 80s.")] = None,

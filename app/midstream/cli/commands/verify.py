@@ -1,4 +1,4 @@
-"""`midstream verify`: a split network against the whole, cut by cut."""
+"""`midstream verify`: a split model against the whole, cut by cut."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def verify(
             min=0,
             help="Maximum error of an output, relative to its largest value (0.01). Default: "
             "1e-5 (float16: 1e-3; other backends: docs/backends.md), or 4 times the "
-            "network's own rounding if that is more.",
+            "model's own rounding if that is more.",
         ),
     ] = None,
     input: Input = None,
@@ -57,7 +57,7 @@ def verify(
     execution: Execution,
     json: Json = False,
 ) -> None:
-    """Check that head, codec and tail give the whole network's answer, cut by cut."""
+    """Check that head, codec and tail give the whole model's answer, cut by cut."""
     if cuts not in ("partition", "all"):
         raise UsageError(f"--cuts must be partition or all (not {cuts!r})")
     backend = execution.open()
@@ -91,11 +91,11 @@ def verify(
 
 
 def random_sentence(found: Verification) -> str:
-    """Tell of a network that draws random numbers; "" of any other."""
+    """Tell of a model that draws random numbers; "" of any other."""
     if not found.random_operators:
         return ""
     return (
-        f"the network draws random numbers ({', '.join(found.random_operators)}), so that two "
+        f"the model draws random numbers ({', '.join(found.random_operators)}), so that two "
         "runs of it may differ by themselves: compare answers that do not depend on them"
     )
 
@@ -126,7 +126,7 @@ def _print_checks(found: Verification) -> None:
     )
     if found.own_rounding is not None:
         console.say(
-            f"The unsplit network's own rounding moves its answer by {found.own_rounding:.1e} "
+            f"The unsplit model's own rounding moves its answer by {found.own_rounding:.1e} "
             "(each node on its own, rounded to its type, or in another number of threads), so "
             f"up to {found.tolerance:.1e} passes."
         )

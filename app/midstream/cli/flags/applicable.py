@@ -51,7 +51,7 @@ _PLANNING = (
     "objective", "private", "min_depth", "lossless", "codecs", "max_loss",
     "min_agreement", "max_error", "target_payload", "forbid", "deadline", "max_edge_memory",
 )  # fmt: skip
-_LINK = ("network", "uplink", "downlink", "rtt")
+_LINK = ("link", "uplink", "downlink", "rtt")
 _TLS = ("ca", "cert", "key")
 _POLICY = (
     "policy", "every", "duration", "log", "probe_budget", "metrics",
@@ -69,7 +69,7 @@ _PROFILES = (
     Rule(("edge_slowdown",), beside=("edge",), why="the profile says how fast the edge is"),
     Rule(("threads", "runs"), beside=("edge", "cloud"), why="then nothing is measured"),
 )
-_NETWORK = Rule(("network",), beside=("uplink", "downlink", "rtt"), why="they say all of it")
+_NETWORK = Rule(("link",), beside=("uplink", "downlink", "rtt"), why="they say all of it")
 _SHUT = tuple(Rule(("insecure",), beside=(each,), why="TLS is not plaintext") for each in _TLS)
 _MEASURED = Rule(("runs",), beside=("profile",), why="then nothing is measured")
 
@@ -226,7 +226,7 @@ def check_simulated(model: str, context: typer.Context) -> None:
         _refuse(
             _spelled(flags, flags.keys() - _OF_A_MENU),
             "must be given when a menu is made, not when it is used",
-            f" ({name} has what was decided), or simulate the network again",
+            f" ({name} has what was decided), or simulate the model again",
         )
     if "axes" in flags:
         _refuse(

@@ -41,7 +41,7 @@ Model = Annotated[
     typer.Argument(
         metavar="MODEL",
         autocompletion=completion.models,
-        help="An ONNX file, a partition's folder, or a reference network (midstream models).",
+        help="An ONNX file, a partition's folder, or a reference model (midstream models).",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")]
@@ -156,16 +156,14 @@ def with_flags(
 def _feed(
     feed_file: Annotated[
         Path | None,
-        typer.Option("--feed", help="TOML file that says what feeds the network."),
+        typer.Option("--feed", help="TOML file that says what feeds the model."),
     ] = None,
     *,
     kind: Annotated[_Text, typer.Option(help="What feeds it: image or array.")] = None,
-    feed_input: Annotated[
-        _Text, typer.Option(help="The network's input that it feeds.")
-    ] = None,
+    feed_input: Annotated[_Text, typer.Option(help="The model's input that it feeds.")] = None,
     layout: Annotated[_Text, typer.Option(help="Layout: NCHW or NHWC.")] = None,
     height: Annotated[
-        int | None, typer.Option(help="Height of pictures, where the network leaves it open.")
+        int | None, typer.Option(help="Height of pictures, where the model leaves it open.")
     ] = None,
     width: Annotated[int | None, typer.Option(help="The same for their width.")] = None,
     resize: Annotated[
@@ -219,10 +217,10 @@ def _numbers(text: str | None, flag: str) -> list[float] | None:
 
 
 def _link(
-    network: Annotated[
+    link: Annotated[
         _Text,
         typer.Option(
-            autocompletion=completion.networks,
+            autocompletion=completion.links,
             help="3g, lte, wifi, 5g, broadband, satellite, or RATE:RTT such as 8Mbit:40ms.",
         ),
     ] = None,
@@ -232,18 +230,18 @@ def _link(
     ] = None,
     rtt: Annotated[_Text, typer.Option(help="Round-trip time: 40ms.")] = None,
 ) -> Link | None:
-    """A named network, with single figures replaced where they are given."""
-    if network is uplink is downlink is rtt is None:
+    """Make the named link, with single figures replaced where they are given."""
+    if link is uplink is downlink is rtt is None:
         return None
-    if network is None and uplink is None:
-        raise UsageError("a link needs a rate: give --uplink 8Mbit, or --network lte")
+    if link is None and uplink is None:
+        raise UsageError("a link needs a rate: give --uplink 8Mbit, or --link lte")
     rate_bps = parse_rate(uplink) if uplink is not None else 0.0
-    link = condition(network).link if network is not None else Link(rate_bps, rate_bps, 0.0)
+    named = condition(link).link if link is not None else Link(rate_bps, rate_bps, 0.0)
     return replace(
-        link,
-        uplink_bps=rate_bps or link.uplink_bps,
-        downlink_bps=parse_rate(downlink) if downlink is not None else link.downlink_bps,
-        rtt_s=parse_duration(rtt) if rtt is not None else link.rtt_s,
+        named,
+        uplink_bps=rate_bps or named.uplink_bps,
+        downlink_bps=parse_rate(downlink) if downlink is not None else named.downlink_bps,
+        rtt_s=parse_duration(rtt) if rtt is not None else named.rtt_s,
     )
 
 

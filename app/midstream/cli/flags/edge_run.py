@@ -16,7 +16,7 @@ from midstream.cli.output import console
 from midstream.deployment import Deployment, EdgeSetup, EdgeSide, deploy
 from midstream.feeding import Feeding
 from midstream.loaders import Inputs, open_samples
-from midstream_edge.link.channel import Dial
+from midstream_edge.link.channel import Endpoint
 from midstream_partitioner.backends.backend import Backend
 from midstream_partitioner.costs.size_spans import parse_sizes
 from midstream_partitioner.execution.chain import Chain
@@ -130,19 +130,20 @@ class Subject:
 
     def deploy(
         self,
-        dial: Dial,
+        endpoint: Endpoint,
         setup: EdgeSetup,
         *,
         held: EdgeSide | None = None,
         models: tuple[ModelDescription, ...] | None = None,
     ) -> Deployment:
-        """Agree with the server at `dial`, and measure what is held here; see `deploy`."""
+        """Agree with the server at `endpoint`, and measure what is held here; see `deploy`."""
         what = "agreeing with the server and profiling"
         # A session that runs already has the terminal for its answers.
         with console.progress(what) if held is None else nullcontext(no_progress) as tick:
             return deploy(
-                self.model, dial, setup, feed=self.feed, sizes=parse_sizes(self.size or ()),
-                model=self.name, progress=tick, held=held, models=models,
+                self.model, endpoint, setup, feed=self.feed,
+                sizes=parse_sizes(self.size or ()), model=self.name, progress=tick, held=held,
+                models=models,
             )  # fmt: skip
 
     def hold(self, setup: EdgeSetup) -> EdgeSide:

@@ -77,7 +77,7 @@ _FLAGS: dict[str, Any] = {
         bool,
         typer.Option(
             "--repartition",
-            help="Have both sides cut the network anew when other cuts have become better.",
+            help="Have both sides cut the model anew when other cuts have become better.",
         ),
     ],
     "gate": Annotated[

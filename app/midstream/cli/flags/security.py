@@ -9,7 +9,7 @@ from typing import Annotated, final
 import typer
 
 from midstream.cli.flags.common import takes
-from midstream_edge.link.channel import Dial
+from midstream_edge.link.channel import Endpoint
 from midstream_wire.credentials import load_token, trust
 
 Token = Annotated[
@@ -34,13 +34,13 @@ class Trust:
     token_file: Token = None
     insecure: Insecure = False
 
-    def dial(self, server: str) -> Dial:
+    def endpoint(self, server: str) -> Endpoint:
         """Return how to reach `server`: TLS if any file of it is given, plaintext
         otherwise.
         """
         tls = trust(self.ca, self.cert, self.key)
         token = load_token(self.token_file) if self.token_file is not None else None
-        return Dial.of(server, tls=tls, token=token, insecure=self.insecure)
+        return Endpoint.of(server, tls=tls, token=token, insecure=self.insecure)
 
 
 takes_trust = takes("trust", Trust)

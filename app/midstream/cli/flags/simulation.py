@@ -28,7 +28,7 @@ MOST_REQUESTS = 10_000_000
 T = TypeVar("T")
 A = TypeVar("A")
 
-_TRACE = "A file, or a kind of network to make one up: lte, lte:7 with seed 7."
+_TRACE = "A file, or a kind of link to make one up: lte, lte:7 with seed 7."
 
 
 @final
@@ -36,10 +36,10 @@ _TRACE = "A file, or a kind of network to make one up: lte, lte:7 with seed 7."
 class Trial:
     """What policies are tried under: a link, requests that come, a load, and a seed."""
 
-    network: Annotated[
+    link: Annotated[
         str,
         typer.Option(
-            autocompletion=completion.networks,
+            autocompletion=completion.links,
             help="3g, lte, wifi, 5g, broadband, satellite, or 8Mbit:40ms.",
         ),
     ] = "lte"
@@ -92,7 +92,7 @@ class Trial:
         if loss >= 1:
             raise UsageError("--loss must be below 100%, or nothing would ever arrive")
         return Network.of(
-            _read("--network", condition, self.network),
+            _read("--link", condition, self.link),
             uplink=None if up is None else _read("--trace", open_trace, up),
             downlink=None if down is None else _read("--down-trace", open_trace, down),
             jitter_s=_read("--jitter", parse_duration, self.jitter),

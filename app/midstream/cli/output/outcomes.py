@@ -52,11 +52,11 @@ def verdict(document: dict[str, Any]) -> str:
         answers += f", {document['local']} of them finished on the edge after the cloud failed"
     error = _error(document)
     exact = (
-        f"equal to the unsplit network within {error:.1e}"
+        f"equal to the unsplit model within {error:.1e}"
         if error <= EXACT
-        else f"up to {error:.1e} from the unsplit network on what the codecs delivered, which "
+        else f"up to {error:.1e} from the unsplit model on what the codecs delivered, which "
         f"float32 does not explain: `midstream verify {document['model']}` measures whether "
-        "the network's own rounding does"
+        "the model's own rounding does"
     )
     ratio = chosen["p50_s"] / best["p50_s"]
     choice = (

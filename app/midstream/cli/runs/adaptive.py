@@ -23,11 +23,11 @@ from midstream.deployment import Deployment, EdgeSide
 from midstream.documents import link_document
 from midstream.metrics import served
 from midstream.repartition import Course
-from midstream_edge.link.channel import Dial
+from midstream_edge.link.channel import Endpoint
 from midstream_edge.policies.link_estimator import LinkBelief
 from midstream_edge.policies.oracle import Curve
 from midstream_edge.policies.probe_budget import ProbeBudget
-from midstream_edge.repartition.repartitioner import Renewal
+from midstream_edge.repartition.repartitioner import Repartitioner
 from midstream_edge.session.answers import FALLBACK
 from midstream_edge.session.session import EdgeSession
 from midstream_edge.workload.load_generator import Record, drive
@@ -54,13 +54,13 @@ class Following:
     def __init__(
         self,
         session: EdgeSession,
-        dial: Dial,
+        endpoint: Endpoint,
         sample: Sample,
         driving: Driving,
         constraints: Constraints,
     ) -> None:
         self._session = session
-        self._dial = dial
+        self._endpoint = endpoint
         self._sample = sample
         self._driving = driving
         self._constraints = constraints
@@ -68,7 +68,7 @@ class Following:
         self._stack = ExitStack()
         self.deployment: Deployment | None = None
         self.course: Course | None = None
-        self.renewal: Renewal | None = None
+        self.repartitioner: Repartitioner | None = None
         self.link: Link | None = None
 
     def __enter__(self) -> Following:
@@ -86,8 +86,8 @@ class Following:
             probes=ProbeBudget(day_nbytes=self._driving.probes_day_nbytes),
         )  # fmt: skip
         if self._driving.repartition:
-            renewal = course.renewal(self._dial, self._sample)
-            self.renewal = self._stack.enter_context(renewal)
+            repartitioner = course.repartitioner(self._endpoint, self._sample)
+            self.repartitioner = self._stack.enter_context(repartitioner)
         self.deployment, self.course, self.link = deployment, course, link
 
     @property
@@ -103,10 +103,12 @@ class Following:
     def document(self) -> dict[str, Any]:
         """Return what was chosen from, on what link, and what learning of it has cost."""
         course, deployment = self.course, self.deployment
-        budget = None if course is None else course.pilot.budget
+        budget = None if course is None else course.director.budget
         placements = () if course is None else course.menu.placements
         return {
-            "renewals": 0 if self.renewal is None else self.renewal.renewals,
+            "repartitions": 0
+            if self.repartitioner is None
+            else self.repartitioner.repartitions,
             "probe_nbytes": 0 if budget is None else budget.probed_nbytes,
             "probe_share": 0.0 if budget is None else budget.share,
             "cloud_profile": deployment and json.loads(deployment.cloud.to_json()),

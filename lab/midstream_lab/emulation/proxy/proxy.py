@@ -1,7 +1,7 @@
 """An emulated link for one machine: a TCP proxy with a rate and a delay, without privileges.
 
     python -m midstream_lab.emulation.proxy.proxy --listen 127.0.0.1:0 \
-        --target 127.0.0.1:50051 --network lte
+        --target 127.0.0.1:50051 --link lte
 
 All connections share one line in either direction; rates count bytes of TCP payload. What it
 does not have: slow start and loss (TCP between each side and the proxy is local), the round
@@ -274,14 +274,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--listen", default="127.0.0.1:0", help="HOST:PORT (port 0: any)")
     parser.add_argument("--target", required=True, help="HOST:PORT to pass connections on to")
-    parser.add_argument("--network", required=True, help='a name, or "8Mbit:40ms"')
+    parser.add_argument("--link", required=True, help='a name, or "8Mbit:40ms"')
     options = parser.parse_args(arguments)
     follow_parent()
     try:
         proxy = Proxy(
             parse_address(options.listen),
             parse_address(options.target),
-            condition(options.network),
+            condition(options.link),
         )
         with asyncio.Runner(loop_factory=precise_loop) as runner:
             runner.run(_serve(proxy))

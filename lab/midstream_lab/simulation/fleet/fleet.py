@@ -24,7 +24,7 @@ from midstream_lab.simulation.model.device_speed import slowed
 from midstream_lab.simulation.model.duplex_link import Way
 from midstream_lab.simulation.model.edge import Edge
 from midstream_lab.simulation.model.link_spec import Network
-from midstream_lab.simulation.model.machine import AS_PROFILED, Machine, Steady
+from midstream_lab.simulation.model.machine import AS_PROFILED, FixedPlacement, Machine
 from midstream_lab.simulation.model.oracle_input import foresight
 from midstream_lab.simulation.model.request import Job
 from midstream_lab.simulation.model.workload import Cut, Source, breaking
@@ -253,8 +253,8 @@ class _Run:
         self.sources: list[Source] = []
         starts = [0]
         for group in fleet.groups:
-            slowness = {"edge": group.machine.slowness, "cloud": fleet.replicas.slowness}
-            placements = (slowed(placement, **slowness) for placement in group.menu.placements)
+            slowdown = {"edge": group.machine.slowdown, "cloud": fleet.replicas.slowdown}
+            placements = (slowed(placement, **slowdown) for placement in group.menu.placements)
             known = replace(group.menu, placements=tuple(placements))
             for _ in range(group.count):
                 self._add(group, known)
@@ -274,15 +274,15 @@ class _Run:
         for edge in self.edges:
             if edge.prober is not None:
                 edge.prober.stop()
-        stations = self.cloud.stations
+        replicas = self.cloud.replicas
         return _Counted(
-            busy_s=tuple(station.busy_s for station in stations),
-            replica_s=sum(station.there_s for station in stations),
+            busy_s=tuple(replica.busy_s for replica in replicas),
+            replica_s=sum(replica.there_s for replica in replicas),
             most_replicas=self.cloud.most,
             downs=tuple(
                 ReplicaFailure(at, from_s, until_s - from_s)
-                for at, station in enumerate(stations)
-                for from_s, until_s in station.downs
+                for at, replica in enumerate(replicas)
+                for from_s, until_s in replica.downs
                 if until_s > from_s
             ),
         )
@@ -377,7 +377,7 @@ def interval_count(fleet: Fleet) -> int:
 
 def _chosen(
     group: Group, known: Menu, *, offset_s: float, scale: float
-) -> tuple[Policy | Steady, float]:
+) -> tuple[Policy | FixedPlacement, float]:
     """The policy of one edge, and the latency it predicts where it never changes its mind.
 
     What never changes its mind need not be asked, nor told anything. A plan is made with
@@ -387,7 +387,7 @@ def _chosen(
     if group.policy == PLAN:
         met = LinkBelief.of(network.mean_link(scale)).conditions()
         placement = int(known.totals_s(met).argmin())
-        return Steady(placement), known.estimate(placement, met).total_s
+        return FixedPlacement(placement), known.estimate(placement, met).total_s
     curve = None
     if group.policy == ORACLE:
         curve = foresight(network.payload_up, offset_s=offset_s, scale=scale)
@@ -397,4 +397,4 @@ def _chosen(
         return policy, 0.0
     decision = policy.decide(Situation(0.0))
     predicted_s = 0.0 if decision.estimate is None else decision.estimate.total_s
-    return Steady(decision.placement, decision.hedge_after_s), predicted_s
+    return FixedPlacement(decision.placement, decision.hedge_after_s), predicted_s

@@ -117,7 +117,7 @@ class CloudTable:
         return Replicas(
             count=self.replicas,
             workers=self.workers,
-            slowness=self.slowdown,
+            slowdown=self.slowdown,
             most_queued=self.queue,
             batching=Batching(batch.most, batch.wait_s, batch.marginal)
             if batch

@@ -8,7 +8,7 @@ from typing import final
 
 from midstream_edge.policies.interface import Evidence, Policy, Situation
 from midstream_edge.session.lifecycle import patience_s
-from midstream_lab.simulation.model.machine import Steady
+from midstream_lab.simulation.model.machine import FixedPlacement
 from midstream_lab.simulation.model.request import Job
 
 
@@ -20,11 +20,11 @@ class Chooser:
     cloud may take `timeout_s` at least.
     """
 
-    __slots__ = ("_current", "_steady", "_timeout_s", "asked_s", "policy", "switches")
+    __slots__ = ("_current", "_fixed", "_timeout_s", "asked_s", "policy", "switches")
 
-    def __init__(self, policy: Policy | Steady, timeout_s: float) -> None:
-        self._steady = policy if isinstance(policy, Steady) else None
-        self.policy = None if isinstance(policy, Steady) else policy
+    def __init__(self, policy: Policy | FixedPlacement, timeout_s: float) -> None:
+        self._fixed = policy if isinstance(policy, FixedPlacement) else None
+        self.policy = None if isinstance(policy, FixedPlacement) else policy
         self._timeout_s = timeout_s
         self._current: int | None = None
         self.asked_s = -math.inf  # when the policy was asked last
@@ -33,13 +33,13 @@ class Chooser:
     @property
     def plan(self) -> int:
         """The placement that was chosen last, or will be chosen first."""
-        return self._steady.placement if self._steady else self._current or 0
+        return self._fixed.placement if self._fixed else self._current or 0
 
     def choose(
         self, job: Job, now_s: float, situation: Callable[[int | None], Situation]
     ) -> None:
         """Choose for `job`; `situation` is asked where a policy is, with the last choice."""
-        steady = self._steady
+        steady = self._fixed
         if steady is not None:
             index, job.hedge_after_s = steady.placement, steady.hedge_after_s
             job.timeout_s = self._timeout_s

@@ -9,7 +9,7 @@ from typing import Literal, Protocol, final
 
 from midstream_lab.simulation.kernel.event_queue import Core, Steps
 from midstream_lab.simulation.kernel.random_streams import Draws
-from midstream_lab.simulation.model.replica import ALONE, Batching, Station, Work
+from midstream_lab.simulation.model.replica import ALONE, Batching, Replica, Work
 from midstream_lab.simulation.model.request import Job
 from midstream_wire.errors import UsageError
 
@@ -19,7 +19,7 @@ Balancing = Literal["round-robin", "least-outstanding", "power-of-two"]
 class Balancer(Protocol):
     """Chooses among replicas that are there; of equals always the same way."""
 
-    def choose(self, stations: Sequence[Station]) -> Station: ...
+    def choose(self, replicas: Sequence[Replica]) -> Replica: ...
 
 
 @final
@@ -29,9 +29,9 @@ class RoundRobin:
     def __init__(self) -> None:
         self._at = 0
 
-    def choose(self, stations: Sequence[Station]) -> Station:
+    def choose(self, replicas: Sequence[Replica]) -> Replica:
         self._at += 1
-        return stations[self._at % len(stations)]
+        return replicas[self._at % len(replicas)]
 
 
 @final
@@ -41,12 +41,12 @@ class LeastOutstanding:
     def __init__(self) -> None:
         self._at = 0
 
-    def choose(self, stations: Sequence[Station]) -> Station:
-        self._at = first = (self._at + 1) % len(stations)
-        best = stations[first]
-        for station in (*stations[first + 1 :], *stations[:first]):
-            if station.load < best.load:
-                best = station
+    def choose(self, replicas: Sequence[Replica]) -> Replica:
+        self._at = first = (self._at + 1) % len(replicas)
+        best = replicas[first]
+        for replica in (*replicas[first + 1 :], *replicas[:first]):
+            if replica.load < best.load:
+                best = replica
         return best
 
 
@@ -57,10 +57,10 @@ class PowerOfTwo:
     def __init__(self, draws: Draws) -> None:
         self._draws = draws
 
-    def choose(self, stations: Sequence[Station]) -> Station:
-        count = len(stations)
-        first = stations[self._draws.below(count)]
-        second = stations[self._draws.below(count)]
+    def choose(self, replicas: Sequence[Replica]) -> Replica:
+        count = len(replicas)
+        first = replicas[self._draws.below(count)]
+        second = replicas[self._draws.below(count)]
         return second if second.load < first.load else first
 
 
@@ -97,22 +97,22 @@ class Autoscaling:
 @final
 @dataclass(frozen=True, slots=True)
 class Replicas:
-    """How many there are at first, and what each is. `slowness` stretches profiled times."""
+    """How many there are at first, and what each is. `slowdown` stretches profiled times."""
 
     count: int = 1
     workers: int = 1
-    slowness: float = 1.0
+    slowdown: float = 1.0
     most_queued: int = 64
     batching: Batching = ALONE
     balancing: Balancing = "round-robin"
     autoscaling: Autoscaling | None = None
 
     def __post_init__(self) -> None:
-        if min(self.count, self.workers, self.most_queued) < 1 or not self.slowness > 0:
+        if min(self.count, self.workers, self.most_queued) < 1 or not self.slowdown > 0:
             raise UsageError(
-                "a cloud must have at least 1 replica, 1 worker, a queue of 1, and a slowness "
+                "a cloud must have at least 1 replica, 1 worker, a queue of 1, and a slowdown "
                 f"above 0 (not {self.count}, {self.workers}, {self.most_queued}, "
-                f"{self.slowness!r})"
+                f"{self.slowdown!r})"
             )
         rule = self.autoscaling
         if rule is not None and not rule.least <= self.count <= rule.most:
@@ -134,10 +134,10 @@ class Other:
         self.queued_s = self.started_s = -1.0
 
 
-def _others(station: Station, draws: Draws, rate_hz: float, mean_s: float) -> Steps:
+def _others(replica: Replica, draws: Draws, rate_hz: float, mean_s: float) -> Steps:
     while True:
         yield draws.exponential(1 / rate_hz)
-        station.take(Other(draws.exponential(mean_s)))
+        replica.take(Other(draws.exponential(mean_s)))
 
 
 @final
@@ -152,20 +152,20 @@ class Cloud:
         "_starting",
         "most",
         "refused",
-        "stations",
+        "replicas",
     )
 
     def __init__(self, core: Core, replicas: Replicas, draws: Draws) -> None:
         self._core = core
         self._replicas = replicas
         self._balancer = balancer(replicas.balancing, draws)
-        self._serving: list[Station] = []
+        self._serving: list[Replica] = []
         self._starting = 0
         self.refused = 0
         #: How many served at the same time.
         self.most = 0
         #: All that there have been, in the order in which they came.
-        self.stations: list[Station] = []
+        self.replicas: list[Replica] = []
         for _ in range(replicas.count):
             self._add()
         if replicas.autoscaling is not None:
@@ -177,24 +177,24 @@ class Cloud:
 
     @property
     def waiting(self) -> int:
-        return sum(station.waiting for station in self.stations)
+        return sum(replica.waiting for replica in self.replicas)
 
     @property
     def busy_s(self) -> float:
         """Return what all workers together have computed up to now."""
-        return sum(station.busy_s for station in self.stations)
+        return sum(replica.busy_s for replica in self.replicas)
 
     @property
     def up_s(self) -> float:
         """For how long replicas could compute, together."""
-        return sum(station.up_s for station in self.stations)
+        return sum(replica.up_s for replica in self.replicas)
 
     def arrive(self, job: Job) -> None:
         """All of `job` has come in."""
         if self._serving:
-            station = self._balancer.choose(self._serving)
-            if station.take(job):
-                job.station = station
+            replica = self._balancer.choose(self._serving)
+            if replica.take(job):
+                job.replica = replica
                 return
         self.refused += 1
         job.edge.refuse(job)
@@ -202,16 +202,16 @@ class Cloud:
     def cancel(self, job: Job) -> None:
         """Nobody waits for `job` any more: if it is still here it takes no more time, unless
         its batch goes on for others, and nothing is sent back."""
-        if job.station is not None:
-            job.station.cancel(job)
+        if job.replica is not None:
+            job.replica.cancel(job)
 
     def fail(self, index: int) -> None:
         """A replica crashes: what it had is lost, and its edges are told."""
-        station = self.stations[index]
-        station.holds += 1
-        if station in self._serving:
-            self._serving.remove(station)
-        for work in station.crash():
+        replica = self.replicas[index]
+        replica.holds += 1
+        if replica in self._serving:
+            self._serving.remove(replica)
+        for work in replica.crash():
             if isinstance(work, Job):
                 self.refused += 1
                 work.edge.refuse(work)
@@ -219,22 +219,22 @@ class Cloud:
     def recover(self, index: int) -> None:
         """A failure is over: unless another keeps the replica down, it is back, or gone where
         autoscaling has put others in its place."""
-        station = self.stations[index]
-        station.holds -= 1
-        if station.holds or station.alive or station.gone_s < math.inf:
+        replica = self.replicas[index]
+        replica.holds -= 1
+        if replica.holds or replica.alive or replica.gone_s < math.inf:
             return
         if self._has_room:
-            station.restart()
-            self._serve(station)
+            replica.restart()
+            self._serve(replica)
         else:
-            station.retire()
+            replica.retire()
 
     def load(self, share: float, mean_s: float, draws: Draws) -> None:
         """Keep every worker busy for `share` of its time with other people's requests, that
         come at random (Poisson) and take `mean_s` in the mean (exponential)."""
-        for station in self.stations:
-            rate_hz = share * station.workers / (mean_s * station.slowness)
-            self._core.process(_others(station, draws, rate_hz, mean_s))
+        for replica in self.replicas:
+            rate_hz = share * replica.workers / (mean_s * replica.slowdown)
+            self._core.process(_others(replica, draws, rate_hz, mean_s))
 
     def _done(self, work: Work) -> None:
         if isinstance(work, Job):
@@ -242,19 +242,19 @@ class Cloud:
 
     def _add(self) -> None:
         spec = self._replicas
-        station = Station(
+        replica = Replica(
             self._core,
             self._done,
             workers=spec.workers,
             batching=spec.batching,
-            slowness=spec.slowness,
+            slowdown=spec.slowdown,
             most_queued=spec.most_queued,
         )
-        self.stations.append(station)
-        self._serve(station)
+        self.replicas.append(replica)
+        self._serve(replica)
 
-    def _serve(self, station: Station) -> None:
-        self._serving.append(station)
+    def _serve(self, replica: Replica) -> None:
+        self._serving.append(replica)
         self.most = max(self.most, len(self._serving))
 
     @property

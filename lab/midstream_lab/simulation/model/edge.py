@@ -26,8 +26,8 @@ from midstream_lab.simulation.model.chooser import Chooser
 from midstream_lab.simulation.model.device_speed import slowed
 from midstream_lab.simulation.model.duplex_link import Way
 from midstream_lab.simulation.model.evidence import evidence_of, unfinished
-from midstream_lab.simulation.model.link_monitor import Lookout
-from midstream_lab.simulation.model.machine import AS_PROFILED, Machine, Steady
+from midstream_lab.simulation.model.link_monitor import LinkMonitor
+from midstream_lab.simulation.model.machine import AS_PROFILED, FixedPlacement, Machine
 from midstream_lab.simulation.model.overdue import Overdue
 from midstream_lab.simulation.model.prober import Prober
 from midstream_lab.simulation.model.request import (
@@ -72,7 +72,7 @@ class Edge:
         "_finished",
         "_heads",
         "_local",
-        "_lookout",
+        "_monitor",
         "_outside",
         "_overdue",
         "_placements",
@@ -95,7 +95,7 @@ class Edge:
         way: Way,
         placements: Sequence[Placement],
         *,
-        policy: Policy | Steady,
+        policy: Policy | FixedPlacement,
         draws: Draws,
         finished: Callable[[Job, int], object],
         machine: Machine = AS_PROFILED,
@@ -107,7 +107,7 @@ class Edge:
         self._cloud = cloud
         self.way = way
         self._placements = tuple(
-            slowed(placement, edge=machine.slowness) for placement in placements
+            slowed(placement, edge=machine.slowdown) for placement in placements
         )
         self.chooser = Chooser(policy, timeout_s)
         self._draws = draws
@@ -127,7 +127,7 @@ class Edge:
         self._encoder_s = 0.0  # when the sender has encoded what it has
         self.under_way = 0
         self.hedges = 0
-        self._lookout = Lookout(core, self)
+        self._monitor = LinkMonitor(core, self)
         self.prober = Prober(core, self, draws) if belief_of(policy) else None
 
     def submit(self, number: int, due_s: float, deadline_s: float | None = None) -> Job:
@@ -208,7 +208,7 @@ class Edge:
         now_s = self._core.now_s
         return Situation(
             now_s,
-            self._lookout.state(),
+            self._monitor.state(),
             current,
             self.under_way - 1,
             None if job.deadline_s is None else job.deadline_s - now_s,
@@ -264,7 +264,7 @@ class Edge:
         contended = self.under_way > 1
         useful = job.cross(now_s, rest_s=placement.rest_s, contended=contended, trial=trial)
         waits = job.complete and not self._breaker.allows(now_s)
-        if not useful or waits or self._lookout.state() != "connected":
+        if not useful or waits or self._monitor.state() != "connected":
             self._move(job, Event.FAILED)
             return
         job.advance(Event.CROSSED)
@@ -301,7 +301,7 @@ class Edge:
             job.air_s = way.up.free_s - way.up.began_s
         core.at(job.sent_s, self._arrive, job)
         if job.sent_s - now_s >= GIVE_UP_S:
-            self._lookout.follow(job.sent_s)
+            self._monitor.follow(job.sent_s)
 
     def send_again(self) -> None:
         """The link is back: what failed on it goes out again where that is sooner."""
@@ -336,7 +336,7 @@ class Edge:
             job.replied_s = arrives_s
             self._core.at(arrives_s, self._take, job)
             if arrives_s - now_s >= GIVE_UP_S:
-                self._lookout.follow(arrives_s)
+                self._monitor.follow(arrives_s)
             job.reply_air_s = way.down.free_s - way.down.began_s
 
     def refuse(self, job: Job) -> None:
@@ -388,7 +388,7 @@ class Edge:
         now_s = self._core.now_s
         event = job.ring(now_s)
         if event is Event.FAILED:
-            self._lookout.overdue()
+            self._monitor.overdue()
             if not job.is_wanted(now_s):  # a deadline alone says nothing of the cloud
                 self._breaker = self._breaker.fail(now_s, self._draws.uniform())
                 self._stop_sending(job)

@@ -28,7 +28,7 @@ class Watched(Protocol):
 
 
 @final
-class Lookout:
+class LinkMonitor:
     """Tells `edge` how its link stands, and gives the link up when it is suspect for long."""
 
     __slots__ = ("_core", "_edge", "_until_s")

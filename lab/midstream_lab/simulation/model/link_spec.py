@@ -56,14 +56,12 @@ class Network:
         for name in ("rtt_s", "fixed_s", "jitter_s"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
-                raise UsageError(
-                    f"a network's {name} must be finite and from 0 up ({value!r})"
-                )
+                raise UsageError(f"a link's {name} must be finite and from 0 up ({value!r})")
         if not 0 <= self.loss < 1:
-            raise UsageError(f"a network's loss must be a share from 0 to 1 ({self.loss!r})")
+            raise UsageError(f"a link's loss must be a share from 0 to 1 ({self.loss!r})")
         if not (self.queue_nbytes > 0 and 0 < self.share <= 1):
             raise UsageError(
-                "a network needs a queue above 0 bytes and a share above 0 and up to 1 (not "
+                "a link needs a queue above 0 bytes and a share above 0 and up to 1 (not "
                 f"{self.queue_nbytes!r} and {self.share!r})"
             )
         payloads = self._payload(self.uplink), self._payload(self.downlink)

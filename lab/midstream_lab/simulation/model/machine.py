@@ -9,10 +9,10 @@ from typing import final
 @final
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """How an edge computes. `slowness` stretches its profiled times; `sigma` spreads them (the
+    """How an edge computes. `slowdown` stretches its profiled times; `sigma` spreads them (the
     standard deviation of their logarithms)."""
 
-    slowness: float = 1.0
+    slowdown: float = 1.0
     sigma: float = 0.0
 
 
@@ -21,7 +21,7 @@ AS_PROFILED = Machine()
 
 @final
 @dataclass(frozen=True, slots=True)
-class Steady:
+class FixedPlacement:
     """A plan that stays: a placement of the menu, and when to hedge it. The cheap way to
     simulate what never changes: nothing is decided and nothing learnt.
     """

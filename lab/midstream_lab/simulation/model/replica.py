@@ -13,7 +13,7 @@ from midstream_wire.errors import UsageError
 
 
 class Work(Protocol):
-    """What a station serves; it writes the moments that it knows."""
+    """What a replica serves; it writes the moments that it knows."""
 
     #: What may share a batch.
     kind: int
@@ -48,11 +48,11 @@ ALONE = Batching()
 
 
 @final
-class Station:
+class Replica:
     """`workers` servers in parallel, first come first served.
 
     `done(work)` is called when one is served. What a crash or a cancellation ends computes no
-    longer from then on; `slowness` stretches all service times.
+    longer from then on; `slowdown` stretches all service times.
     """
 
     __slots__ = (
@@ -75,7 +75,7 @@ class Station:
         "load",
         "most_queued",
         "served",
-        "slowness",
+        "slowdown",
         "workers",
     )
 
@@ -86,7 +86,7 @@ class Station:
         *,
         workers: int = 1,
         batching: Batching = ALONE,
-        slowness: float = 1.0,
+        slowdown: float = 1.0,
         most_queued: int = 64,
     ) -> None:
         self._core = core
@@ -104,7 +104,7 @@ class Station:
         self.gone_s = math.inf
         self.workers = workers
         self.batching = batching
-        self.slowness = slowness
+        self.slowdown = slowdown
         self.most_queued = most_queued
         self.alive = True
         self.holds = 0  # failures that keep it down
@@ -243,7 +243,7 @@ class Station:
         self._free -= 1
         self._serial = number = self._serial + 1
         self._running[number] = works
-        core.at(now_s + service_s * self.slowness, self._end, number)
+        core.at(now_s + service_s * self.slowdown, self._end, number)
 
     def _stop(self, number: int) -> list[Work]:
         """Return what ran by that number, whose worker is free again; nothing where a crash or

@@ -7,7 +7,7 @@ from typing import Protocol, final
 
 from midstream_edge.session.answers import AHEAD, CLOUD, EDGE, FALLBACK
 from midstream_edge.session.lifecycle import Lifecycle
-from midstream_lab.simulation.model.replica import Station
+from midstream_lab.simulation.model.replica import Replica
 from midstream_partitioner.costs.timings import Estimate
 
 
@@ -41,6 +41,7 @@ class Job(Lifecycle):
         "payload_nbytes",
         "placement",
         "queued_s",
+        "replica",
         "replied_s",
         "reply_air_s",
         "rest_s",
@@ -48,7 +49,6 @@ class Job(Lifecycle):
         "served_s",
         "service_s",
         "started_s",
-        "station",
         "switched",
         "tail_s",
     )
@@ -68,7 +68,7 @@ class Job(Lifecycle):
         self.ahead_nbytes = 0
         self.air_s = self.reply_air_s = 0.0  # of the payload, of the reply
         self.payload_nbytes = 0
-        self.station: Station | None = None  # where it waits or runs, or did
+        self.replica: Replica | None = None  # where it waits or runs, or did
         self.queued_s = -1.0
         self.started_s = -1.0
         self.served_s = -1.0

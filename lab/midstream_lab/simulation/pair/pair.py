@@ -21,7 +21,7 @@ from midstream_lab.simulation.model.cloud import Cloud, Replicas
 from midstream_lab.simulation.model.duplex_link import Way
 from midstream_lab.simulation.model.edge import Edge
 from midstream_lab.simulation.model.link_spec import Network
-from midstream_lab.simulation.model.machine import AS_PROFILED, Machine, Steady
+from midstream_lab.simulation.model.machine import AS_PROFILED, FixedPlacement, Machine
 from midstream_lab.simulation.model.oracle_input import foresight
 from midstream_lab.simulation.model.request import Job
 from midstream_lab.simulation.model.workload import Cut, Source, breaking
@@ -89,7 +89,7 @@ class Outcome:
     events: int
 
 
-def simulate_pair(menu: Menu, policy: str | Steady, setting: Setting) -> Outcome:
+def simulate_pair(menu: Menu, policy: str | FixedPlacement, setting: Setting) -> Outcome:
     """Requests through one edge under the policy of that name, or a plan that stays.
 
     The same menu, policy and setting give the same outcome. Raises `UsageError` for a policy
@@ -103,7 +103,7 @@ def simulate_pair(menu: Menu, policy: str | Steady, setting: Setting) -> Outcome
     way = Way(network, Draws(setting.seed, 2))
     recorder = Recorder(detailed=True)
     beliefs = array("d")
-    chosen = policy if isinstance(policy, Steady) else _policy(policy, menu, setting)
+    chosen = policy if isinstance(policy, FixedPlacement) else _policy(policy, menu, setting)
 
     def finished(job: Job, how: int) -> None:
         recorder.add(job, how, core.now_s)

@@ -21,7 +21,7 @@ Engine = Literal["local", "ray"]
 ENGINES = ("local", "ray")
 #: Tasks that a Ray cluster is given ahead, for each of its processors.
 _AHEAD = 4
-#: A cluster that takes longer to answer a first knock is taken for none.
+#: A cluster that takes longer to answer a first connection is taken for none.
 ANSWER_S = 5.0
 
 
@@ -65,7 +65,7 @@ def check_engine(engine: str, jobs: int | None = None, address: str | None = Non
 
 
 def _check_address(address: str) -> None:
-    """Ray itself would knock for minutes where nobody listens."""
+    """Ray itself would try for minutes where nobody listens."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not (host and colon and port.isdigit() and int(port) < 1 << 16):
         raise UsageError(f"a Ray cluster must be given as HOST:PORT (not {address!r})")

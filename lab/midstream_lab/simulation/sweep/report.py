@@ -39,7 +39,7 @@ FIGURE_WIDTH, RATE_WIDTH = 29, 26
 LEAST_GAIN = 0.005
 
 _MAP = (
-    "Who answers soonest: a cell is a network, the uplink growing to the right and the round "
+    "Who answers soonest: a cell is a link, the uplink growing to the right and the round "
     "trip upwards. The figure is the gain: how much longer the better of edge-only and the "
     "best cloud-only takes than the winner, where a cut inside wins."
 )

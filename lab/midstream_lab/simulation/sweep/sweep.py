@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from midstream_edge.policies.menu import Menu
 from midstream_lab.simulation.model.arrivals import Closed
 from midstream_lab.simulation.model.link_spec import HEADER_SHARE, Network, steady
-from midstream_lab.simulation.model.machine import Machine, Steady
+from midstream_lab.simulation.model.machine import FixedPlacement, Machine
 from midstream_lab.simulation.pair.pair import MOST_LOAD, Setting, simulate_pair
 from midstream_partitioner.costs.device import Device
 from midstream_partitioner.graph.cuts import CLOUD_ONLY, EDGE_ONLY
@@ -214,7 +214,7 @@ def evaluate(task: Task) -> Found:
 def _run(task: Task, index: int) -> tuple[float, float | None]:
     """Return mean and 95th percentile of one placement's requests, each on a free link."""
     point = task.point
-    machine = replace(task.machine, slowness=task.machine.slowness * point.slowdown)
+    machine = replace(task.machine, slowdown=task.machine.slowdown * point.slowdown)
     up = steady(point.uplink_bps / HEADER_SHARE)
     down = steady(DOWNLINK * point.uplink_bps / HEADER_SHARE)
     network = Network(up, down, point.rtt_s, share=HEADER_SHARE)
@@ -239,7 +239,7 @@ def _run(task: Task, index: int) -> tuple[float, float | None]:
 def _alone_s(placement: Placement, machine: Machine, network: Network) -> float:
     """Return what a request takes by itself, but for slow start and queues."""
     link = network.mean_link()
-    here_s = (placement.head_s + placement.encode_s) * machine.slowness
+    here_s = (placement.head_s + placement.encode_s) * machine.slowdown
     there_s = placement.decode_s + placement.tail_s
     if not placement.remote:
         return here_s + there_s + 1e-3
@@ -252,7 +252,7 @@ def _alone_s(placement: Placement, machine: Machine, network: Network) -> float:
 def _stays_s(menu: Menu, index: int, setting: Setting, wanted: int) -> Floats:
     """[wanted] the time of each request, however long the run that takes."""
     while True:
-        stays_s = simulate_pair(menu, Steady(index), setting).table.stay_s
+        stays_s = simulate_pair(menu, FixedPlacement(index), setting).table.stay_s
         if len(stays_s) >= wanted:
             return stays_s[:wanted].astype(np.float64)
         longer = 1.1 * wanted / max(1, len(stays_s))

@@ -52,7 +52,7 @@ def test_calibration_holds_the_mean_and_draws_nothing() -> None:
     [
         ({"uplink": 0.0}, "the uplink must carry"),
         ({"downlink": float("nan")}, "the downlink must carry"),
-        ({"uplink": Trace("silence", [0.0, 1.0], [0.0])}, "on average"),
+        ({"uplink": Trace("no_answer", [0.0, 1.0], [0.0])}, "on average"),
         ({"delay_s": -1.0}, "delay_s must lie"),
         ({"delay_s": float("nan")}, "delay_s must lie"),
         ({"jitter_s": 0.03}, "jitter_s must lie within 0 and delay_s"),

@@ -339,7 +339,7 @@ def test_the_process_says_where_it_listens_and_stops_cleanly() -> None:
             sys.executable,
             "-m",
             "midstream_lab.emulation.proxy.proxy",
-            "--network",
+            "--link",
             "100Mbit:4ms",
         ]
         command += ["--target", f"{host}:{port}"]
@@ -362,8 +362,8 @@ def test_the_process_says_where_it_listens_and_stops_cleanly() -> None:
 def test_bad_arguments_are_one_sentence_and_exit_code_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main(["--target", "nowhere", "--network", "lte"]) == 2
-    assert main(["--target", "h:1", "--network", "modem"]) == 2
+    assert main(["--target", "nowhere", "--link", "lte"]) == 2
+    assert main(["--target", "h:1", "--link", "modem"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert all(line.startswith("error: ") for line in lines)

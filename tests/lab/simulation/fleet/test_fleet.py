@@ -100,7 +100,7 @@ def test_a_cloud_too_small_refuses_and_the_edges_answer() -> None:
 
 def test_no_worker_computes_for_longer_than_there_is() -> None:
     """Five times as much as one worker can serve, most of it begun or waiting at the end."""
-    slow = Replicas(slowness=5.0)
+    slow = Replicas(slowdown=5.0)
     cloud = operation(run(group(Poisson(1.0)), replicas=slow, interval_s=7.0), Prices())
     shares = [*cloud.cloud.by_replica, cloud.cloud.utilisation]
     shares += [each.utilisation for each in cloud.timeline]
@@ -162,13 +162,13 @@ def test_a_crash_tells_all_edges_at_once() -> None:
 def test_a_request_that_is_cancelled_while_it_waits_is_not_served() -> None:
     cloud, told = asked(3, lambda cloud, jobs: cloud.cancel(jobs[1]))
     assert told.replies == [(0, 1.0), (2, 2.0)]
-    assert (cloud.busy_s, cloud.stations[0].load) == (2.0, 0)
+    assert (cloud.busy_s, cloud.replicas[0].load) == (2.0, 0)
 
 
 def test_a_request_that_is_cancelled_while_it_runs_frees_its_worker() -> None:
     cloud, told = asked(2, lambda cloud, jobs: cloud.cancel(jobs[0]))
     assert told.replies == [(1, 1.5)]
-    assert (cloud.busy_s, cloud.stations[0].load) == (1.5, 0)
+    assert (cloud.busy_s, cloud.replicas[0].load) == (1.5, 0)
 
 
 def test_a_batch_goes_on_for_those_who_still_wait() -> None:
@@ -181,7 +181,7 @@ def test_a_batch_goes_on_for_those_who_still_wait() -> None:
     cloud, told = asked(4, leave, batching=batching)
     # The first ran alone at once; of the batch of three one is left.
     assert told.replies == [(0, 1.0), (3, 2.0)]
-    assert (cloud.busy_s, cloud.stations[0].load) == (2.0, 0)
+    assert (cloud.busy_s, cloud.replicas[0].load) == (2.0, 0)
 
 
 def test_what_a_whole_batch_no_longer_waits_for_stops() -> None:
@@ -202,14 +202,14 @@ def test_a_cancellation_after_the_answer_is_for_nobody() -> None:
     core.run()
     cloud.cancel(job)
     cloud.cancel(Job(told, 1, 0.0))  # it never arrived
-    assert (told.replies, cloud.stations[0].load) == ([(0, 0.0)], 0)
+    assert (told.replies, cloud.replicas[0].load) == ([(0, 0.0)], 0)
 
 
 def test_a_replica_that_is_retired_ends_what_it_has_and_is_counted_until_then() -> None:
-    cloud, told = asked(2, lambda cloud, _: cloud.stations[0].retire())
-    station = cloud.stations[0]
+    cloud, told = asked(2, lambda cloud, _: cloud.replicas[0].retire())
+    replica = cloud.replicas[0]
     assert told.replies == [(0, 1.0), (1, 2.0)]
-    assert (station.gone_s, station.there_s, station.up_s, station.busy_s) == (2.0,) * 4
+    assert (replica.gone_s, replica.there_s, replica.up_s, replica.busy_s) == (2.0,) * 4
 
 
 @given(
@@ -240,18 +240,18 @@ def test_whatever_happens_work_ends_once_and_workers_compute_one_thing_at_a_time
             cancelled.update({job.id} - ended)
         elif kind == "f":
             cloud.fail(len(jobs) % 2)
-        elif kind == "r" and cloud.stations[len(jobs) % 2].holds:
+        elif kind == "r" and cloud.replicas[len(jobs) % 2].holds:
             cloud.recover(len(jobs) % 2)
         assert cloud.busy_s <= cloud.up_s * workers + 1e-9
-        for station in cloud.stations:
-            assert 0 <= station.load - station.waiting <= workers * most
+        for replica in cloud.replicas:
+            assert 0 <= replica.load - replica.waiting <= workers * most
 
     for kind, at_s in events:
         core.at(at_s, happen, kind)
     core.run(100.0)
     ended = [number for number, _ in told.replies + told.refusals] + list(cancelled)
     assert sorted(ended) == [job.id for job in jobs]
-    assert [station.load for station in cloud.stations] == [0, 0]
+    assert [replica.load for replica in cloud.replicas] == [0, 0]
     assert cloud.busy_s <= cloud.up_s * workers + 1e-9
 
 
@@ -417,7 +417,7 @@ def test_a_plan_knows_how_slow_both_machines_are(
 ) -> None:
     network = Network(steady(rate_bps), steady(rate_bps), 0.02)
     planned = replace(group(Every(20.0), machine=Machine(edge)), network=network)
-    found = operation(run(planned, replicas=Replicas(slowness=cloud)), Prices())
+    found = operation(run(planned, replicas=Replicas(slowdown=cloud)), Prices())
     assert [each.cut for each in found.total.placements] == [chosen]
 
 
@@ -480,7 +480,7 @@ def test_policies_decide_for_each_edge() -> None:
 
 
 def test_a_race_that_the_edge_has_won_frees_the_cloud() -> None:
-    slow = Replicas(slowness=20.0)  # a second each, and the edge needs less than half
+    slow = Replicas(slowdown=20.0)  # a second each, and the edge needs less than half
     outcome = run(group(Every(2.0), count=1, policy="race"), replicas=slow)
     assert set(outcome.table.how.tolist()) == {ENDS.index("edge-before-cloud")}
     assert sum(outcome.busy_s) == pytest.approx(30 * WHOLE_S, rel=0.1)

@@ -181,7 +181,7 @@ def test_a_scenario_becomes_a_fleet_that_runs(folder: Path) -> None:
         (
             'network = "lte"',
             'network = "lan"',
-            "edges[1].link.network of 'cameras': a network",
+            "edges[1].link.network of 'cameras': a link",
         ),
         (
             'up = "lte:3"',

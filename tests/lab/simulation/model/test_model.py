@@ -23,7 +23,7 @@ from midstream_lab.simulation.model.arrivals import (
 from midstream_lab.simulation.model.cloud import Autoscaling, Replicas, balancer
 from midstream_lab.simulation.model.congestion_window import FIRST_SEGMENTS
 from midstream_lab.simulation.model.link_spec import Network, steady
-from midstream_lab.simulation.model.replica import Batching, Station
+from midstream_lab.simulation.model.replica import Batching, Replica
 from midstream_lab.simulation.model.tcp_flow import SEGMENT_PAYLOAD_NBYTES, Line
 from midstream_lab.traces.conditions import condition
 from midstream_lab.traces.trace import Trace
@@ -32,7 +32,7 @@ from midstream_wire.errors import UsageError
 
 @dataclass
 class Piece:
-    """A bit of work for a station."""
+    """A bit of work for a replica."""
 
     service_s: float
     kind: int = 0
@@ -66,7 +66,7 @@ def test_a_process_goes_on_after_each_pause() -> None:
 
 @dataclass
 class Queue:
-    """A station fed by a Poisson process; what waits and stays, without the first tenth."""
+    """A replica fed by a Poisson process; what waits and stays, without the first tenth."""
 
     rate_hz: float
     mean_s: float
@@ -77,12 +77,12 @@ class Queue:
 
     def run(self) -> tuple[float, float]:
         core, draws = Core(), Draws(7)
-        station: Station = Station(core, self._end, workers=self.workers, most_queued=10**9)
+        replica: Replica = Replica(core, self._end, workers=self.workers, most_queued=10**9)
         self._core = core
 
         def feed(number: int) -> None:
             service_s = draws.exponential(self.mean_s) if self.random else self.mean_s
-            assert station.take(Piece(service_s))
+            assert replica.take(Piece(service_s))
             if number < self.count:
                 core.at(core.now_s + draws.exponential(1 / self.rate_hz), feed, number + 1)
 
@@ -129,28 +129,28 @@ def test_even_service_times_wait_half_as_long(load: float) -> None:
     assert wait_s == pytest.approx(load / (2 * (1 - load)), rel=0.06)
 
 
-def served(batching: Batching, *pieces: tuple[float, Piece], workers: int = 1) -> Station:
+def served(batching: Batching, *pieces: tuple[float, Piece], workers: int = 1) -> Replica:
     core = Core()
 
     def end(piece: object) -> None:
         assert isinstance(piece, Piece)
         piece.ended_s = core.now_s
 
-    station = Station(core, end, workers=workers, batching=batching, most_queued=4)
+    replica = Replica(core, end, workers=workers, batching=batching, most_queued=4)
     for at_s, piece in pieces:
-        core.at(at_s, station.take, piece)
+        core.at(at_s, replica.take, piece)
     core.run()
-    return station
+    return replica
 
 
 def test_a_batch_waits_for_its_like_and_costs_less_than_its_parts() -> None:
     first, other, second = Piece(1.0), Piece(1.0, kind=1), Piece(2.0)
     batching = Batching(most=2, wait_s=0.5, marginal=0.25)
-    station = served(batching, (0.0, first), (0.1, other), (0.2, second))
+    replica = served(batching, (0.0, first), (0.1, other), (0.2, second))
     assert (first.started_s, second.started_s) == (0.2, 0.2)  # it is full
     assert (first.ended_s, second.ended_s) == (2.7, 2.7)  # 0.2 + 2.0 * 1.25
     assert (other.started_s, other.ended_s) == (2.7, 3.7)
-    assert (station.served, station.batches, station.busy_s) == (3, 2, 3.5)
+    assert (replica.served, replica.batches, replica.busy_s) == (3, 2, 3.5)
 
 
 def test_a_batch_that_does_not_fill_starts_after_its_wait() -> None:
@@ -166,22 +166,22 @@ def test_a_full_batch_waits_no_longer() -> None:
 
 
 def test_a_full_queue_and_a_dead_replica_take_nothing() -> None:
-    station = served(Batching(), *((0.0, Piece(1.0)) for _ in range(7)))
-    assert station.served == 5  # one that runs, four that wait
-    station.crash()
-    assert not station.take(Piece(1.0))
-    station.restart()
-    assert station.take(Piece(1.0))
+    replica = served(Batching(), *((0.0, Piece(1.0)) for _ in range(7)))
+    assert replica.served == 5  # one that runs, four that wait
+    replica.crash()
+    assert not replica.take(Piece(1.0))
+    replica.restart()
+    assert replica.take(Piece(1.0))
 
 
 @pytest.mark.parametrize("kind", ["round-robin", "least-outstanding", "power-of-two"])
 def test_balancers_spread_what_comes(kind: str) -> None:
     core = Core()
-    stations = [Station(core, lambda _: None) for _ in range(4)]
+    replicas = [Replica(core, lambda _: None) for _ in range(4)]
     chooser = balancer(kind, Draws(1))  # type: ignore[arg-type]
     for _ in range(400):
-        chooser.choose(stations).load += 1
-    loads = [station.load for station in stations]
+        chooser.choose(replicas).load += 1
+    loads = [replica.load for replica in replicas]
     assert sum(loads) == 400
     assert max(loads) - min(loads) <= (0 if kind != "power-of-two" else 10)
 

@@ -12,7 +12,7 @@ from midstream_edge.policies.menu import Menu
 from midstream_lab.simulation.model.arrivals import Every, Poisson
 from midstream_lab.simulation.model.cloud import Replicas
 from midstream_lab.simulation.model.link_spec import Network, steady
-from midstream_lab.simulation.model.machine import Machine, Steady
+from midstream_lab.simulation.model.machine import FixedPlacement, Machine
 from midstream_lab.simulation.model.workload import Cut
 from midstream_lab.simulation.output.request_table import ENDS, rows
 from midstream_lab.simulation.output.statistics import figures
@@ -133,7 +133,7 @@ def test_racing_answers_with_whoever_is_first() -> None:
 
 def test_a_payload_that_lost_the_race_is_not_sent_to_its_end() -> None:
     """600 KB take 4.8 s at 1 Mbit/s, and the edge has answered after 0.25 s."""
-    found = simulate_pair(MENU, Steady(0, 0.0), lasting(even(1e6)))
+    found = simulate_pair(MENU, FixedPlacement(0, 0.0), lasting(even(1e6)))
     assert ends(found) == {"edge-before-cloud": 80}
     assert 0.8 * 20 * 1e6 / 8 < found.uplink_nbytes < 22 * 1e6 / 8
     assert found.table.payload_nbytes.sum() == found.uplink_nbytes
@@ -149,7 +149,7 @@ def test_a_deadline_that_the_edge_would_miss_is_tried_on_both_sides() -> None:
 
 
 def test_a_policy_hears_how_long_the_cloud_takes() -> None:
-    slow = Replicas(slowness=20.0)
+    slow = Replicas(slowdown=20.0)
     found = simulate_pair(MENU, "adaptive-nohedge", lasting(even(50e6), replicas=slow)).table
     assert (found.placement[5:] == ALONE).mean() > 0.9
 
@@ -202,30 +202,30 @@ def slow_edge(whole_s: float) -> Menu:
 def test_what_failed_goes_out_again_where_that_is_sooner_than_the_edge() -> None:
     """The link is cut from 5 s to 5.5 s and up 0.35 s later; the edge would take 3 s."""
     setting = lasting(even(20e6), 12.0, arrivals=Every(0.25), cuts=(Cut(5.0, 0.5),))
-    found = simulate_pair(slow_edge(3.0), Steady(JPEG), setting)
+    found = simulate_pair(slow_edge(3.0), FixedPlacement(JPEG), setting)
     assert ends(found) == {"cloud": 48}
     caught = (found.table.due_s > 4.9) & (found.table.due_s < 5.8)
     assert found.table.due_s[caught] + found.table.latency_s[caught] == pytest.approx(
         5.95, abs=0.1
     )
-    quick = simulate_pair(slow_edge(0.1), Steady(JPEG), setting)
+    quick = simulate_pair(slow_edge(0.1), FixedPlacement(JPEG), setting)
     assert ends(quick)["edge-after-cloud-failed"] >= 3
 
 
 def test_a_request_without_a_head_waits_for_no_local_rest() -> None:
     """Every request races, so that one's rest runs when the next one comes."""
     setting = lasting(even(50e6), 4.0, arrivals=Every(0.04))
-    headless = simulate_pair(MENU, Steady(JPEG, 0.0), setting).table.latency_s
+    headless = simulate_pair(MENU, FixedPlacement(JPEG, 0.0), setting).table.latency_s
     assert headless[0] > 0.05
     assert headless == pytest.approx(headless[0], rel=0.02)
     setting = lasting(even(50e6), 4.0, arrivals=Every(0.1))
-    headed = simulate_pair(MENU, Steady(MIDDLE, 0.0), setting).table.latency_s
+    headed = simulate_pair(MENU, FixedPlacement(MIDDLE, 0.0), setting).table.latency_s
     assert headed[-1] > headed[0] + 0.02
 
 
 def test_a_request_whose_turn_comes_too_late_fails_at_its_deadline() -> None:
     setting = lasting(even(1e6), 2.0, arrivals=Every(WHOLE_S / 2), deadline_s=0.4)
-    found = simulate_pair(MENU, Steady(ALONE), setting)
+    found = simulate_pair(MENU, FixedPlacement(ALONE), setting)
     failed = found.table.how == ENDS.index("failed")
     assert failed.any()
     assert found.table.latency_s[failed] == pytest.approx(0.4)
@@ -241,12 +241,12 @@ def test_choosing_for_every_request_costs_no_throughput(rate_bps: float, workers
     replicas = Replicas(workers=workers)
     setting = lasting(even(rate_bps), 6.0, arrivals=Every(0.008), replicas=replicas)
 
-    def answered(policy: str | Steady) -> int:
+    def answered(policy: str | FixedPlacement) -> int:
         table = simulate_pair(menu, policy, setting).table
         ended_s = table.due_s + table.latency_s
         return int(((ended_s > 2.0) & (ended_s <= 6.0)).sum())
 
-    best = max(answered(Steady(index)) for index in range(len(MENU.placements)))
+    best = max(answered(FixedPlacement(index)) for index in range(len(MENU.placements)))
     assert answered("adaptive") >= 0.97 * best
 
 
@@ -284,7 +284,7 @@ def test_an_edge_that_cannot_finish_alone_fails_what_the_cloud_does_not_answer()
 
 
 def test_a_refusal_sends_the_rest_back_to_the_edge() -> None:
-    slow = Replicas(slowness=100.0, most_queued=1)
+    slow = Replicas(slowdown=100.0, most_queued=1)
     setting = lasting(even(50e6), arrivals=Every(0.3), replicas=slow)
     found = simulate_pair(MENU, "fixed:c10:half", setting)
     assert ends(found)["edge-after-cloud-failed"] > 50

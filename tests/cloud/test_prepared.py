@@ -17,7 +17,7 @@ import grpc
 import numpy as np
 import pytest
 
-from midstream_cloud.extras import Extras
+from midstream_cloud.prepared import PreparedPartitions
 from midstream_cloud.repository import Model, Repository
 from midstream_cloud.server import Settings, serving
 from midstream_partitioner.partition.background import Prepared, recut_beside
@@ -60,82 +60,84 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def extras(clock: Clock) -> Iterable[Extras]:
-    made = Extras(2, cut=cut_here, clock=clock)
+def prepared(clock: Clock) -> Iterable[PreparedPartitions]:
+    made = PreparedPartitions(2, cut=cut_here, clock=clock)
     yield made
     made.close()
 
 
-def make(extras: Extras, model: Model, *heads: tuple[int, ...]) -> str:
+def make(prepared: PreparedPartitions, model: Model, *heads: tuple[int, ...]) -> str:
     """Have it made; the digest."""
-    assert extras.prepare(model, asked(model, *heads)) == Readiness(False)
-    assert extras.wait(_PATIENCE_S)
-    readiness = extras.prepare(model, asked(model, *heads))
+    assert prepared.prepare(model, asked(model, *heads)) == Readiness(False)
+    assert prepared.wait(_PATIENCE_S)
+    readiness = prepared.prepare(model, asked(model, *heads))
     assert readiness.ready
     return readiness.partition_digest
 
 
 def test_what_was_made_is_found_by_its_digest_and_answers_alike(
-    extras: Extras, model: Model, picture: dict[str, Array], whole: Array
+    prepared: PreparedPartitions, model: Model, picture: dict[str, Array], whole: Array
 ) -> None:
-    digest = make(extras, model, (0, 1), (0, 3))
+    digest = make(prepared, model, (0, 1), (0, 3))
     assert digest == recut(model.partition, [(0, 1), (0, 3)]).digest
-    found = extras.find("small", digest)
+    found = prepared.find("small", digest)
     assert found is not None
     np.testing.assert_allclose(found.chain.run(picture, 0, 3)["y"], whole, rtol=1e-5)
-    assert extras.find("other", digest) is None
-    assert extras.find("small", model.partition.digest) is None
+    assert prepared.find("other", digest) is None
+    assert prepared.find("small", model.partition.digest) is None
 
 
 def test_asking_again_and_for_what_is_there_makes_nothing(
-    extras: Extras, model: Model
+    prepared: PreparedPartitions, model: Model
 ) -> None:
     present = [cut.runs for cut in model.partition.cuts]
-    already = extras.prepare(model, asked(model, *present))
+    already = prepared.prepare(model, asked(model, *present))
     assert already == Readiness(True, model.partition.digest)
-    digest = make(extras, model, (0, 1))
-    assert extras.prepare(model, asked(model, (), (0, 1), (0, 6))) == Readiness(True, digest)
+    digest = make(prepared, model, (0, 1))
+    assert prepared.prepare(model, asked(model, (), (0, 1), (0, 6))) == Readiness(True, digest)
 
 
 def test_the_idle_one_used_longest_ago_goes_and_one_with_sessions_stays(
-    extras: Extras, model: Model, clock: Clock
+    prepared: PreparedPartitions, model: Model, clock: Clock
 ) -> None:
     digests = []
     for size in (1, 2):
-        digests.append(make(extras, model, (0, size)))
+        digests.append(make(prepared, model, (0, size)))
         clock.now_s += 1.0
-    first = extras.find("small", digests[0])
+    first = prepared.find("small", digests[0])
     assert first is not None
-    extras.enter(first)
-    make(extras, model, (0, 3))
-    assert extras.find("small", digests[0]) is first
-    assert extras.find("small", digests[1]) is None
+    prepared.enter(first)
+    make(prepared, model, (0, 3))
+    assert prepared.find("small", digests[0]) is first
+    assert prepared.find("small", digests[1]) is None
 
 
 def test_where_sessions_use_all_that_may_be_held_another_is_refused(
-    extras: Extras, model: Model
+    prepared: PreparedPartitions, model: Model
 ) -> None:
-    digests = [make(extras, model, (0, size)) for size in (1, 2)]
-    first, second = (extras.find("small", digest) for digest in digests)
+    digests = [make(prepared, model, (0, size)) for size in (1, 2)]
+    first, second = (prepared.find("small", digest) for digest in digests)
     assert first is not None
     assert second is not None
-    extras.enter(first)
-    extras.enter(second)
+    prepared.enter(first)
+    prepared.enter(second)
     with pytest.raises(CloudRefused, match="at most 2 partitions") as refused:
-        extras.prepare(model, asked(model, (0, 3)))
+        prepared.prepare(model, asked(model, (0, 3)))
     assert refused.value.code == Code.RESOURCE_EXHAUSTED
-    extras.leave(first)
-    make(extras, model, (0, 3))
+    prepared.leave(first)
+    make(prepared, model, (0, 3))
 
 
-def test_what_goes_is_freed_at_once(extras: Extras, model: Model, clock: Clock) -> None:
-    found = extras.find("small", make(extras, model, (0, 1)))
+def test_what_goes_is_freed_at_once(
+    prepared: PreparedPartitions, model: Model, clock: Clock
+) -> None:
+    found = prepared.find("small", make(prepared, model, (0, 1)))
     assert found is not None
     chain = weakref.ref(found.chain)
     del found
     for size in (2, 3):
         clock.now_s += 1.0
-        make(extras, model, (0, size))
+        make(prepared, model, (0, size))
     gc.collect()
     assert chain() is None
 
@@ -148,27 +150,27 @@ def test_one_is_made_at_a_time(model: Model) -> None:
         assert released.wait(_PATIENCE_S)
         return cut_here(part, heads)
 
-    extras = Extras(2, cut=cut)
-    assert not extras.prepare(model, asked(model, (0, 1))).ready
+    prepared = PreparedPartitions(2, cut=cut)
+    assert not prepared.prepare(model, asked(model, (0, 1))).ready
     assert going.wait(_PATIENCE_S)
     with pytest.raises(CloudRefused, match="one partition at a time"):
-        extras.prepare(model, asked(model, (0, 2)))
-    assert not extras.prepare(model, asked(model, (0, 1))).ready
+        prepared.prepare(model, asked(model, (0, 2)))
+    assert not prepared.prepare(model, asked(model, (0, 1))).ready
     released.set()
-    assert extras.wait(_PATIENCE_S)
-    extras.close()
+    assert prepared.wait(_PATIENCE_S)
+    prepared.close()
 
 
 def test_what_cannot_be_cut_says_why_once_and_may_be_asked_for_again(
-    extras: Extras, model: Model
+    prepared: PreparedPartitions, model: Model
 ) -> None:
     for _ in range(2):
-        assert not extras.prepare(model, asked(model, (1, 2))).ready
-        assert extras.wait(_PATIENCE_S)
+        assert not prepared.prepare(model, asked(model, (1, 2))).ready
+        assert prepared.wait(_PATIENCE_S)
         with pytest.raises(
             CloudRefused, match="must hold every node it depends on"
         ) as refused:
-            extras.prepare(model, asked(model, (1, 2)))
+            prepared.prepare(model, asked(model, (1, 2)))
         assert refused.value.code == Code.INVALID_ARGUMENT
 
 
@@ -191,25 +193,25 @@ def test_what_fails_while_a_partition_is_made_is_told_and_the_next_one_is_made(
             raise faults.pop()
         return cut_here(part, heads)
 
-    extras = Extras(2, cut=cut)
-    assert not extras.prepare(model, asked(model, (0, 1))).ready
-    assert extras.wait(_PATIENCE_S)
+    prepared = PreparedPartitions(2, cut=cut)
+    assert not prepared.prepare(model, asked(model, (0, 1))).ready
+    assert prepared.wait(_PATIENCE_S)
     with pytest.raises(CloudRefused) as refused:
-        extras.prepare(model, asked(model, (0, 1)))
+        prepared.prepare(model, asked(model, (0, 1)))
     assert refused.value.code == code
-    assert make(extras, model, (0, 1))
-    extras.close()
+    assert make(prepared, model, (0, 1))
+    prepared.close()
 
 
 def test_without_a_thread_to_make_it_a_partition_is_refused_and_made_later(
-    extras: Extras, model: Model, monkeypatch: pytest.MonkeyPatch
+    prepared: PreparedPartitions, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as starved:
         starved.setattr(threading.Thread, "start", no_thread)
         with pytest.raises(CloudRefused, match="none to give") as refused:
-            extras.prepare(model, asked(model, (0, 1)))
+            prepared.prepare(model, asked(model, (0, 1)))
     assert refused.value.code == Code.RESOURCE_EXHAUSTED
-    assert make(extras, model, (0, 1))
+    assert make(prepared, model, (0, 1))
 
 
 def test_a_full_disk_is_no_fault_of_the_cuts_that_were_asked_for(
@@ -230,26 +232,26 @@ def no_thread(_: threading.Thread) -> None:
 
 @pytest.mark.parametrize("heads", [((0, 9),), ((2, 1),), ((0, 1 << 31),), ((1,),)])
 def test_heads_that_are_none_are_refused_before_anything_is_made(
-    extras: Extras, model: Model, heads: tuple[tuple[int, ...], ...]
+    prepared: PreparedPartitions, model: Model, heads: tuple[tuple[int, ...], ...]
 ) -> None:
     with pytest.raises(CloudRefused) as refused:
-        extras.prepare(model, asked(model, *heads))
+        prepared.prepare(model, asked(model, *heads))
     assert refused.value.code == Code.INVALID_ARGUMENT
 
 
 def test_another_partition_than_the_one_served_is_refused(
-    extras: Extras, model: Model
+    prepared: PreparedPartitions, model: Model
 ) -> None:
     part = model.partition
     for graph, digest in ((part.graph_digest, "other"), ("other", part.digest)):
         with pytest.raises(CloudRefused, match="the same partition") as refused:
-            extras.prepare(model, Preparation("small", graph, digest, ((0, 1),)))
+            prepared.prepare(model, Preparation("small", graph, digest, ((0, 1),)))
         assert refused.value.code == Code.FAILED_PRECONDITION
 
 
 def test_nothing_is_made_where_the_operator_has_not_allowed_it(model: Model) -> None:
     with pytest.raises(CloudRefused, match="--repartition") as refused:
-        Extras(0).prepare(model, asked(model, (0, 1)))
+        PreparedPartitions(0).prepare(model, asked(model, (0, 1)))
     assert refused.value.code == Code.FAILED_PRECONDITION
 
 

@@ -54,7 +54,7 @@ class _Extra:
 
 
 @final
-class Extras:
+class PreparedPartitions:
     """At most `per_model` further partitions of each model; the idle longest goes first.
 
     Methods may be called from any thread, and none of them waits for a partition.
@@ -74,7 +74,7 @@ class Extras:
         self._clock = clock
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._extras: list[_Extra] = []
+        self._prepared: list[_Extra] = []
         self._wanted: SimpleQueue[_Extra | None] | None = None  # the thread's, if there is one
 
     def prepare(self, base: Model, asked: Preparation) -> Readiness:
@@ -92,10 +92,10 @@ class Extras:
                 self._make_room(base)
                 found = _Extra(base, heads, self._clock())
                 self._begin(found)
-                self._extras.append(found)
+                self._prepared.append(found)
             found.used_s = self._clock()
             if found.error is not None:
-                self._extras.remove(found)
+                self._prepared.remove(found)
                 raise found.error
             if found.model is None:
                 return Readiness(False)
@@ -104,7 +104,7 @@ class Extras:
     def find(self, name: str, digest: str) -> Model | None:
         """The partition of the model called `name` with this digest, if it is ready."""
         with self._lock:
-            for extra in self._extras:
+            for extra in self._prepared:
                 model = extra.model
                 if model and (model.name, model.partition.digest) == (name, digest):
                     extra.used_s = self._clock()
@@ -123,7 +123,7 @@ class Extras:
         """Wait until nothing is being made; whether that came about in time."""
         with self._lock:
             return self._changed.wait_for(
-                lambda: not any(extra.making for extra in self._extras), timeout_s
+                lambda: not any(extra.making for extra in self._prepared), timeout_s
             )
 
     def close(self) -> None:
@@ -154,11 +154,11 @@ class Extras:
             raise _refusal(error) from None
 
     def _of(self, base: Model) -> list[_Extra]:
-        return [extra for extra in self._extras if extra.base is base]
+        return [extra for extra in self._prepared if extra.base is base]
 
     def _make_room(self, base: Model) -> None:
         """Leave a place for one more. The caller holds the lock."""
-        if any(extra.making for extra in self._extras):
+        if any(extra.making for extra in self._prepared):
             raise CloudRefused(
                 Code.RESOURCE_EXHAUSTED,
                 "a server makes one partition at a time, and is at one: ask again later",
@@ -167,7 +167,7 @@ class Extras:
             (extra for extra in self._of(base) if not extra.sessions), key=lambda e: e.used_s
         )
         for extra in idle[: max(0, len(self._of(base)) + 1 - self._per_model)]:
-            self._extras.remove(extra)
+            self._prepared.remove(extra)
         if len(self._of(base)) >= self._per_model:
             raise CloudRefused(
                 Code.RESOURCE_EXHAUSTED,
@@ -194,7 +194,7 @@ class Extras:
 
     def _count(self, model: Model, change: int) -> None:
         with self._lock:
-            for extra in self._extras:
+            for extra in self._prepared:
                 if extra.model is model:
                     extra.sessions += change
                     extra.used_s = self._clock()
@@ -242,8 +242,8 @@ class Extras:
         """Drop what nobody has used for a while."""
         with self._lock:
             since_s = self._clock() - self._linger_s
-            kept = [e for e in self._extras if e.making or e.sessions or e.used_s > since_s]
-            dropped, self._extras = len(self._extras) - len(kept), kept
+            kept = [e for e in self._prepared if e.making or e.sessions or e.used_s > since_s]
+            dropped, self._prepared = len(self._prepared) - len(kept), kept
         if dropped:
             release_freed_memory()
 
