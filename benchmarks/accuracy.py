@@ -9,7 +9,7 @@
 Every codec at every cut of interest, and JPEG, WebP and PNG of the input over their whole
 range of quality. Tensors go through the codec one sample at a time, as a session sends them;
 payloads are counted whole, with headers and checksums. Transforms are fitted to other samples
-than those measured. docs/codecs-results.md has the results.
+than those measured. docs/results/codecs.md has the results.
 
 With --choose, codecs are measured on training pictures that nothing was fitted to; of each
 group the smallest that keeps to a stricter budget there is chosen, and that one alone is

@@ -2,11 +2,12 @@
 
     python benchmarks/papers.py [--json]
 
-Nothing is measured: devices and networks are declared after the papers (docs/papers.md), so
-the figures are the same on every machine. "over edge" and "over cloud" are how many times
-faster the best cut is than edge-only and cloud-only; in brackets what the paper reports. What
-is found is held against both, the cut and the speedups; of two speedups against the one that
-is further off. Below the tables stand all other figures of the page.
+Nothing is measured: devices and networks are declared after the papers
+(docs/results/papers.md), so the figures are the same on every machine. "over edge" and "over
+cloud" are how many times faster the best cut is than edge-only and cloud-only; in brackets
+what the paper reports. What is found is held against both, the cut and the speedups; of two
+speedups against the one that is further off. Below the tables stand all other figures of the
+page.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def main() -> int:
         print(f"\n{title}")
         for share, outcome in zip(CONV_SHARES, decide_all(cases), strict=True):
             print(f"{share:6.1%}  {outcome.choice:11} {outcome.verdict}")
-    print("\nWhat docs/papers.md states besides")
+    print("\nWhat docs/results/papers.md states besides")
     for each in statements():
         print(f"{each.words:>18}  {each.says}")
     return 0

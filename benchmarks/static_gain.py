@@ -1,4 +1,4 @@
-"""What static tables save small tensors: the table of docs/wire.md.
+"""What static tables save small tensors: the table of docs/reference/wire.md.
 
     python benchmarks/static_gain.py [--data FOLDER]
 

@@ -28,7 +28,7 @@ ELEMENTS = 2048
 OFFSETS = bytes.fromhex("010000000400000008000000")
 HEAD = '''"""Static tables for small tensors: zstd dictionaries that consist of tables alone.
 
-Made by benchmarks/static_tables.py, and part of the format (docs/wire.md).
+Made by benchmarks/static_tables.py, and part of the format (docs/reference/wire.md).
 """
 
 from __future__ import annotations

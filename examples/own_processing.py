@@ -2,7 +2,8 @@
 
     python examples/own_processing.py
 
-The preparation may also be part of the model, so that edge and cloud share it: docs/feeds.md.
+The preparation may also be part of the model, so that edge and cloud share it:
+docs/reference/feeds.md.
 """
 
 from __future__ import annotations

@@ -285,9 +285,8 @@ def test_docstrings_of_functions_open_with_what_is_to_be_done() -> None:
 
 def retired() -> list[str]:
     """Return the first column of the glossary's last table, word by word."""
-    _, _, table = (
-        (ROOT / "docs/glossary.md").read_text(encoding="utf-8").partition("## Retired")
-    )
+    page = (ROOT / "docs/reference/glossary.md").read_text(encoding="utf-8")
+    _, _, table = page.partition("## Retired")
     return re.findall(
         r"`([^`]+)`", " ".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE))
     )

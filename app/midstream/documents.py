@@ -1,4 +1,4 @@
-"""The JSON documents that commands print, for machines; docs/json.md describes them."""
+"""JSON documents that commands print, for machines; docs/reference/json.md describes them."""
 
 from __future__ import annotations
 

@@ -9,8 +9,9 @@
     assert all(each.latency_s <= 0.5 for each in session.outcomes)
 
 A `VirtualSession` decides by the very code that a session runs (`session.lifecycle` and the
-policies); its link and its processor are those of the simulator (docs/simulation.md). Hours
-of it take seconds, and the same inputs give the same outcomes.
+policies); its link and its processor are those of the simulator
+(docs/explanation/simulation.md). Hours of it take seconds, and the same inputs give the same
+outcomes.
 """
 
 from __future__ import annotations

@@ -347,7 +347,7 @@ def strangers() -> Iterator[Mapping[str, str]]:
 @final
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """docs/json.md, read as what it is for a machine: types of fields, and of documents."""
+    """docs/reference/json.md as a machine reads it: types of fields, and of documents."""
 
     types: Mapping[str, Mapping[str, str]]
     documents: Mapping[str, str]
@@ -393,7 +393,7 @@ def schema() -> Schema:
     types: dict[str, dict[str, str]] = {}
     documents: dict[str, str] = {}
     fields: dict[str, str] = documents
-    for line in (ROOT / "docs" / "json.md").read_text().splitlines():
+    for line in (ROOT / "docs/reference/json.md").read_text().splitlines():
         if line.startswith("### "):
             fields = types.setdefault(line.removeprefix("### "), {})
         elif row := re.match(r"\| `([^`]+)` \| ([^|]+?) \|", line):

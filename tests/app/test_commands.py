@@ -38,7 +38,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 60.0
 FAST = "200Mbit:2ms"
 
-#: What docs/json.md calls a command -> a line to try it with; {server} is the shared cloud.
+#: What docs/reference/json.md calls a command -> a line to try it with. {server} is the shared
+#: cloud.
 LINES = {
     "midstream models": "models",
     "midstream profile NETWORK": "profile digits --runs 3",
@@ -309,7 +310,7 @@ def test_a_command_is_on_the_pages(schema: Schema, name: str) -> None:
     prints_json = any("--json" in each.opts for each in COMMANDS[name].params)
     told = any(f"{each} ".startswith(f"midstream {name} ") for each in schema.documents)
     assert told == prints_json
-    assert f"    midstream {name}" in (ROOT / "docs" / "cli.md").read_text()
+    assert f"    midstream {name}" in (ROOT / "docs/reference/cli.md").read_text()
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -342,7 +343,7 @@ def written_commands() -> Iterator[str]:
     """Command lines that the help and the documents tell users to type."""
     for command in COMMANDS.values():
         yield from re.findall(r"^ *midstream (.+)$", command.epilog, re.MULTILINE)
-    for page in ("README.md", "docs/cli.md"):
+    for page in ("README.md", "docs/reference/cli.md"):
         text = (ROOT / page).read_text()
         yield from re.findall(r"^    midstream (.+?)(?: +#.*)?$", text, re.MULTILINE)
         yield from re.findall(r"^\| `midstream (.+?)` \|", text, re.MULTILINE)

@@ -173,7 +173,7 @@ def test_what_is_no_header_is_refused_as_soon_as_that_is_seen(
 
 
 def test_the_example_of_the_document_is_right() -> None:
-    document = Path(__file__).parents[2] / "docs" / "wire.md"
+    document = Path(__file__).parents[2] / "docs/reference/wire.md"
     example = document.read_text(encoding="utf-8").partition("### An example")[2]
     lines = re.findall(r"^    ((?:[0-9a-f]{2} )+) ", example, re.MULTILINE)
     assert bytes.fromhex("".join(lines)) == bytes.fromhex(INT8)

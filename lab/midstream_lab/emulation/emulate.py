@@ -26,7 +26,7 @@ from midstream_lab.emulation.self_test.validity import calibrate, calm
 from midstream_wire.errors import MidstreamError, UsageError
 
 Backend = Literal["auto", "tun", "kernel", "proxy"]
-#: Best first: what "auto" tries. docs/emulation.md says why.
+#: Best first: what "auto" tries. docs/explanation/emulation.md says why.
 BACKENDS: Final = ("tun", "kernel", "proxy")
 
 

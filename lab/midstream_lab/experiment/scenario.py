@@ -8,7 +8,7 @@
     [link]
     rtt = "40ms"
 
-docs/experiments.md has every field.
+docs/reference/experiments.md has every field.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The papers' devices, declared: seconds per layer as published, or by kind of layer.
 
 Nothing is measured here. Each figure says what it comes from; what could not be found in any
-publication is an assumption, and the study varies it (docs/papers.md).
+publication is an assumption, and the study varies it (docs/results/papers.md).
 """
 
 from __future__ import annotations

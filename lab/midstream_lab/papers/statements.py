@@ -1,7 +1,7 @@
 """What the page on papers states beside its table, computed: thresholds, and why they differ.
 
-Every figure has the words in which docs/papers.md has it, so that the page, the script and the
-planner cannot part.
+Every figure has the words in which docs/results/papers.md has it, so that the page, the
+script and the planner cannot part.
 """
 
 from __future__ import annotations

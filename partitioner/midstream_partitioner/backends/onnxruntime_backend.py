@@ -49,8 +49,8 @@ _TRACE_LEVEL = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
 
 
 #: Threads of all sessions of a process together. Each session has a pool of its own, since
-#: the workers of the one that onnxruntime has for a process spin (docs/backends.md), and a
-#: container is often allowed a thousand.
+#: the workers of the one that onnxruntime has for a process spin
+#: (docs/explanation/backends.md), and a container is often allowed a thousand.
 MOST_THREADS = 768
 
 

@@ -1,4 +1,4 @@
-"""Execution providers of onnxruntime, and what is known of each: docs/backends.md.
+"""Execution providers of onnxruntime, and what is known of each: docs/explanation/backends.md.
 
 Which of them an installed build has, `runtime` asks onnxruntime itself.
 """
@@ -20,7 +20,7 @@ CPU = "cpu"
 _ELSEWHERE = "azure"
 
 #: Sums in float32, in an order and with fusions of its own: measured up to 2e-5 (see
-#: docs/backends.md), with room for deeper networks.
+#: docs/explanation/backends.md), with room for deeper networks.
 FLOAT32 = 1e-4
 #: May compute in TF32, float16 or bfloat16 unless its options forbid it.
 REDUCED = 1e-2

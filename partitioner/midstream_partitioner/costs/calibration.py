@@ -305,7 +305,8 @@ class Budget:
 #: Shares and points are quotients: 99 of 100 must pass for 99 %.
 ROUNDING = 1e-9
 
-#: What is kept to when nothing was asked, by what the calibration knows (docs/codecs.md).
+#: What is kept to when nothing was asked, by what the calibration knows
+#: (docs/explanation/codecs.md).
 #: Agreement bounds the loss from above, and a sample shows it far better.
 LABELLED = Budget(max_loss=1.0, min_agreement=0.97, default=True)
 BY_METRIC = Budget(max_loss=1.0, default=True)

@@ -16,7 +16,7 @@ The description is a few lines of TOML beside the model:
     std = [0.229, 0.224, 0.225]
     labels = "imagenet.txt"         # one a line, or a list
 
-docs/feeds.md has every field.
+docs/reference/feeds.md has every field.
 """
 
 from __future__ import annotations

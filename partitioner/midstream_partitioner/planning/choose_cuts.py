@@ -55,7 +55,7 @@ RECTIFIED_HALF_SHARE = 0.5
 RECTIFIERS = frozenset({"Relu", "Clip"})
 
 #: Five leave no scenario of any reference network 1 % from the best; four leave MobileNetV2
-#: 12 % from it in one (docs/planning.md has the table).
+#: 12 % from it in one (docs/explanation/planning.md has the table).
 MOST_CUTS = 5
 
 #: A cut joins only if it makes some scenario this much faster: handing a tensor from one

@@ -51,7 +51,7 @@ FURTHER_S = 30.0
 #: All that is calibrated: for activations from lossless down to coarse steps of the
 #: entropy-coded quantizer, for pictures the range of qualities that people use. `ctx` is left
 #: to those who name it: on three ImageNet networks it was larger than `ec` at 30 of 36 steps,
-#: and elsewhere faster only below 0.1 Mbit/s (docs/codecs.md).
+#: and elsewhere faster only below 0.1 Mbit/s (docs/explanation/codecs.md).
 LADDER = (
     *("raw", "lossless", "half", "int8", "int8c"),
     *("ec:0.125", "ec:0.25", "ec:0.5", "ec:1", "ec:2", "ecc:0.25", "ecc:0.5", "ecc:1"),

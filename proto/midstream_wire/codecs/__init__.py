@@ -1,4 +1,4 @@
-"""Activation codecs: arrays to payloads and back. The bytes are laid down in docs/wire.md."""
+"""Activation codecs: arrays to payloads and back. docs/reference/wire.md has the bytes."""
 
 from __future__ import annotations
 

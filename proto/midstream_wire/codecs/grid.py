@@ -32,7 +32,7 @@ FIXED = struct.Struct("<fBbB")  # step, theta, delta, signed
 # theta and delta are in 256ths of a step.
 UNIT = 256
 # Plain rounding: a dead zone saves bits, but shrinks what the next layer sums. On a trained
-# ResNet-20, 0.2 lost a point of agreement at an equal rate (docs/codecs-results.md).
+# ResNet-20, 0.2 lost a point of agreement at an equal rate (docs/results/codecs.md).
 _THETA = 0
 _MAX_THETA = 128
 # Steps such that every number computed from them is finite, and none subnormal.

@@ -1,4 +1,4 @@
-"""What stands in front of a payload and of each of its blocks (docs/wire.md).
+"""What stands in front of a payload and of each of its blocks (docs/reference/wire.md).
 
     payload = header block*
     header  = magic version codec quality flags dtype ndim dims params_nbytes params checksum

@@ -1,6 +1,6 @@
 """Static tables for small tensors: zstd dictionaries that consist of tables alone.
 
-Made by benchmarks/static_tables.py, and part of the format (docs/wire.md).
+Made by benchmarks/static_tables.py, and part of the format (docs/reference/wire.md).
 """
 
 from __future__ import annotations

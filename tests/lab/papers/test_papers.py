@@ -25,7 +25,7 @@ from midstream_partitioner.search.cost_table import costs_of
 from midstream_partitioner.search.min_cut import CutSearch
 from midstream_wire.errors import UsageError
 
-PAGE = Path(__file__).parents[3].joinpath("docs", "papers.md").read_text("utf-8")
+PAGE = Path(__file__).parents[3].joinpath("docs/results/papers.md").read_text("utf-8")
 
 
 def outcome_over(link: str) -> Outcome:

@@ -26,7 +26,7 @@ from midstream_lab.results.rows import (
 from midstream_wire.errors import MidstreamError, UsageError
 
 Make = Callable[..., list[RunResult]]
-DOCUMENT = Path(__file__).parents[3] / "docs" / "experiments.md"
+DOCUMENT = Path(__file__).parents[3] / "docs/reference/experiments.md"
 
 LINE = {
     "number": 0, "at_s": 0.5, "monotonic_s": 100.5, "latency_s": 0.2, "where": "cloud",

@@ -39,7 +39,9 @@ _OWN = (runner.MODELS, runner.RUNS, REPORT, SUMMARY, TABLE, ".")
 def experiment(
     scenario: Annotated[
         Path,
-        typer.Argument(metavar="FILE.toml", help="The scenario (docs/experiments.md)."),
+        typer.Argument(
+            metavar="FILE.toml", help="The scenario (docs/reference/experiments.md)."
+        ),
     ],
     output: Annotated[
         Path | None,

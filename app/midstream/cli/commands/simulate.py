@@ -100,8 +100,9 @@ def simulate(
     """Run policies over a link in virtual time: one edge, one cloud.
 
     The policies are the very code that `edge run --adaptive` runs; link, processors and server
-    are modelled (docs/simulation.md). The same menu, seed and flags give the same figures. The
-    oracle runs beside the policies asked for, and regret is the mean latency over its.
+    are modelled (docs/explanation/simulation.md). The same menu, seed and flags give the same
+    figures. The oracle runs beside the policies asked for, and regret is the mean latency over
+    its.
 
     A scenario (.toml) describes many edges that share a cloud; beside it only --log, --report
     and --json can be given. A menu (.json) was made with its model's flags, which cannot be

@@ -44,8 +44,8 @@ def verify(
         typer.Option(
             min=0,
             help="Maximum error of an output, relative to its largest value (0.01). Default: "
-            "1e-5 (float16: 1e-3; other backends: docs/backends.md), or 4 times the "
-            "model's own rounding if that is more.",
+            "1e-5 (float16: 1e-3; other backends: docs/explanation/backends.md), or 4 times "
+            "the model's own rounding if that is more.",
         ),
     ] = None,
     input: Input = None,

@@ -93,7 +93,7 @@ Private = Annotated[
         "--private",
         help="Send no form of a secret input, only what layers that lose information made of "
         "it. No proof of privacy: activations reveal much of the input, and how much is not "
-        "measured yet (docs/planning.md).",
+        "measured yet (docs/explanation/planning.md).",
     ),
 ]
 Lossless = Annotated[bool, typer.Option("--lossless", help="Only codecs that change nothing.")]
@@ -337,7 +337,7 @@ class Devices:
 @final
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """What runs the segments, by name: docs/backends.md."""
+    """What runs the segments, by name: docs/explanation/backends.md."""
 
     backend: Annotated[
         str, typer.Option(help="What runs segments: onnxruntime, or torch.")

@@ -104,7 +104,7 @@ _FIGURES = (
 
 
 def fleet_document(fleet: Fleet, found: Operation) -> dict[str, Any]:
-    """A run as plain values: `FleetRun` of docs/json.md."""
+    """A run as plain values: `FleetRun` of docs/reference/json.md."""
     return {
         "duration_s": fleet.duration_s,
         "seed": fleet.seed,

@@ -22,7 +22,7 @@ FRAMING = 0.004
 #: Share of a link's rate that is payload: rates count IP packets, as the emulator does.
 HEADER_SHARE = SEGMENT_NBYTES / PACKET_NBYTES / (1 + FRAMING)
 #: What a session's software adds to an exchange, both directions together: threads that wake,
-#: copies, decisions. Over loopback it is 2 ms (docs/benchmarks.md).
+#: copies, decisions. Over loopback it is 2 ms (docs/results/benchmarks.md).
 SOFTWARE_S = 0.0023
 #: A queue that holds 100 ms at 20 Mbit/s: what home routers and base stations have and more.
 QUEUE_NBYTES = 256 * 1024

@@ -53,7 +53,7 @@ _POINTS = (
 def sweep_document(
     measured: MeasuredModel, found: Sequence[Found], seed: int
 ) -> dict[str, Any]:
-    """A sweep as plain values: `Sweep` of docs/json.md without what was written where."""
+    """A sweep as plain values: `Sweep` of docs/reference/json.md, without written files."""
     return {
         "model": measured.name,
         "device": measured.device.to_dict(),
