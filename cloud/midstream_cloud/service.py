@@ -129,6 +129,7 @@ class Midstream:
             received_s=received_s,
             transform=request.transform,
             peer=peer,
+            received_nbytes=sum(len(piece.data) for piece in request.pieces),
             claim=service.budget.claim(),
         )
         growth = model.growth(request.first_segment, request.transform)
@@ -137,6 +138,7 @@ class Midstream:
         try:
             # A call that breaks off must not cancel the future itself: `abandon` does more.
             answer = await asyncio.shield(asyncio.wrap_future(future))
+            service.statistics.answer(answer.timings, job.received_nbytes, answer.nbytes)
             payloads = {name: b"".join(parts) for name, parts in answer.payloads.items()}
             return write_infer(payloads, answer.timings).SerializeToString()
         finally:

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import final
@@ -198,6 +198,7 @@ class Session:
             reply.close()
             job.drop()
         self._replying.clear()
+        self._note_idle()
 
     async def _open(self, frame: ClientFrame) -> None:
         if not isinstance(frame, Hello):
@@ -312,7 +313,6 @@ class Session:
         try:
             future = self._service.tails.submit(job)
         except Exception as error:
-            job.drop()
             await self._fail(id, self._told(error))
             return
         self._waiting[id] = future, job
@@ -326,14 +326,19 @@ class Session:
         if id not in self._waiting or self._waiting[id][0] is not future:
             return
         _, job = self._waiting.pop(id)
-        reply = Eager(
-            self._reply(self._frames_of(id, future, job.received_nbytes)), self._replied
-        )
+        reply = Eager(self._reply(id, future, job), self._replied)
         self._replying[reply] = job
         reply.step()
 
-    async def _reply(self, frames: Iterable[ServerFrame]) -> None:
-        for frame in frames:
+    async def _reply(self, id: int, future: Future[Answer], job: Job) -> None:
+        """Send how a tail has ended."""
+        error = future.exception()
+        if error is not None:
+            await self._send(self._refusal(id, self._told(error)))
+            return
+        answer = future.result()
+        self._service.statistics.answer(answer.timings, job.received_nbytes, answer.nbytes)
+        for frame in reply_frames(id, answer.payloads, answer.timings):
             await self._send(frame)
 
     def _replied(self, reply: Eager, error: BaseException | None) -> None:
@@ -363,26 +368,6 @@ class Session:
         if isinstance(error, CloudRefused) and error.kind == "work":
             self._charge(self._trouble, 1.0)  # asked for again, it would be refused again
         return status_of(error)
-
-    def _note_answer(self, answer: Answer, received: int) -> None:
-        self._service.statistics.answer(
-            received=received,
-            sent=sum(len(part) for parts in answer.payloads.values() for part in parts),
-            queue_s=answer.timings.queue_s,
-            decode_s=answer.timings.decode_s,
-            tail_s=answer.timings.tail_s,
-        )
-
-    def _frames_of(
-        self, id: int, future: Future[Answer], received: int
-    ) -> Iterable[ServerFrame]:
-        """Return what tells the peer how a tail ended, whose payloads had `received` bytes."""
-        error = future.exception()
-        if error is not None:
-            return (self._refusal(id, self._told(error)),)
-        answer = future.result()
-        self._note_answer(answer, received)
-        return reply_frames(id, answer.payloads, answer.timings)
 
     def _refusal(self, id: int, status: Status) -> Reply:
         """The reply that says so; what the peer did wrong itself is charged to it."""

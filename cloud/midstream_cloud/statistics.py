@@ -16,7 +16,7 @@ from typing import final
 
 from midstream_wire.errors import CloudRefused, CodecError, ProtocolError, TensorError
 from midstream_wire.foreign_text import one_line
-from midstream_wire.frames import Code
+from midstream_wire.frames import Code, ServerTimings
 
 _LOG = logging.getLogger(__name__)
 
@@ -96,17 +96,15 @@ class Statistics:
         with self._lock:
             self.sessions_open -= 1
 
-    def answer(
-        self, *, received: int, sent: int, queue_s: float, decode_s: float, tail_s: float
-    ) -> None:
-        """Count a request that was answered: bytes of payload, and where the time went."""
+    def answer(self, timings: ServerTimings, received_nbytes: int, sent_nbytes: int) -> None:
+        """Count a request that was answered, and the bytes of its payloads both ways."""
         with self._lock:
             self.answered += 1
-            self.received_nbytes += received
-            self.sent_nbytes += sent
-            self.queue_s += queue_s
-            self.decode_s += decode_s
-            self.tail_s += tail_s
+            self.received_nbytes += received_nbytes
+            self.sent_nbytes += sent_nbytes
+            self.queue_s += timings.queue_s
+            self.decode_s += timings.decode_s
+            self.tail_s += timings.tail_s
 
 
 def kind_of(error: BaseException) -> str:

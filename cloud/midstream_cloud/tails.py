@@ -95,11 +95,16 @@ class Answer:
     payloads: Mapping[str, list[bytes | memoryview]]
     timings: ServerTimings
 
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of all payloads."""
+        return sum(len(part) for parts in self.payloads.values() for part in parts)
+
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class _Queued:
-    """A job that waits, and what tells of its end."""
+    """A job that waits, and the future of its answer."""
 
     job: Job
     future: Future[Answer]
@@ -133,15 +138,53 @@ class Tails:
         self._estimates = Estimates()
 
     def submit(self, job: Job) -> Future[Answer]:
-        """Queue a job; its claim then covers its answer. `abandon` takes it back.
+        """Queue a job and take it over: without an answer it is dropped, wherever it ends.
 
+        The claim of a job that is answered covers the answer, until its caller drops it.
         `CloudRefused`, here or from the future: RESOURCE_EXHAUSTED when it is too much work or
         the queue is full, DEADLINE_EXCEEDED as soon as it is clear that the answer would come
-        too late.
+        too late, UNAVAILABLE when the server stops before the job's turn.
         """
+        try:
+            return self._queue_up(job)
+        except BaseException:
+            job.drop()
+            raise
+
+    def abandon(self, job: Job, future: Future[Answer]) -> None:
+        """Drop `job`, submitted as `future`, or end its run: nobody waits for its answer."""
+        if not future.cancel():
+            job.stop.tell()
+        future.add_done_callback(lambda _: job.drop())
+
+    def decode_ahead(self, incoming: Incoming) -> None:
+        """Decode what has arrived of a request while the rest is under way.
+
+        Faults of the payload are reported when the tail is to run.
+        """
+        with contextlib.suppress(RuntimeError, MemoryError):  # no thread: it is done later
+            self._pool.submit(incoming.advance)
+
+    def tidy(self) -> Future[None] | None:
+        """Have a worker give memory that nothing uses back to the system, if there is one."""
+        with contextlib.suppress(RuntimeError, MemoryError):
+            return self._pool.submit(_release_memory)
+        return None
+
+    def close(self) -> None:
+        """Take nothing more and refuse what is queued; does not wait for what runs."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            waiting = [*self._queued.values()]
+        for queued in waiting:
+            if self._withdraw(queued.future):
+                self._refuse(queued, _stopping())
+        self._decoding.close()
+
+    def _queue_up(self, job: Job) -> Future[Answer]:
         future: Future[Answer] = Future()
-        future.add_done_callback(self._note_done)
         queued = _Queued(job, future)
+        future.add_done_callback(lambda _: self._note_done(queued))
         with self._lock:
             points = () if job.transform else job.model.tail_points(job.first_segment)
             cost_s = self._estimates.of(job.kind, job.incoming.nbytes, points)
@@ -155,7 +198,7 @@ class Tails:
             )
             self._queued[id(future)] = queued
         for each in dropped:
-            self._refuse(each.item, late=each.late)
+            self._leave_out(each.item, late=each.late)
         try:
             self._pool.submit(self._run_next)
         except (RuntimeError, MemoryError) as error:  # no thread to be had, or stopping
@@ -167,25 +210,6 @@ class Tails:
                     kind="threads",
                 ) from None
         return future
-
-    def abandon(self, job: Job, future: Future[Answer]) -> None:
-        """Nobody wants the answer to `job`, submitted as `future`: drop it, or end its run."""
-        if not future.cancel():
-            job.stop.tell()
-        future.add_done_callback(lambda _: job.drop())
-
-    def decode_ahead(self, incoming: Incoming) -> None:
-        """Decode what has arrived of a request while the rest is under way.
-
-        What is wrong with it is said when its tail is to run.
-        """
-        with contextlib.suppress(RuntimeError, MemoryError):  # no thread: it is done later
-            self._pool.submit(incoming.advance)
-
-    def close(self) -> None:
-        """Take nothing more and drop what is queued; does not wait for what runs."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self._decoding.close()
 
     def _check_work(self, job: Job, cost_s: float) -> None:
         """Refuse what its profile says is too much.
@@ -203,9 +227,10 @@ class Tails:
                 kind="work",
             )
 
-    def _note_done(self, future: Future[Answer]) -> None:
-        if future.cancelled():
-            self._withdraw(future)
+    def _note_done(self, queued: _Queued) -> None:
+        if queued.future.cancelled():
+            self._withdraw(queued.future)
+            queued.job.drop()
 
     def _withdraw(self, future: Future[Answer]) -> bool:
         """Take a job out of the queue; False if it runs already, or has ended."""
@@ -213,21 +238,18 @@ class Tails:
             queued = self._queued.pop(id(future), None)
             return queued is not None and self._queue.withdraw(queued)
 
-    def _refuse(self, queued: _Queued, *, late: bool) -> None:
-        """Tell that a job which waited is not going to be run."""
+    def _leave_out(self, queued: _Queued, *, late: bool) -> None:
+        """Refuse a job that the queue has dropped."""
         with self._lock:
             self._queued.pop(id(queued.future), None)
-        job = queued.job
-        waited_s = self._clock() - job.received_s
-        job.drop()
-        if queued.future.set_running_or_notify_cancel():
-            queued.future.set_exception(_left_out(waited_s, late=late))
+        waited_s = self._clock() - queued.job.received_s
+        self._refuse(queued, _left_out(waited_s, late=late))
 
-    def tidy(self) -> Future[None] | None:
-        """Have a worker give memory that nothing uses back to the system, if there is one."""
-        with contextlib.suppress(RuntimeError, MemoryError):
-            return self._pool.submit(_release_memory)
-        return None
+    def _refuse(self, queued: _Queued, why: CloudRefused) -> None:
+        """Drop a job that has left the queue without a run, and report why."""
+        queued.job.drop()
+        if queued.future.set_running_or_notify_cancel():
+            queued.future.set_exception(why)
 
     def _run_next(self) -> None:
         """Run what the queue gives, if it has anything left."""
@@ -236,7 +258,7 @@ class Tails:
             if queued is not None:
                 del self._queued[id(queued.future)]
         for each in dropped:
-            self._refuse(each, late=True)
+            self._leave_out(each, late=True)
         if queued is None:
             return
         answer: Answer | BaseException | None = None
@@ -244,6 +266,7 @@ class Tails:
             try:
                 answer = self._run(queued.job)
             except BaseException as error:
+                queued.job.drop()
                 answer = error
         with self._lock:  # before anyone who is told asks for more
             self._queue.finish(queued, self._clock())
@@ -253,15 +276,9 @@ class Tails:
             queued.future.set_exception(answer)
 
     def _run(self, job: Job) -> Answer:
-        try:
-            answer = self._answer(job)
-            nbytes = sum(len(part) for parts in answer.payloads.values() for part in parts)
-            job.claim.hold(nbytes)
-        except BaseException:
-            job.claim.release()
-            raise
-        finally:
-            job.incoming.drop()
+        answer = self._answer(job)
+        job.incoming.drop()
+        job.claim.hold(answer.nbytes)
         return answer
 
     def _answer(self, job: Job) -> Answer:
@@ -301,6 +318,14 @@ class Tails:
 def _release_memory() -> None:
     release_working_memory()
     release_freed_memory()
+
+
+def _stopping() -> CloudRefused:
+    return CloudRefused(
+        Code.UNAVAILABLE,
+        "the server has stopped before this request's turn: send it to another one, or run "
+        "the rest on the edge",
+    )
 
 
 def _left_out(waited_s: float, *, late: bool) -> CloudRefused:

@@ -10,7 +10,7 @@ from prometheus_client import generate_latest
 from midstream.server_metrics import registry_of
 from midstream_cloud.statistics import Statistics
 from midstream_wire.errors import CloudRefused
-from midstream_wire.frames import Code
+from midstream_wire.frames import Code, ServerTimings
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/explanation/serving.md"
 
@@ -20,7 +20,7 @@ def test_a_scrape_reads_what_was_counted() -> None:
     registry = registry_of(counts)
     counts.open_session()
     counts.refuse(CloudRefused(Code.RESOURCE_EXHAUSTED, "", kind="queue"), "peer")
-    counts.answer(received=100, sent=10, queue_s=0.5, decode_s=0.25, tail_s=1.0)
+    counts.answer(ServerTimings(queue_s=0.5, decode_s=0.25, tail_s=1.0), 100, 10)
     lines = generate_latest(registry).decode().splitlines()
     assert {
         "midstream_server_requests_total 1.0",

@@ -14,6 +14,7 @@ import onnx
 import pytest
 from google.rpc import code_pb2
 from onnx import TensorProto, helper, numpy_helper
+from tests.cloud.gate import Gate
 
 from midstream_cloud.repository import Model, Repository
 from midstream_cloud.server import serving
@@ -87,6 +88,14 @@ def whole(model: Model, picture: dict[str, Array]) -> Array:
 def crossing(model: Model, picture: dict[str, Array]) -> Callable[[int], dict[str, Array]]:
     """What an edge that ran k segments sends."""
     return lambda k: model.chain.run(picture, 0, k)
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """A chain that waits to be let, and for nobody once the test is over."""
+    gate = Gate()
+    yield gate
+    gate.let.release(100)
 
 
 @pytest.fixture(scope="session")

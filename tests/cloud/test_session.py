@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import cast
 
 import numpy as np
 import pytest
+from tests.cloud.gate import PATIENCE_S, Gate
 
 from midstream_cloud import tails as tails_module
 from midstream_cloud.budget import Budget
 from midstream_cloud.repository import Model, Repository
 from midstream_cloud.session import Limits, Service, Session
 from midstream_cloud.tails import Tails
-from midstream_partitioner.backends.stopping import Stop
 from midstream_partitioner.costs.device import this_device
 from midstream_partitioner.costs.profile import Profile, Stat
 from midstream_partitioner.execution.chain import Chain
@@ -41,32 +40,9 @@ from midstream_wire.frames import (
     Welcome,
 )
 from midstream_wire.limits import MIB
-from midstream_wire.tensors import Array
-
-_PATIENCE_S = 10.0
 
 #: For two requests of 8 KiB, encoded and decoded, and their answers, not for three.
 _ROOM = 40_000
-
-
-class Gate:
-    """Stands in for a chain that runs when it is let, or fails."""
-
-    def __init__(self) -> None:
-        self.begun = threading.Semaphore(0)
-        self.let = threading.Semaphore(0)
-        self.ran = 0
-        self.error: BaseException | None = None
-
-    def run(
-        self, state: Mapping[str, Array], first: int, last: int, *, stop: Stop
-    ) -> dict[str, Array]:
-        self.begun.release()
-        assert self.let.acquire(timeout=_PATIENCE_S)
-        self.ran += 1
-        if self.error:
-            raise self.error
-        return {"y": np.zeros((1, 10), np.float32)}
 
 
 class Clock:
@@ -113,19 +89,12 @@ class Hall:
         await self.session.expire(self.clock())
 
     async def hear(self) -> ServerFrame:
-        return await asyncio.wait_for(self.heard.get(), _PATIENCE_S)
+        return await asyncio.wait_for(self.heard.get(), PATIENCE_S)
 
     async def status(self) -> tuple[int, int]:
         reply = await self.hear()
         assert isinstance(reply, Reply)
         return reply.id, reply.status.code
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.let.release(100)
 
 
 Meet = Callable[[Callable[[Hall], Awaitable[None]]], None]
@@ -170,7 +139,7 @@ def test_requests_in_flight_are_counted_until_their_reply(meet: Meet, gate: Gate
         assert await hall.status() == (3, Code.RESOURCE_EXHAUSTED)
         gate.let.release(2)
         assert [await hall.status(), await hall.status()] == [(1, Code.OK), (2, Code.OK)]
-        await asyncio.wait_for(hall.session.finish(), _PATIENCE_S)
+        await asyncio.wait_for(hall.session.finish(), PATIENCE_S)
         await hall.ask(4)
         gate.let.release()
         assert await hall.status() == (4, Code.OK)
@@ -187,7 +156,7 @@ def test_a_cancelled_request_is_dropped_from_the_queue_and_not_answered(
         await hall.session.receive(Cancel(2), time.monotonic())
         gate.let.release(5)
         assert await hall.status() == (1, Code.OK)
-        await asyncio.wait_for(hall.session.finish(), _PATIENCE_S)
+        await asyncio.wait_for(hall.session.finish(), PATIENCE_S)
         assert hall.heard.empty()
         assert gate.ran == 1
 
@@ -200,7 +169,7 @@ def test_a_request_that_runs_when_it_is_cancelled_is_not_answered(
     async def talk(hall: Hall) -> None:
         await hall.ask(1)
         await hall.session.receive(Cancel(1), time.monotonic())
-        await asyncio.wait_for(hall.session.finish(), _PATIENCE_S)
+        await asyncio.wait_for(hall.session.finish(), PATIENCE_S)
         gate.let.release(5)
         await hall.ask(2)
         assert await hall.status() == (2, Code.OK)
@@ -221,7 +190,7 @@ def test_a_drained_session_finishes_what_it_began_and_refuses_the_rest(
         assert not draining.done()
         gate.let.release()
         assert await hall.status() == (1, Code.OK)
-        await asyncio.wait_for(draining, _PATIENCE_S)
+        await asyncio.wait_for(draining, PATIENCE_S)
 
     meet(talk)
 
@@ -260,7 +229,7 @@ def test_a_closed_session_drops_what_was_queued(meet: Meet, gate: Gate) -> None:
         await hall.ask(2)
         hall.session.close()
         gate.let.release(2)
-        await asyncio.wait_for(hall.session.finish(), _PATIENCE_S)
+        await asyncio.wait_for(hall.session.finish(), PATIENCE_S)
         assert hall.heard.empty()
 
     meet(talk)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from midstream_cloud.statistics import LOG_EVERY_S, Statistics, kind_of
 from midstream_wire.errors import CloudRefused, CodecError, ProtocolError
-from midstream_wire.frames import Code
+from midstream_wire.frames import Code, ServerTimings
 
 
 class Clock:
@@ -50,6 +50,6 @@ def test_sessions_and_answers_add_up() -> None:
     counts.open_session()
     counts.open_session()
     counts.close_session()
-    counts.answer(received=10, sent=4, queue_s=0.1, decode_s=0.2, tail_s=0.3)
+    counts.answer(ServerTimings(queue_s=0.1, decode_s=0.2, tail_s=0.3), 10, 4)
     assert (counts.sessions_opened, counts.sessions_open, counts.answered) == (2, 1, 1)
     assert (counts.received_nbytes, counts.sent_nbytes, counts.tail_s) == (10, 4, 0.3)

@@ -11,7 +11,9 @@ from typing import cast
 
 import numpy as np
 import pytest
+from tests.cloud.gate import PATIENCE_S, Gate
 
+from midstream_cloud.budget import Budget
 from midstream_cloud.repository import Model
 from midstream_cloud.tails import Answer, Job, Tails
 from midstream_partitioner.backends.stopping import Stop
@@ -22,26 +24,6 @@ from midstream_wire.errors import CloudRefused, CodecError, TensorError
 from midstream_wire.frames import Code, Piece
 from midstream_wire.tensors import Array, TensorSpec
 from midstream_wire.transfers import Incoming
-
-_PATIENCE_S = 10.0
-
-
-class Gate:
-    """Stands in for a chain: runs when it is let, and says when it has begun."""
-
-    def __init__(self, output: Array) -> None:
-        self.output = output
-        self.begun = threading.Semaphore(0)
-        self.let = threading.Semaphore(0)
-        self.ran = 0
-
-    def run(
-        self, state: Mapping[str, Array], first: int, last: int, *, stop: Stop
-    ) -> dict[str, Array]:
-        self.begun.release()
-        assert self.let.acquire(timeout=_PATIENCE_S)
-        self.ran += 1
-        return {"y": self.output}
 
 
 class Clock:
@@ -57,11 +39,6 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture
-def gate() -> Gate:
-    return Gate(np.zeros((1, 10), np.float32))
 
 
 @pytest.fixture
@@ -94,24 +71,24 @@ def _incoming(arrays: Mapping[str, Array], codec_id: str = "raw") -> Incoming:
 
 def _finish(gate: Gate, future: Future[Answer]) -> Answer:
     gate.let.release()
-    return future.result(_PATIENCE_S)
+    return future.result(PATIENCE_S)
 
 
 def _refusal(future: Future[Answer]) -> int:
-    error = future.exception(_PATIENCE_S)
+    error = future.exception(PATIENCE_S)
     assert isinstance(error, CloudRefused)
     return error.code
 
 
 def test_the_times_add_up(tails: Tails, gated: Model, gate: Gate, clock: Clock) -> None:
     first = tails.submit(_job(gated, clock))
-    assert gate.begun.acquire(timeout=_PATIENCE_S)
+    assert gate.begun.acquire(timeout=PATIENCE_S)
     second = tails.submit(_job(gated, clock))
     clock.now_s += 2.0
     timings = _finish(gate, first).timings
     assert (timings.decode_s, timings.queue_s, timings.tail_s) == (0.0, 0.5, 2.0)
     assert (timings.received_s, timings.finished_s) == (99.5, 102.0)
-    assert gate.begun.acquire(timeout=_PATIENCE_S)
+    assert gate.begun.acquire(timeout=PATIENCE_S)
     clock.now_s += 1.0
     timings = _finish(gate, second).timings
     assert (timings.queue_s, timings.tail_s) == (2.5, 1.0)
@@ -134,7 +111,7 @@ def test_a_wait_beyond_the_budget_is_refused_before_it_begins(
     tails: Tails, gated: Model, gate: Gate, clock: Clock
 ) -> None:
     learning = tails.submit(_job(gated, clock))
-    assert gate.begun.acquire(timeout=_PATIENCE_S)
+    assert gate.begun.acquire(timeout=PATIENCE_S)
     clock.now_s += 4.0
     _finish(gate, learning)  # this tail takes 4 s
 
@@ -151,7 +128,7 @@ def test_a_request_whose_time_ran_out_in_the_queue_is_not_run(
     tails: Tails, gated: Model, gate: Gate, clock: Clock
 ) -> None:
     running = tails.submit(_job(gated, clock))
-    assert gate.begun.acquire(timeout=_PATIENCE_S)
+    assert gate.begun.acquire(timeout=PATIENCE_S)
     late = tails.submit(_job(gated, clock, budget_s=1.0))
     clock.now_s += 1.5
     _finish(gate, running)
@@ -163,7 +140,7 @@ def test_a_cancelled_request_leaves_its_place_to_another(
     tails: Tails, gated: Model, gate: Gate, clock: Clock
 ) -> None:
     running, dropped, kept = (tails.submit(_job(gated, clock)) for _ in range(3))
-    assert gate.begun.acquire(timeout=_PATIENCE_S)
+    assert gate.begun.acquire(timeout=PATIENCE_S)
     assert dropped.cancel()
     assert not running.cancel()
     another = tails.submit(_job(gated, clock))
@@ -187,7 +164,7 @@ def test_large_outputs_are_compressed_where_it_is_worth_it(
         gate.let.release()
         tails = Tails(workers=1, clock=clock)
         job = _job(Model("m", small, cast(Chain, gate)), clock)
-        payload = b"".join(tails.submit(job).result(_PATIENCE_S).payloads["y"])
+        payload = b"".join(tails.submit(job).result(PATIENCE_S).payloads["y"])
         tails.close()
         spec = TensorSpec("y", array.dtype.name, array.shape)
         assert np.array_equal(decode(payload, spec, max_nbytes=1 << 20), array)
@@ -220,7 +197,7 @@ def test_the_time_of_large_inputs_is_not_held_against_small_ones(
 
     for rows, took_s in ((64, 4.0), (1, 0.1)):
         learning = tails.submit(job(rows))
-        assert gate.begun.acquire(timeout=_PATIENCE_S)
+        assert gate.begun.acquire(timeout=PATIENCE_S)
         clock.now_s += took_s
         _finish(gate, learning)
     running = tails.submit(job(1))
@@ -243,13 +220,13 @@ def test_what_came_is_decoded_by_the_worker_and_ahead_of_the_rest(
     incoming = _incoming({"x": np.zeros(4, np.float32)})
     assert not names
     gate.let.release()
-    tails.submit(Job(gated, 1, incoming, clock.now_s)).result(_PATIENCE_S)
+    tails.submit(Job(gated, 1, incoming, clock.now_s)).result(PATIENCE_S)
     assert names == ["tail_0"]
 
     ahead = _incoming({"x": np.zeros(4, np.float32)})
     tails.decode_ahead(ahead)
     gate.let.release()
-    tails.submit(_job(gated, clock)).result(_PATIENCE_S)  # by the only worker, after that
+    tails.submit(_job(gated, clock)).result(PATIENCE_S)  # by the only worker, after that
     monkeypatch.undo()
     assert names == ["tail_0"] * 2
 
@@ -263,7 +240,7 @@ def test_a_payload_that_is_damaged_fails_its_job_alone(
     damaged.feed(Piece(0, bytes(payload)))
     tails.decode_ahead(damaged)  # says nothing
     failing = tails.submit(Job(gated, 1, damaged, clock.now_s))
-    assert isinstance(failing.exception(_PATIENCE_S), CodecError)
+    assert isinstance(failing.exception(PATIENCE_S), CodecError)
     assert gate.ran == 0
     assert _finish(gate, tails.submit(_job(gated, clock)))
 
@@ -284,7 +261,7 @@ def test_a_run_that_lacks_memory_is_told_from_one_that_cannot_be(
 
     failing = Model("failing", small, cast(Chain, Failing()))
     future = tails.submit(_job(failing, clock))
-    assert type(future.exception(_PATIENCE_S)) is kind
+    assert type(future.exception(PATIENCE_S)) is kind
 
 
 def test_more_work_than_a_request_may_take_is_refused_by_what_the_profile_says(
@@ -301,3 +278,38 @@ def test_more_work_than_a_request_may_take_is_refused_by_what_the_profile_says(
         with pytest.raises(CloudRefused, match=r"may take 0.5 s .* \(not 0.6 s") as caught:
             tails.submit(batch)
         assert caught.value.code == Code.RESOURCE_EXHAUSTED
+
+
+def test_nobody_waits_for_ever_when_it_closes(
+    tails: Tails, gated: Model, gate: Gate, clock: Clock
+) -> None:
+    budget = Budget(300)
+
+    def job() -> Job:
+        claim = budget.claim()
+        claim.hold(100)
+        return replace(_job(gated, clock), claim=claim)
+
+    running = tails.submit(job())
+    assert gate.begun.acquire(timeout=PATIENCE_S)
+    waiting = [tails.submit(job()) for _ in range(2)]
+    tails.close()
+    assert [_refusal(future) for future in waiting] == [Code.UNAVAILABLE] * 2
+    with pytest.raises(CloudRefused, match="the server has none to give"):
+        tails.submit(job())
+    assert budget.taken_nbytes == 100  # of the one that runs
+    answer = _finish(gate, running)
+    assert budget.taken_nbytes == answer.nbytes > 0
+
+
+def test_a_job_that_is_cancelled_gives_back_what_it_held(
+    tails: Tails, gated: Model, gate: Gate, clock: Clock
+) -> None:
+    budget = Budget(100)
+    running = tails.submit(_job(gated, clock))
+    assert gate.begun.acquire(timeout=PATIENCE_S)
+    claim = budget.claim()
+    claim.hold(100)
+    assert tails.submit(replace(_job(gated, clock), claim=claim)).cancel()
+    assert budget.taken_nbytes == 0
+    assert _finish(gate, running)
