@@ -271,13 +271,13 @@ def test_every_module_says_what_it_is_for() -> None:
     assert silent == []
 
 
-def test_docstrings_of_functions_open_with_what_is_to_be_done() -> None:
-    openings = ("What", "Whether", "Who", "When", "Where", "How", "Until")
+def test_docstrings_open_with_a_noun_or_with_what_is_to_be_done() -> None:
+    openings = "What Whether Who When Where How Why Which That Until".split()
     strays = [
-        f"{name_of(path)}:{node.lineno}"
+        f"{name_of(path)}: {ast.get_docstring(node)}"
         for path in MODULES
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         and (ast.get_docstring(node) or "-").split()[0].rstrip(",:") in openings
     ]
     assert strays == []

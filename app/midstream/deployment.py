@@ -36,7 +36,7 @@ from midstream_wire.frames import Code
 @final
 @dataclass(frozen=True, slots=True)
 class EdgeSide:
-    """What an edge holds of a model, and how fast it is there, whoever serves the rest."""
+    """An edge's part of a model with its profile, whichever server has the rest."""
 
     partition: Partition
     model: str
@@ -56,7 +56,7 @@ class EdgeSide:
 @final
 @dataclass(frozen=True, slots=True)
 class EdgeSetup:
-    """How an edge holds its part of a network, and how that is measured.
+    """Settings by which an edge loads its part of a model, and measures it.
 
     `segments` limits what it holds, and so does the memory that they may take together,
     `within_nbytes`. `profile` stands in for measuring, and sets the pace of an emulated

@@ -1,4 +1,4 @@
-"""What a caller says of a network's feed: nothing, all of it, or single fields on top."""
+"""A caller's words on a model's feed: none, all of it, or single fields on top."""
 
 from __future__ import annotations
 

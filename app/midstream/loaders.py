@@ -1,4 +1,4 @@
-"""What a user may name: a reference network, an ONNX file, a partition's folder; inputs."""
+"""Loaders of what users name: reference models, ONNX files, partitions, inputs."""
 
 from __future__ import annotations
 

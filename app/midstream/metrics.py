@@ -1,4 +1,4 @@
-"""What an edge under a policy shows to Prometheus, and the page that shows any metrics.
+"""Prometheus metrics of an edge under a policy, and the page that serves metrics.
 
 The page has the text exposition format 0.0.4.
 """

@@ -1,4 +1,4 @@
-"""What a server shows to Prometheus: requests, refusals, and where the time went."""
+"""Prometheus metrics of a server: requests, refusals, and time by stage."""
 
 from __future__ import annotations
 

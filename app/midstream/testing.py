@@ -166,7 +166,7 @@ def make_placement(
 @final
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one request: moments of the virtual clock, in seconds.
+    """The outcome of one request: moments of the virtual clock, in seconds.
 
     `where` says which side answered, as `Answer.where` of a session does; "failed" if none.
     """

@@ -44,7 +44,7 @@ class Written:
 
 
 class Sink(Protocol):
-    """Where answers go, one after the other; raises `OSError` where there is no room."""
+    """A writer of answers, one after the other; raises `OSError` where there is no room."""
 
     def take(self, answer: Written) -> None: ...
 

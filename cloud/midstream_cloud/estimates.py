@@ -1,4 +1,4 @@
-"""How long tails take: what the profile says of that size, corrected by what they took.
+"""Estimates of tail times: the profile's for that size, corrected by what was measured.
 
 A server knows a request by the bytes that crossed the cut, which grow with the sizes of the
 network's open dimensions. Pure: sizes and seconds come in as values.

@@ -1,4 +1,4 @@
-"""What a peer may ask for that costs it next to nothing: so much at once, then at a rate."""
+"""Rate limits on what costs a peer next to nothing: a burst, then a steady rate."""
 
 from __future__ import annotations
 

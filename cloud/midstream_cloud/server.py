@@ -82,7 +82,7 @@ _OPTIONS = (
 @final
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a server serves.
+    """Settings of a server.
 
     `workers` None means one per processor; `memory_nbytes`, what the whole process may take,
     None means a share of what the container or the machine lets it have. A request may take

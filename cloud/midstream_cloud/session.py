@@ -64,7 +64,7 @@ Send = Callable[[ServerFrame], Awaitable[None]]
 @final
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one session may ask for, and how long it may keep the server waiting.
+    """Limits of one session: what it may ask for, and how long it may stall.
 
     `hello_s` is the time for its Hello, `idle_s` that for which it may have nothing under way
     and say nothing, `stall_s` that for which a request may wait for its next piece.
@@ -81,7 +81,7 @@ class Limits:
 @final
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What all sessions of a server share."""
+    """State that all sessions of a server share."""
 
     name: str
     repository: Repository

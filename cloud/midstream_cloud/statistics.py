@@ -1,4 +1,4 @@
-"""What a server has done, and what it has refused: counted, and told without flooding a log.
+"""Counts of a server's answers and refusals, logged without flooding.
 
 Safe to use from any thread. The first refusal of a kind is logged at once, and at most one
 every ten seconds after that, with the number of those that were not.
@@ -40,7 +40,7 @@ UNAUTHENTICATED = "unauthenticated"
 @final
 @dataclass(slots=True)
 class _Told:
-    """What was logged last of a kind."""
+    """The last line that was logged of a kind."""
 
     at_s: float
     since: int = 0

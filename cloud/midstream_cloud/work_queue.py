@@ -1,4 +1,4 @@
-"""Which request runs next: fair between peers, and only what can still be in time.
+"""A fair queue of requests: shared between peers, without those that would be late.
 
 Pure: moments and predicted times come in as values, so overload is tested in virtual time.
 Work is counted in predicted seconds, not in requests: a batch of 83 is as much as 83 alone.
@@ -31,7 +31,7 @@ _MOST_PEERS = 1024
 @final
 @dataclass(frozen=True, slots=True)
 class Dropped(Generic[_Item]):
-    """What was taken out of the queue: `late`, or for a peer that waits for less."""
+    """An item that was taken out of the queue: `late`, or for a peer that waits for less."""
 
     item: _Item
     late: bool
@@ -39,7 +39,7 @@ class Dropped(Generic[_Item]):
 
 @dataclass(slots=True, eq=False)
 class _Entry(Generic[_Item]):
-    """What waits. Once it starts, `needed_s` must be left before its deadline."""
+    """A waiting item. Once it starts, `needed_s` must be left before its deadline."""
 
     item: _Item
     cost_s: float
@@ -52,7 +52,7 @@ class _Entry(Generic[_Item]):
 
 @dataclass(slots=True, eq=False)
 class _Peer(Generic[_Item]):
-    """What one peer has had of the workers, and what it waits for, in order."""
+    """One peer's used share of the workers, and its waiting items in order."""
 
     spent_s: float
     waiting: dict[int, _Entry[_Item]] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class _Peer(Generic[_Item]):
 
 @dataclass(frozen=True, slots=True)
 class _Run(Generic[_Item]):
-    """What a worker does: for whom, since when, and the seconds that were predicted."""
+    """A worker's present task: its peer, its start, and the seconds that were predicted."""
 
     peer: _Peer[_Item]
     started_s: float
@@ -70,7 +70,7 @@ class _Run(Generic[_Item]):
 
 @final
 class WorkQueue(Generic[_Item]):
-    """What waits for `workers`: at most `max_queued` items, each for `max_wait_s` at most.
+    """The queue for `workers`: at most `max_queued` items, each for at most `max_wait_s`.
 
     The caller holds a lock if several threads use it.
     """

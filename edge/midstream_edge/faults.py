@@ -1,4 +1,4 @@
-"""What fails where no request can be told of it: counted, and logged without flooding."""
+"""Failures that belong to no request: counted, and logged without flooding."""
 
 from __future__ import annotations
 

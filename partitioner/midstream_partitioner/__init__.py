@@ -1,1 +1,1 @@
-"""What can be cut and where: graphs, cuts, partitions, profiles, plans. Knows no network."""
+"""Graphs, cuts, partitions, profiles and plans. Opens no socket."""

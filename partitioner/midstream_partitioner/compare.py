@@ -1,4 +1,4 @@
-"""How far two answers of a network lie apart."""
+"""Distances between two answers of a model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXACT = 1e-5
 @final
 @dataclass(frozen=True, slots=True)
 class Apart:
-    """How far one output lies from what it should be; infinite where it cannot be told.
+    """The distance of one output from what it should be; infinite where it cannot be told.
 
     `relative` is `absolute` over the output's largest magnitude. `moved` is by how much, on
     the same scale, the entry that is the largest now was smaller than the one that should be:

@@ -1,4 +1,4 @@
-"""What this process may use of the machine: cores and memory, container limits included."""
+"""Limits of this process on the machine: cores and memory, by the container's limits."""
 
 from __future__ import annotations
 

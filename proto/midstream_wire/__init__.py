@@ -1,1 +1,1 @@
-"""What crosses the link: tensors, codecs, messages. Knows nothing of models or sockets."""
+"""The wire format: tensors, codecs, messages. Knows nothing of models or sockets."""

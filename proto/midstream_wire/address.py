@@ -1,4 +1,4 @@
-"""Where a server listens: `host:port`, `[ipv6]:port` or `unix:path`."""
+"""Addresses of servers: `host:port`, `[ipv6]:port` or `unix:path`."""
 
 from __future__ import annotations
 

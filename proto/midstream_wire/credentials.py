@@ -193,7 +193,7 @@ def _read(path: Path | None, what: str) -> bytes | None:
 
 
 def _check_pair(certificate: Path, key: Path) -> None:
-    """That both can be used together. gRPC would fail when it listens, without a reason."""
+    """Check that both fit together. gRPC would fail when it listens, without a reason."""
     try:
         # An empty password: OpenSSL would ask for one on the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, lambda: "")

@@ -1,4 +1,4 @@
-"""What a server says about the models it holds."""
+"""Descriptions of the models that a server holds."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Preparation:
 @final
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """How far that is: once `ready`, sessions of the partition with this digest may begin."""
+    """The state of a preparation: once `ready`, sessions with this digest may begin."""
 
     ready: bool
     partition_digest: str = ""

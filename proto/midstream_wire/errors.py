@@ -37,7 +37,7 @@ class MidstreamError(Exception):
 
 
 class UsageError(MidstreamError):
-    """What was asked cannot be taken: a missing file, a malformed value, a bad flag."""
+    """Invalid usage: a missing file, a malformed value, a bad flag."""
 
 
 class ModelError(MidstreamError):

@@ -50,7 +50,7 @@ def front_of(number: int, nbytes: int) -> bytes:
 
 @final
 class Allowance:
-    """How many fields a message may have yet, whatever level they are on."""
+    """The number of fields that a message may still have, whatever their level."""
 
     __slots__ = ("left", "most")
 

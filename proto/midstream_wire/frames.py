@@ -1,4 +1,4 @@
-"""What the two sides say to each other in a session, as values.
+"""Frames of a session, as values.
 
 A frame is one message of the Session stream. `messages` turns frames into protobuf and back,
 `transfers` splits tensors into frames and puts them together again.
@@ -32,7 +32,7 @@ class Code(IntEnum):
 @final
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a request ended. `code` is a `Code`, or a number that a newer peer knows."""
+    """The end of a request. `code` is a `Code`, or a number that a newer peer knows."""
 
     code: int = Code.OK
     message: str = ""
@@ -133,7 +133,7 @@ class Pong:
 @final
 @dataclass(frozen=True, slots=True)
 class ServerTimings:
-    """Where a request's time went in the cloud; seconds, as midstream.proto explains them."""
+    """A request's times in the cloud; seconds, as midstream.proto explains them."""
 
     received_s: float = 0.0
     finished_s: float = 0.0

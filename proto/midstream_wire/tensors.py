@@ -1,4 +1,4 @@
-"""What a tensor may look like: the dtypes that midstream carries, specs that check arrays."""
+"""Tensors on the wire: the dtypes that midstream carries, specs that check arrays."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def _split(data: bytes | memoryview, message_nbytes: int) -> Iterator[bytes | me
 def obstacle(
     names: Collection[str], *, ndim: int, nbytes: int, max_nbytes: int = MAX_REQUEST_NBYTES
 ) -> str | None:
-    """Why no request and no reply can carry tensors of these names; None if one can.
+    """Return why no request or reply can carry tensors of these names; None if one can.
 
     `ndim` is the most dimensions that one has, `nbytes` what all take decoded, `max_nbytes`
     what the receiver takes. The phrase says what came and what is allowed.

@@ -1,4 +1,4 @@
-"""What a shell offers while a command is typed: models, links, policies."""
+"""Completion of a command as it is typed: models, links, policies."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 @final
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a server is and how to speak to it; what it takes to open a channel."""
+    """A server's address and credentials: all that opening a channel takes."""
 
     address: Address
     tls: ChannelTls | None = None

@@ -1,4 +1,4 @@
-"""How the cloud's clock stands to the edge's, and what that says about a request's time.
+"""Offset of the cloud's clock from the edge's, and a request's times by it.
 
 Both sides read monotonic clocks of unknown origin. The offset between them is estimated as
 NTP does it (RFC 5905): each exchange gives an offset that is wrong by at most half its delay
@@ -92,7 +92,7 @@ class ClockEstimate:
 @final
 @dataclass(frozen=True, slots=True)
 class CloudTimes:
-    """What the cloud says about one request: its figures, and its clock when it finished."""
+    """The cloud's report on one request: its figures, and its clock when it finished."""
 
     finished_s: float
     queue_s: float

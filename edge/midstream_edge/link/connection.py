@@ -100,7 +100,7 @@ class Connection:
 
     @property
     def error(self) -> PeerError:
-        """Why there was no stream when there was none last."""
+        """Return the reason for the last time without a stream."""
         with self._lock:
             return self._streams.error
 

@@ -1,4 +1,4 @@
-"""What stands at a server's address, found out by a connection of our own.
+"""Diagnosis of a server's address, by a connection of our own.
 
 gRPC has one status, UNAVAILABLE, for a port that is closed, a name that does not resolve, TLS
 that fails and a web server, and tells them apart only in the words of its messages, which

@@ -1,4 +1,4 @@
-"""When a link is suspect, and when to try a fresh channel: values and tables, without a clock.
+"""Detection of a suspect link, and the pace of fresh channels: values, without a clock.
 
     connected --overdue--> suspect --given up, ended--> down
         ^                     |                          |
@@ -64,7 +64,7 @@ SHARE, MOST_S, MOST_HANDSHAKE_S = 1 / 40, 2.0, 0.5
 
 @final
 class LinkEvent(Enum):
-    """What can happen to a link."""
+    """An event of a link."""
 
     OVERDUE = auto()  # nothing came when something was due
     ALIVE = auto()  # the suspected stream has spoken
@@ -106,7 +106,7 @@ def knock_spacing_s(outage_s: float) -> float:
 @final
 @dataclass(frozen=True, slots=True)
 class Observations:
-    """What is seen of a stream at a look.
+    """Observations of a stream at one look.
 
     `heard_s` is when the last frame came, `asked_s` when the oldest unanswered ping left, and
     `rtt_s` the round trip as pings see it. `tcp` is None where the system does not tell.
@@ -121,7 +121,7 @@ class Observations:
 
 @final
 class Overdue(Enum):
-    """What did not come."""
+    """The kind of message that is overdue."""
 
     ACK = "acknowledged"
     WINDOW = "taken"
@@ -132,7 +132,7 @@ class Overdue(Enum):
 @final
 @dataclass(frozen=True, slots=True)
 class FailureDetector:
-    """What looks at one stream add up to; `look` at it every 50 ms or so while it is used.
+    """The state of one stream's detector; call `look` every 50 ms or so while it is used.
 
     `moved_s`: when an acknowledgement last came, or nothing was to be acknowledged. `life_s`:
     when anything last came for sure. `due_s`: since when a pong is due, once its ping has

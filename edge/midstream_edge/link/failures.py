@@ -1,4 +1,4 @@
-"""What a failed connection or call means, in one sentence each.
+"""Meanings of failed connections and calls, one sentence each.
 
 Judged by codes alone: gRPC's status, and what `diagnosis` found where that says too little.
 Words of messages are passed on, and decide nothing. Pure: values in, errors out.
@@ -31,7 +31,7 @@ UNCLEAR = frozenset({Code.UNKNOWN, Code.INTERNAL, Code.UNAVAILABLE})
 
 @final
 class Kind(Enum):
-    """What can be said of a server that gRPC could not reach."""
+    """The state of a server that gRPC could not reach."""
 
     ABSENT = auto()  # nothing there, or nothing that answers: it may come
     MISTRUST = auto()  # the two sides do not agree on TLS: somebody must change a setting
@@ -42,7 +42,7 @@ class Kind(Enum):
 @final
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found, and the end of a sentence about it: "... but `what`"."""
+    """A diagnosis, and the end of a sentence about it: "... but `what`"."""
 
     kind: Kind
     what: str

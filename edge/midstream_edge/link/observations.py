@@ -1,4 +1,4 @@
-"""What an edge sees of its link: its state, and what a transfer took."""
+"""An edge's observations of its link: its state, and times of transfers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LinkState = Literal["connected", "suspect", "down"]
 @final
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """What one exchange says about the link.
+    """The measured transfer of one exchange.
 
     `nbytes` went up (what was acknowledged, where the transfer was not `complete`) and
     `reply_nbytes` came down in `took_s`: from handing over the first byte to the last byte of

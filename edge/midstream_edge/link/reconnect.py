@@ -1,4 +1,4 @@
-"""When the next fresh channel is due, and whether its server could be reached just now."""
+"""The schedule of fresh channels after a link was lost, by TCP handshakes."""
 
 from __future__ import annotations
 

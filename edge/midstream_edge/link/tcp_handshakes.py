@@ -33,7 +33,7 @@ HANDSHAKE_LIFE_S = 1.5
 @final
 @dataclass(frozen=True, slots=True)
 class PeerAddress:
-    """Where a TCP server was reached: address family, and address as sockets take it."""
+    """The address of a TCP server: family, and address as sockets take it."""
 
     family: int
     address: Any

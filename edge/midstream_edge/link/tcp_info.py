@@ -1,4 +1,4 @@
-"""What the kernel knows of a gRPC channel's socket, and the little that is set on it (Linux).
+"""The kernel's view of a gRPC channel's socket, and the options set on it (Linux).
 
 gRPC for Python hands its socket to nobody. It is found among the process's own descriptors by
 a mark: a TCP_USER_TIMEOUT that no other socket has, which gRPC sets when a channel's keepalive

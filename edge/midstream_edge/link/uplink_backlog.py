@@ -1,4 +1,4 @@
-"""What has been handed to the uplink and what of it has arrived, in bytes of payload.
+"""The uplink's backlog: bytes of payload that were handed over and have not arrived.
 
 Pure: counts and readings of clocks come in as values.
 """
@@ -27,7 +27,7 @@ TELLING_NBYTES = 8 * KIB
 @final
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """When a frame of a request was handed over, and how much of its payload before that."""
+    """The moment a frame was handed over, and the payload bytes in front of it."""
 
     at_s: float
     before_nbytes: int

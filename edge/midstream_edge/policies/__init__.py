@@ -1,1 +1,1 @@
-"""Who decides, request by request, what runs where: the controller and its rivals."""
+"""Policies: the controller, and its rivals, each of which places every request."""

@@ -1,4 +1,4 @@
-"""What the controller is compared with: fixed placements, and other ways to follow a link."""
+"""Baselines of the controller: fixed placements, and other ways to follow a link."""
 
 from __future__ import annotations
 

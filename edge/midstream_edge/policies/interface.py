@@ -1,4 +1,4 @@
-"""What a policy is told and what it answers: frozen values, without a clock or a socket.
+"""The interface of policies: frozen values, without a clock or a socket.
 
 A policy is itself a value. `decide` picks one placement of the menu for the next request,
 `learn` gives the policy that knows one thing more. Sessions, experiments and simulations run
@@ -18,7 +18,7 @@ from midstream_partitioner.costs.timings import Estimate
 @final
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What is known when a request's head is about to begin.
+    """The situation as a request's head is about to begin.
 
     `now_s` is of a monotonic clock, the same as in every `Evidence`. `current` indexes the
     placement of the request before (None at the start). `in_flight` counts other requests
@@ -43,7 +43,7 @@ class Situation:
 @final
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do with one request: a placement of the menu, and when to stop waiting.
+    """A decision on one request: a placement of the menu, and when to hedge it.
 
     `hedge_after_s` counts from when the activation stands ready to leave: then the edge runs
     the remaining segments as well, and the first result wins. 0.0 races from the start, None

@@ -1,4 +1,4 @@
-"""What the edge believes of link and devices, learnt from its own requests.
+"""An estimate of link and devices, learnt from an edge's own requests.
 
 A log-normal Kalman filter: the logarithms of both rates are random walks, and every exchange
 measures their joint effect on its time. A change gate opens the filter when a sample surprises

@@ -1,4 +1,4 @@
-"""What a policy chooses from: the placements that can win somewhere, and what each takes.
+"""The menu of a policy: the placements that can win somewhere, with their costs.
 
 Where a network leaves dimensions open, a menu has the same placements at all sizes of them, in
 the same order, and `at` gives what they take at those of one request.
@@ -43,7 +43,7 @@ MOST_MENUS, MOST_SIZES = 256, 4096
 @final
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What a request meets: the link, the queue, and the devices against their profiles.
+    """The conditions of a request: link, queue, and devices against their profiles.
 
     `delay_s` is the time of an empty exchange, software included. `head_scale` and
     `tail_scale` are how much slower edge and cloud are than when they were profiled.

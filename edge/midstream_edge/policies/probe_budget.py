@@ -1,4 +1,4 @@
-"""When to ask a silent link how fast it is, and with how many bytes.
+"""The budget of probes: when to measure a silent link, and with how many bytes.
 
 While all requests run on the edge nothing is heard of the link, and its getting better would
 go unnoticed. So a few bytes are sent now and then: at most so many in any 24 hours, and never
@@ -43,7 +43,7 @@ _DAY_S = 86400.0
 @final
 @dataclass(frozen=True, slots=True)
 class ProbeBudget:
-    """What probes may still send, and when the link last said something.
+    """The bytes that probes may still send, and when the link was last heard.
 
     `day_nbytes` bounds what they send in any 24 hours; 0: nothing is probed. The budget is
     earned from `at_s` on, or from whatever moment it is told of first.

@@ -53,7 +53,7 @@ MOST_SIZES = 16
 @final
 @dataclass(frozen=True, slots=True)
 class Believed:
-    """What is believed of the link now, and how much slower the devices are than profiled.
+    """The present estimate of the link, and of the devices against their profiles.
 
     `sizes` are those that requests usually have of late; () are the profile's.
     """

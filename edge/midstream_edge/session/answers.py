@@ -1,4 +1,4 @@
-"""What a session gives back: answers, and counts."""
+"""Results of a session: answers, and counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When to stop asking a cloud that is there and does not answer: a circuit breaker.
+"""A circuit breaker for a cloud that is connected and does not answer.
 
     closed --FAILURES unanswered in a row--> open --its pause is over--> one trial
        ^                                      ^                            |
@@ -28,7 +28,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 @final
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """What is known of a cloud's replies. `asks_at_s` is when to ask again, while open."""
+    """The state of the breaker. `asks_at_s` is when to ask again, while open."""
 
     failures: int = 0
     pause_s: float = 0.0

@@ -1,4 +1,4 @@
-"""Who says what runs where: a plan that stays, or a policy that is asked for every request."""
+"""Directors of a session: a fixed plan, or a policy that is asked for every request."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FAILURES = 3
 @final
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What one request does: segments [0, k) here, the rest in the cloud under `codec`.
+    """A choice for one request: segments [0, k) here, the rest in the cloud under `codec`.
 
     The cloud may take `timeout_s` from when the activation is ready to leave. After
     `hedge_after_s` the edge runs the rest as well; None: only when the cloud has failed.

@@ -1,4 +1,4 @@
-"""What a session remembers of a request while it is under way."""
+"""A session's record of a request while it is in flight."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ _LEAST_S = 1e-3
 
 @final
 class Stage(IntEnum):
-    """Where a request stands. Integers, since simulations look them up by the million."""
+    """The stage of a request. Integers, since simulations look them up by the million."""
 
     WAITING = auto()
     HEAD = auto()
@@ -53,7 +53,7 @@ class Stage(IntEnum):
 
 @final
 class Event(IntEnum):
-    """What can happen to a request."""
+    """An event of a request."""
 
     STARTED = auto()  # its head begins
     CROSSED = auto()  # its head has run and the cloud is there: the activation goes out
@@ -67,7 +67,7 @@ class Event(IntEnum):
 
 @final
 class Action(IntEnum):
-    """What the driver that advanced a request must do next."""
+    """An action that the driver of a request must take next."""
 
     NOTHING = auto()
     RUN_HEAD = auto()

@@ -1,4 +1,4 @@
-"""What the edge computes of a request: its head, and the rest where the cloud does not.
+"""Local execution of a request: its head, and the rest where the cloud does not.
 
 On the compute thread, or on a caller's in its turn. What a step raises is its request's
 outcome, and nobody else's.

@@ -1,4 +1,4 @@
-"""How long edge and cloud take for the rest of a network, and how long to wait for either.
+"""Times that edge and cloud take for the rest of a model, and waits derived from them.
 
 Pure: durations come in as values, smoothed by an exponential moving average.
 """
@@ -138,7 +138,7 @@ def room_waits(
 
 @final
 class Again:
-    """Which requests go out again once a lost link is back: those that the cloud will have
+    """The rule for sending requests again once a lost link is back: those that the cloud has
     answered sooner than the edge comes to them.
 
     Asked in the order of the requests; each that goes makes the cloud's answers to the next

@@ -1,4 +1,4 @@
-"""What a request ends with where it gets no answer. Pure: errors in, errors out."""
+"""Errors of requests that get no answer. Pure: errors in, errors out."""
 
 from __future__ import annotations
 

@@ -264,7 +264,7 @@ class EdgeSession:
 
     @property
     def link_error(self) -> PeerError | None:
-        """Why there is no connection; None while there is one, or without a server."""
+        """Return why there is no connection; None while there is one, or without a server."""
         connection = self._engine.connection
         if connection is None or connection.stream is not None:
             return None

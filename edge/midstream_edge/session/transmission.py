@@ -29,7 +29,7 @@ from midstream_wire.transfers import Incoming, request_frames
 
 @final
 class Transmission:
-    """What left for the cloud under `id`, and what came back. Times are of the edge's clock.
+    """One request sent to the cloud under `id`, and its reply. Times are of the edge's clock.
 
     `id` ascends on each stream, in the order of sending: a request that is sent again has
     another one. The sender's thread writes `encode_s`, `payload_nbytes`, `departures`,

@@ -44,7 +44,7 @@ class Contender:
 @final
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one placement showed over a trial.
+    """The outcome of one placement over a trial.
 
     `max_relative_error` is against the unsplit network on what the codec delivered,
     `max_codec_error` and `argmax_agreement` against it on the original input. `local` answers

@@ -31,7 +31,7 @@ DRAIN_S = 30.0
 @final
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How many requests to send, and when: every so often, or each after the one before.
+    """The number and times of requests: at an interval, or each after the one before.
 
     Ends after `duration_s` or `requests`, whichever comes first; None is no bound.
     """

@@ -31,7 +31,7 @@ BACKENDS: Final = ("tun", "kernel", "proxy")
 
 
 def why_not(backend: str) -> str | None:
-    """Why a backend cannot be had here, as far as one sees without trying; None if it can."""
+    """Return why a backend cannot be had here, as far as is seen without trying; else None."""
     match backend:
         case "tun":
             return namespaces.why_not(("ip",), devices=("/dev/net/tun",))

@@ -1,4 +1,4 @@
-"""What all runs of a model share: its partition, both devices' profiles, its fixed placements.
+"""Preparation that all runs of a model share: partition, profiles, fixed placements.
 
 Made once with the commands that a user types and kept in the experiment's folder, so that
 every run, also one after an interruption, plans from the same figures.

@@ -38,7 +38,7 @@ STOP_S = 15.0
 @final
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far an experiment is. `remaining_s` is a guess from the runs so far."""
+    """Progress of an experiment. `remaining_s` is a guess from the runs so far."""
 
     total: int
     done: int
@@ -52,7 +52,7 @@ class Progress:
 @final
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What is there in the end: the runs that finished, and why others did not."""
+    """The outcome of an experiment: the runs that finished, and why others did not."""
 
     results: tuple[RunResult, ...]
     resumed: int
@@ -194,7 +194,7 @@ def stored_runs(folder: Path) -> list[RunResult]:
 @final
 @dataclass(eq=False)
 class _Crew:
-    """What the threads share; what changes does so under a lock."""
+    """State that the threads share; it changes under a lock."""
 
     plan: Plan
     folder: Path

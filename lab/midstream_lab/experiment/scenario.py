@@ -1,4 +1,4 @@
-"""What an experiment runs: a TOML file as frozen values.
+"""The scenario of an experiment: a TOML file as frozen values.
 
     duration = "60s"
     policies = ["oracle", "adaptive", "race", "fixed"]
@@ -83,7 +83,7 @@ class LinkTable:
 @final
 @dataclass(frozen=True, slots=True)
 class SideTable:
-    """How fast one side is: threads, how many times slower it is made, what runs segments."""
+    """One side's speed: threads, slowdown, and the backend of its segments."""
 
     __pydantic_config__ = CONFIG
 
@@ -107,7 +107,7 @@ def _interval(value: object) -> object:
 @final
 @dataclass(frozen=True, slots=True)
 class LoadTable:
-    """When requests come: every so often, or (None) each when the one before is answered."""
+    """The times of requests: at an interval, or (None) each after the answer before it."""
 
     __pydantic_config__ = CONFIG
 
@@ -117,7 +117,7 @@ class LoadTable:
 @final
 @dataclass(frozen=True, slots=True)
 class PlanningTable:
-    """What placements are allowed, as the flags of the same names."""
+    """The placements that are allowed, as the flags of the same names."""
 
     __pydantic_config__ = CONFIG
 
@@ -196,7 +196,7 @@ def _trace(value: object) -> object:
 @final
 @dataclass(frozen=True, slots=True)
 class TraceTable:
-    """How the uplink's rate goes: a file, a constant, or a generator seeded by the run's seed.
+    """The uplink's rate: a file, a constant, or a generator seeded by the run's seed.
 
     `start` skips the beginning, `scale` multiplies the rates; `rtt` and `downlink` stand in
     for those of the link.
@@ -245,7 +245,7 @@ PolicyName = Annotated[Name, AfterValidator(_known_policy)]
 @final
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What is run, and how often. Names in the file are these without their units."""
+    """A scenario: the runs and their number. Names in the file are these without units."""
 
     __pydantic_config__ = CONFIG
 

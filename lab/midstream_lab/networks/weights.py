@@ -1,4 +1,4 @@
-"""Where a network's weights come from: drawn from a seed, calibrated, or trained.
+"""Weights of the reference models: drawn from a seed, calibrated, or trained.
 
 Random weights are a function of (network, parameter name, shape) and of nothing else: neither
 the order of the calls, nor the machine, nor the version of numpy. Only the raw stream of PCG64
@@ -36,7 +36,7 @@ _PIECE = 2**18
 @final
 @dataclass(frozen=True, slots=True)
 class Norm:
-    """What a normalisation after a layer does to each of its channels: y = scale x + shift.
+    """A normalisation after a layer, per channel: y = scale x + shift.
 
     Both [C], float32, rounded to the 8 significant bits of a bfloat16 (`rounded_norm`).
     """

@@ -1,4 +1,4 @@
-"""What the papers report of their devices, networks and links, as cases for the planner."""
+"""Reports of the papers on devices, models and links, as cases for the planner."""
 
 from __future__ import annotations
 

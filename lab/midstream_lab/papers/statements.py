@@ -1,4 +1,4 @@
-"""What the page on papers states beside its table, computed: thresholds, and why they differ.
+"""Statements of the page on papers beside its table, computed: thresholds and causes.
 
 Every figure has the words in which docs/results/papers.md has it, so that the page, the
 script and the planner cannot part.

@@ -36,7 +36,7 @@ Verdict = Literal["agrees", "level", "differs", "not known"]
 @final
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """What a paper says of a case: the cut, and how much faster it is than either trivial one.
+    """A paper's report of a case: the cut, and its gain over either trivial one.
 
     `cut` is the name of the last layer on the edge, or cloud-only, edge-only, or `SPLIT`, None
     where nothing is known of it. `source` tells where the paper says so.
@@ -68,7 +68,7 @@ class Case:
 @final
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the planner picks in a case, beside what the paper reports.
+    """The planner's pick in a case, beside the paper's report.
 
     `reported_s` is the planner's price of the paper's cut, None where it names none.
     """

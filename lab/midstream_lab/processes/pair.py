@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 @final
 @dataclass(frozen=True, slots=True)
 class CloudSetting:
-    """How the cloud process runs; `profile` is a file that stands in for measuring it."""
+    """Settings of the cloud process; `profile` is a file that stands in for measuring it."""
 
     threads: int = 1
     slowdown: float = 1.0
@@ -40,7 +40,7 @@ class CloudSetting:
 @final
 @dataclass(frozen=True, slots=True)
 class EdgeSetting:
-    """How the edge process runs: its speed, its input, how it plans."""
+    """Settings of the edge process: its speed, its input, its plan."""
 
     threads: int = 1
     slowdown: float = 1.0

@@ -88,7 +88,7 @@ class Process:
             self._process.stdin.flush()
 
     def _end(self) -> MidstreamError:
-        """Why it ended without a document: its own words, and its own kind of failure."""
+        """Return why it ended without a document: its own words, its own kind of failure."""
         said = " ".join(self._complaints).removeprefix("error: ") or "without a word"
         kind = UsageError if self._process.wait(STOP_S) == USAGE else MidstreamError
         return kind(f"the {self.name} process ended: {said}")

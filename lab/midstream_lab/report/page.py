@@ -39,7 +39,7 @@ class Section:
 @final
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What stands on a page, in plain words but for the sections' markup.
+    """A page, in plain text but for the sections' markup.
 
     `verdict` is what came out, in sentences; `tiles` are figures and what they mean; `remarks`
     and `warnings` stand above everything else. `data` is for the page's script and for whoever

@@ -1,4 +1,4 @@
-"""Which colour and dash a policy has, and which colour a placement, in every picture alike."""
+"""Colours and dashes of policies and placements, alike in every picture."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _RAMP: tuple[Rgb, ...] = ((74, 112, 190), (152, 116, 190), (214, 140, 70), (64, 
 @final
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a policy is drawn."""
+    """The look of a policy in pictures."""
 
     colour: str
     dash: str | None

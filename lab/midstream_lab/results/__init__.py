@@ -1,1 +1,1 @@
-"""What came out of runs, as rows, and what they say when compared."""
+"""Results of runs, as rows, and their comparison."""

@@ -1,4 +1,4 @@
-"""What runs leave behind: a row per request, the facts of the run, files of both.
+"""Records of runs: a row per request, the facts of the run, files of both.
 
 One finished run is one file, written whole or not at all. All rows of an experiment together
 are a table in CSV, which everything reads.
@@ -88,7 +88,7 @@ _KINDS = {column.name: column.kind for column in COLUMNS}
 @final
 @dataclass(frozen=True, slots=True, order=True)
 class RunKey:
-    """Which run: a policy on a model over a trace, and the seed of all that is random."""
+    """The key of a run: policy, model, trace, and the seed of all that is random."""
 
     model: str
     trace: str
@@ -128,7 +128,7 @@ class Rows:
 
     @property
     def answered(self) -> NDArray[np.bool_]:
-        """Which of them have a latency."""
+        """Return a mask of those that have a latency."""
         return np.asarray(np.isfinite(self["latency_s"]))
 
 
@@ -152,7 +152,7 @@ def _array(kind: Kind, values: Sequence[Any]) -> NDArray[Any]:
 @final
 @checked_dataclass(frozen=True, config=_CONFIG)
 class Facts:
-    """What is to be known of a run besides its rows.
+    """Facts of a run besides its rows.
 
     `validity` is the emulation's word on itself and `void` why the run does not count, None
     where it does. `settings` are all that the outcome depends on, as the scenario has it.

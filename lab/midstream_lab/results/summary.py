@@ -1,4 +1,4 @@
-"""What runs say together: per policy, per network, per trace; pure, from rows and facts.
+"""Summaries of runs per policy, model and trace; pure, from rows and facts.
 
 Regret is how much longer the mean latency is than the clairvoyant oracle's over the same
 model, trace and seed. What no policy can know, which fixed placement proves best, is a policy
@@ -97,7 +97,7 @@ class Figures:
 @final
 @dataclass(frozen=True, slots=True)
 class BestFixed:
-    """Which placement `BEST_FIXED` stands for in a cell."""
+    """The placement that `BEST_FIXED` stands for in a cell."""
 
     model: str
     trace: str
@@ -307,7 +307,7 @@ class _Pool:
 
 
 def _late(result: RunResult) -> NDArray[np.bool_]:
-    """Which requests were over their deadline or never answered; empty without a deadline."""
+    """Return a mask of requests over their deadline or never answered; empty without one."""
     deadline_s = result.facts.deadline_s
     if deadline_s is None:
         return np.zeros(0, dtype=np.bool_)

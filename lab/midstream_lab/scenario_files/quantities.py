@@ -51,7 +51,7 @@ CONFIG = ConfigDict(extra="forbid", alias_generator=written)
 @final
 @dataclasses.dataclass(frozen=True, slots=True)
 class Words:
-    """How sentences about a document call all of it, and its fields."""
+    """Words that sentences about a document use for it, and for its fields."""
 
     whole: str
     spell: Callable[[str], str]

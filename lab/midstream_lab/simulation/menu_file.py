@@ -1,4 +1,4 @@
-"""What a policy may choose, as a file: simulating then needs no network and no measuring."""
+"""A menu as a file: simulating then needs no model and no measuring."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How fast a network was, moment by moment: read, looked at, changed, made up, written."""
+"""Traces of a link's rate over time: read, looked at, changed, made up, written."""

@@ -36,7 +36,7 @@ STEP_S = 0.1
 @final
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How the rate of one kind of network moves.
+    """The movement of the rate of one kind of link.
 
     `median_bps` is the level, `sigma` the deviation of the natural log of the rate, `memory_s`
     its memory. `outage_every_s` (`math.inf`: never) is the mean time between the end of an
@@ -171,7 +171,7 @@ def _log_walk(normal: Floats, shape: Kind, step_s: float) -> Floats:
 
 
 def _outages(uniform: Floats, shape: Kind, step_s: float) -> npt.NDArray[np.bool_]:
-    """Which steps lie in an outage; the link begins up."""
+    """Return a mask of the steps in an outage; the link begins up."""
     begins = -math.expm1(-step_s / shape.outage_every_s)
     ends = -math.expm1(-step_s / shape.outage_s) if shape.outage_s else 1.0
     out = np.zeros(len(uniform), np.bool_)

@@ -1,4 +1,4 @@
-"""Which column of a CSV is the time and which the rate, by names that end in units."""
+"""Detection of a CSV's time and rate columns, by names that end in units."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_LISTED = 200
 @final
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Where a quantity stands in a row, and what makes it seconds or bits per second."""
+    """The place of a quantity in a row, and its factor to seconds or bits per second."""
 
     index: int
     factor: float

@@ -1,4 +1,4 @@
-"""What a trace is like, in a few figures."""
+"""Statistics of a trace, in a few figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a split may lie from the whole network: as far as that lies from itself.
+"""Tolerances of a split against the whole model: as far as that lies from itself.
 
 A network has no exact answer, only one for each order of its sums. onnxruntime fuses nodes,
 and on a CPU computes float16 in float32 where nothing forces it to round: whole, it rounds

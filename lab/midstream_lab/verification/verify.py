@@ -67,7 +67,7 @@ class Check:
 @final
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was checked, and what came of it.
+    """The result of a verification: what was checked, and what came of it.
 
     `own_rounding` is how far the unsplit network lies from itself, computed in other ways; it
     is measured only where a cut differs by more than `compare.EXACT`. `silent` outputs held no

@@ -1,1 +1,1 @@
-"""What runs segments: onnxruntime with any provider, or torch."""
+"""Backends that run segments: onnxruntime with any provider, or torch."""

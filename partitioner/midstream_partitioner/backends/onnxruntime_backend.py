@@ -56,7 +56,7 @@ MOST_THREADS = 768
 
 @final
 class _Threads:
-    """How many threads the pools of the sessions at hand have together."""
+    """The count of threads in the pools of all open sessions."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

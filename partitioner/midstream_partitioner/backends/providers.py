@@ -29,7 +29,7 @@ REDUCED = 1e-2
 @final
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What is known of a provider.
+    """Known traits of a provider.
 
     `unit` and `repeats` are as in `Backend`. `memory` is what onnxruntime calls the device
     whose memory values stay in, "" for arrays of this process. `defaults` are options for so

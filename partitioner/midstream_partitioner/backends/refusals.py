@@ -1,4 +1,4 @@
-"""What onnxruntime says of a network or an input, as one sentence of ours.
+"""Refusals of onnxruntime, each as one sentence of ours.
 
 Its messages carry C++ signatures, source files and build paths, and seldom say what to do.
 Those that networks of strangers meet most are told in our own words; of any other the gist is

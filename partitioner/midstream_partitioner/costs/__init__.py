@@ -1,1 +1,1 @@
-"""What things take, as values: links, devices, profiles, calibrations, and sizes."""
+"""Costs as values: links, devices, profiles, calibrations, and sizes."""

@@ -1,4 +1,4 @@
-"""What every codec at every cut costs in bits and in accuracy, measured on a user's samples.
+"""Calibrations: bits and accuracy of every codec at every cut, on a user's samples.
 
 A calibration belongs to one partition and lies beside it as calibration.json. A budget says
 how much accuracy a plan may give away; the calibration says which codecs keep to it. What was
@@ -47,7 +47,7 @@ _Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 @final
 @checked_dataclass(frozen=True, slots=True, config=_CONFIG)
 class Fidelity:
-    """What crosses `cut` encoded with `codec`: its size, and what that does to the answers.
+    """The effect of `codec` at `cut`: the payload's size, and the change of the answers.
 
     Sizes are means per sample and the 95th percentile; bits are per element of the tensors
     that cross. The deviation of a sample's outputs is relative to the unsplit network's,
@@ -207,7 +207,7 @@ def load_calibration(folder: Path, *, partition_digest: str) -> Calibration | No
 @final
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How much accuracy may be given away; a bound that is None binds nothing.
+    """The accuracy that may be given away; a bound that is None binds nothing.
 
     `max_loss` is in points of top-1 (or of the user's metric), `min_agreement` a share,
     `max_error` the relative L2 deviation of the worst sample. Raises `UsageError` for values
@@ -245,7 +245,7 @@ class Budget:
     def objection(
         self, row: Fidelity, found: Calibration, *, proven: bool = True
     ) -> str | None:
-        """Why what `found` tells in `row` breaks the budget; None if it keeps to it.
+        """Return why `row` of `found` breaks the budget; None if it keeps to it.
 
         Agreement and loss must be `proven`, by their confidence bounds, or else hold in the
         samples. The worst deviation is always that of the samples.

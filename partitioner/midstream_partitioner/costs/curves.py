@@ -43,7 +43,7 @@ _SLOPE = 1e-9
 
 @final
 class Law:
-    """How costs measured at `points` go on at other sizes: functions of sizes alone.
+    """The law by which costs measured at `points` go on at other sizes.
 
     `joined` takes all dimensions that vary as one, their product; so does a law over points
     that make no full grid.

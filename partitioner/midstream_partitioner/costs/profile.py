@@ -1,4 +1,4 @@
-"""What was measured on a device: times per layer and per segment, cost and size per codec.
+"""Profiles of a device: times per layer and per segment, cost and size per codec.
 
 A network with open dimensions is measured at one bucket of their sizes or at several; `curves`
 tells what it takes at others.
@@ -88,7 +88,7 @@ class CodecCost:
 @final
 @checked_dataclass(frozen=True, slots=True, config=_CONFIG)
 class Bucket:
-    """What the fields of `Profile` are where the open dimensions have these `sizes`."""
+    """The fields of `Profile` where the open dimensions have these `sizes`."""
 
     sizes: _Bindings
     segments: tuple[Stat, ...]

@@ -1,4 +1,4 @@
-"""Where the time of one request goes: the same seven fields, predicted and measured."""
+"""The seven stages of one request's time, predicted and measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What crosses a cut, as it does in a session: through a transform, through a codec, and back.
+"""Crossing of a cut as in a session: through a transform, through a codec, and back.
 
 A plan's codec is "half", or with a transform of the cut in front "klt:16+half". Everything
 that measures or checks a codec goes through here, so that all speak of the same thing.

@@ -1,4 +1,4 @@
-"""What segments take of this process's memory, measured as what is resident.
+"""Resident memory that segments take of this process, measured.
 
 Weights in files say little: they are laid out anew for the processor when a segment is
 compiled, and a run has its working memory. Both stay with the process.

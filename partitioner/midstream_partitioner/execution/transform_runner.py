@@ -52,7 +52,7 @@ class Compiled:
 
 @final
 class Adapter:
-    """What goes over cut `k` under the transform called `name`: both ways of it.
+    """The two directions of the transform called `name` at cut `k`.
 
     "" is none: everything goes as it is. May be used from many threads. `slowdown` as in
     `Chain`. Raises `UsageError` for a transform that the cut does not have.

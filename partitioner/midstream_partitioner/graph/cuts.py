@@ -1,4 +1,4 @@
-"""Where a network can be cut.
+"""Cuts of a model's graph.
 
 A cut is a closed set of nodes (the head: with each node all it depends on) and the tensors
 that cross from it to the rest. The prefixes of the execution order are cuts; where branches

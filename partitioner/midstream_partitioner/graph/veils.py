@@ -1,4 +1,4 @@
-"""What lies between an input and all that crosses a cut, taken together.
+"""Layers that lose information between an input and all that crosses a cut.
 
 Paths are not looked at one by one: `Concat(Relu(c), Relu(-c))` loses nothing though each path
 does. What counts are dominators, the tensors through which everything that crosses gets what
@@ -36,7 +36,7 @@ _SUMS = frozenset({"Add", "Sub", "Sum"})
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class _Passed:
-    """What lies between one input and a tensor.
+    """The layers between one input and a tensor.
 
     `above` is the tensor's immediate dominator, `level` the number of dominators. `layers` is
     the least number of layers on any path, the most where paths are summed. `depth` counts the
@@ -66,7 +66,7 @@ class _Passed:
 
 @final
 class Veils:
-    """How many veils of each input lie before any set of tensors of one graph."""
+    """Counts of each input's veils before any set of tensors of one graph."""
 
     def __init__(
         self, inputs: Sequence[str], nodes: Iterable[Node], tensors: Mapping[str, Tensor]

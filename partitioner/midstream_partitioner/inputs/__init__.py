@@ -1,1 +1,1 @@
-"""What a network is fed with: samples, pictures, arrays."""
+"""Inputs of a model: samples, pictures, arrays."""

@@ -1,4 +1,4 @@
-"""What feeds a network, described once: pictures or arrays, and what is done to them first.
+"""The feed of a model, described once: pictures or arrays, and their preprocessing.
 
 A network is fed
 
@@ -59,7 +59,7 @@ PICTURES = ("resize", "color", "height", "width")
 @final
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """What feeds one input of a network. Anything malformed raises `UsageError`.
+    """The feed of one input of a model. Anything malformed raises `UsageError`.
 
     `input` names the network's input and may be empty where there is only one. `height` and
     `width` matter where the network leaves them open; otherwise its own are taken. `mean` and

@@ -1,4 +1,4 @@
-"""How much arithmetic the nodes of a model do, with bodies and local functions inside them."""
+"""Counts of a model's arithmetic, node by node, with bodies and local functions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MOST_NESTED = 16
 @final
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """What is known where a node stands: shapes by name, and small constants by name."""
+    """The scope of a node: shapes by name, and small constants by name."""
 
     shapes: Mapping[str, Shaped]
     values: Mapping[str, onnx.TensorProto]

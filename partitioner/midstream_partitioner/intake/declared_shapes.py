@@ -1,4 +1,4 @@
-"""What a model declares of its tensors' shapes, reduced to what it promises.
+"""Declared shapes of a model's tensors, reduced to what it promises.
 
 The shapes of the inputs are a promise: what does not fit them is refused. All other shapes in
 a file are hints of whoever wrote it, and often wrong: exporters freeze the batch of an output

@@ -1,4 +1,4 @@
-"""How much arithmetic each operator of ONNX and onnxruntime does: one table, by definition.
+"""Arithmetic of each operator of ONNX and onnxruntime: one table, by definition.
 
 A multiply-add counts two. Products, convolutions, recurrent and attention operators are exact;
 a softmax or a normalisation counts the passes over its elements. What is not in the table

@@ -44,7 +44,7 @@ MAX_TENSOR_NBYTES = 4 << 30
 @final
 @dataclass(frozen=True, slots=True)
 class Shaped:
-    """What is known of a tensor; `nominal` is its shape at the feed's sizes."""
+    """The known shape of a tensor; `nominal` is its shape at the feed's sizes."""
 
     dtype: str
     shape: tuple[int | str, ...]

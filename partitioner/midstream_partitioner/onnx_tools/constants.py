@@ -1,4 +1,4 @@
-"""What a network computes from its weights alone.
+"""Tensors that a model computes from its weights alone.
 
 Such nodes (dequantized weights, shapes spelled out as Constant nodes, ConstantOfShape) belong
 to whoever consumes them: they are copied into each segment that needs them instead of being

@@ -1,4 +1,4 @@
-"""What must hold of a model before anything is computed from it.
+"""Checks that a model must pass before anything is computed from it.
 
 onnx reads files that no program wrote and onnxruntime says late, or never, what is wrong with
 them. Checked here: names are text, each is made once and before it is used, and every stored

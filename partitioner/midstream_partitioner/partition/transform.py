@@ -47,7 +47,7 @@ PACKED = "packed"
 @final
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """What `tensor` goes through where it crosses the cut called `cut`.
+    """A transform of `tensor` where it crosses the cut called `cut`.
 
     `spec` is what travels: under the tensor's name, of its rank, with its symbolic dimensions
     in their places; or bytes, where a prior packs it. `digest` is over all of this and both

@@ -1,1 +1,1 @@
-"""Which cut and codec wins on a link, and why."""
+"""Planning: the cut and codec that win on a link, and why."""

@@ -1,4 +1,4 @@
-"""Where a network should be cut before anything is known of link and devices.
+"""Choice of cuts before anything is known of link and devices.
 
 A plan chooses among the cuts of a partition; here the partition's cuts are chosen, from the
 time of each layer and an estimate of what each tensor takes on the wire, over ranges of

@@ -1,4 +1,4 @@
-"""What a plan must not do: the codecs, cuts, memory, privacy and accuracy that it keeps to."""
+"""Constraints of a plan: codecs, cuts, memory, privacy and accuracy."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PICTURES = ("jpeg", "webp")
 @final
 @dataclass(frozen=True, slots=True)
 class Constraints:
-    """What a plan must keep to. Raises `UsageError` for values out of range.
+    """The constraints of a plan. Raises `UsageError` for values out of range.
 
     `max_edge_nbytes` bounds the memory that segments take on the edge: what its profile has
     measured, else the weights in files. `min_depth` is the least number
@@ -96,7 +96,7 @@ class Constraints:
         *,
         secret: Sequence[str] = (),
     ) -> tuple[int, str] | None:
-        """Why the placement `found` may not be taken, whatever the link; None if it may.
+        """Return why the placement `found` may not be taken on any link; None if it may.
 
         `budget` is what `self.budget` gave for `calibration`, `secret` are the inputs that
         `min_depth` is about. The number tells how far the placement got: the higher, the

@@ -1,4 +1,4 @@
-"""Which candidate wins from which uplink bandwidth on: a table of a few exact rows.
+"""The envelope: the winner by uplink bandwidth, a table of a few exact rows.
 
 With the downlink, the delay and the loads given, a candidate's latency and energy are lines in
 x = 1 / uplink_bps, and its pipelined period is the largest of a constant and two lines. The

@@ -31,7 +31,7 @@ class Piece:
 @final
 @dataclass(frozen=True, slots=True)
 class SizeCurve:
-    """What wins along one dimension, or several tied by "=", the others as in `others`.
+    """The winners along one dimension, or several tied by "=", the others as in `others`.
 
     `samples` are sizes with the candidate that wins there, ascending.
     """

@@ -140,7 +140,7 @@ class Assessment:
 @final
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """How many requests the stages of a full pipeline work on at a time.
+    """The number of requests that the stages of a full pipeline work on at a time.
 
     The edge runs heads on one thread of its own and encodes on another, as far as its cores
     reach (0: unknown, and taken for enough). `workers` tails run at once in the cloud. At most
@@ -300,7 +300,7 @@ def _at_sizes(row: Fidelity, partition: Partition, k: int, edge: Profile) -> Fid
 def obstacle_at(
     partition: Partition, k: int, *, crossing_nbytes: int = 0, reply_nbytes: int = 0
 ) -> str:
-    """Why the protocol cannot carry what crosses cut `k`, or the reply; "" if it can.
+    """Return why the protocol cannot carry what crosses cut `k`, or the reply; "" if it can.
 
     `crossing_nbytes` and `reply_nbytes` are what was seen, where open sizes are larger than
     their nominal ones.

@@ -129,7 +129,7 @@ class Plan:
         return text + "."
 
     def scaled(self) -> str:
-        """Which codecs' times were not measured on a side, but scaled; "" if all were."""
+        """Tell the codecs whose times were scaled on a side, not measured; "" if all were."""
         said = []
         for side, field in (("edge", "encode_scale"), ("cloud", "decode_scale")):
             found = [(c.codec, getattr(c.assessment, field)) for c in self.candidates]
@@ -181,7 +181,7 @@ _WORSE = {
 
 @final
 class Planner:
-    """What one partition on two devices can do, made once; `plan` then only prices a link.
+    """A planner of one partition on two devices, made once; `plan` then only prices a link.
 
     With a `calibration` on data, the partition's own unless another is given, every codec that
     keeps to the budget is a candidate; without one, only those of which it is known

@@ -1,4 +1,4 @@
-"""Whether a network should be cut at other places than it is, now that more is known.
+"""Replanning: the gain of other cuts than the present ones, now that more is known.
 
 A partition is made for ranges of conditions. When link and devices have left them, or the
 measured times differ from those that the cuts were chosen by, some other cut may be better
@@ -68,7 +68,7 @@ class Better:
 
 @final
 class Replanner:
-    """What other cuts of `graph` promise against those of `part`, by the profiles given.
+    """A search for cuts of `graph` better than those of `part`, by the profiles given.
 
     `known_nbytes` is what crosses the partition's cuts with the best codec allowed, by the
     cut's id; a cut that is missing there allows none. `elsewhere_nbytes` is the same with the
@@ -173,7 +173,7 @@ class Replanner:
 @final
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """When to act on it: what holds for a while, and not too often.
+    """The rule for acting on a gain: it must hold for a while, and not too often.
 
     `since_s` is since when something better was promised without a break, `last_s` when a
     partition was last asked for.

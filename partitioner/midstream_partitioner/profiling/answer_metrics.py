@@ -1,4 +1,4 @@
-"""How far answers lie from those of the whole network, and how right both are."""
+"""Metrics of answers: distance from the whole model's, and accuracy of both."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Score = Callable[[Mapping[str, Array], object], float]
 @final
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """What accuracy means for a network: a name, and a score for one sample's outputs.
+    """A model's accuracy metric: a name, and a score for one sample's outputs.
 
     `score` is given the label; without labels, the unsplit network's outputs.
     """

@@ -270,7 +270,7 @@ class _Work:
 
 @final
 class _Partial:
-    """What is done of a calibration, in a file: of no use with any other settings."""
+    """An unfinished calibration, in a file: of no use with any other settings."""
 
     def __init__(self, path: Path, work: _Work) -> None:
         self._path = path

@@ -116,7 +116,7 @@ def _priors_at(
 @final
 @dataclass(frozen=True, slots=True)
 class Responses:
-    """What crosses cut k + 1 when something else takes the place of one tensor at cut k."""
+    """Responses at cut k + 1 to a change of one tensor at cut k."""
 
     chain: Chain
     k: int

@@ -417,7 +417,7 @@ def behind_transforms(codecs: Sequence[str]) -> tuple[str, ...]:
 @final
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """What crosses a cut, encoded and decoded again: bytes, seconds, and what arrives."""
+    """An exchange over a cut, encoded and decoded: bytes, seconds, and what arrives."""
 
     payload_nbytes: int
     encode_s: float

@@ -1,4 +1,4 @@
-"""What every closed set of a family costs, as arrays: one expression prices all for a link.
+"""Costs of every closed set of a family, as arrays: one expression prices all.
 
 All costs of a closed set are linear: seconds on the edge and in the cloud, bytes up and down.
 They do not depend on the link or on how much slower a device gets, so they are summed once per
@@ -116,7 +116,7 @@ class Table:
         return latency_s
 
     def hides(self, secret: Sequence[int] | None, min_depth: int) -> Bools:
-        """Which rows have `min_depth` for the inputs of these indices (None: for all)."""
+        """Return a mask of rows with `min_depth` for these inputs, by index (None: all)."""
         depths = self.depths if secret is None else self.depths[:, list(secret)]
         hidden: Bools = np.all(depths >= min_depth, axis=1)
         return hidden

@@ -54,7 +54,7 @@ MULTIPLIER_STEPS = 24
 @final
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a head must keep to: bytes of weights, and the least depth of what crosses.
+    """The limits of a head: bytes of weights, and the least depth of what crosses.
 
     `secret` are the indices of the inputs whose depth counts; None for every input.
     """
@@ -79,7 +79,7 @@ class Best:
 @final
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What turns costs into seconds: slower devices, seconds per byte either way."""
+    """Factors that turn costs into seconds: slowdowns, seconds per byte either way."""
 
     edge: float
     cloud: float

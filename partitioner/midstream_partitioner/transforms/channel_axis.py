@@ -1,4 +1,4 @@
-"""Where a tensor's channels are: behind the batch, or somewhere else."""
+"""The axis of a tensor's channels: behind the batch, or somewhere else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known around an element when its turn comes, and what that lets one expect of it.
+"""Contexts of elements: the known neighbours, and the values that they let expect.
 
 Planes are coded in five passes over their lattices (see prior). A pass predicts magnitudes
 from what the passes before have told, with weights, and parts them into classes.
@@ -80,7 +80,7 @@ PASSES = (
 @final
 @dataclass(frozen=True, eq=False)
 class Expectation:
-    """What one pass expects.
+    """The expectation of one pass.
 
     `weights` [C, neighbours * C], whole numbers as float32; `bias` [C]; `edges` in ascending
     order part the predictions into classes; `frequencies` [classes, SYMBOLS] sum to TOTAL.

@@ -39,7 +39,7 @@ _OPSET, _IR_VERSION = 13, 8
 @final
 @dataclass(frozen=True, slots=True)
 class Spectrum:
-    """Where the energy of a tensor's channels lies.
+    """The spectrum of a tensor's channels: where their energy lies.
 
     `mean` [C]; `energies` [C], variances in descending order; `basis` [C, C], a row for each
     energy, orthonormal, its largest entry positive. All float64.

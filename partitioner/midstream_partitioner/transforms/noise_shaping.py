@@ -43,7 +43,7 @@ _MAGIC = b"shape1"
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Metric:
-    """How much errors of a patch matter: `matrix` [C * side * side] squared, symmetric.
+    """The weight of errors of a patch: `matrix` [C * side * side] squared, symmetric.
 
     Numbers of a patch are in the order of channel, row, column. The mean of the diagonal is 1.
     """

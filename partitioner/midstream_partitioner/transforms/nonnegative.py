@@ -1,4 +1,4 @@
-"""Which tensors can never be below zero, so that a lossy decoder may clip what it restores."""
+"""Detection of tensors that are never negative, which a lossy decoder may clip."""
 
 from __future__ import annotations
 

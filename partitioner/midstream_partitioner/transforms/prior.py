@@ -67,7 +67,7 @@ _SIZE = struct.Struct("<I")
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Prior:
-    """How to pack tensors [N, C, H, W] of one kind: the step, and what each pass expects.
+    """A prior to pack tensors [N, C, H, W] of one kind: the step, and each pass.
 
     With a `metric`, numbers are not the nearest ones, but those that the next layers notice
     least. Only packing needs it.

@@ -1,4 +1,4 @@
-"""What every codec is: a family with a code on the wire, a promise, functions of blocks."""
+"""The base of all codecs: a family with a code on the wire, a promise, block functions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DecodeBlock = Callable[[memoryview, Array, int], None]
 @final
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How one array is encoded: parameters for the header, and a function of blocks."""
+    """The encoding of one array: parameters for the header, and a function of blocks."""
 
     params: bytes
     encode_block: EncodeBlock

@@ -1,4 +1,4 @@
-"""Where in a flat array the channels lie, for codecs that keep parameters of each."""
+"""The place of channels in a flat array, for codecs that keep parameters of each."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Context(Codec):
         return self if self.accepts(dtype, shape) else self._flat
 
     def error_bound(self, array: Array) -> float | None:
-        """That of `otherwise`."""
+        """Return the bound of `otherwise`."""
         array = plain(array)
         accepted = self.accepts(dtype_of(array), array.shape)
         if accepted and self._grid(widened(self, array)) is None:

@@ -1,4 +1,4 @@
-"""What stands in front of a payload and of each of its blocks (docs/reference/wire.md).
+"""Headers of a payload and of each of its blocks (docs/reference/wire.md).
 
     payload = header block*
     header  = magic version codec quality flags dtype ndim dims params_nbytes params checksum
@@ -54,7 +54,7 @@ FRAME_NBYTES = _FRAME.size
 @final
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a payload says about itself: the codec that made it, and the tensor's shape."""
+    """The header of a payload: the codec that made it, and the tensor's shape."""
 
     codec: int
     quality: int
@@ -144,7 +144,7 @@ def parse_header(data: bytes) -> Header:
 @final
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What stands in front of a block's body."""
+    """The header of a block."""
 
     encoded_nbytes: int
     decoded_nbytes: int

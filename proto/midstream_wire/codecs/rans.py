@@ -60,7 +60,7 @@ def encode_symbols(frequencies: Sequence[int], starts: Sequence[int]) -> bytes:
 
 @final
 class Table:
-    """What a decoder looks up: the symbol of each of TOTAL slots."""
+    """A decoder's table: the symbol of each of TOTAL slots."""
 
     __slots__ = ("frequencies", "starts", "symbols")
 

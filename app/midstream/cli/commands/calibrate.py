@@ -65,7 +65,7 @@ from midstream_wire.errors import UsageError
 @final
 @dataclass(frozen=True, slots=True)
 class Fits:
-    """What is fitted to the samples before codecs are measured: transforms and priors."""
+    """Transforms and priors to fit to the samples before codecs are measured."""
 
     shares: Sequence[float] = ()
     dials: Sequence[float] = ()

@@ -53,7 +53,7 @@ app = typer.Typer(help="Serve tails to edges.", no_args_is_help=True)
 @final
 @dataclass(frozen=True, slots=True)
 class Tails:
-    """How the tails of what is served are made ready, and made faster while they are used."""
+    """Settings of the tails: how they are loaded, and fused while they are used."""
 
     size: Size = None
     threads: Threads = 1

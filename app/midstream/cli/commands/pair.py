@@ -71,7 +71,7 @@ def partition_folder(
 @final
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What the edge of a pair is to plan for."""
+    """The objective and the limits that the edge of a pair plans for."""
 
     private: Private = False
     lossless: Lossless = False
@@ -95,7 +95,7 @@ class Goal:
 @final
 @dataclass(frozen=True, slots=True)
 class Following:
-    """Which policy chooses for every request, if one is to, and over what link."""
+    """The policy that chooses for every request, if any, and the link that it meets."""
 
     policy: Annotated[
         str | None,

@@ -1,4 +1,4 @@
-"""Which flags mean something where: a command refuses by name what it would pass over."""
+"""Rules about flags: a command refuses by name each flag that would have no effect."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ _NOT_OF_A_SWEEP = (_OF_A_TRIAL - {"seed"}) | {"policy", "deadline", "log"}
 
 
 def check_simulated(model: str, context: typer.Context) -> None:
-    """That every flag typed means something where `model` is simulated.
+    """Raise `UsageError` for a flag that has no effect where `model` is simulated.
 
     Raises `UsageError`, naming those that do not.
     """

@@ -248,7 +248,7 @@ def _link(
 @final
 @dataclass(frozen=True, slots=True)
 class Planning:
-    """What a plan is to make small, and what it must keep to."""
+    """A plan's objective and its constraints."""
 
     objective: str = "latency"
     constraints: Constraints = UNCONSTRAINED
@@ -307,7 +307,7 @@ def _deadline(text: str | None) -> float | None:
 @final
 @dataclass(frozen=True, slots=True)
 class Devices:
-    """Where the profiles of both sides come from: files, or this machine for both."""
+    """Sources of both sides' profiles: files, or this machine for both."""
 
     edge: Annotated[
         Path | None, typer.Option(help="Profile of the edge (midstream profile -o).")
@@ -337,7 +337,7 @@ class Devices:
 @final
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """What runs the segments, by name: docs/explanation/backends.md."""
+    """The backend that runs the segments, by name: docs/explanation/backends.md."""
 
     backend: Annotated[
         str, typer.Option(help="What runs segments: onnxruntime, or torch.")

@@ -34,7 +34,7 @@ REQUESTS = 10
 @final
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What is asked of the network, and how often."""
+    """The inputs of the requests, and their number."""
 
     input: Input = None
     requests: Annotated[
@@ -66,7 +66,7 @@ class Workload:
 @final
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """How this edge holds its part of the network, and how fast it is."""
+    """The segments that this edge holds, and the device's speed."""
 
     name: Annotated[str | None, typer.Option(help="The model's name on the server.")] = None
     profile: Annotated[
@@ -158,7 +158,7 @@ class Subject:
 @final
 @dataclass(frozen=True, slots=True)
 class PlanFlags:
-    """What becomes of the plan: it is followed, compared with others, or `cut` replaces it."""
+    """The use of the plan: followed, compared with others, or replaced by `cut`."""
 
     cut: str | None = None
     codec: str = "raw"

@@ -95,7 +95,7 @@ _FLAGS: dict[str, Any] = {
 @final
 @dataclass(frozen=True, slots=True)
 class Driving:
-    """Which policy chooses, when requests are sent, and where their records go."""
+    """The policy that chooses, the times of requests, and the files for their records."""
 
     policy: str
     every_s: float | None = None

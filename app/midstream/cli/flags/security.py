@@ -21,7 +21,7 @@ Insecure = Annotated[bool, typer.Option("--insecure", help="Allow plaintext beyo
 @final
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What an edge knows a server by, and what it shows of itself."""
+    """An edge's means to authenticate a server, and its own credentials."""
 
     ca: Annotated[
         Path | None,

@@ -34,7 +34,7 @@ _TRACE = "A file, or a kind of link to make one up: lte, lte:7 with seed 7."
 @final
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What policies are tried under: a link, requests that come, a load, and a seed."""
+    """The conditions of a trial: a link, requests, a load, and a seed."""
 
     link: Annotated[
         str,
@@ -148,7 +148,7 @@ def _arrivals(every: str | None, poisson: float | None) -> Arrivals:
 
 
 def _check_end(duration_s: float, cuts: Sequence[Cut], arrivals: Arrivals) -> None:
-    """That the trial is no longer than can be, and cuts come before its end."""
+    """Raise `UsageError` for a trial that is too long, or a cut after its end."""
     late = [cut.at_s for cut in cuts if cut.at_s >= duration_s]
     if late:
         raise UsageError(

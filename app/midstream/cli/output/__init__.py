@@ -1,1 +1,1 @@
-"""What commands print for people: tables, live views, outcomes."""
+"""Output of commands for people: tables, live views, outcomes."""

@@ -1,4 +1,4 @@
-"""What a command says: tables and sentences for people, one JSON document for machines."""
+"""Output of a command: tables and sentences for people, JSON for machines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the printed figures of a simulated pair and of a fleet say alike."""
+"""Printed figures that a simulated pair and a fleet share."""
 
 from __future__ import annotations
 

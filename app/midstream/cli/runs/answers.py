@@ -30,7 +30,7 @@ TOP = 5
 @final
 @dataclass(frozen=True, slots=True)
 class Answering:
-    """What is told of every answer, and where the answers are written."""
+    """Options of a run's answers: what is printed of each, and where they are written."""
 
     output: Path | None = None
     top: int = TOP

@@ -1,4 +1,4 @@
-"""What `midstream simulate` chooses from: what a network's profiles allow, kept as a file."""
+"""The menu of `midstream simulate`: made from a model's profiles, kept as a file."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What shapes an emulated link: TUN, the kernel's queues, a proxy."""
+"""Backends of an emulated link: TUN, the kernel's queues, a proxy."""

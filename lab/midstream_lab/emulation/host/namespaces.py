@@ -141,7 +141,7 @@ def pin_congestion(wanted: str | None, route: str) -> str:
 
 
 def why_not(tools: Sequence[str], *, devices: Sequence[str] = ()) -> str | None:
-    """Why this process cannot make namespaces and use these; None if it can, as far as one
+    """Return why this process cannot make and use namespaces; None if it can, as far as one
     sees without trying."""
     if not Path("/proc/self/ns/net").exists():
         return "this system has no network namespaces"

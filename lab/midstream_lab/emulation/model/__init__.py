@@ -1,1 +1,1 @@
-"""What an emulated link does to packets: rates, queues, losses, outages."""
+"""The model of an emulated link: rates, queues, losses, outages of packets."""

@@ -1,4 +1,4 @@
-"""What an emulated link says of itself: capabilities, counters, lateness, validity."""
+"""An emulated link's report on itself: capabilities, counters, lateness, validity."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RTT_ALLOWANCE_S = 0.0005
 @final
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a backend does on this machine, found out by trying and not by assuming."""
+    """A backend's capabilities on this machine, found out by trying."""
 
     delay: bool
     jitter: bool
@@ -131,7 +131,7 @@ def direction_document(
 @final
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What was measured over the idle link at the start, beside what was configured.
+    """Measurements over the idle link at the start, beside what was configured.
 
     Rates count whole IP packets. A trace is calibrated at its mean.
     """
@@ -161,7 +161,7 @@ class Calibration:
 @final
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """Whether a run over the link may be believed; `why` has the reasons against it."""
+    """The validity of a run over the link; `why` has the reasons against it."""
 
     backend: str
     realtime: bool
@@ -185,7 +185,7 @@ class Validity:
 def reasons_against(
     calibration: Calibration | None, lateness_p99_s: float, overrun_packets: int
 ) -> tuple[str, ...]:
-    """Why a run is void; empty if it is not."""
+    """Return why a run is void; empty if it is not."""
     why = []
     if calibration is not None:
         for name in ("rtt", "uplink", "downlink"):

@@ -1,4 +1,4 @@
-"""What a link draws: which packets are lost, and how the delay wavers. All from a seed."""
+"""Random impairments of a link: packet loss and jitter. All from a seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from midstream_lab.emulation.model.spec import Loss
 
 @final
 class Losses:
-    """Whether the n-th packet to leave the line is lost: depends on the seed and n alone."""
+    """Losses, packet by packet: the n-th depends on the seed and n alone."""
 
     def __init__(self, loss: Loss, seed: str) -> None:
         self._loss = loss

@@ -1,4 +1,4 @@
-"""How a link breaks: silently, with resets, or with refusals. A function of packets seen."""
+"""Outages of a link: silent, with resets, or with refusals. A function of packets seen."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOST_FLOWS = 1024
 
 @final
 class Breaker:
-    """What becomes of a packet while the link is cut, and of the connections when it is.
+    """The fate of packets while the link is cut, and of the connections when it is.
 
     "black-hole": nothing passes, nobody is told. "reset": connections are reset, and new ones
     as soon as they carry data. "refuse": connections are reset, new ones refused, as by a host

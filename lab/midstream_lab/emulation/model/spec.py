@@ -1,4 +1,4 @@
-"""What link is wanted, as a value: rates, delay, jitter, loss, queue, congestion control.
+"""The wanted link, as a value: rates, delay, jitter, loss, queue, congestion control.
 
 A rate counts every bit of an IP packet, headers included: TCP's goodput on it is at most
 `GOODPUT_SHARE` of it. It is the same for every backend, also for the proxy, which only sees

@@ -1,1 +1,1 @@
-"""Whether an emulated link does what was asked of it, measured."""
+"""Measurements that show if an emulated link does what was asked of it."""

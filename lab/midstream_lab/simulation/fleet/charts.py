@@ -50,7 +50,7 @@ class Row:
 @final
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What went wrong from `at_s` for `lasts_s`, in words."""
+    """A failure from `at_s` for `lasts_s`, in words."""
 
     at_s: float
     lasts_s: float

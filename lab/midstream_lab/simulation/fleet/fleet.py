@@ -230,7 +230,7 @@ def _without_collector() -> Iterator[None]:
 @final
 @dataclass(frozen=True, slots=True)
 class _Counted:
-    """What is counted by time, as `FleetOutcome` has it."""
+    """Counts over time, as `FleetOutcome` has them."""
 
     busy_s: tuple[float, ...]
     replica_s: float

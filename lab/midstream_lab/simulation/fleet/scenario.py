@@ -61,7 +61,7 @@ _CLOUD = CloudTable()
 
 
 def _known_policy(name: str) -> str:
-    """Which placement it names is looked at with the menu."""
+    """Check the policy's form; the menu tells later if its placement exists."""
     heads = {PLAN: PLAN} | dict(policy_heads())
     head, colon, detail = name.partition(":")
     whole = bool(detail) and head in _WITH_DETAIL if colon else head not in ("fixed", "python")

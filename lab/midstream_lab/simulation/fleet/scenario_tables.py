@@ -68,7 +68,7 @@ class BatchTable:
 @final
 @dataclass(frozen=True, slots=True)
 class ScalingTable:
-    """When replicas are added and taken away."""
+    """The rule by which replicas are added and taken away."""
 
     __pydantic_config__ = CONFIG
 
@@ -149,7 +149,7 @@ _NEEDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 @final
 @dataclass(frozen=True, slots=True)
 class RequestsTable:
-    """When requests come; `rate` is of one edge, a second."""
+    """The times of requests; `rate` is of one edge, a second."""
 
     __pydantic_config__ = CONFIG
 

@@ -1,4 +1,4 @@
-"""What an operator asks of a fleet that has run: figures by group, by replica, over time."""
+"""Figures of a fleet that has run: by group, by replica, over time."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Interval:
 @final
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """What edges drew, by the power that their devices declare: idling all the time, and on
+    """The energy of edges, by the power that their devices declare: idle all the time, and on
     top of it computing, sending and receiving (without probes).
 
     All the time is until the end of the run, or of an edge's last request if that is later.

@@ -1,4 +1,4 @@
-"""What the report on a fleet says in words: failures, placements, times of day."""
+"""Words of the report on a fleet: failures, placements, times of day."""
 
 from __future__ import annotations
 

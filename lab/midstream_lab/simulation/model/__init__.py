@@ -1,1 +1,1 @@
-"""What a simulation consists of: links, edges, replicas, requests."""
+"""Parts of a simulation: links, edges, replicas, requests."""

@@ -1,4 +1,4 @@
-"""When requests come: streams of moments, each a function of the one before.
+"""Arrivals of requests: streams of moments, each a function of the one before.
 
 Every process gives the moment of the next request after `now_s`; a closed loop sends the next
 one when the last is answered, and so has none by itself.

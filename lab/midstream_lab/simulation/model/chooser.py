@@ -1,4 +1,4 @@
-"""What chooses for a simulated edge: a policy, or a fixed plan (`director` in a session)."""
+"""The chooser of a simulated edge: a policy, or a fixed plan (`director` in a session)."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class Autoscaling:
 @final
 @dataclass(frozen=True, slots=True)
 class Replicas:
-    """How many there are at first, and what each is. `slowdown` stretches profiled times."""
+    """The replicas at the start. `slowdown` stretches profiled times."""
 
     count: int = 1
     workers: int = 1

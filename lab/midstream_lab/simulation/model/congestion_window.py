@@ -34,7 +34,7 @@ _GAIN: dict[Congestion, float] = {"cubic": 3 * (1 - 0.7) / (1 + 0.7), "reno": 1.
 
 @final
 class Window:
-    """How many segments a sender may have under way; all moments are of one clock.
+    """A sender's congestion window, in segments; all moments are of one clock.
 
     `threshold` is where slow start ends, `sent_s` when data last left, `srtt_s` the smoothed
     round trip. A window that its data does not fill shrinks only by resting: what Linux takes

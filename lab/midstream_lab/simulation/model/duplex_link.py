@@ -1,4 +1,4 @@
-"""What lies between one edge and the cloud while a simulation runs: two lines and their state.
+"""The simulated link between one edge and the cloud: two lines and their state.
 
 A session calls its link suspect when nothing is acknowledged although something waits to be,
 or an answer is overdue and nothing moves, and down when the connection breaks or stays suspect

@@ -48,7 +48,7 @@ _FAILURES = {Event.FAILED: PeerError("the cloud"), Event.ABANDONED: PeerError("t
 
 
 class Cloud(Protocol):
-    """Where requests go; `Edge.reply` or `Edge.refuse` comes back."""
+    """The cloud as an edge sees it; `Edge.reply` or `Edge.refuse` comes back."""
 
     def arrive(self, job: Job) -> object:
         """All of `job` has come in."""

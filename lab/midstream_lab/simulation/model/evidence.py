@@ -1,4 +1,4 @@
-"""What requests tell a policy, in virtual time, as they tell it in a session."""
+"""Evidence of requests for a policy, in virtual time, as in a session."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ LONGER_S, MOST_S = 0.1, 10.0
 
 @final
 class Estimator:
-    """When the next ping is due: a pause after the answer to the one before, and no sooner
+    """The time of the next ping: a pause after the answer to the one before, and no sooner
     than anything has been received since. `pause_s` is the first one."""
 
     __slots__ = ("_pause_s", "_stable", "_timer_s", "due_s")

@@ -1,4 +1,4 @@
-"""Who watches an edge's link in virtual time, by the rules of sessions.
+"""The monitor of an edge's link in virtual time, by the rules of sessions.
 
 A session looks every 50 ms (`midstream_edge.link.streams`). What it sees matters when a
 request is about to be decided or to leave, and when the link has been suspect for so long that

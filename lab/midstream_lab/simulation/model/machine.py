@@ -1,4 +1,4 @@
-"""How a simulated edge computes, and what it does where it never changes its mind."""
+"""The speed of a simulated edge, and its placement where that is fixed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import final
 @final
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """How an edge computes. `slowdown` stretches its profiled times; `sigma` spreads them (the
+    """An edge's speed. `slowdown` stretches its profiled times; `sigma` spreads them (the
     standard deviation of their logarithms)."""
 
     slowdown: float = 1.0

@@ -1,4 +1,4 @@
-"""What the oracle is told of the uplink's future."""
+"""The oracle's knowledge of the uplink's future."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from midstream_wire.errors import UsageError
 
 
 class Work(Protocol):
-    """What a replica serves; it writes the moments that it knows."""
+    """A unit of work for a replica, which writes the moments that it knows."""
 
     #: What may share a batch.
     kind: int

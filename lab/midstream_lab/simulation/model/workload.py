@@ -1,4 +1,4 @@
-"""What sends an edge its requests, and what breaks its link, while a simulation runs."""
+"""The source of an edge's requests, and of its link's outages, in a simulation."""
 
 from __future__ import annotations
 

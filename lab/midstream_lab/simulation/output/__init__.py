@@ -1,1 +1,1 @@
-"""What simulations leave: a table of requests, and statistics of it."""
+"""Output of simulations: a table of requests, and statistics of it."""

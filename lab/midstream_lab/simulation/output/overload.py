@@ -1,4 +1,4 @@
-"""Whether more requests come than are answered, which an average hides."""
+"""A test for overload: more requests come than are answered, which an average hides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of every request, in columns: millions of rows in a few hundred megabytes."""
+"""The table of requests, in columns: millions of rows in a few hundred megabytes."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from midstream_partitioner.planning.placements import Placement
 @final
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How many requests one placement took."""
+    """The share of requests that one placement took."""
 
     cut: str
     codec: str

@@ -40,7 +40,7 @@ ONE = Replicas()
 @final
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a pair runs under; `duration_s` bounds when requests are due, `load` is the share
+    """The conditions of a pair; `duration_s` bounds when requests are due, `load` is the share
     of the cloud's time that goes to others."""
 
     network: Network
@@ -69,7 +69,7 @@ class Setting:
 @final
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a simulated pair did: a row a request, and counts of the whole.
+    """The outcome of a simulated pair: a row a request, and counts of the whole.
 
     `beliefs` [n, 3], row by row as in `table`, is what the policy believed as a request ended,
     which is when sessions note it: the median of the uplink in bit/s, the deviation of its

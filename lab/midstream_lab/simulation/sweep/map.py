@@ -1,4 +1,4 @@
-"""What a sweep found, as a table and a picture."""
+"""The results of a sweep, as a table and a picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What would win where: every placement simulated over a grid of conditions.
+"""Sweeps: every placement simulated over a grid of conditions.
 
 A grid has four axes: the uplink, the round trip, how much slower the edge is than profiled,
 and the share of the cloud's time that others take. At every point each placement of the menu
@@ -108,7 +108,7 @@ _PARSERS = {
 @final
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What won at a point: mean latencies, and the gain over the better trivial placement.
+    """The winner at a point: mean latencies, and the gain over the better trivial placement.
 
     `p95_s` is None where all requests are alike: they then differ by TCP's window alone.
     `edge_only_s` and `cloud_only_s` are None where the menu has no such option. `gain` is how
