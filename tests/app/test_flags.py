@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from tests.app.conftest import Run
 
-from midstream.cli.command_table import load
+from midstream.cli.command_table import COMMANDS, load
 from midstream.cli.flags.applicable import RULES, Rule
 from midstream.cli.main import app
 from midstream_lab.traces.conditions import condition
@@ -96,3 +97,22 @@ def test_a_link_is_taken_by_its_former_flag_too(command: Run, flag: str) -> None
 
 def test_help_shows_no_former_flag(command: Run) -> None:
     assert "--network" not in command("plan --help").out
+
+
+def every_parameter() -> Iterator[tuple[str, Any]]:
+    for name in COMMANDS:
+        found = load(name)
+        inner = getattr(found, "commands", {"": found})
+        for word, command in inner.items():
+            yield from ((f"{name} {word}".strip(), each) for each in command.params)
+
+
+def test_help_is_a_noun_phrase_or_an_order_in_short_sentences() -> None:
+    strays = [
+        f"{name} {each.name}: {each.help}"
+        for name, each in every_parameter()
+        for said in [getattr(each, "help", None) or "-"]
+        if re.match(r"(What|Whether|Who|When|Where|How|Why|Which|Most|Least|At most)\b", said)
+        or max(len(sentence.split()) for sentence in re.split(r"[.:;] ", said)) > 25
+    ]
+    assert strays == []

@@ -47,7 +47,7 @@ def _root(
             "--version",
             callback=_say_version,
             is_eager=True,
-            help="Print the version and end.",
+            help="Print the version and exit.",
         ),
     ] = False,
 ) -> None:

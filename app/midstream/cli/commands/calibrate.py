@@ -106,21 +106,21 @@ def _fits(
         str | None,
         typer.Option(
             "--transforms",
-            help="Fit transforms (KLT) that keep these shares of the energy: 99.9%,99%.",
+            help="Shares of the energy that fitted transforms (KLT) keep (99.9%,99%).",
         ),
     ] = None,
     priors: Annotated[
         str | None,
         typer.Option(
             "--priors",
-            help="Fit priors for these steps, in standard deviations: 0.45,0.6,1.",
+            help="Steps of fitted priors, in standard deviations (0.45,0.6,1).",
         ),
     ] = None,
     shaped: Annotated[
         str | None,
         typer.Option(
             "--shaped",
-            help="The same, rounded as the next layers notice least: 0.7,1 (slower).",
+            help="Steps of priors with noise shaping, which are slower to encode (0.7,1).",
         ),
     ] = None,
 ) -> Fits:

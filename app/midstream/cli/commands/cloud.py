@@ -59,30 +59,31 @@ class Tails:
     threads: Threads = 1
     slowdown: Slowdown = 1.0
     runs: Annotated[
-        int, typer.Option(min=0, help="Runs for the profile that edges plan with; 0: none.")
+        int,
+        typer.Option(min=0, help="Runs for the profile that edges plan with (0: no profile)."),
     ] = 20
     profile: Annotated[
         Path | None,
-        typer.Option(help="Profile of this cloud for the only model; measured if not given."),
+        typer.Option(help="Profile of this cloud, for its only model. Default: measured."),
     ] = None
     fuse: Annotated[
         list[str] | None,
-        typer.Option(help="Compile the tail behind this cut (its id) into one piece, too."),
+        typer.Option(help="Cut (its id) whose tail is also compiled into one piece."),
     ] = None
     fuse_after: Annotated[
         int,
         typer.Option(
             min=0,
-            help="Do the same, in the background, for a tail that so many requests in a row "
-            "have asked for; 0: never.",
+            help="Fuse the tail in the background after this many consecutive requests with "
+            "the same cut (0: never).",
         ),
     ] = 0
     repartition: Annotated[
         int,
         typer.Option(
             min=0,
-            help="Further partitions of each model that edges may have cut, while it is "
-            "served; 0: none.",
+            help="Maximum number of further partitions of a model that edges may request "
+            "(0: none).",
         ),
     ] = 2
 
@@ -115,32 +116,34 @@ class Tails:
 def _settings(
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Tails that run at once; one per core if not given."),
+        typer.Option(min=1, help="Tails that run at a time. Default: one per core."),
     ] = None,
     *,
     memory: Annotated[
         str | None,
         typer.Option(
-            help="Memory that the whole server may take (2GiB); three quarters of what the "
-            "container or the machine has, if not given."
+            help="Maximum memory of the whole server (2GiB). Default: three quarters of the "
+            "container's or the machine's."
         ),
     ] = None,
     max_work: Annotated[
         str | None,
         typer.Option(
-            help="Longest predicted tail of one request (500ms); by default four times the "
-            "longest that was profiled of its model, and at least 1s."
+            help="Maximum predicted tail time of one request (500ms). Default: four times the "
+            "longest profiled of its model, at least 1s."
         ),
     ] = None,
     cert: Annotated[Path | None, typer.Option(help="Server certificate (PEM).")] = None,
     key: Annotated[Path | None, typer.Option(help="Key of the certificate (PEM).")] = None,
     client_ca: Annotated[
-        Path | None, typer.Option(help="Edges must show a certificate that this one signed.")
+        Path | None,
+        typer.Option(help="Authority whose certificates edges must present (PEM)."),
     ] = None,
     token_file: Token = None,
     insecure: Insecure = False,
     drain: Annotated[
-        float, typer.Option(min=0, help="Seconds for finishing what runs when stopped.")
+        float,
+        typer.Option(min=0, help="Grace period for running requests at a stop, in seconds."),
     ] = 10.0,
 ) -> Settings:
     """Return how the server serves, and whom."""
@@ -179,11 +182,11 @@ def serve(
         typer.Argument(
             metavar="MODEL",
             autocompletion=completion.models,
-            help="Partitions, ONNX files, reference models, or folders of the former two.",
+            help="Partitions, ONNX files or reference models, or folders of the former two.",
         ),
     ],
     listen: Annotated[
-        str, typer.Option(help="Address to listen on; port 0 takes a free one.")
+        str, typer.Option(help="Address to listen on; port 0 picks a free port.")
     ] = "127.0.0.1:50051",
     *,
     feed: Feeding,
@@ -191,13 +194,13 @@ def serve(
     execution: Execution,
     settings: Settings,
     metrics: Annotated[
-        str | None, typer.Option(help="Serve Prometheus metrics at this host:port.")
+        str | None, typer.Option(help="Address for Prometheus metrics (127.0.0.1:9100).")
     ] = None,
     metrics_insecure: Annotated[
-        bool, typer.Option(help="Serve them in plaintext beyond loopback, too.")
+        bool, typer.Option(help="Allow plaintext metrics beyond loopback.")
     ] = False,
     json: Annotated[
-        bool, typer.Option("--json", help="Say where it listens as one JSON line.")
+        bool, typer.Option("--json", help="Print the listening address as one JSON line.")
     ] = False,
 ) -> None:
     """Serve one or more models until interrupted.

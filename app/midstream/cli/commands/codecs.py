@@ -35,16 +35,20 @@ DataSource = Annotated[
 ]
 Labels = Annotated[
     str | None,
-    typer.Option("--labels", help="Labels: a key of the .npz, or a file, one a sample."),
+    typer.Option(
+        "--labels", help="Labels: a key of the .npz, or a file with one label a sample."
+    ),
 ]
 MetricName = Annotated[
     str | None,
-    typer.Option("--metric", help="python:module:function(outputs, label) instead of top-1."),
+    typer.Option(
+        "--metric", help="Metric instead of top-1: python:module:function(outputs, label)."
+    ),
 ]
-Samples = Annotated[int, typer.Option("--samples", min=1, help="At most so many samples.")]
+Samples = Annotated[int, typer.Option("--samples", min=1, help="Maximum number of samples.")]
 Ladder = Annotated[
     str | None,
-    typer.Option("--codecs", help="Only these codecs: half,int8,jpeg:80; else all."),
+    typer.Option("--codecs", help="Codecs to measure (half,int8,jpeg:80). Default: all."),
 ]
 
 
@@ -63,7 +67,7 @@ def codecs(
     draw: Annotated[
         Path | None,
         typer.Option(
-            callback=writable, help="Draw rate against accuracy and time to this file."
+            callback=writable, help="File for a picture of rate against accuracy and time."
         ),
     ] = None,
     json: Json = False,

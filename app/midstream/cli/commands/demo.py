@@ -27,7 +27,7 @@ def demo(
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", callback=writable, help="Picture to write (.png or .svg)."
+            "--output", "-o", callback=writable, help="File for the picture (.png or .svg)."
         ),
     ] = Path("out/demo.png"),
     json: Json = False,

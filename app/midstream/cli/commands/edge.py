@@ -132,7 +132,7 @@ def run(
     driving: Driving | None,
     server: Annotated[
         str | None,
-        typer.Option(help="The cloud's address, host:port; without it everything runs here."),
+        typer.Option(help="Address of the cloud, host:port. Default: none, all runs here."),
     ] = None,
     *,
     workload: Workload,
@@ -144,7 +144,8 @@ def run(
     size: Size = None,
     json: Json = False,
     json_line: Annotated[
-        bool, typer.Option("--json-line", hidden=True, help="The document on one line.")
+        bool,
+        typer.Option("--json-line", hidden=True, help="Print the JSON document on one line."),
     ] = False,
 ) -> None:
     """Plan over the measured link, run the head here, have the tail run on the server.

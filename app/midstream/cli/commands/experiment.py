@@ -45,22 +45,24 @@ def experiment(
     ],
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output", "-o", help="Folder for runs and report; out/NAME if not given."
-        ),
+        typer.Option("--output", "-o", help="Folder for runs and report. Default: out/NAME."),
     ] = None,
     report: Annotated[
         Path | None,
-        typer.Option(callback=checked_page, help="Write the report to this .html instead."),
+        typer.Option(
+            callback=checked_page, help="File for the report (.html), instead of the folder."
+        ),
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Runs at a time, whatever the scenario says.")
+        int | None,
+        typer.Option(min=1, help="Number of runs at a time. Default: the scenario's."),
     ] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Run again what another scenario left there.")
+        bool,
+        typer.Option("--fresh", help="Replace runs that another scenario left in the folder."),
     ] = False,
     report_only: Annotated[
-        bool, typer.Option("--report-only", help="Run nothing; report on what has finished.")
+        bool, typer.Option("--report-only", help="Only report on the runs that have finished.")
     ] = False,
     json: Json = False,
 ) -> None:

@@ -70,9 +70,7 @@ def profile(
     execution: Execution,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output", "-o", callback=writable, help="Write the profile to this file."
-        ),
+        typer.Option("--output", "-o", callback=writable, help="File for the profile."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -230,14 +228,16 @@ def cut(
     ] = None,
     at: Annotated[
         list[str] | None,
-        typer.Option("--at", help="Cut after this layer (its name); may be given repeatedly."),
+        typer.Option("--at", help="Layer (its name) to cut after. Repeatable."),
     ] = None,
     input: Input = None,
     size: Size = None,
-    max_cuts: Annotated[int, typer.Option(min=0, help="At most so many cuts.")] = MOST_CUTS,
+    max_cuts: Annotated[int, typer.Option(min=0, help="Maximum number of cuts.")] = MOST_CUTS,
     measure: Annotated[
         bool,
-        typer.Option(help="Choose cuts by measured layers; otherwise by arithmetic alone."),
+        typer.Option(
+            help="Choose cuts by measured times of layers. Default: by their arithmetic."
+        ),
     ] = True,
     threads: Threads = 1,
     runs: Runs = 20,

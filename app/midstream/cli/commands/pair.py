@@ -101,30 +101,33 @@ class Following:
         str | None,
         typer.Option(
             autocompletion=completion.policies,
-            help="Have a policy choose for every request, such as adaptive.",
+            help="Policy that chooses for every request (adaptive).",
         ),
     ] = None
     trace: Annotated[
         str | None,
-        typer.Option(help="The uplink follows a trace (a file, or a kind such as lte:7)."),
+        typer.Option(help="Trace that the uplink follows: a file, or a kind (lte:7)."),
     ] = None
-    duration: Annotated[str, typer.Option(help="With a policy: for how long.")] = "30s"
+    duration: Annotated[
+        str, typer.Option(help="With a policy: duration of the run (60s).")
+    ] = "30s"
     every: Annotated[
-        str | None, typer.Option(help="With a policy: a request every 200ms.")
+        str | None, typer.Option(help="With a policy: interval between requests (200ms).")
     ] = None
     emulator: Annotated[
-        str, typer.Option(help="With a policy: auto, tun, kernel or proxy emulates the link.")
+        str,
+        typer.Option(help="With a policy: link emulator, one of auto, tun, kernel, proxy."),
     ] = "auto"
     log: Annotated[
         Path | None,
         typer.Option(
             callback=writable,
-            help="With a policy: a JSON line for every request.",
+            help="With a policy: file for one JSON line a request.",
         ),
     ] = None
     probe_budget: Annotated[
         str | None,
-        typer.Option(help="With a policy: most sent to ask a silent link, 50MB/day or 0."),
+        typer.Option(help="With a policy: maximum volume of probes (50MB/day, or 0)."),
     ] = None
 
     def drive(self) -> Drive | None:
@@ -159,10 +162,10 @@ def pair(
     ] = "lte",
     requests: Annotated[int, typer.Option(min=1, help="Requests under each placement.")] = 20,
     edge_slowdown: Annotated[
-        float, typer.Option(min=1.0, help="Emulate an edge this many times slower.")
+        float, typer.Option(min=1.0, help="Factor by which the emulated edge is slower (8).")
     ] = 1.0,
     cloud_slowdown: Annotated[
-        float, typer.Option(min=1.0, help="The same for the cloud.")
+        float, typer.Option(min=1.0, help="Factor by which the emulated cloud is slower.")
     ] = 1.0,
     *,
     goal: Goal,
@@ -243,8 +246,8 @@ def _print_followed(document: dict[str, Any]) -> None:
 
 
 def link(
-    target: Annotated[str, typer.Argument(help="Where to connect to, host:port.")],
-    listen: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1:0",
+    target: Annotated[str, typer.Argument(help="Address to connect to, host:port.")],
+    listen: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1:0",
     link: Annotated[
         str,
         typer.Option(

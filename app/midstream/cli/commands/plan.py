@@ -60,14 +60,15 @@ def plan(
     devices: Devices,
     execution: Execution,
     queue: Annotated[
-        str | None, typer.Option(help="How long a request waits in the cloud: 5ms.")
+        str | None, typer.Option(help="Time that a request waits in the cloud's queue (5ms).")
     ] = None,
     input: Input = None,
     size: Size = None,
     draw: Annotated[
         Path | None,
         typer.Option(
-            callback=writable, help="Draw candidates and envelope to this .png or .svg."
+            callback=writable,
+            help="File for a picture of candidates and envelope (.png or .svg).",
         ),
     ] = None,
     json: Json = False,

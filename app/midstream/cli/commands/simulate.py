@@ -66,7 +66,7 @@ def simulate(
         list[str] | None,
         typer.Option(
             autocompletion=completion.policies,
-            help=f"May be given several times: {', '.join(POLICIES)}.",
+            help=f"Policy; repeatable: {', '.join(POLICIES)}.",
         ),
     ] = None,
     *,
@@ -78,21 +78,21 @@ def simulate(
         Path | None,
         typer.Option(
             callback=writable,
-            help="Write what can be chosen to this .json: a MODEL, measured.",
+            help="File for the measured placements (.json), usable as MODEL.",
         ),
     ] = None,
     log: Annotated[
         Path | None,
         typer.Option(
             callback=writable,
-            help="Write a JSON line a request to this file.",
+            help="File for one JSON line a request.",
         ),
     ] = None,
     report: Annotated[
         Path | None,
         typer.Option(
             callback=reportable,
-            help="FILE.html for a report, or a folder for it, its figures and rows.",
+            help="File for the report (FILE.html), or folder for report, figures and rows.",
         ),
     ] = None,
     json: Json = False,

@@ -45,22 +45,28 @@ Output = Annotated[
         "--output",
         "-o",
         callback=writable,
-        help="The file to write.",
+        help="Output file.",
     ),
 ]
 TimeColumn = Annotated[
-    str | None, typer.Option(help="A CSV's column of times, if need be with a unit: ts:ms.")
+    str | None,
+    typer.Option(
+        help="Column of times in a CSV, with its unit where the name has none (ts:ms)."
+    ),
 ]
 RateColumn = Annotated[
-    str | None, typer.Option(help="A CSV's column of rates, if need be with a unit: up:kbit.")
+    str | None,
+    typer.Option(
+        help="Column of rates in a CSV, with its unit where the name has none (up:kbit)."
+    ),
 ]
 Form = Annotated[
     str | None,
     typer.Option(
-        "--format", help="mahimahi, columns, csv; by the output's name if not given."
+        "--format", help="Format: mahimahi, columns or csv. Default: by the output's name."
     ),
 ]
-Step = Annotated[str | None, typer.Option(help="Steps of the trace: 100ms.")]
+Step = Annotated[str | None, typer.Option(help="Length of the trace's steps (100ms).")]
 
 
 @app.command(
@@ -105,13 +111,13 @@ def plot(
     epilog=examples("midstream traces generate lte --seed 7 --duration 120s -o lte.txt"),
 )
 def make(
-    kind: Annotated[str, typer.Argument(help=f"What to make up: {', '.join(KINDS)}.")],
+    kind: Annotated[str, typer.Argument(help=f"Kind of link to make up: {', '.join(KINDS)}.")],
     output: Output,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed, the same trace.")] = 0,
-    duration: Annotated[str, typer.Option(help="Its length: 300s.")] = "300s",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the generator.")] = 0,
+    duration: Annotated[str, typer.Option(help="Length of the trace (300s).")] = "300s",
     step: Step = "100ms",
     median: Annotated[
-        str | None, typer.Option(help="Its median rate: 8Mbit; else that of the kind.")
+        str | None, typer.Option(help="Median rate (8Mbit). Default: the kind's.")
     ] = None,
     form: Form = None,
     json: Json = False,
@@ -137,12 +143,16 @@ def make(
 def convert(
     trace: Annotated[str, typer.Argument(help="A file, or a kind of link: lte:7.")],
     output: Output,
-    from_: Annotated[str | None, typer.Option("--from", help="Begin here: 20s.")] = None,
-    to: Annotated[str | None, typer.Option("--to", help="End here: 80s.")] = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", help="Start of the part to keep (20s).")
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", help="End of the part to keep (80s).")
+    ] = None,
     scale: Annotated[float, typer.Option(help="Factor on all rates.")] = 1.0,
     step: Step = None,
     duration: Annotated[
-        str | None, typer.Option(help="Repeat it, or end it, to last this long: 10min.")
+        str | None, typer.Option(help="Duration to repeat or shorten the trace to (10min).")
     ] = None,
     form: Form = None,
     time_column: TimeColumn = None,

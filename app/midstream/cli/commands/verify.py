@@ -36,7 +36,7 @@ def verify(
     model: Model,
     feed: Feeding,
     cuts: Annotated[
-        str, typer.Option(help="Which cuts: those of the partition, or all positions.")
+        str, typer.Option(help="Cuts to check: those of the partition, or all positions.")
     ] = "partition",
     codec: Annotated[str, typer.Option(help="Codec of what crosses.")] = "raw",
     tolerance: Annotated[
@@ -50,7 +50,7 @@ def verify(
     ] = None,
     input: Input = None,
     size: Size = None,
-    samples: Annotated[int, typer.Option(min=1, help="Inputs to try.")] = 1,
+    samples: Annotated[int, typer.Option(min=1, help="Number of inputs.")] = 1,
     seed: Seed = 0,
     threads: Threads = 1,
     *,

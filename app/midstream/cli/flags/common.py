@@ -44,18 +44,24 @@ Model = Annotated[
         help="An ONNX file, a partition's folder, or a reference model (midstream models).",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")]
-Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of onnxruntime.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document and nothing else.")
+]
+Threads = Annotated[
+    int, typer.Option("--threads", min=1, help="Number of threads of onnxruntime.")
+]
 Slowdown = Annotated[
     float,
-    typer.Option("--slowdown", min=1.0, help="Emulate a device this many times slower."),
+    typer.Option(
+        "--slowdown", min=1.0, help="Factor by which the emulated device is slower (8)."
+    ),
 ]
-Runs = Annotated[int, typer.Option("--runs", min=3, help="Runs that are timed.")]
+Runs = Annotated[int, typer.Option("--runs", min=3, help="Number of timed runs.")]
 Input = Annotated[
     str | None,
     typer.Option(
         "--input",
-        help="A picture, a folder of pictures, an .npz or .npy file; else random.",
+        help="Inputs: a picture, a folder of pictures, an .npz or .npy file. Default: random.",
     ),
 ]
 Size = Annotated[
@@ -82,34 +88,34 @@ Objective = Annotated[
     typer.Option(
         "--objective",
         callback=_checked_objective,
-        help=f"What to make small: {', '.join(OBJECTIVES)}.",
+        help=f"Objective of the plan: {', '.join(OBJECTIVES)}.",
     ),
 ]
-Server = Annotated[str, typer.Option("--server", help="The cloud's address, host:port.")]
+Server = Annotated[str, typer.Option("--server", help="Address of the cloud, host:port.")]
 
 Private = Annotated[
     bool,
     typer.Option(
         "--private",
-        help="Send no form of a secret input, only what layers that lose information made of "
-        "it. No proof of privacy: activations reveal much of the input, and how much is not "
-        "measured yet (docs/explanation/planning.md).",
+        help="Send no secret input itself, only what lossy layers made of it. No proof of "
+        "privacy: activations reveal much of the input. How much is not measured yet "
+        "(docs/explanation/planning.md).",
     ),
 ]
-Lossless = Annotated[bool, typer.Option("--lossless", help="Only codecs that change nothing.")]
+Lossless = Annotated[bool, typer.Option("--lossless", help="Allow lossless codecs only.")]
 _Text = str | None
 MaxLoss = Annotated[
-    _Text, typer.Option("--max-loss", help="Most top-1 lost by a lossy codec: 0.5pt.")
+    _Text, typer.Option("--max-loss", help="Maximum top-1 loss of a lossy codec (0.5pt).")
 ]
 MinAgreement = Annotated[
-    _Text, typer.Option("--min-agreement", help="Least share of answers unchanged: 99%.")
+    _Text, typer.Option("--min-agreement", help="Minimum share of unchanged answers (99%).")
 ]
 MaxError = Annotated[
     float | None,
-    typer.Option("--max-error", help="Largest relative L2 error of any sample: 1e-2."),
+    typer.Option("--max-error", help="Maximum relative L2 error of any sample (1e-2)."),
 ]
 TargetPayload = Annotated[
-    _Text, typer.Option("--target-payload", help="Most bytes sent per request: 16KB.")
+    _Text, typer.Option("--target-payload", help="Maximum payload of a request (16KB).")
 ]
 
 Command = Callable[..., None]
@@ -156,33 +162,44 @@ def with_flags(
 def _feed(
     feed_file: Annotated[
         Path | None,
-        typer.Option("--feed", help="TOML file that says what feeds the model."),
+        typer.Option("--feed", help="File that describes the model's feed (TOML)."),
     ] = None,
     *,
-    kind: Annotated[_Text, typer.Option(help="What feeds it: image or array.")] = None,
-    feed_input: Annotated[_Text, typer.Option(help="The model's input that it feeds.")] = None,
+    kind: Annotated[_Text, typer.Option(help="Kind of input: image or array.")] = None,
+    feed_input: Annotated[
+        _Text, typer.Option(help="Name of the model's input that is fed.")
+    ] = None,
     layout: Annotated[_Text, typer.Option(help="Layout: NCHW or NHWC.")] = None,
     height: Annotated[
-        int | None, typer.Option(help="Height of pictures, where the model leaves it open.")
+        int | None,
+        typer.Option(help="Height of pictures, where the model leaves it open (480)."),
     ] = None,
-    width: Annotated[int | None, typer.Option(help="The same for their width.")] = None,
+    width: Annotated[
+        int | None,
+        typer.Option(help="Width of pictures, where the model leaves it open (640)."),
+    ] = None,
     resize: Annotated[
-        _Text, typer.Option(help="How pictures get their size: stretch, crop, pad, keep.")
+        _Text, typer.Option(help="Resizing of pictures: stretch, crop, pad or keep.")
     ] = None,
-    color: Annotated[_Text, typer.Option(help="Channels of pictures: RGB, BGR, GRAY.")] = None,
-    scale: Annotated[_Text, typer.Option(help="Factor on pixels: 1/255.")] = None,
+    color: Annotated[
+        _Text, typer.Option(help="Channels of pictures: RGB, BGR or GRAY.")
+    ] = None,
+    scale: Annotated[_Text, typer.Option(help="Factor on pixel values (1/255).")] = None,
     mean: Annotated[
-        _Text, typer.Option(help="Subtracted after scaling: 0.485,0.456,0.406.")
+        _Text, typer.Option(help="Mean to subtract after scaling (0.485,0.456,0.406).")
     ] = None,
-    std: Annotated[_Text, typer.Option(help="Divided by at last: 0.23,0.22,0.23.")] = None,
+    std: Annotated[
+        _Text,
+        typer.Option(help="Standard deviation to divide by, after the mean (0.23,0.22,0.23)."),
+    ] = None,
     feed_labels: Annotated[
-        Path | None, typer.Option(help="Names of the outputs' classes, a file, one a line.")
+        Path | None, typer.Option(help="File with the names of the classes, one a line.")
     ] = None,
     public: Annotated[
         list[str] | None,
         typer.Option(
-            help="An input that is no secret, as a mask: --private and --min-depth let it "
-            "cross. May be repeated.",
+            help="Name of an input that is no secret, such as a mask: --private and "
+            "--min-depth let it cross. Repeatable.",
         ),
     ] = None,
 ) -> Feeding:
@@ -224,11 +241,11 @@ def _link(
             help="3g, lte, wifi, 5g, broadband, satellite, or RATE:RTT such as 8Mbit:40ms.",
         ),
     ] = None,
-    uplink: Annotated[_Text, typer.Option(help="Uplink rate: 8Mbit.")] = None,
+    uplink: Annotated[_Text, typer.Option(help="Uplink rate (8Mbit).")] = None,
     downlink: Annotated[
-        _Text, typer.Option(help="Downlink rate; as the uplink if not given.")
+        _Text, typer.Option(help="Downlink rate (20Mbit). Default: the uplink's.")
     ] = None,
-    rtt: Annotated[_Text, typer.Option(help="Round-trip time: 40ms.")] = None,
+    rtt: Annotated[_Text, typer.Option(help="Round-trip time (40ms).")] = None,
 ) -> Link | None:
     """Make the named link, with single figures replaced where they are given."""
     if link is uplink is downlink is rtt is None:
@@ -259,11 +276,12 @@ def _planning(
     *,
     private: Private = False,
     min_depth: Annotated[
-        int, typer.Option(min=0, help="No cut before this many layers that lose information.")
+        int, typer.Option(min=0, help="Minimum number of lossy layers in front of the cut.")
     ] = 0,
     lossless: Lossless = False,
     codecs: Annotated[
-        _Text, typer.Option(help="The only codecs allowed: half,ec:0.5,jpeg:80.")
+        _Text,
+        typer.Option(help="Allowed codecs (half,ec:0.5,jpeg:80). Default: all in budget."),
     ] = None,
     max_loss: MaxLoss = None,
     min_agreement: MinAgreement = None,
@@ -271,11 +289,11 @@ def _planning(
     target_payload: TargetPayload = None,
     forbid: Annotated[
         list[str] | None,
-        typer.Option(help="No cut of this id, label or tensor (shell pattern)."),
+        typer.Option(help="Forbidden cuts, by id, label or tensor (shell pattern)."),
     ] = None,
-    deadline: Annotated[_Text, typer.Option(help="Longest latency: 100ms.")] = None,
+    deadline: Annotated[_Text, typer.Option(help="Maximum latency (100ms).")] = None,
     max_edge_memory: Annotated[
-        _Text, typer.Option(help="Most memory for segments on the edge: 64MiB.")
+        _Text, typer.Option(help="Maximum memory of segments on the edge (64MiB).")
     ] = None,
 ) -> Planning:
     return Planning(
@@ -314,7 +332,11 @@ class Devices:
     ] = None
     cloud: Annotated[Path | None, typer.Option(help="Profile of the cloud.")] = None
     edge_slowdown: Annotated[
-        float, typer.Option(min=1.0, help="Without --edge: this machine, this much slower.")
+        float,
+        typer.Option(
+            min=1.0,
+            help="Factor by which the edge is slower than this machine (8), without --edge.",
+        ),
     ] = 8.0
     threads: Threads = 1
     runs: Runs = 20
@@ -322,8 +344,8 @@ class Devices:
         int | None,
         typer.Option(
             min=1,
-            help="Tails that the cloud runs at once, for --objective throughput (default: as "
-            "its profile says, and 1 if measured here).",
+            help="Number of tails that the cloud runs at a time, for --objective throughput. "
+            "Default: its profile's, or 1 if measured here.",
         ),
     ] = None
 
@@ -340,7 +362,7 @@ class Execution:
     """The backend that runs the segments, by name: docs/explanation/backends.md."""
 
     backend: Annotated[
-        str, typer.Option(help="What runs segments: onnxruntime, or torch.")
+        str, typer.Option(help="Backend that runs segments: onnxruntime or torch.")
     ] = "onnxruntime"
     provider: Annotated[
         _Text,

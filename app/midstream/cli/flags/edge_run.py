@@ -41,7 +41,7 @@ class Workload:
         int | None,
         typer.Option(
             min=1,
-            help="Requests to send (default: 10; with --output every input once).",
+            help="Number of requests. Default: 10; with --output every input once.",
         ),
     ] = None
     seed: Seed = 0
@@ -68,23 +68,24 @@ class Workload:
 class Holding:
     """The segments that this edge holds, and the device's speed."""
 
-    name: Annotated[str | None, typer.Option(help="The model's name on the server.")] = None
+    name: Annotated[str | None, typer.Option(help="Name of the model on the server.")] = None
     profile: Annotated[
-        Path | None, typer.Option(help="Profile of this edge; measured if not given.")
+        Path | None, typer.Option(help="Profile of this edge. Default: measured.")
     ] = None
     runs: Runs = 20
     segments: Annotated[
-        int | None, typer.Option(min=0, help="Hold only the first segments, to save memory.")
+        int | None,
+        typer.Option(min=0, help="Number of first segments to hold, to save memory."),
     ] = None
     fuse: Annotated[
-        bool, typer.Option("--fuse", help="Compile the plan's head into one piece.")
+        bool, typer.Option("--fuse", help="Compile the plan's head into one piece (fuse it).")
     ] = False
     fuse_after: Annotated[
         int,
         typer.Option(
             min=0,
-            help="Do so, in the background, for a head that so many requests in a row have "
-            "run; 0: never.",
+            help="Fuse the head in the background after this many consecutive requests with "
+            "the same cut (0: never).",
         ),
     ] = 0
     threads: Threads = 1
@@ -169,15 +170,20 @@ class PlanFlags:
 
 def _choice(
     cut: Annotated[
-        str | None, typer.Option(help="Use this cut (its id) instead of planning.")
+        str | None, typer.Option(help="Cut to use (its id), instead of planning.")
     ] = None,
-    codec: Annotated[str, typer.Option(help="With --cut: the codec.")] = "raw",
+    codec: Annotated[str, typer.Option(help="Codec, with --cut.")] = "raw",
     timeout: Annotated[
         str | None,
-        typer.Option(help="How long the cloud may take; 3 times the prediction, at least 5s."),
+        typer.Option(
+            help="Timeout of the cloud (5s). Default: 3 times the prediction, at least 5s."
+        ),
     ] = None,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Run the plan and all baselines, check answers.")
+        bool,
+        typer.Option(
+            "--compare", help="Run the plan beside all baselines, and check the answers."
+        ),
     ] = False,
     require_cloud: Annotated[
         bool,

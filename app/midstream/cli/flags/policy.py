@@ -26,58 +26,64 @@ from midstream_wire.errors import UsageError
 _Text = str | None
 _FLAGS: dict[str, Any] = {
     "adaptive": Annotated[
-        bool, typer.Option("--adaptive", help="Choose cut and codec anew for every request.")
+        bool,
+        typer.Option(
+            "--adaptive", help="Choose cut and codec for every request, by a policy."
+        ),
     ],
     "policy": Annotated[
         _Text,
         typer.Option(
             "--policy",
             autocompletion=completion.policies,
-            help=f"How to choose, for --adaptive: {', '.join(POLICIES)}.",
+            help=f"Policy of --adaptive: {', '.join(POLICIES)}.",
         ),
     ],
     "every": Annotated[
-        _Text, typer.Option("--every", help="A request every 200ms; else one after the other.")
+        _Text,
+        typer.Option(
+            "--every", help="Interval between requests (200ms). Default: back to back."
+        ),
     ],
     "duration": Annotated[
-        _Text, typer.Option("--duration", help="Go on for 60s, whatever --requests says.")
+        _Text,
+        typer.Option("--duration", help="Duration of the run (60s), instead of --requests."),
     ],
     "log": Annotated[
         Path | None,
         typer.Option(
             "--log",
             callback=writable,
-            help="Write a JSON line for every request.",
+            help="File for one JSON line a request.",
         ),
     ],
     "probe_budget": Annotated[
         _Text,
         typer.Option(
             "--probe-budget",
-            help="Most that is sent to ask a silent link: 50MB/day (default), or 0 for none.",
+            help="Maximum volume of probes on a silent link (50MB/day, or 0 for none).",
         ),
     ],
     "metrics": Annotated[
-        _Text, typer.Option("--metrics", help="Serve Prometheus metrics at this host:port.")
+        _Text,
+        typer.Option("--metrics", help="Address for Prometheus metrics (127.0.0.1:9100)."),
     ],
     "metrics_insecure": Annotated[
         bool,
-        typer.Option(
-            "--metrics-insecure", help="Serve them in plaintext beyond loopback, too."
-        ),
+        typer.Option("--metrics-insecure", help="Allow plaintext metrics beyond loopback."),
     ],
     "trace": Annotated[
-        _Text, typer.Option("--trace", help="The true uplink, for the policy oracle.")
+        _Text, typer.Option("--trace", help="Trace of the true uplink, for the policy oracle.")
     ],
     "trace_origin": Annotated[
         float | None,
-        typer.Option("--trace-origin", help="When the trace began, in monotonic seconds."),
+        typer.Option("--trace-origin", help="Start of the trace, in monotonic seconds."),
     ],
     "repartition": Annotated[
         bool,
         typer.Option(
             "--repartition",
-            help="Have both sides cut the model anew when other cuts have become better.",
+            help="Repartition the model on both sides when other cuts have become better.",
         ),
     ],
     "gate": Annotated[
@@ -85,8 +91,8 @@ _FLAGS: dict[str, Any] = {
         typer.Option(
             "--gate",
             hidden=True,
-            help="Say when everything stands ready, and begin when standard input says at "
-            "which monotonic second the trace began.",
+            help="Print a line once all is ready, then wait on standard input for the "
+            "monotonic second at which the trace began.",
         ),
     ],
 }

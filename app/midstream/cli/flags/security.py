@@ -25,7 +25,9 @@ class Trust:
 
     ca: Annotated[
         Path | None,
-        typer.Option(help="TLS; the authority that signed the server's certificate (PEM)."),
+        typer.Option(
+            help="Authority that signed the server's certificate (PEM); turns TLS on."
+        ),
     ] = None
     cert: Annotated[
         Path | None, typer.Option(help="This side's certificate for mutual TLS (PEM).")

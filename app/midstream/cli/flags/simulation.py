@@ -43,27 +43,29 @@ class Trial:
             help="3g, lte, wifi, 5g, broadband, satellite, or 8Mbit:40ms.",
         ),
     ] = "lte"
-    trace: Annotated[str | None, typer.Option(help=f"What the uplink follows. {_TRACE}")] = (
-        None
-    )
-    down_trace: Annotated[
-        str | None, typer.Option(help=f"What the downlink follows. {_TRACE}")
+    trace: Annotated[
+        str | None, typer.Option(help=f"Trace that the uplink follows. {_TRACE}")
     ] = None
-    duration: Annotated[str, typer.Option(help="How long requests come: 60s.")] = "60s"
+    down_trace: Annotated[
+        str | None, typer.Option(help=f"Trace that the downlink follows. {_TRACE}")
+    ] = None
+    duration: Annotated[str, typer.Option(help="Duration of the requests (60s).")] = "60s"
     every: Annotated[
-        str | None, typer.Option(help="One request so often: 200ms; else back to back.")
+        str | None,
+        typer.Option(help="Interval between requests (200ms). Default: back to back."),
     ] = None
     poisson: Annotated[
-        float | None, typer.Option(help="Requests a second at random, instead of --every.")
+        float | None,
+        typer.Option(help="Mean rate of random requests, per second, instead of --every."),
     ] = None
-    loss: Annotated[str, typer.Option(help="Share of packets lost: 1%.")] = "0%"
-    jitter: Annotated[str, typer.Option(help="Mean of what delays vary: 2ms.")] = "0ms"
+    loss: Annotated[str, typer.Option(help="Share of lost packets (1%).")] = "0%"
+    jitter: Annotated[str, typer.Option(help="Mean jitter of the delay (2ms).")] = "0ms"
     cut_link: Annotated[
         list[str] | None,
-        typer.Option(help="Cut the link at a moment for so long: 10s:2s."),
+        typer.Option(help="Outage of the link, START:DURATION (10s:2s). Repeatable."),
     ] = None
     load: Annotated[
-        str, typer.Option(help="Share of the cloud's time that others take: 50%.")
+        str, typer.Option(help="Share of the cloud's time that others use (50%).")
     ] = "0%"
     seed: Seed = 0
 
@@ -109,21 +111,26 @@ class Sweep:
         list[str] | None,
         typer.Option(
             "--sweep",
-            help="Instead of a trial, maps of what wins: default, or the values of an axis "
-            "(uplink, rtt, slowdown, load): uplink=1Mbit:100Mbit:9, rtt=5ms,50ms.",
+            help="Maps of what wins, instead of a trial: default, or values of an axis among"
+            " uplink, rtt, slowdown and load (uplink=1Mbit:100Mbit:9, rtt=5ms,50ms).",
         ),
     ] = None
     folder: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of a sweep, which goes on there.")
+        Path,
+        typer.Option(
+            "--output", "-o", help="Folder of a sweep; an interrupted sweep resumes there."
+        ),
     ] = Path("out/sweep")
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes of a sweep; else all processors."),
+        typer.Option(min=1, help="Number of processes of a sweep. Default: all processors."),
     ] = None
-    engine: Annotated[str, typer.Option(help="Where a sweep runs: local, or ray.")] = "local"
+    engine: Annotated[str, typer.Option(help="Executor of a sweep: local or ray.")] = "local"
     address: Annotated[
         str | None,
-        typer.Option("--ray-address", help="A Ray cluster; without it, Ray starts here."),
+        typer.Option(
+            "--ray-address", help="Address of a Ray cluster. Default: Ray starts here."
+        ),
     ] = None
 
 

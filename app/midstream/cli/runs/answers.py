@@ -52,17 +52,20 @@ def _answering(
         typer.Option(
             "--output",
             "-o",
-            help="Write all outputs of every input: a FILE.jsonl, a FILE.npz, or a folder.",
+            help="File or folder for all outputs of every input (FILE.jsonl, FILE.npz, DIR).",
         ),
     ] = None,
     top: Annotated[
-        int, typer.Option(min=1, help="Classes told of a row of scores, the largest first.")
+        int,
+        typer.Option(
+            min=1, help="Number of classes printed for a row of scores, the largest first."
+        ),
     ] = TOP,
     postprocess: Annotated[
         str | None,
         typer.Option(
-            help="With --output: write what python:module:function makes of the outputs "
-            "(a dict of arrays) instead of them."
+            help="Postprocessing of the outputs (a dict of arrays) before --output: "
+            "python:module:function."
         ),
     ] = None,
 ) -> Answering:
