@@ -131,7 +131,7 @@ class Server:
         name = f"midstream {importlib.metadata.version('midstream')}"
         service = Service(name, repository, self._tails, budget, limits, statistics=statistics)
         self._midstream = Midstream(service)
-        self._health = Health(("", SERVICE))
+        self._health = Health(("", SERVICE), statistics)
         interceptors = [RequireToken(settings.token, statistics)] if settings.token else []
         # Of each call gRPC may hold a message that is not complete yet.
         calls = min(settings.max_calls, max(_LEAST_CALLS, budget.nbytes // MAX_MESSAGE_NBYTES))

@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
-from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any, final
-from urllib.parse import unquote
 
 import grpc
 import grpc.aio
 
+from midstream_cloud.calls import abort, peer_of, read_message
 from midstream_cloud.ration import Rations
 from midstream_cloud.session import (
     TROUBLE_BURST,
@@ -25,7 +24,7 @@ from midstream_cloud.statistics import UNAUTHENTICATED, Statistics
 from midstream_cloud.tails import Clock, Job
 from midstream_wire.credentials import is_bearer
 from midstream_wire.descriptions import Description
-from midstream_wire.errors import CloudRefused, MidstreamError, ProtocolError
+from midstream_wire.errors import CloudRefused, MidstreamError
 from midstream_wire.frames import Code, GoAway, ServerFrame, Status
 from midstream_wire.limits import MAX_MESSAGE_NBYTES
 from midstream_wire.messages import read_client, write_server
@@ -47,8 +46,6 @@ WATCH_S = 5.0
 #: Counts what a peer was refused.
 Refuse = Callable[[BaseException], None]
 
-_STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
-
 
 @final
 class Midstream:
@@ -60,6 +57,11 @@ class Midstream:
         self._draining: Status | None = None
         #: What unary calls may get wrong, as `Session` has it for its requests.
         self._trouble = Rations(burst=TROUBLE_BURST, rate=TROUBLE_RATE)
+
+    async def read(self, context: Any, peer: str) -> bytes:
+        """Read the message of a unary call, once its peer may make another one."""
+        await self.hold_up(peer)
+        return await read_message(context, self._service.limits.idle_s)
 
     async def hold_up(self, peer: str) -> None:
         """Wait until a peer whose calls were wrong may make another one."""
@@ -84,12 +86,15 @@ class Midstream:
             async with lock:
                 await context.write(message)
 
-        if self._draining is not None:
-            await send(GoAway(self._draining))
-            return
         peer = peer_of(context)
-        session = Session(self._service, send, peer=peer)
         refuse = partial(self._service.statistics.refuse, peer=peer)
+        try:
+            self._refuse_draining()
+        except CloudRefused as error:
+            refuse(error)
+            await send(GoAway(status_of(error)))
+            return
+        session = Session(self._service, send, peer=peer)
         self._service.statistics.open_session()
         reading = asyncio.create_task(
             _converse(session, send, context, self._service.clock, refuse)
@@ -168,7 +173,7 @@ class Midstream:
         return write_readiness(readiness).SerializeToString()
 
     async def drain(self, reason: Status) -> None:
-        """Say GoAway to every session; returns when each has finished what is under way."""
+        """Send GoAway to every session; returns when each has finished what is under way."""
         self._draining = reason
 
         async def close(session: Session, reading: asyncio.Task[None]) -> None:
@@ -221,31 +226,6 @@ async def _watch(
         await send(GoAway(status_of(error)))
 
 
-def peer_of(context: Any) -> str:
-    """Return who shares the workers as one: by certificate, by host, or by connection.
-
-    Whoever has an IPv6 address has all 2^64 of its network, so that network counts as one
-    host. All who come from this machine have one host, as behind a proxy: there every TCP
-    connection counts by itself, and all of a Unix socket as one, since gRPC tells none apart.
-    """
-    names = (context.auth_context() or {}).get("x509_common_name")
-    if names:
-        return f"certificate:{names[0].decode('utf-8', 'replace')}"
-    peer = str(context.peer())
-    host = unquote(peer.partition(":")[2]).rpartition(":")[0].strip("[]").partition("%")[0]
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return peer
-    if isinstance(address, IPv6Address):
-        address = address.ipv4_mapped or address
-    if address.is_loopback:
-        return peer
-    if isinstance(address, IPv6Address):
-        return str(ip_network((address, 64), strict=False))
-    return str(address)
-
-
 def handlers(midstream: Midstream) -> grpc.GenericRpcHandler:
     """Return what the server calls, by method.
 
@@ -262,19 +242,15 @@ def handlers(midstream: Midstream) -> grpc.GenericRpcHandler:
 
 
 def _unary(answer: Callable[[bytes, str], Awaitable[bytes]], midstream: Midstream) -> Any:
-    """The handler of a call that brings one message and gets one, or a status."""
+    """Return the handler of a call that brings one message and gets one, or a status."""
 
     async def call(_requests: object, context: Any) -> None:
         peer = peer_of(context)
-        await midstream.hold_up(peer)
-        message = await context.read()
         try:
-            if message is grpc.aio.EOF:
-                raise ProtocolError("a call must bring a message: none came")
-            reply = await answer(message, peer)
+            reply = await answer(await midstream.read(context, peer), peer)
         except Exception as error:
-            status = midstream.refuse(error, peer)
-            await context.abort(_STATUS_CODES[status.code], status.message)
+            await abort(context, midstream.refuse(error, peer))
+            return
         await context.write(reply)
 
     return grpc.stream_stream_rpc_method_handler(call)
@@ -282,7 +258,7 @@ def _unary(answer: Callable[[bytes, str], Awaitable[bytes]], midstream: Midstrea
 
 @final
 class RequireToken(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # untyped base
-    """Answers UNAUTHENTICATED to every call that does not carry the bearer token, unread.
+    """A guard that answers UNAUTHENTICATED to each call without the bearer token, unread.
 
     Health checks pass: those who ask (load balancers, container engines) have no secrets, and
     learn nothing but whether the server is up.
@@ -303,7 +279,7 @@ class RequireToken(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # untyped
         return self._refusing
 
     async def _refuse(self, _requests: object, context: Any) -> None:
-        """A stream for all methods alike: the handler of a unary one gets its message."""
+        """Refuse a call of any method; the handler of a unary one would get its message."""
         why = "this server must be given its bearer token: name the file that holds it"
         self._statistics.refuse_as(UNAUTHENTICATED, peer_of(context), why)
-        await context.abort(grpc.StatusCode.UNAUTHENTICATED, why)
+        await abort(context, Status(Code.UNAUTHENTICATED, why))

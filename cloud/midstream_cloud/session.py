@@ -67,7 +67,8 @@ class Limits:
     """Limits of one session: what it may ask for, and how long it may stall.
 
     `hello_s` is the time for its Hello, `idle_s` that for which it may have nothing under way
-    and say nothing, `stall_s` that for which a request may wait for its next piece.
+    and say nothing, `stall_s` that for which a request may wait for its next piece. A call
+    without a session has `idle_s` for its message.
     """
 
     max_request_nbytes: int = MAX_REQUEST_NBYTES

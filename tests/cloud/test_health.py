@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from midstream_cloud import health, server
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import Settings, serving
+from midstream_cloud.statistics import Statistics
 from midstream_wire.address import Address
 
 if TYPE_CHECKING:
@@ -24,8 +26,14 @@ _UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
 @pytest.fixture
-def guarded(repository: Repository) -> Iterator[Address]:
-    with serving(repository, settings=Settings(token="sesame")) as address:
+def statistics() -> Statistics:
+    return Statistics()
+
+
+@pytest.fixture
+def guarded(repository: Repository, statistics: Statistics) -> Iterator[Address]:
+    settings = Settings(token="sesame")
+    with serving(repository, settings=settings, statistics=statistics) as address:
         yield address
 
 
@@ -46,7 +54,9 @@ def test_names_of_the_table_are_served_without_a_token(stub: Any) -> None:
         watch.cancel()
 
 
-def test_other_names_are_unknown_and_long_ones_are_not_read(stub: Any) -> None:
+def test_other_names_are_unknown_and_long_ones_are_not_read(
+    stub: Any, statistics: Statistics
+) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         stub.Check(_ask("resnet"), timeout=10)
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
@@ -55,14 +65,46 @@ def test_other_names_are_unknown_and_long_ones_are_not_read(stub: Any) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             call(_ask("x" * health.MAX_NBYTES), timeout=10)
         assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert statistics.refused == {"not found": 1, "invalid": 2}
 
 
-def test_calls_at_a_time_are_limited_and_leave_their_places(stub: Any) -> None:
+@pytest.mark.parametrize("method", ["Check", "Watch"])
+def test_every_refused_health_call_is_counted(
+    guarded: Address,
+    connect: Callable[..., Client],
+    statistics: Statistics,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+) -> None:
+    monkeypatch.setattr(health, "PATIENCE_S", 0.1)
+    call = connect(guarded).channel.stream_stream(f"/grpc.health.v1.Health/{method}")
+    silent = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        silent.wait(10)
+        yield from ()
+
+    for messages, code in (
+        (iter([]), grpc.StatusCode.INVALID_ARGUMENT),
+        (iter([b"\xff" * 9]), grpc.StatusCode.INVALID_ARGUMENT),
+        (nothing(), grpc.StatusCode.DEADLINE_EXCEEDED),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            next(call(messages, timeout=10))
+        assert caught.value.code() == code
+    silent.set()
+    assert statistics.refused == {"invalid": 2, "stalled": 1}
+
+
+def test_calls_at_a_time_are_limited_and_leave_their_places(
+    stub: Any, statistics: Statistics
+) -> None:
     watches = [stub.Watch(_ask(), timeout=10) for _ in range(health.MAX_CALLS)]
     assert [next(watch).status for watch in watches] == [_SERVING] * health.MAX_CALLS
     with pytest.raises(grpc.RpcError) as caught:
         next(stub.Watch(_ask(), timeout=10))
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert statistics.refused == {"overload": 1}
     for watch in watches:
         watch.cancel()
     for _ in range(1000):  # until the server has noticed

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from midstream_cloud.service import peer_of
+from midstream_cloud.calls import peer_of
 
 
 def _call(peer: str, **auth: list[bytes]) -> Any:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import cast
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
+import grpc
 import numpy as np
 import pytest
 from tests.cloud.gate import PATIENCE_S, Gate
@@ -15,15 +18,20 @@ from midstream_cloud import tails as tails_module
 from midstream_cloud.budget import Budget
 from midstream_cloud.models import Model
 from midstream_cloud.repository import Repository
+from midstream_cloud.server import Settings, serving
 from midstream_cloud.service import Midstream
-from midstream_cloud.session import TROUBLE_BURST, TROUBLE_RATE, Service
+from midstream_cloud.session import TROUBLE_BURST, TROUBLE_RATE, Limits, Service
+from midstream_cloud.statistics import Statistics
 from midstream_cloud.tails import Tails
 from midstream_partitioner.execution.chain import Chain
 from midstream_partitioner.partition.partition import Partition
 from midstream_wire.codecs import codec, encode_bytes
 from midstream_wire.errors import CloudRefused, MidstreamError, ProtocolError
-from midstream_wire.frames import Code
+from midstream_wire.frames import Code, Status
 from midstream_wire.v1 import midstream_pb2 as pb
+
+if TYPE_CHECKING:
+    from tests.cloud.conftest import Client
 
 
 def test_wrong_calls_are_answered_ever_later_and_refusals_for_lack_of_room_are_not() -> None:
@@ -178,3 +186,44 @@ def test_a_call_that_finds_the_queue_full_or_breaks_off_gives_back_what_it_held(
             await asyncio.sleep(0.01)
 
     asyncio.run(asyncio.wait_for(main(), PATIENCE_S))
+
+
+@pytest.mark.parametrize("method", ["Infer", "Describe", "Prepare"])
+def test_a_call_without_its_message_ends_and_is_counted(
+    repository: Repository, connect: Callable[..., Client], method: str
+) -> None:
+    statistics, over = Statistics(), threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        over.wait(PATIENCE_S)
+        yield from ()
+
+    settings = Settings(limits=Limits(idle_s=0.1))
+    with serving(repository, settings=settings, statistics=statistics) as address:
+        channel = connect(address).channel
+        call = channel.stream_stream(f"/midstream.v1.Midstream/{method}")
+        with pytest.raises(grpc.RpcError) as caught:
+            next(call(nothing(), timeout=PATIENCE_S))
+        assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        over.set()
+        assert statistics.refused == {"stalled": 1}
+
+
+def test_a_session_that_comes_while_the_server_stops_is_counted(
+    repository: Repository,
+) -> None:
+    sent: list[bytes] = []
+
+    async def write(message: bytes) -> None:
+        sent.append(message)
+
+    async def main(midstream: Midstream) -> None:
+        await midstream.drain(Status(Code.UNAVAILABLE, "stopping"))
+        context = SimpleNamespace(write=write, peer=lambda: "peer", auth_context=dict)
+        await midstream.Session(None, context)
+
+    with closing(Tails(workers=1)) as tails:
+        service = Service("test", repository, tails)
+        asyncio.run(main(Midstream(service)))
+    assert pb.ServerMessage.FromString(bytes(sent[0])).go_away.reason.message == "stopping"
+    assert service.statistics.refused == {"unavailable": 1}
