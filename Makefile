@@ -14,7 +14,7 @@ SHELL := bash
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test slow test-torch test-oldest test-openvino wheel-check check format bench proto proto-check clean
+.PHONY: help demo test slow test-torch test-oldest test-openvino wheel-check docs docs-serve check format bench proto proto-check clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -42,6 +42,12 @@ wheel-check: $(VENV)/.dev  ## the built wheel, installed in a clean environment,
 	@build/clean/bin/pip install --quiet --disable-pip-version-check -c constraints.txt build/wheel/midstream-*.whl
 	cd build && clean/bin/midstream --version && clean/bin/midstream plan digits --link lte --runs 3 > wheel/plan.txt \
 	  && clean/bin/python -c "from importlib.resources import files; assert files('midstream_lab.report').joinpath('html/report.css').is_file()"
+
+docs: .venv-docs/.docs  ## the documents as a site in build/site; broken links fail
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build
+
+docs-serve: .venv-docs/.docs  ## the same on http://127.0.0.1:8000, built again as pages change
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs serve
 
 test-openvino: .venv-openvino/.openvino  ## the proofs on OpenVINO, in an environment that has its onnxruntime
 	.venv-openvino/bin/python -m pytest -m openvino $(PYTEST_ARGS)
@@ -73,7 +79,7 @@ proto-check: .venv-proto/.compiler
 	done; echo "generated code matches the .proto"
 
 clean:  ## remove environments, caches and outputs
-	rm -rf .venv .venv-torch .venv-oldest .venv-openvino .venv-proto build dist out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-torch .venv-oldest .venv-openvino .venv-proto .venv-docs build dist out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Environments. A stamp stands for what is installed; .dev includes all that .lab does.
@@ -104,6 +110,11 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 
 .venv-torch/.torch: EXTRAS := dev,torch
 .venv-torch/.torch: pyproject.toml constraints.txt
+	$(create)
+	$(install)
+
+.venv-docs/.docs: EXTRAS := docs
+.venv-docs/.docs: pyproject.toml constraints.txt
 	$(create)
 	$(install)
 

@@ -21,7 +21,7 @@ def registry_of(statistics: Statistics) -> CollectorRegistry:
 
 @final
 class _ServerCollector(Collector):
-    """The counts of one server, under the names of docs/explanation/serving.md."""
+    """The counts of one server, under the names of docs/reference/metrics.md."""
 
     def __init__(self, statistics: Statistics) -> None:
         self._statistics = statistics

@@ -2,7 +2,7 @@
 
     clock = VirtualClock()
     link = VirtualLink(uplink_bps=8e6, downlink_bps=8e6, rtt_s=0.04, outages=[(2.0, 1.0)])
-    session = VirtualSession(clock, FakeCloud(clock), link, [placement(head_s=0.01)])
+    session = VirtualSession(clock, FakeCloud(clock), link, [make_placement(head_s=0.01)])
     for number in range(100):
         session.submit(at_s=number / 10, deadline_s=0.5)
     clock.run()

@@ -1,4 +1,4 @@
-"""The recipe for certificates in docs/explanation/serving.md, run as it stands there."""
+"""The recipe for certificates in docs/how-to/tls-and-tokens.md, run as it stands there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import midstream
 from midstream_cloud.server import Settings
 from midstream_wire.credentials import server_tls
 
-PAGE = Path(__file__).resolve().parents[2] / "docs/explanation/serving.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/how-to/tls-and-tokens.md"
 
 
 def recipe() -> str:

@@ -12,7 +12,7 @@ from midstream_cloud.statistics import Statistics
 from midstream_wire.errors import CloudRefused
 from midstream_wire.frames import Code, ServerTimings
 
-PAGE = Path(__file__).resolve().parents[2] / "docs/explanation/serving.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/reference/metrics.md"
 
 
 def test_a_scrape_reads_what_was_counted() -> None:

@@ -24,7 +24,7 @@ HYSTERESIS = 0.97
 #: A request that would miss its deadline counts as late by so many deadlines.
 LATE_DEADLINES = 1.0
 #: Seconds of latency that a second of the edge's work on a hedge has to save. Ten times as
-#: much costs 1 % more latency over the traces of docs/explanation/adaptive.md.
+#: much costs 1 % more latency over the traces of docs/results/adaptive.md.
 HEDGE_PRICE = 0.03
 #: A hedge begins at once, or when the wait has passed one of these of its quantiles: past the
 #: last but one lies a tenth of the probability, past the last one what nobody expects.

@@ -138,7 +138,7 @@ def _own(
     if not isinstance(made, Policy) or not isinstance(made.name, str):
         raise UsageError(
             f"{text} must return a policy, with decide, learn and a name (not "
-            f"{type(made).__name__}): docs/explanation/adaptive.md has one"
+            f"{type(made).__name__}): docs/how-to/write-a-policy.md has one"
         )
     return made
 

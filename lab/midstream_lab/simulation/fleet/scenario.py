@@ -1,4 +1,4 @@
-"""A fleet as a TOML file (docs/explanation/simulation.md has every field)."""
+"""A fleet as a TOML file (docs/reference/fleets.md has every field)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """TCP's congestion window in virtual time, as Linux keeps it: a burst at a time.
 
 Each rule names the function of Linux (net/ipv4) that it follows.
-`docs/explanation/simulation.md` shows what was measured over the emulator to check them.
+`docs/results/simulation.md` shows what was measured over the emulator to check them.
 """
 
 from __future__ import annotations

@@ -273,7 +273,7 @@ def test_every_policy_that_the_menu_has_may_be_named(folder: Path, policy: str) 
 
 
 def test_the_scenario_of_the_page_is_one(folder: Path) -> None:
-    page = (Path(__file__).parents[4] / "docs/explanation/simulation.md").read_text()
+    page = (Path(__file__).parents[4] / "docs/reference/fleets.md").read_text()
     path = folder / "fleet.toml"
     path.write_text(page.split("```toml\n")[1].split("```")[0])
     scenario, fleet = read_fleet(path)

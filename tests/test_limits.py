@@ -1,4 +1,4 @@
-"""The limits that docs/explanation/threats.md lists are those of the code."""
+"""The limits that docs/reference/limits.md lists are those of the code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from midstream_wire import limits
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = re.findall(
     r"^\| [^|]+ \| `([\w.]+)` \| ([^|]+) \|",
-    (ROOT / "docs/explanation/threats.md").read_text(encoding="utf-8"),
+    (ROOT / "docs/reference/limits.md").read_text(encoding="utf-8"),
     re.MULTILINE,
 )
 UNITS = {
