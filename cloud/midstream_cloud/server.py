@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.metadata
-import resource
 import socket
 import stat
 import threading
@@ -28,7 +27,7 @@ from midstream_cloud.session import Limits, Service
 from midstream_cloud.statistics import Statistics
 from midstream_cloud.tails import Tails
 from midstream_partitioner.lifeline import heeded
-from midstream_partitioner.machine import usable_cores
+from midstream_partitioner.machine import allow_descriptors, usable_cores, usable_descriptors
 from midstream_wire.address import Address, parse_address
 from midstream_wire.allocator import keep_freed_memory
 from midstream_wire.credentials import require_safe
@@ -195,21 +194,9 @@ class Server:
 
 
 def _connections() -> int:
-    """Return how many connections are accepted at a time, so that descriptors are left
-    over.
-    """
-    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if soft == resource.RLIM_INFINITY:
-        return MAX_CONNECTIONS
-    return max(1, min(MAX_CONNECTIONS, soft - _OWN_DESCRIPTORS))
-
-
-def allow_descriptors() -> None:
-    """Let this process have as many descriptors as the system allows it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(ValueError, OSError):  # macOS promises more than it gives
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    """Return how many connections are accepted at a time: some descriptors are left over."""
+    found = usable_descriptors()
+    return min(MAX_CONNECTIONS, max(1, found - _OWN_DESCRIPTORS)) if found else MAX_CONNECTIONS
 
 
 def clear_socket(path: Path) -> None:

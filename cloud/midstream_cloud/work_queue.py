@@ -98,10 +98,12 @@ class WorkQueue(Generic[_Item]):
     ) -> list[Dropped[_Item]]:
         """Queue `item` of `peer`, which is predicted to take `cost_s`.
 
-        Returns what was dropped to make room: items that can no longer be in time, else the
-        newest one of the peer that waits for most, if it waits for others too. Raises
-        `CloudRefused`:
-        DEADLINE_EXCEEDED where `item` would be late itself, RESOURCE_EXHAUSTED without room.
+        Returns what was dropped to make room: all items that can no longer be in time. If
+        there are none, it is the newest item of the peer that waits for most, as long as that
+        peer keeps another one.
+
+        Raises `CloudRefused`: DEADLINE_EXCEEDED if `item` would itself be late,
+        RESOURCE_EXHAUSTED if there is no room for it.
         """
         until_s = math.inf if deadline_s is None else deadline_s
         needed_s = (1 + MARGIN_SHARE) * cost_s

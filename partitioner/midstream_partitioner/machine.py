@@ -1,10 +1,16 @@
-"""Limits of this process on the machine: cores and memory, by the container's limits."""
+"""The cores, memory and descriptors this process may use, limits of containers included."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+try:
+    import resource
+except ImportError:  # not a POSIX system
+    resource = None  # type: ignore[assignment]
 
 #: Where control groups of version 2 and version 1 show their limits.
 CGROUPS = Path("/sys/fs/cgroup")
@@ -41,6 +47,24 @@ def usable_memory_nbytes(root: Path = CGROUPS) -> int:
             if limit is not None and 0 < limit < _UNLIMITED_NBYTES:
                 found = min(found or limit, limit)
     return found
+
+
+def usable_descriptors() -> int:
+    """Return how many descriptors this process may have open; 0 if unknown or unlimited."""
+    if resource is None:
+        return 0
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 0 if soft == resource.RLIM_INFINITY else soft
+
+
+def allow_descriptors() -> None:
+    """Let this process have as many descriptors as the system allows it."""
+    if resource is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):  # macOS promises more than it gives
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:

@@ -125,12 +125,13 @@ class Offloading:
             return
         with table.lock:
             self._breaker = self._breaker.ask(job.asked_s, random.random())
-        table.set_alarm(job, job.alarm_s, self._ring)
         if connection.stream is not stream:
             # It may have broken before the request counted as sent, and nobody would know.
             table.move(job, Event.FAILED, connection.error)
-        elif job.alarm_s <= job.asked_s:  # a hedge at once
+        elif job.alarm_s <= job.asked_s:  # a hedge at once, which needs no other thread
             self._ring(job.id)
+        else:
+            table.set_alarm(job, job.alarm_s, self._ring)
 
     def _notice_link(self, connection: Connection) -> None:
         """Close the breaker after the link has come back: what was silent was the link."""

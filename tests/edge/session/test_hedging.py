@@ -15,6 +15,8 @@ from midstream_cloud.server import serving
 from midstream_edge.policies.interface import Decision, Evidence, Situation
 from midstream_edge.session.answers import AHEAD, CLOUD, EDGE
 from midstream_edge.session.director import PolicyDirector
+from midstream_edge.session.inflight import Job
+from midstream_edge.session.inflight_table import InFlightTable
 from midstream_edge.session.session import Answer, EdgeSession
 from midstream_edge.session.threads import HEAD
 from midstream_partitioner.backends.stopping import Stop, Stopped
@@ -96,6 +98,30 @@ def test_the_cloud_wins_where_it_is_faster_and_the_edge_stops(
     assert stats.hedges == 3
     for n, answer in enumerate(answers):
         assert_same(answer, expected(picture(n)))
+
+
+def test_a_hedge_at_once_wakes_no_other_thread_for_it(
+    paced: Callable[[float], Chain],
+    server: str,
+    picture: Picture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ahead_s: list[float] = []
+    set_alarm = InFlightTable.set_alarm
+
+    def note(
+        table: InFlightTable, job: Job, when_s: float, ring: Callable[[int], None]
+    ) -> None:
+        ahead_s.append(when_s - job.asked_s)
+        set_alarm(table, job, when_s, ring)
+
+    monkeypatch.setattr(InFlightTable, "set_alarm", note)
+    for hedge_after_s in (0.0, 30.0):
+        policy = Scripted(Decision(0, hedge_after_s=hedge_after_s))
+        with EdgeSession(paced(15.0), server, plan=(0, "raw"), timeout_s=60.0) as session:
+            session.follow(policy, (placement(0),))
+            assert session.infer(picture(0)).hedged is (hedge_after_s == 0.0)
+    assert ahead_s == [pytest.approx(30.0)]  # that of the hedge that was to come later
 
 
 def test_races_give_one_right_answer_each(
