@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from midstream.feeding import AS_IT_IS, Feeding
 from midstream.loaders import LeftOut, open_buckets, open_models, refuse
+from midstream_cloud.models import tails_timed
 from midstream_cloud.repository import Model, Repository
 from midstream_partitioner.backends.backend import Backend
 from midstream_partitioner.costs.curves import check_sized
@@ -90,7 +91,8 @@ def make_repository(
             elif runs > 0:
                 measured = measure_chain(chain, runs=runs, progress=progress)
             told = None if measured is None else measured.serving(workers)
-            repository.hold(Model(name, part, chain, told))
+            timed = tails_timed(chain) if told is None else ()
+            repository.hold(Model(name, part, chain, told, timed))
         except (ModelError, TensorError) as error:
             if len(models) == 1:
                 raise

@@ -10,7 +10,8 @@ import math
 from collections.abc import Sequence
 from typing import final
 
-from midstream_partitioner.costs.profile import Profile
+from midstream_partitioner.costs.profile import Bucket, Profile
+from midstream_wire.codecs import split_codec
 
 #: What decides how long a tail takes besides the size: the work. A partition's digest, the
 #: first segment, the transform, the codecs.
@@ -64,16 +65,19 @@ class Estimates:
         seen[bucket] = max(nbytes, 1), known_s + _NEWEST * (seconds - known_s)
 
 
-def points_of(profile: Profile, first_segment: int) -> Points:
-    """Return what `profile` says of the tails from a segment on, without decoding, at its
-    sizes.
+def points_of(
+    profile: Profile, first_segment: int, *, cut: str = "", transform: str = ""
+) -> Points:
+    """Return what `profile` says of the tails from a segment on, at its sizes.
+
+    Decoding is left out, unless `transform` names what is undone at `cut` before the tail.
     """
     found = []
     for bucket in profile.buckets:
         if first_segment < len(bucket.crossings_nbytes):
             tail_s = sum(stat.median_s for stat in bucket.segments[first_segment:])
             nbytes = bucket.crossings_nbytes[first_segment]
-            found.append((nbytes, tail_s))
+            found.append((nbytes, tail_s + _undone_s(bucket, cut, transform)))
     return sorted(found)
 
 
@@ -86,6 +90,14 @@ def expected(points: Points, nbytes: float) -> float:
             return low_s + (high_s - low_s) * (nbytes - low) / (high - low)
     end, end_s = points[0] if nbytes < points[0][0] else points[-1]
     return end_s * nbytes / max(end, 1)
+
+
+def _undone_s(bucket: Bucket, cut: str, transform: str) -> float:
+    """Return the longest that decoding took of a codec behind `transform`."""
+    costs = (each for each in bucket.codecs if transform and each.cut == cut)
+    return max(
+        (c.decode_s for c in costs if split_codec(c.codec)[0] == transform), default=0.0
+    )
 
 
 def _bucket(nbytes: int) -> int:

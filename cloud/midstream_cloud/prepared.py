@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import final
 
-from midstream_cloud.models import Model
+from midstream_cloud.models import Model, time_tails
 from midstream_partitioner.execution.chain import Chain
-from midstream_partitioner.inputs.feed import read_inputs
 from midstream_partitioner.partition.background import Prepared, recut_beside
 from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.partition.recut import Runs, checked_heads
@@ -255,12 +254,17 @@ def compile_model(base: Model, prepared: Prepared) -> Model:
     for k in range(len(part.cuts)):
         for name in part.transforms_at(k):
             chain.transform(k, name).compile_decoders()
-    # The first run of a segment takes two to four times as long as the others.
-    inputs = read_inputs(part.feed, part.inputs, None, count=1, seed=0)
-    chain.run(next(iter(inputs)), 0, chain.last)
     chain = chain.at_speed(base.chain.slowdown)
+    timed = time_tails(chain)  # which warms it up as well
     chain.fuse_stable(base.chain.fuses_after)
-    return replace(base, partition=part, chain=chain, profile=None, scratch=prepared.scratch)
+    return replace(
+        base,
+        partition=part,
+        chain=chain,
+        profile=None,
+        timed=timed,
+        scratch=prepared.scratch,
+    )
 
 
 def _refusal(error: Exception) -> CloudRefused:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import final
 
-from midstream_cloud.models import Model
+from midstream_cloud.models import Model, tails_timed
 from midstream_cloud.prepared import Cut, PreparedPartitions
 from midstream_partitioner.costs.profile import Profile
 from midstream_partitioner.execution.chain import Chain
@@ -48,7 +48,8 @@ class Repository:
         for k in range(len(partition.cuts)):
             for transform in partition.transforms_at(k):
                 chain.transform(k, transform).compile_decoders()
-        model = Model(name, partition, chain, profile)
+        timed = tails_timed(chain) if profile is None else ()
+        model = Model(name, partition, chain, profile, timed)
         self.hold(model)
         return model
 

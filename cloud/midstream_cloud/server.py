@@ -85,8 +85,8 @@ class Settings:
 
     `workers` None means one per processor; `memory_nbytes`, what the whole process may take,
     None means a share of what the container or the machine lets it have. A request may take
-    `max_work_s` of a worker, as predicted; None means four times what its model's profile
-    measured, and at least a second.
+    `max_work_s` of a worker, as predicted; None means four times the longest tail of its
+    model that was measured, and at least a second.
     """
 
     credentials: grpc.ServerCredentials | None = None

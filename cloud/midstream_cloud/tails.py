@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 from midstream_cloud.budget import Budget, Claim
-from midstream_cloud.estimates import Estimates, Kind, expected
+from midstream_cloud.estimates import Estimates, Kind, Points, expected
 from midstream_cloud.helpers import Decoding
 from midstream_cloud.models import Model
 from midstream_cloud.work_queue import WorkQueue
@@ -71,6 +71,18 @@ class Job:
         digest = self.model.partition.digest
         return digest, self.first_segment, self.transform, self.incoming.codec_ids
 
+    @property
+    def points(self) -> Points:
+        """Return what such tails took when they were measured."""
+        return self.model.tail_points(self.first_segment, self.transform)
+
+    @property
+    def crossing_nbytes(self) -> int:
+        """Return the bytes that its tail runs on, as far as they are known."""
+        return self.model.crossing_nbytes(
+            self.first_segment, self.transform, self.incoming.nbytes
+        )
+
     def drop(self) -> None:
         """Forget what came, and give back what it held."""
         self.incoming.drop()
@@ -114,8 +126,8 @@ class _Queued:
 class Tails:
     """`workers` threads that run tails, and a queue of at most `max_queued` jobs.
 
-    No job may take more than `max_work_s` by its model's profile; without it, the bound is a
-    few times the longest tail there.
+    No job may take more than `max_work_s`, as measured of its model's tails; without it, the
+    bound is a few times the longest of these.
     """
 
     def __init__(
@@ -186,9 +198,9 @@ class Tails:
         queued = _Queued(job, future)
         future.add_done_callback(lambda _: self._note_done(queued))
         with self._lock:
-            points = () if job.transform else job.model.tail_points(job.first_segment)
-            cost_s = self._estimates.of(job.kind, job.incoming.nbytes, points)
-            self._check_work(job, expected(points, job.incoming.nbytes))
+            nbytes = job.crossing_nbytes
+            self._check_work(job, nbytes)
+            cost_s = self._estimates.of(job.kind, nbytes, job.points)
             dropped = self._queue.offer(
                 queued,
                 peer=job.peer,
@@ -211,11 +223,12 @@ class Tails:
                 ) from None
         return future
 
-    def _check_work(self, job: Job, cost_s: float) -> None:
-        """Refuse what its profile says is too much.
+    def _check_work(self, job: Job, nbytes: int) -> None:
+        """Refuse a tail on `nbytes` that is too much by its model's profile.
 
         What such tails have taken is left out: one slow start would refuse them for ever.
         """
+        cost_s = expected(job.points, nbytes)
         most_s = self._max_work_s
         if most_s is None:
             most_s = max(LEAST_WORK_S, WORK_TIMES * job.model.longest_tail_s)
@@ -284,8 +297,10 @@ class Tails:
     def _answer(self, job: Job) -> Answer:
         started_s = self._clock()
         queue_s = started_s - job.received_s
-        nbytes = job.incoming.nbytes
+        nbytes = job.crossing_nbytes
         tensors = job.tensors(self._decoding.decode)
+        if job.transform:  # how much a prior has packed is known only now
+            self._check_work(job, sum(array.nbytes for array in tensors.values()))
         decoded_s = self._clock()
         last = len(job.model.partition.segments)
         try:

@@ -9,6 +9,7 @@ from tests.partitioner.sized import LENGTHS, bucket, profile
 
 from midstream_cloud import estimates as module
 from midstream_cloud.estimates import Estimates, Kind, expected, points_of
+from midstream_partitioner.costs.profile import CodecCost
 
 KIND: Kind = ("digest", 1, "", ("raw",))
 POINTS = [(1000, 0.01), (4000, 0.04), (16000, 0.64)]
@@ -68,3 +69,16 @@ def test_a_profile_tells_tails_by_what_crosses() -> None:
     assert first == 64
     assert first_s == pytest.approx(1e-3 + 8e-5)
     assert expected((), 100) == 0.0
+
+
+def test_undoing_a_transform_counts_as_part_of_the_tail() -> None:
+    first = bucket({"seq": 8}, lambda s: 1e-3, lambda s: 1e-3)
+    costs = [
+        CodecCost("cut 1", name, 10, 0.0, decode_s)
+        for name, decode_s in (("raw", 1.0), ("klt:4+raw", 0.2), ("klt:4+ec:1", 0.3))
+    ]
+    found = profile(replace(first, crossings_nbytes=(8, 4, 0), codecs=tuple(costs)))
+    ((_, bare_s),) = points_of(found, 1)
+    assert points_of(found, 1, cut="cut 1", transform="klt:4") == [(4, bare_s + 0.3)]
+    assert points_of(found, 1, cut="cut 1", transform="klt:9") == [(4, bare_s)]
+    assert points_of(found, 1, cut="cut 2", transform="klt:4") == [(4, bare_s)]

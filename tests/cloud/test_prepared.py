@@ -75,6 +75,18 @@ def make(prepared: PreparedPartitions, model: Model, *heads: tuple[int, ...]) ->
     return readiness.partition_digest
 
 
+def assert_timed(model: Model) -> None:
+    """A tail of any cut has a time, at the bytes that cross there."""
+    for k in range(len(model.partition.segments)):
+        ((nbytes, seconds),) = model.tail_points(k)
+        assert nbytes == sum(spec.nominal_nbytes for spec in model.partition.crossing(k))
+        assert 0 < seconds <= model.longest_tail_s
+
+
+def test_a_model_without_a_profile_has_its_work_bounded_all_the_same(small: Partition) -> None:
+    assert_timed(Repository().add("small", small))
+
+
 def test_what_was_made_is_found_by_its_digest_and_answers_alike(
     prepared: PreparedPartitions, model: Model, picture: dict[str, Array], whole: Array
 ) -> None:
@@ -82,6 +94,7 @@ def test_what_was_made_is_found_by_its_digest_and_answers_alike(
     assert digest == recut(model.partition, [(0, 1), (0, 3)]).digest
     found = prepared.find("small", digest)
     assert found is not None
+    assert_timed(found)
     np.testing.assert_allclose(found.chain.run(picture, 0, 3)["y"], whole, rtol=1e-5)
     assert prepared.find("other", digest) is None
     assert prepared.find("small", model.partition.digest) is None

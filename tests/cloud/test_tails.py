@@ -269,8 +269,8 @@ def test_more_work_than_a_request_may_take_is_refused_by_what_the_profile_says(
 ) -> None:
     x = np.zeros((1, 16), np.float32)
     tails = Tails(workers=1, max_work_s=0.5, clock=clock)
-    told = Model("told", small, cast(Chain, gate))
-    object.__setattr__(told, "_points", (((64, 0.1),),) * len(small.segments))
+    timed = (((64, 0.1),),) * len(small.segments)
+    told = Model("told", small, cast(Chain, gate), timed=timed)
     with closing(tails):
         job = Job(told, 1, _incoming({"x": x}), clock.now_s)
         assert _finish(gate, tails.submit(job))  # 64 bytes: 0.1 s

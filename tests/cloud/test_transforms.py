@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import grpc
 import numpy as np
@@ -13,7 +14,7 @@ from onnx import TensorProto, helper
 
 from midstream_cloud.repository import Model, Repository
 from midstream_cloud.server import serving
-from midstream_cloud.tails import Job
+from midstream_cloud.tails import Job, Tails
 from midstream_partitioner.execution.chain import Chain
 from midstream_partitioner.graph.cuts import position_cuts
 from midstream_partitioner.intake.onnx_model import load_network
@@ -24,7 +25,7 @@ from midstream_partitioner.transforms.construct import make_packing
 from midstream_partitioner.transforms.fit_prior import fit_prior
 from midstream_partitioner.transforms.klt import klt, spectrum_of
 from midstream_wire.codecs import codec, encode_bytes
-from midstream_wire.errors import CodecError, ModelError, ProtocolError
+from midstream_wire.errors import CloudRefused, CodecError, ModelError, ProtocolError
 from midstream_wire.frames import Code, Piece
 from midstream_wire.tensors import Array, TensorSpec
 from midstream_wire.v1 import midstream_pb2 as pb
@@ -289,3 +290,70 @@ def test_packed_bytes_stand_for_256_times_as_many(packing: Partition) -> None:
         else:
             with pytest.raises(CodecError, match="64 bytes"):
                 incoming.feed(piece)
+
+
+def test_a_transform_buys_no_more_work_than_what_it_stands_for(
+    held: Model,
+    packing: Partition,
+    travelling: Travel,
+    crossing: Callable[[int], dict[str, Array]],
+) -> None:
+    whole = crossing(1)["a1"].nbytes
+    packed = Chain(packing).transform(1, "prior:10").encode(crossing(1))
+    for part, name, sent in (
+        (held.partition, "klt:2", travelling(1, "klt:2")),
+        (packing, "prior:10", packed),
+    ):
+        timed = (((whole, 0.1),),) * len(part.segments)
+        told = Model("small", part, Chain(part), timed=timed)
+        assert sent["a1"].nbytes < whole
+        for most_s, fits in ((0.11, True), (0.09, False)):
+            incoming = told.assemble(1, ["a1"], transform=name, max_nbytes=_MIB)
+            incoming.feed(Piece(0, encode_bytes(codec("raw"), sent["a1"])))
+            with closing(Tails(workers=1, max_work_s=most_s)) as tails:
+                job = Job(told, 1, incoming, 0.0, transform=name)
+                if fits:
+                    assert tails.submit(job).result(10.0).nbytes > 0
+                else:
+                    with pytest.raises(CloudRefused, match=r"0\.09 s of a worker"):
+                        tails.submit(job)
+
+
+def test_what_a_prior_unpacks_at_open_sizes_is_bounded_before_it_runs() -> None:
+    part, prior, sizes = _open_prior()
+    chain = Chain(part)
+    timed = (((4 * 8 * 16 * 16, 0.1),),) * len(part.segments)
+    told = Model("open", part, chain, timed=timed)
+    with closing(Tails(workers=1, max_work_s=0.15)) as tails:
+        for batch, fits in ((1, True), (2, False)):
+            picture = np.random.default_rng(batch).random((batch, 8, 16, 16), np.float32)
+            sent = chain.transform(1, prior).encode({sizes: picture})
+            incoming = told.assemble(1, [sizes], transform=prior, max_nbytes=16 * _MIB)
+            incoming.feed(Piece(0, encode_bytes(codec("raw"), sent[sizes])))
+            future = tails.submit(Job(told, 1, incoming, 0.0, transform=prior))
+            if fits:
+                assert future.result(10.0).nbytes > 0
+            else:
+                assert cast(CloudRefused, future.exception(10.0)).kind == "work"
+
+
+def _open_prior() -> tuple[Partition, str, str]:
+    """Two Relus on batches of any size, and a prior for what crosses between them."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["h"], "first"),
+        helper.make_node("Relu", ["h"], ["y"], "second"),
+    ]
+    x, y = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 8, 16, 16])
+        for name in "xy"
+    )
+    model = helper.make_model(
+        helper.make_graph(nodes, "open", [x], [y]),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    network = load_network(model.SerializeToString())
+    part = partition(network, position_cuts(network.graph))
+    prior = fit_prior([np.random.default_rng(0).random((1, 8, 16, 16), np.float32)], 0.1)
+    packing = make_packing(part.cuts[1].id, 0.1, "h", prior)
+    return with_transforms(part, [packing]), packing.name, "h"
