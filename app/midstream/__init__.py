@@ -71,6 +71,8 @@ if TYPE_CHECKING:
         Timings as Timings,
     )
     from midstream_partitioner.intake.torch_module import from_torch as from_torch
+    from midstream_wire.codecs.base import Codec as Codec, Encoding as Encoding
+    from midstream_wire.codecs.registry import load_codec as load_codec
     from midstream_wire.errors import (
         CloudRefused as CloudRefused,
         CloudUnavailable as CloudUnavailable,
@@ -128,6 +130,8 @@ _HOMES = {
     "midstream_partitioner.costs.profile": ("Profile",),
     "midstream_partitioner.costs.timings": ("Estimate", "Timings"),
     "midstream_partitioner.intake.torch_module": ("from_torch",),
+    "midstream_wire.codecs.base": ("Codec", "Encoding"),
+    "midstream_wire.codecs.registry": ("load_codec",),
     "midstream_wire.errors": (
         "CloudRefused",
         "CloudUnavailable",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
@@ -27,7 +27,9 @@ from midstream_partitioner.inputs.feed_terms import Terms, difference, terms_of
 from midstream_partitioner.partition.folder import is_partition
 from midstream_partitioner.partition.memory_estimate import weights_of
 from midstream_partitioner.partition.partition import Partition
+from midstream_partitioner.planning.constraints import Constraints
 from midstream_partitioner.profiling.profiler import Progress, no_progress
+from midstream_wire.codecs.plugins import refused_by
 from midstream_wire.descriptions import ModelDescription
 from midstream_wire.errors import CloudRefused, MidstreamError, ModelError, UsageError
 from midstream_wire.frames import Code
@@ -50,7 +52,8 @@ class EdgeSide:
         """
         cloud = _profile_of(remote)
         check_sized(cloud, self.partition.inputs)
-        return Deployment(self.partition, remote.name, self.chain, self.edge, cloud)
+        refused = refused_by(remote.own_codecs)
+        return Deployment(self.partition, remote.name, self.chain, self.edge, cloud, refused)
 
 
 @final
@@ -124,13 +127,21 @@ class EdgeSetup:
 @final
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Both sides of one model: the partition they share and what they measured."""
+    """Both sides of one model: the partition they share and what they measured.
+
+    `refused` are families of codecs that the server does not take, and why so.
+    """
 
     partition: Partition
     model: str
     chain: Chain
     edge: Profile
     cloud: Profile
+    refused: tuple[tuple[str, str], ...] = ()
+
+    def allowed(self, constraints: Constraints) -> Constraints:
+        """`constraints`, without the codecs that the server does not take."""
+        return replace(constraints, refused=self.refused)
 
 
 def agree(

@@ -26,6 +26,7 @@ from midstream_edge.session.threads import start_thread
 from midstream_partitioner.costs.device import Device
 from midstream_partitioner.costs.link import Link
 from midstream_partitioner.costs.profile import Profile
+from midstream_partitioner.planning.constraints import UNCONSTRAINED
 from midstream_partitioner.planning.plan import Planner
 from midstream_wire.errors import CloudUnavailable, DeadlineExceeded, MidstreamError
 
@@ -131,7 +132,13 @@ def follow(
 
     def begin(found: Deployment) -> None:
         link = session.measure_link()
-        menu = Menu.of(Planner(side.partition, side.edge, found.cloud), complete=True)
+        planner = Planner(
+            side.partition,
+            side.edge,
+            found.cloud,
+            constraints=found.allowed(UNCONSTRAINED),
+        )
+        menu = Menu.of(planner, complete=True)
         made = _policy(chosen, menu, link, side.edge.device)
         session.follow(made, menu.placements, probes=probes)
 

@@ -19,7 +19,7 @@ from midstream_partitioner.costs.link import Link
 from midstream_partitioner.partition.recut import network_of
 from midstream_partitioner.planning.constraints import Constraints
 from midstream_partitioner.planning.plan import Planner
-from midstream_partitioner.profiling.profiler import CODECS
+from midstream_partitioner.profiling.profiler import usual_codecs
 from midstream_wire.allocator import release_freed_memory
 from midstream_wire.tensors import Array
 
@@ -84,7 +84,7 @@ class Course:
             believed=self._believed,
             adopt=self.adopt,
             stranded=lambda: self._session.stranded,
-            codecs=constraints.codecs or CODECS,
+            codecs=constraints.codecs or usual_codecs(),
             constraints=constraints,
         )
 

@@ -16,7 +16,7 @@ from midstream_partitioner.costs.size_spans import Spans
 from midstream_partitioner.execution.chain import ONNXRUNTIME, Chain
 from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.profiling.buckets import profile_sizes
-from midstream_partitioner.profiling.profiler import CODECS, Progress, no_progress
+from midstream_partitioner.profiling.profiler import Progress, no_progress, usual_codecs
 from midstream_wire.errors import ModelError, TensorError, UsageError
 
 
@@ -112,10 +112,11 @@ def measure_chain(
 ) -> Profile:
     """The profile of a compiled chain here, on inputs from `source` or random ones.
 
-    It has the usual codecs, those `named`, and those that the partition's calibration knows.
+    It has the usual codecs with those of a user's own that are loaded, those `named`, and
+    those that the partition's calibration knows.
     """
     device = this_device(threads=chain.threads, slowdown=chain.slowdown)
     samples = open_buckets(chain.partition, source)
     return profile_sizes(
-        chain, samples, device, runs=runs, codecs=(*CODECS, *named), progress=progress
+        chain, samples, device, runs=runs, codecs=(*usual_codecs(), *named), progress=progress
     )

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, final
 
+from midstream.codec_checks import check_codec
 from midstream_edge.link.observations import Transfer
 from midstream_edge.policies.interface import Evidence, Policy, Situation
 from midstream_edge.session.answers import Where
@@ -46,6 +47,7 @@ __all__ = [
     "VirtualClock",
     "VirtualLink",
     "VirtualSession",
+    "check_codec",
     "check_policy",
     "make_placement",
 ]

@@ -16,6 +16,8 @@ from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.partition.transform import expansion, is_packing
 from midstream_partitioner.scratch import Scratch
 from midstream_wire.codecs import CODECS
+from midstream_wire.codecs.plugins import loaded_names
+from midstream_wire.codecs.private import NO_PRIVATE_CODES, PrivateCodes
 from midstream_wire.descriptions import (
     CutDescription,
     ModelDescription,
@@ -54,12 +56,19 @@ class Model:
         object.__setattr__(self, "_points", points)
 
     def assemble(
-        self, first_segment: int, names: Sequence[str], *, transform: str = "", max_nbytes: int
+        self,
+        first_segment: int,
+        names: Sequence[str],
+        *,
+        transform: str = "",
+        max_nbytes: int,
+        codes: PrivateCodes = NO_PRIVATE_CODES,
     ) -> Incoming:
         """Return what a request for the segments from `first_segment` on has to bring, not
         decoded.
 
-        `max_nbytes` bounds the decoded tensors, and what a transform makes of them.
+        `max_nbytes` bounds the decoded tensors, and what a transform makes of them. `codes`
+        says what private codes stand for.
         """
         last = len(self.partition.segments) - 1
         if not 0 <= first_segment <= last:
@@ -73,7 +82,9 @@ class Model:
             raise ProtocolError(str(error)) from None
         max_nbytes = int(max_nbytes / self.growth(first_segment, transform))
         # Segments only read what they are given, at any alignment.
-        return Incoming(names, specs, max_nbytes=max_nbytes, borrow=True, defer=True)
+        return Incoming(
+            names, specs, max_nbytes=max_nbytes, borrow=True, defer=True, codes=codes
+        )
 
     def growth(self, first_segment: int, transform: str) -> float:
         """Return how many times larger a transform's inverse makes what came, at least 1."""
@@ -139,6 +150,7 @@ class Model:
             codecs=CODECS,
             profile=self.profile.to_json(compact=True) if self.profile else "",
             feed=terms_of(partition.feed, partition.inputs),
+            own_codecs=loaded_names(),
         )
 
     def _points_of(self, k: int, transform: str) -> Points:

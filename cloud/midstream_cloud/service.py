@@ -22,6 +22,7 @@ from midstream_cloud.session import (
 )
 from midstream_cloud.statistics import UNAUTHENTICATED, Statistics
 from midstream_cloud.tails import Clock, Job
+from midstream_wire.codecs.plugins import codes_for
 from midstream_wire.credentials import is_bearer
 from midstream_wire.descriptions import Description
 from midstream_wire.errors import CloudRefused, MidstreamError
@@ -124,6 +125,7 @@ class Midstream:
             request.tensors,
             transform=request.transform,
             max_nbytes=service.limits.max_request_nbytes,
+            codes=codes_for(hello.codecs),
         )
         for piece in request.pieces:
             incoming.feed(piece)

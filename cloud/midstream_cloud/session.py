@@ -23,6 +23,8 @@ from midstream_cloud.ration import Ration
 from midstream_cloud.repository import Model, Repository
 from midstream_cloud.statistics import Statistics
 from midstream_cloud.tails import Answer, Clock, Job, Tails
+from midstream_wire.codecs.plugins import answers_of, codes_for
+from midstream_wire.codecs.private import NO_PRIVATE_CODES
 from midstream_wire.errors import (
     CloudRefused,
     CodecError,
@@ -113,6 +115,7 @@ class Session:
         self._send = send
         self._peer = peer
         self._model: Model | None = None
+        self._codes = NO_PRIVATE_CODES
         self._draining: Status | None = None
         self._highest_id = -1
         self._arriving: dict[int, Arriving] = {}
@@ -209,6 +212,7 @@ class Session:
         model = service.repository.find(frame)
         service.repository.enter(model)
         self._model = model
+        self._codes = codes_for(frame.codecs)
         limits = service.limits
         await self._send(
             Welcome(
@@ -216,6 +220,7 @@ class Session:
                 limits.max_request_nbytes,
                 limits.max_in_flight,
                 limits.keepalive_s,
+                answers_of(frame.codecs, self._codes),
             )
         )
 
@@ -257,6 +262,7 @@ class Session:
             request.tensors,
             transform=request.transform,
             max_nbytes=limits.max_request_nbytes,
+            codes=self._codes,
         )
         deadline_s = arrived_s + request.budget_s if request.budget_s else None
         return Arriving(

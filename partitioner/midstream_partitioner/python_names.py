@@ -1,4 +1,4 @@
-"""Functions of a user's own, by name: python:module:function.
+"""Functions of a user's own, by name: python:module:function, or an installed package's word.
 
 Names come from the command line and from files that a user runs; never from a peer.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -37,5 +38,25 @@ def import_function(name: str) -> Callable[..., Any]:
         sys.path.remove(here)
     if not callable(found):
         raise UsageError(f"{module_name} must have a function {function_name} ({name})")
+    function: Callable[..., Any] = found
+    return function
+
+
+def installed(group: str) -> Mapping[str, EntryPoint]:
+    """Return what installed packages announce in a group of entry points, by name."""
+    return {each.name: each for each in entry_points(group=group)}
+
+
+def load_installed(what: str, entry: EntryPoint) -> Callable[..., Any]:
+    """Return what an installed package announces; `what` says in errors what it is to be."""
+    try:
+        found = entry.load()
+    except Exception as error:  # whatever the package raises
+        raise UsageError(
+            f"the {what} {entry.name!r} of an installed package must load "
+            f"({type(error).__name__}: {error})"
+        ) from None
+    if not callable(found):
+        raise UsageError(f"the {what} {entry.name!r} of an installed package must be callable")
     function: Callable[..., Any] = found
     return function

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
+from midstream_wire.frames import CodecName
 from midstream_wire.tensors import TensorSpec
 
 
@@ -34,6 +35,7 @@ class ModelDescription:
     """A partition that a server holds; `profile` is its profile's JSON, empty = none.
 
     `feed` says what feeds it, by field, as far as that is part of its graph; empty = untold.
+    `own_codecs` are those of users' own that the server has loaded.
     """
 
     name: str
@@ -43,6 +45,7 @@ class ModelDescription:
     codecs: tuple[str, ...]
     profile: str = ""
     feed: tuple[tuple[str, str], ...] = ()
+    own_codecs: tuple[CodecName, ...] = ()
 
 
 @final

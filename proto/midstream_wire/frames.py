@@ -53,12 +53,34 @@ class Piece:
 
 @final
 @dataclass(frozen=True, slots=True)
+class CodecName:
+    """A codec of a user's own, by what both sides must agree on."""
+
+    name: str
+    version: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CodecAnswer:
+    """A server's word on a codec that a Hello has named; `refusal` "" = it takes it."""
+
+    name: str
+    refusal: str = ""
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Hello:
-    """Opens a session: every request of it refers to this partition of this model."""
+    """Opens a session: every request of it refers to this partition of this model.
+
+    The first of `codecs` has the first private code of the session, and so on.
+    """
 
     model: str
     partition_digest: str
     client: str = ""
+    codecs: tuple[CodecName, ...] = ()
 
 
 @final
@@ -66,13 +88,25 @@ class Hello:
 class Welcome:
     """Accepts a session and says what it may ask for.
 
-    `keepalive_s` is the silence after which an idle session may ping; 0 = never.
+    `keepalive_s` is the silence after which an idle session may ping; 0 = never. `codecs`
+    answers those of the Hello; a server that knows of none says nothing.
     """
 
     server: str
     max_request_nbytes: int
     max_in_flight: int
     keepalive_s: float = 0.0
+    codecs: tuple[CodecAnswer, ...] = ()
+
+    def refusal_of(self, family: str) -> str:
+        """Return why the Hello's codec `family` may not be used; "" if it may."""
+        for answer in self.codecs:
+            if answer.name == family:
+                return answer.refusal
+        return (
+            f"the server must know the codec {family}, and says nothing of it: use the same "
+            "version of midstream on both sides"
+        )
 
 
 @final

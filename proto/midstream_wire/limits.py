@@ -42,6 +42,14 @@ MAX_NAMES_NBYTES: Final = MIB
 #: Length of a transform's name; "klt:4096" has 8.
 MAX_TRANSFORM_CHARS: Final = 64
 
+#: Codecs of users' own that a Hello may name, and letters of each name and version. A device
+#: has one or two; sixteen names are 1 KB.
+MAX_CODEC_NAMES: Final = 16
+MAX_CODEC_CHARS: Final = 32
+
+#: Letters of a server's reason not to take such a codec.
+MAX_REASON_CHARS: Final = 400
+
 #: Pieces of one message: a tensor has its headers in one and its first block in the next.
 MAX_PIECES: Final = 2 * MAX_TENSORS
 

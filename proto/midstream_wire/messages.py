@@ -23,6 +23,8 @@ from midstream_wire.fields import Allowance, Bytes, fields_of, front_of, malform
 from midstream_wire.frames import (
     Cancel,
     ClientFrame,
+    CodecAnswer,
+    CodecName,
     GoAway,
     Hello,
     More,
@@ -38,9 +40,12 @@ from midstream_wire.frames import (
 )
 from midstream_wire.limits import (
     KIB,
+    MAX_CODEC_CHARS,
+    MAX_CODEC_NAMES,
     MAX_PADDING_NBYTES,
     MAX_PIECE_NBYTES,
     MAX_PIECES,
+    MAX_REASON_CHARS,
     MAX_TENSORS,
     MAX_TRANSFORM_CHARS,
 )
@@ -136,6 +141,10 @@ def write_server(frame: ServerFrame) -> bytes:
                 max_request_nbytes=frame.max_request_nbytes,
                 max_in_flight=frame.max_in_flight,
                 keepalive_s=frame.keepalive_s,
+                codecs=[
+                    pb.CodecAnswer(name=each.name, refusal=each.refusal)
+                    for each in frame.codecs
+                ],
             )
             return _join(kind.WELCOME_FIELD_NUMBER, welcome)
         case Reply():
@@ -166,19 +175,53 @@ def _read_welcome(message: pb.Welcome) -> Welcome:
         raise ProtocolError(
             f"a Welcome's keepalive_s must be finite and >= 0 (not {keepalive_s})"
         )
+    _check_codecs([each.name for each in message.codecs], MAX_CODEC_CHARS)
+    _check_codecs([each.refusal for each in message.codecs], MAX_REASON_CHARS)
     return Welcome(
-        message.server, message.max_request_nbytes, message.max_in_flight, keepalive_s
+        message.server,
+        message.max_request_nbytes,
+        message.max_in_flight,
+        keepalive_s,
+        tuple(CodecAnswer(each.name, each.refusal) for each in message.codecs),
     )
 
 
 def read_hello(message: pb.Hello) -> Hello:
-    return Hello(message.model, message.partition_digest, message.client)
+    return Hello(
+        message.model,
+        message.partition_digest,
+        message.client,
+        read_codec_names(message.codecs),
+    )
 
 
 def write_hello(hello: Hello, into: pb.Hello) -> None:
     into.model, into.partition_digest = hello.model, hello.partition_digest
     into.client = hello.client
+    into.codecs.extend(map(write_codec_name, hello.codecs))
     into.SetInParent()
+
+
+def read_codec_names(messages: Sequence[pb.CodecName]) -> tuple[CodecName, ...]:
+    """Codecs of users' own, each once; `ProtocolError` for too many, and too long names."""
+    _check_codecs([text for each in messages for text in (each.name, each.version)],
+                  MAX_CODEC_CHARS, 2 * MAX_CODEC_NAMES)  # fmt: skip
+    names = tuple(CodecName(each.name, each.version) for each in messages)
+    if len({each.name for each in names}) < len(names):
+        raise ProtocolError("a codec must be named once (not twice): leave one out")
+    return names
+
+
+def write_codec_name(name: CodecName) -> pb.CodecName:
+    return pb.CodecName(name=name.name, version=name.version)
+
+
+def _check_codecs(texts: Sequence[str], chars: int, most: int = MAX_CODEC_NAMES) -> None:
+    if len(texts) > most or any(len(text) > chars for text in texts):
+        raise ProtocolError(
+            f"a session may name at most {MAX_CODEC_NAMES} codecs of its own, in at most "
+            f"{chars} letters each: name those that are used"
+        )
 
 
 def read_status(message: status_pb2.Status) -> Status:

@@ -20,6 +20,7 @@ from midstream_wire.codecs import (
     encode_small,
 )
 from midstream_wire.codecs.header import MAX_NDIM
+from midstream_wire.codecs.private import NO_PRIVATE_CODES, PrivateCodes
 from midstream_wire.errors import ProtocolError, TensorError
 from midstream_wire.frames import More, Piece, Reply, Request, ServerTimings
 from midstream_wire.limits import (
@@ -165,12 +166,14 @@ class Incoming:
     bounds the decoded size of all tensors together and is checked before anything of a tensor
     is allocated. `borrow` and `defer` are those of `Decoder`: arrays may be views of the
     pieces; pieces are only kept until `advance` or `result` decodes them, on any thread.
+    `codes` says what private codes stand for in the session.
     Raises `ProtocolError` when names or order are wrong, `CodecError` when a payload is, and
     is of no use after that.
     """
 
     __slots__ = (
         "_borrow",
+        "_codes",
         "_current",
         "_decoders",
         "_decoding",
@@ -188,8 +191,10 @@ class Incoming:
         max_nbytes: int,
         borrow: bool = False,
         defer: bool = False,
+        codes: PrivateCodes = NO_PRIVATE_CODES,
     ) -> None:
         self._names = tuple(names)
+        self._codes = codes
         self._specs = {spec.name: spec for spec in specs}
         if sorted(self._names) != sorted(self._specs):
             raise ProtocolError(
@@ -250,6 +255,7 @@ class Incoming:
                 max_nbytes=self._max_nbytes,
                 borrow=self._borrow,
                 defer=self._defer,
+                codes=self._codes,
             )
             self._current = decoder
             self._decoders.append(decoder)

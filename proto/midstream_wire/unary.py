@@ -32,7 +32,14 @@ from midstream_wire.limits import (
     MAX_PREPARE_NBYTES,
     MAX_TENSORS,
 )
-from midstream_wire.messages import read_hello, read_names, read_transform, write_timings
+from midstream_wire.messages import (
+    read_codec_names,
+    read_hello,
+    read_names,
+    read_transform,
+    write_codec_name,
+    write_timings,
+)
 from midstream_wire.tensors import DTYPES, TensorSpec
 from midstream_wire.v1 import midstream_pb2 as pb
 
@@ -131,6 +138,7 @@ def write_description(description: Description) -> pb.DescribeReply:
         into.graph_digest = model.graph_digest
         into.partition_digest = model.partition_digest
         into.codecs.extend(model.codecs)
+        into.own_codecs.extend(map(write_codec_name, model.own_codecs))
         for field, value in model.feed:
             told = into.feed.add()
             told.name, told.value = field, value
@@ -204,6 +212,7 @@ def _read_model(message: pb.Model) -> ModelDescription:
         tuple(message.codecs),
         message.profile,
         _read_feed(message.feed),
+        read_codec_names(message.own_codecs),
     )
 
 

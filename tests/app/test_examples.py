@@ -17,7 +17,11 @@ TOLD = {
     "asyncio_client": r"^20 answers, the slowest within",
     "virtual_session": r"a minute of requests: .*, 0 later than their deadline",
 }
-ELSEWHERE = {"own_policy": "tests/app/test_own_policy.py", "torch_module": "tests/torch"}
+ELSEWHERE = {
+    "own_codec": "tests/app/test_own_codec.py",
+    "own_policy": "tests/app/test_own_policy.py",
+    "torch_module": "tests/torch",
+}
 
 
 @pytest.mark.parametrize("name", TOLD)

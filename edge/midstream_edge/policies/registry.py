@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from midstream_edge.policies.adaptive import Adaptive
@@ -17,7 +16,7 @@ from midstream_edge.policies.oracle import Curve, Oracle
 from midstream_partitioner.costs.device import Device
 from midstream_partitioner.costs.link import Link
 from midstream_partitioner.graph.cuts import CLOUD_ONLY, EDGE_ONLY
-from midstream_partitioner.python_names import import_function
+from midstream_partitioner.python_names import import_function, installed, load_installed
 from midstream_partitioner.units import parse_duration
 from midstream_wire.errors import UsageError
 
@@ -95,34 +94,15 @@ def policy(
             )
         case "python" if detail:
             return _own(text, import_function(text), menu, link, device)
-    if text in (installed := installed_policies()):
-        return _own(text, _loaded(text, installed[text]), menu, link, device)
+    if text in (announced := installed(ENTRY_POINTS)):
+        return _own(text, load_installed("policy", announced[text]), menu, link, device)
     raise _unknown(text)
-
-
-def installed_policies() -> Mapping[str, EntryPoint]:
-    """Return the policies of installed packages, by the names that they announce."""
-    return {each.name: each for each in entry_points(group=ENTRY_POINTS)}
 
 
 def policy_heads() -> Mapping[str, str]:
     """Return all that may be asked for, by what stands before the first colon."""
     heads = {name.partition(":")[0]: name for name in POLICIES}
-    return heads | {name: name for name in installed_policies()}
-
-
-def _loaded(text: str, entry: EntryPoint) -> Callable[..., Any]:
-    try:
-        made = entry.load()
-    except Exception as error:  # whatever the package raises
-        raise UsageError(
-            f"the policy {text!r} of an installed package must load ({type(error).__name__}: "
-            f"{error})"
-        ) from None
-    if not callable(made):
-        raise UsageError(f"the policy {text!r} of an installed package must be callable")
-    factory: Callable[..., Any] = made
-    return factory
+    return heads | {name: name for name in installed(ENTRY_POINTS)}
 
 
 def _own(

@@ -10,6 +10,7 @@ before, without the lock.
 from __future__ import annotations
 
 import functools
+import logging
 import random
 import time
 from collections.abc import Iterator
@@ -27,16 +28,20 @@ from midstream_edge.session.local_time import Again, smooth
 from midstream_edge.session.outcomes import late, outcome_of, unanswered
 from midstream_edge.session.transmission import Transmission
 from midstream_edge.session.uplink_accounting import UplinkAccounts
+from midstream_partitioner.codec_spec import family_of, is_private
 from midstream_partitioner.costs.sizes import Binder, Sizes
 from midstream_partitioner.costs.timings import Timings
 from midstream_partitioner.execution.chain import Chain
 from midstream_partitioner.execution.crossing import transform_crossing
 from midstream_partitioner.partition.partition import Partition
+from midstream_wire.codecs import split_codec
 from midstream_wire.errors import MidstreamError, PeerError
 from midstream_wire.frames import Cancel, ClientFrame, Hello, More, Reply
 from midstream_wire.limits import MAX_REQUEST_NBYTES
 from midstream_wire.tensors import Array, TensorSpec
 from midstream_wire.transfers import check_carried
+
+_LOG = logging.getLogger(__name__)
 
 #: Placements and sizes whose outputs' shapes are remembered.
 _MOST_SHAPES = 64
@@ -59,6 +64,7 @@ class Offloading:
         self._accounts = UplinkAccounts()
         self._breaker = CLOSED
         self._rises = 0  # of the link, when the breaker was asked last
+        self._refusal = ""  # what the server said last of a codec that it does not take
         self._cloud_s: dict[tuple[int, str], float] = {}  # from sending to the reply, by plan
 
     def connect(
@@ -252,10 +258,12 @@ class Offloading:
 
     def _send(self, job: Job, stream: Stream, event: Event) -> bool:
         """Queue what travels on `stream`, if the request can still make use of it."""
+        codec = self._agreed(job.codec)
         with self._table.lock:  # so that ids ascend on the stream (see the module)
             travelling = job.travelling
             if travelling is None or self._table.move(job, event) is not Action.SEND:
                 return False
+            job.codec = codec
             sending = Transmission(
                 next(self._table.ids),
                 stream,
@@ -268,6 +276,22 @@ class Offloading:
             self._table.note_sending(job, sending)
             stream.send(self._frames(job, sending))
             return True
+
+    def _agreed(self, codec: str) -> str:
+        """Return `codec`, or "lossless" in its place where the server does not take it.
+
+        Plans leave such codecs out; this is for a server that has started again without one.
+        """
+        if not is_private(codec):
+            return codec
+        welcome = None if self.connection is None else self.connection.welcome
+        refusal = "" if welcome is None else welcome.refusal_of(family_of(codec))
+        if refusal and refusal != self._refusal:
+            self._refusal = refusal
+            _LOG.warning("lossless is sent in place of %s: %s", codec, refusal)
+        transform = split_codec(codec)[0]
+        spared = f"{transform}+lossless" if transform else "lossless"
+        return spared if refusal else codec
 
     def _frames(self, job: Job, sending: Transmission) -> Iterator[ClientFrame]:
         """The request's frames; what goes wrong in encoding fails the request alone."""

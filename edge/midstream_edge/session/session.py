@@ -34,6 +34,7 @@ from midstream_partitioner.costs.link import Link
 from midstream_partitioner.costs.sizes import Sizes
 from midstream_partitioner.execution.chain import Chain
 from midstream_partitioner.planning.placements import Placement
+from midstream_wire.codecs.plugins import loaded_names
 from midstream_wire.credentials import ChannelTls
 from midstream_wire.descriptions import ModelDescription
 from midstream_wire.errors import CloudRefused, PeerError, TensorError, UsageError
@@ -372,7 +373,7 @@ class EdgeSession:
             raise error
 
     def _hello(self, chain: Chain) -> Hello:
-        return Hello(self._model, chain.partition.digest, CLIENT)
+        return Hello(self._model, chain.partition.digest, CLIENT, loaded_names())
 
     def _steady(self, chain: Chain, k: int, codec: str) -> FixedPlan:
         return FixedPlan(Choice(*_check_plan(chain, k, codec), timeout_s=self._timeout_s))

@@ -12,6 +12,7 @@ from midstream_edge.link.clock_offset import Exchange
 from midstream_edge.link.uplink_backlog import Departure
 from midstream_partitioner.codec_spec import parse_codec
 from midstream_wire.codecs import Codec, encode
+from midstream_wire.codecs.plugins import loaded_codes
 from midstream_wire.errors import CloudRefused, DeadlineExceeded
 from midstream_wire.frames import (
     Cancel,
@@ -122,7 +123,7 @@ class Transmission:
     ) -> Iterator[bytes | memoryview]:
         """Pieces of `array`; encoding takes `slowdown` times as long as it does here."""
         began_s = time.monotonic()  # codecs look at the whole array before the first piece
-        pieces = encode(kind, array)
+        pieces = encode(kind, array, codes=loaded_codes())
         while True:
             piece = next(pieces, None)
             if slowdown > 1.0:

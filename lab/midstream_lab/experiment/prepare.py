@@ -16,6 +16,8 @@ from typing import final
 
 from midstream_lab.experiment.scenario import EVERY_FIXED, ModelTable, Scenario, SideTable
 from midstream_lab.processes.process import environment
+from midstream_partitioner.codec_plugins import plugin_flags
+from midstream_partitioner.codec_spec import full_id
 from midstream_partitioner.costs.link import Link
 from midstream_partitioner.costs.profile import load_profile
 from midstream_partitioner.graph.cuts import EDGE_ONLY
@@ -23,7 +25,7 @@ from midstream_partitioner.lifeline import tied
 from midstream_partitioner.partition.folder import SUFFIX, is_partition, load_partition
 from midstream_partitioner.planning.envelope import envelope_of
 from midstream_partitioner.planning.plan import Planner
-from midstream_partitioner.profiling.profiler import calibrated_codecs
+from midstream_partitioner.profiling.profiler import calibrated_codecs, usual_codecs
 from midstream_wire.errors import MidstreamError, UsageError
 from midstream_wire.foreign_text import file_name
 
@@ -73,8 +75,8 @@ def prepare(
     scenario: Scenario, model: ModelTable, folder: Path, *, partition: Path
 ) -> Prepared:
     """Profile `model` into `folder`, as far as it is not there already."""
-    edge = _profile(model, scenario.edge, partition, folder)
-    cloud = _profile(model, scenario.cloud, partition, folder)
+    edge = _profile(scenario, model, scenario.edge, partition, folder)
+    cloud = _profile(scenario, model, scenario.cloud, partition, folder)
     return Prepared(
         model,
         partition,
@@ -102,12 +104,18 @@ def _partition(model: ModelTable, folder: Path) -> Path:
     return path
 
 
-def _profile(model: ModelTable, side: SideTable, partition: Path, folder: Path) -> Path:
+def _profile(
+    scenario: Scenario, model: ModelTable, side: SideTable, partition: Path, folder: Path
+) -> Path:
     """The profile of one side; another speed, input or calibration has another file."""
     flags = ["--threads", str(side.threads), "--slowdown", f"{side.slowdown:g}"]
-    flags += side.run_by()
+    flags += [*side.run_by(), *plugin_flags(scenario.codec_plugins)]
     flags += ["--input", model.input] if model.input else []
-    measured = [*flags, str(partition), *calibrated_codecs(load_partition(partition))]
+    calibrated = calibrated_codecs(load_partition(partition))
+    known = {*map(full_id, usual_codecs()), *calibrated}
+    further = [name for name in map(full_id, scenario.planning.codecs) if name not in known]
+    flags += ["--codecs", ",".join(further)] if further else []
+    measured = [*flags, str(partition), *calibrated]
     digest = digest_of(" ".join(measured).encode())
     path = folder / f"{file_name(model.name)}.{digest}.json"
     if not path.exists():

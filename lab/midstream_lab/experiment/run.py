@@ -23,7 +23,9 @@ from midstream_lab.traces.generators import generate
 from midstream_lab.traces.parsing import load_trace
 from midstream_lab.traces.trace import Trace
 from midstream_lab.traces.writing import write_trace
+from midstream_partitioner.codec_plugins import plugin_flags
 from midstream_partitioner.scratch import scratch_folder
+from midstream_wire.codecs.plugins import loaded_names
 from midstream_wire.errors import MidstreamError, UsageError
 
 #: Different inputs, sent in turn.
@@ -92,6 +94,8 @@ def settings_of(
         "planning": " ".join(scenario.planning.flags()),
         "models": prepared.digest,
     }
+    if scenario.codec_plugins:
+        settings["codec_plugins"] = [f"{each.name} {each.version}" for each in loaded_names()]
     tables: dict[str, Any] = {
         "link": scenario.link, "edge": scenario.edge, "cloud": scenario.cloud
     }  # fmt: skip
@@ -121,6 +125,7 @@ def run_once(
     spec = link_of(experiment, key)
     uplink = spec.uplink
     assert isinstance(uplink, Trace)
+    plugins = plugin_flags(scenario.codec_plugins)
     edge = EdgeSetting(
         scenario.edge.threads,
         scenario.edge.slowdown,
@@ -128,13 +133,13 @@ def run_once(
         prepared.table.input,
         key.seed,
         ("--profile", str(prepared.edge_profile), *scenario.planning.flags()),
-        run_by=scenario.edge.run_by(),
+        run_by=(*scenario.edge.run_by(), *plugins),
     )
     cloud = CloudSetting(
         scenario.cloud.threads,
         scenario.cloud.slowdown,
         prepared.cloud_profile,
-        scenario.cloud.run_by(),
+        (*scenario.cloud.run_by(), *plugins),
     )
     with scratch_folder("midstream-experiment-") as temporary:
         log, trace = temporary / "log.jsonl", temporary / "uplink.csv"

@@ -42,6 +42,7 @@ from midstream_lab.scenario_files.quantities import (
     read_scenario,
     wrong,
 )
+from midstream_partitioner.codec_plugins import load_codecs
 from midstream_partitioner.planning.constraints import Constraints
 from midstream_partitioner.units import parse_rate
 from midstream_wire.errors import UsageError
@@ -245,7 +246,10 @@ PolicyName = Annotated[Name, AfterValidator(_known_policy)]
 @final
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A scenario: the runs and their number. Names in the file are these without units."""
+    """A scenario: the runs and their number. Names in the file are these without units.
+
+    `codec_plugins` are codecs of a user's own, which all processes load.
+    """
 
     __pydantic_config__ = CONFIG
 
@@ -266,6 +270,7 @@ class Scenario:
     cloud: SideTable = SideTable()
     load: LoadTable = LoadTable()
     planning: PlanningTable = PlanningTable()
+    codec_plugins: Annotated[tuple[Name, ...], _EACH_ONCE] = ()
 
 
 @final
@@ -297,8 +302,12 @@ class Experiment:
 
 
 def load_experiment(path: Path) -> Experiment:
-    """Read the scenario file at `path`; `UsageError` names the first field that is wrong."""
+    """Read the scenario file at `path`, and load the codecs of a user's own that it names.
+
+    `UsageError` names the first field that is wrong.
+    """
     scenario = read_scenario(Scenario, path)
+    load_codecs(scenario.codec_plugins)
     folder = path.parent
     try:
         spelled = (_spelled_out(table, folder) for table in scenario.traces)

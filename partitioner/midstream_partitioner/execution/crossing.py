@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, final
 
 from midstream_partitioner.codec_spec import parse_codec
 from midstream_wire.codecs import decode, encode_bytes, split_codec
+from midstream_wire.codecs.plugins import loaded_codes
 from midstream_wire.errors import TensorError
 from midstream_wire.limits import MAX_REQUEST_NBYTES
 from midstream_wire.tensors import Array
@@ -58,7 +59,11 @@ def encode_crossing(chain: Chain, k: int, codec: str, state: State) -> Crossing:
     """
     used, travelling = transform_crossing(chain, k, codec, state)
     _, kind = parse_codec(used)
-    return Crossing(used, {name: encode_bytes(kind, a) for name, a in travelling.items()})
+    codes = loaded_codes()
+    return Crossing(
+        used,
+        {name: encode_bytes(kind, a, codes=codes) for name, a in travelling.items()},
+    )
 
 
 def decode_crossing(
@@ -69,8 +74,11 @@ def decode_crossing(
     `max_nbytes` bounds each tensor's decoded size. Raises `CodecError`.
     """
     adapter = chain.transform(k, split_codec(crossing.codec)[0])
+    codes = loaded_codes()
     received = {
-        spec.name: decode(crossing.payloads[spec.name], spec, max_nbytes=max_nbytes)
+        spec.name: decode(
+            crossing.payloads[spec.name], spec, max_nbytes=max_nbytes, codes=codes
+        )
         for spec in adapter.specs
     }
     return adapter.decode(received)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import final
 
-from midstream_partitioner.codec_spec import full_id
+from midstream_partitioner.codec_spec import family_of, full_id, is_known
 from midstream_partitioner.costs.calibration import (
     Budget,
     Calibration,
@@ -40,6 +40,7 @@ class Constraints:
     `forbidden` are shell patterns on cut ids, cut labels and names of tensors that would
     cross. `codecs` are the only ones allowed, where given; `lossless` leaves out all others.
     `max_payload_nbytes` bounds what is sent, at the 95th percentile where that is known.
+    `refused` are families of codecs that the server does not take, and why so.
 
     `max_loss` (points of top-1, or of the user's metric), `min_agreement` (a share) and
     `max_error` (relative L2 of the worst sample) need a calibration on data.
@@ -56,6 +57,7 @@ class Constraints:
     max_loss: float | None = None
     min_agreement: float | None = None
     max_error: float | None = None
+    refused: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("max_edge_nbytes", "min_depth", "deadline_s", "max_payload_nbytes"):
@@ -108,6 +110,11 @@ class Constraints:
         if placement.remote:
             if self.codecs is not None and placement.codec not in self.codecs:
                 return 0, f"sends {placement.codec}, which is not among the codecs allowed"
+            if not is_known(placement.codec):
+                return 0, f"sends {placement.codec}, which is not loaded here (--codec-plugin)"
+            refused = dict(self.refused).get(family_of(placement.codec))
+            if refused is not None:
+                return 0, f"sends {placement.codec}, which the server does not take: {refused}"
             if self.lossless and not placement.lossless:
                 return 0, f"sends {placement.codec}, which is lossy"
             excess = self._excess(found, budget, calibration)

@@ -11,7 +11,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from midstream_partitioner.codec_spec import has_transform, is_lossless
+from midstream_partitioner.codec_spec import has_transform, is_known, is_lossless
 from midstream_partitioner.costs.calibration import Calibration, Fidelity
 from midstream_partitioner.costs.device import Device
 from midstream_partitioner.costs.link import Link
@@ -63,8 +63,8 @@ class Placement:
 
     @property
     def lossless(self) -> bool:
-        """True if the codec changes nothing."""
-        return is_lossless(self.codec)
+        """True if the codec is known here, and changes nothing."""
+        return is_known(self.codec) and is_lossless(self.codec)
 
     def estimate(self, link: Link, queue_s: float) -> Estimate:
         """The seven times over `link`, when the cloud makes requests wait `queue_s`."""

@@ -14,7 +14,6 @@ from midstream_partitioner.costs.sizes import Sizes, bind_sizes, listed
 from midstream_partitioner.execution.chain import Chain, State
 from midstream_partitioner.execution.resident_memory import Meter
 from midstream_partitioner.profiling.profiler import (
-    CODECS,
     FURTHER_S,
     TIMED,
     Progress,
@@ -35,7 +34,7 @@ def profile_sizes(
     device: Device,
     *,
     runs: int = 20,
-    codecs: Sequence[str] = CODECS,
+    codecs: Sequence[str] | None = None,
     further_s: float = FURTHER_S,
     progress: Progress = no_progress,
 ) -> Profile:

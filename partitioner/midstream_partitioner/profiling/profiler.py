@@ -17,7 +17,7 @@ from typing import final
 import onnx
 
 from midstream_partitioner.backends.backend import Backend
-from midstream_partitioner.codec_spec import full_id, parse_codec
+from midstream_partitioner.codec_spec import full_id, is_known, parse_codec
 from midstream_partitioner.costs.device import Device
 from midstream_partitioner.costs.profile import CodecCost, Layer, LayerProfile, Profile, Stat
 from midstream_partitioner.costs.sizes import bind_sizes
@@ -31,6 +31,7 @@ from midstream_partitioner.planning.placements import obstacle_at
 from midstream_partitioner.profiling.rounds import PAUSE_S, time_rounds, walk
 from midstream_wire.codecs import codec as codec_called
 from midstream_wire.codecs import split_codec
+from midstream_wire.codecs.plugins import loaded
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import Array
 from midstream_wire.transfers import encode_output
@@ -67,6 +68,15 @@ BEHIND_PRIOR = "raw"
 
 def no_progress(done: int, total: int) -> None:
     """Say nothing."""
+
+
+def usual_codecs() -> tuple[str, ...]:
+    """Return `CODECS`, and those of a user's own that this process has loaded."""
+    return (*CODECS, *_own_codecs())
+
+
+def _own_codecs() -> tuple[str, ...]:
+    return tuple(plugin.default.id for plugin in loaded())
 
 
 def profile_layers(
@@ -125,7 +135,7 @@ def profile_segments(
     device: Device,
     *,
     runs: int = 20,
-    codecs: Sequence[str] = CODECS,
+    codecs: Sequence[str] | None = None,
     further_s: float = FURTHER_S,
     segments: tuple[Stat, ...] | None = None,
     progress: Progress = no_progress,
@@ -137,9 +147,9 @@ def profile_segments(
     means over all. The chain must start at the first segment. Times are taken at full speed
     and then multiplied by the device's slowdown.
 
-    What the partition's calibration knows beyond `codecs` is timed, too, within `further_s`
-    seconds; for what is left a plan scales the calibrating machine's times. `segments` are
-    their times where they were taken already.
+    Without `codecs`, the usual ones are timed. What the partition's calibration knows beyond
+    `codecs` is timed, too, within `further_s` seconds; for what is left a plan scales the
+    calibrating machine's times. `segments` are their times where they were taken already.
     """
     chain = chain.at_speed(1.0)
     partition = chain.partition
@@ -149,6 +159,7 @@ def profile_segments(
     if segments is None:
         (segments,) = time_rounds(chain, [walks], runs, progress=lambda n: progress(n, steps))
     crossed = _crossing_nbytes(partition, walks)
+    codecs = usual_codecs() if codecs is None else codecs
     costs = _profiled(chain, walks, codecs, further_s, lambda k: progress(runs + 1 + k, steps))
     costs = _resized(chain, costs, samples[TIMED:])
     progress(steps, steps)
@@ -225,9 +236,13 @@ def _profiled(
 
 
 def calibrated_codecs(partition: Partition) -> tuple[str, ...]:
-    """Return what the partition's calibration tells the fidelity of, at any cut."""
+    """Return what the partition's calibration tells the fidelity of, at any cut, as far as
+    this process knows it.
+    """
     found = partition.calibration
-    return () if found is None or found.generated else found.codecs
+    if found is None or found.generated:
+        return ()
+    return tuple(filter(is_known, found.codecs))
 
 
 def profile_codecs(
@@ -391,13 +406,14 @@ def ladder_of(partition: Partition, named: Sequence[str] | None = None) -> tuple
     """Return what is calibrated: the ladder or the codecs `named`, also behind every
     transform.
 
-    The ladder is taken as far as this build knows it. Codecs named with their transforms are
-    all that is meant.
+    The ladder is taken as far as this build knows it, and with it the codecs of a user's own
+    that are loaded. Codecs named with their transforms are all that is meant.
     """
     known = list(named or ())
     for name in LADDER if named is None else ():
         with suppress(UsageError):
             known.append(codec_called(name).id)
+    known += _own_codecs() if named is None else ()
     if any(split_codec(name)[0] for name in known):
         return tuple(known)
     behind = behind_transforms(known)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import final
 
 import numpy as np
@@ -32,18 +32,30 @@ class Encoding:
     encode_block: EncodeBlock
 
 
+#: The code of a codec that is not one of ours: each session gives it one of its own.
+PRIVATE = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Codec(ABC):
     """A way to turn tensors into bytes and back. Instances are immutable and thread-safe.
 
     `family` and `code` name it to people and on the wire; `quality` is 1..100, or 0 where
     there is no such setting.
+
+    A codec of a user's own derives from this class, too (docs/how-to/write-a-codec.md). It has
+    no code, but a `version`, any short word: both sides must hold the same one. It may have
+    one setting; then `id` is "family:setting", and says the setting even where that is the
+    default. Payloads do not carry the setting: they are decoded by the codec with its default
+    one, so `begin` puts into `params` whatever `resume` needs.
     """
 
     family: str
-    code: int
+    code: int = PRIVATE
+    _: KW_ONLY
     lossless: bool
     quality: int = 0
+    version: str = ""
 
     @property
     def id(self) -> str:
@@ -54,6 +66,9 @@ class Codec(ABC):
     def accepts(self, dtype: str, shape: tuple[int, ...]) -> bool:
         """Return True if such arrays can be encoded; for others, lossless takes the codec's
         place.
+
+        `dtype` is a key of `midstream_wire.tensors.DTYPES`. A lossy codec that accepts
+        float16 or bfloat16 is handed float32 in their place, and rounded results.
         """
 
     def suited_to(self, dtype: str, shape: tuple[int, ...]) -> Codec:
@@ -69,15 +84,18 @@ class Codec(ABC):
 
     @abstractmethod
     def begin(self, array: Array) -> Encoding | None:
-        """Return how to encode `array` (accepted, little-endian, C order).
+        """Return how to encode `array` (accepted, little-endian, C order; maybe empty).
 
-        None where the promise cannot be kept: NaN, infinities, values out of range.
+        None where the promise cannot be kept: NaN, infinities, values out of range. Then
+        lossless takes the codec's place.
         """
 
     @abstractmethod
     def resume(self, dtype: str, shape: tuple[int, ...], params: bytes) -> DecodeBlock:
         """Return how to decode the blocks of such an array; raises CodecError for unfit
         `params`.
+
+        `params` and the blocks' bodies come from a peer: nothing in them may be relied on.
         """
 
     def block_elements(self, dtype: str, shape: tuple[int, ...]) -> int:

@@ -22,16 +22,15 @@ from midstream_wire.codecs.header import (
     checksum_of,
     header_checksum,
     header_nbytes,
+    most_encoded,
     parse_frame,
     parse_header,
 )
 from midstream_wire.codecs.narrow import narrowing, working_dtype
+from midstream_wire.codecs.private import NO_PRIVATE_CODES, PrivateCodes
 from midstream_wire.codecs.registry import RAW, codec_of
 from midstream_wire.errors import CodecError
 from midstream_wire.tensors import DTYPES, Array, TensorSpec
-
-# No codec makes more of a block than this; pictures of few pixels have their tables.
-_SLACK_FACTOR, _SLACK_NBYTES = 2, 4096
 
 #: A header without parameters, of as many dimensions as there may be, is no longer.
 _SMALL_HEADER_NBYTES = 512
@@ -50,6 +49,8 @@ class Decoder:
     With `defer`, `feed` only finds the blocks and keeps their bytes, which is quick whatever
     the codec; `advance` and `result` decode them, on another thread if need be. Then an array
     is allocated no earlier than that.
+
+    `codes` says what private codes stand for; by default there are none.
     """
 
     def __init__(
@@ -59,8 +60,10 @@ class Decoder:
         max_nbytes: int,
         borrow: bool = False,
         defer: bool = False,
+        codes: PrivateCodes = NO_PRIVATE_CODES,
     ) -> None:
         self._spec = spec
+        self._codes = codes
         self._max_nbytes = max_nbytes
         self._borrow = borrow
         self._defer = defer
@@ -190,7 +193,7 @@ class Decoder:
             self._open(parse_header(bytes(self._front)))
 
     def _open(self, header: Header) -> None:
-        codec = codec_of(header.codec, header.quality)
+        codec = codec_of(header.codec, header.quality, self._codes)
         self._check_tensor(header)
         if not codec.accepts(header.dtype, header.shape):
             raise CodecError(
@@ -244,7 +247,7 @@ class Decoder:
                 f"block {self._found // self._step} of tensor {self._spec.name!r} must decode "
                 f"to {nbytes} bytes (not {frame.decoded_nbytes})"
             )
-        most = _SLACK_FACTOR * nbytes + _SLACK_NBYTES
+        most = most_encoded(nbytes)
         if not 1 <= frame.encoded_nbytes <= most:
             raise CodecError(
                 f"block {self._found // self._step} of tensor {self._spec.name!r} must be 1 "
@@ -327,11 +330,17 @@ def _known_header(front: bytes) -> Header:
     return parse_header(front)
 
 
-def decode(payload: bytes | memoryview, spec: TensorSpec, *, max_nbytes: int) -> Array:
+def decode(
+    payload: bytes | memoryview,
+    spec: TensorSpec,
+    *,
+    max_nbytes: int,
+    codes: PrivateCodes = NO_PRIVATE_CODES,
+) -> Array:
     """The array in `payload`, which must be admitted by `spec` and of at most `max_nbytes`.
 
     Raises CodecError for a payload that is malformed, damaged, cut off, too long or unfit.
     """
-    decoder = Decoder(spec, max_nbytes=max_nbytes)
+    decoder = Decoder(spec, max_nbytes=max_nbytes, codes=codes)
     decoder.feed(payload)
     return decoder.result()

@@ -15,9 +15,12 @@ from midstream_wire.codecs.header import (
     checksum_of,
     frame_of,
     header_checksum,
+    most_encoded,
 )
 from midstream_wire.codecs.narrow import widened, working_dtype
+from midstream_wire.codecs.private import NO_PRIVATE_CODES, PrivateCodes
 from midstream_wire.codecs.registry import LOSSLESS, RAW
+from midstream_wire.errors import CodecError
 from midstream_wire.tensors import DTYPES, Array, dtype_of
 
 #: Bodies up to here are copied behind their frame, so that a small tensor is one piece. Larger
@@ -25,7 +28,9 @@ from midstream_wire.tensors import DTYPES, Array, dtype_of
 JOIN_NBYTES = 1 << 16
 
 
-def encode(codec: Codec, array: Array) -> Iterator[bytes | memoryview]:
+def encode(
+    codec: Codec, array: Array, *, codes: PrivateCodes = NO_PRIVATE_CODES
+) -> Iterator[bytes | memoryview]:
     """The payload of `array`, in pieces; block after block is encoded when it is asked for.
 
     Where `codec` does not accept the array, or cannot keep its promise (NaN, infinities,
@@ -33,7 +38,8 @@ def encode(codec: Codec, array: Array) -> Iterator[bytes | memoryview]:
     the array, which must not change until they are sent. An array of at most JOIN_NBYTES is
     exactly one piece; no piece is longer than a block's encoded bytes and the headers.
 
-    Raises TensorError at once for dtypes that midstream does not carry.
+    Raises TensorError at once for dtypes that midstream does not carry, and CodecError where a
+    codec of a user's own fails, or has no code among `codes`.
     """
     array = plain(array)
     dtype = dtype_of(array)
@@ -45,7 +51,8 @@ def encode(codec: Codec, array: Array) -> Iterator[bytes | memoryview]:
     if encoding is None:
         codec, wide, encoding = LOSSLESS, array, LOSSLESS.begin(array)
     assert encoding is not None, "lossless takes everything"
-    header = Header(codec.code, codec.quality, fallback, dtype, array.shape, encoding.params)
+    code = codes.code_of(codec)
+    header = Header(code, codec.quality, fallback, dtype, array.shape, encoding.params)
     return _pieces(codec, encoding, header, wide)
 
 
@@ -64,6 +71,12 @@ def _pieces(
         block = flat[start : start + step]
         parts = encoding.encode_block(block, start)
         frame = frame_of(parts, decoded_nbytes=block.size * itemsize, seed=checksum)
+        most = most_encoded(frame.decoded_nbytes)
+        if not 1 <= frame.encoded_nbytes <= most:  # as the other side demands
+            raise CodecError(
+                f"codec {codec.id} must make 1 to {most} bytes of a block of "
+                f"{frame.decoded_nbytes} (not {frame.encoded_nbytes}): mend it"
+            )
         checksum = frame.checksum
         front += frame.pack()
         body = parts[0]
@@ -95,6 +108,8 @@ def _raw_front(dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[bytes, int
     return front, header_checksum(front)
 
 
-def encode_bytes(codec: Codec, array: Array) -> bytes:
+def encode_bytes(
+    codec: Codec, array: Array, *, codes: PrivateCodes = NO_PRIVATE_CODES
+) -> bytes:
     """The payload of `array` as one bytes object."""
-    return b"".join(encode(codec, array))
+    return b"".join(encode(codec, array, codes=codes))

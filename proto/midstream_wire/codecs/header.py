@@ -34,6 +34,9 @@ FALLBACK = (
 MAX_NDIM = 32  # numpy's own limit until 2.0
 MAX_PARAMS_NBYTES = 1 << 20  # scale and offset of 131,072 channels
 
+#: Codes from here on are no codec's for ever: each session says anew what they stand for.
+FIRST_PRIVATE = 128
+
 DTYPE_CODES: dict[str, int] = {
     "float16": 1, "float32": 2, "float64": 3, "bfloat16": 4, "bool": 5,
     "int8": 6, "int16": 7, "int32": 8, "int64": 9,
@@ -171,6 +174,14 @@ def frame_of(parts: Sequence[bytes | memoryview], *, decoded_nbytes: int, seed: 
 def parse_frame(data: bytes | memoryview) -> Frame:
     """Read a frame from FRAME_NBYTES bytes. Its figures are as yet unchecked."""
     return Frame(*_FRAME.unpack(data))
+
+
+def most_encoded(nbytes: int) -> int:
+    """Return how many bytes the body of a block of `nbytes` decoded bytes may have.
+
+    No codec makes more of a block than this; pictures of few pixels have their tables.
+    """
+    return 2 * nbytes + 4096
 
 
 def checksum_of(body: bytes | memoryview, seed: int) -> int:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from midstream_wire.codecs import plugins
 from midstream_wire.codecs.affine import Affine
 from midstream_wire.codecs.base import Codec
 from midstream_wire.codecs.context import Context
 from midstream_wire.codecs.deadzone import MAX_DIAL, MAX_TARGET_NBYTES, MIN_DIAL, DeadZone
 from midstream_wire.codecs.exact import Lossless, Raw
 from midstream_wire.codecs.half import Half
+from midstream_wire.codecs.header import FIRST_PRIVATE
 from midstream_wire.codecs.pictures import Picture
+from midstream_wire.codecs.private import NO_PRIVATE_CODES, PrivateCodes
 from midstream_wire.errors import CodecError, UsageError
 
 RAW = Raw("raw", 1, lossless=True)
@@ -53,8 +56,8 @@ def codec(id: str) -> Codec:
     "jpeg:Q" and "webp:Q" with a quality from 1 to 100 ("jpeg" is jpeg:90, "webp" is webp:80);
     "ec:D", "ecc:D" and "ctx:D" with the step in standard deviations, 0.01 to 16 ("ec" is
     ec:0.5);
-    "ec@NBYTES" with the size that a payload may have, as in ec@16KB. Raises UsageError for
-    anything else.
+    "ec@NBYTES" with the size that a payload may have, as in ec@16KB; codecs of a user's own
+    that are loaded, "mine" or "mine:SETTING". Raises UsageError for anything else.
     """
     family = re.split("[:@]", id, maxsplit=1)[0]
     mark, setting = id[len(family) :][:1], id[len(family) + 1 :]
@@ -63,9 +66,26 @@ def codec(id: str) -> Codec:
         changed = found if not mark else _with(found, mark, setting)
         if changed is not None:
             return changed
+    plugin = plugins.plugin_called(family)
+    if plugin is not None and (setting if mark == ":" else not mark):
+        return plugins.setting_of(plugin, setting)
+    own = [f"{each.name.name}[:...]" for each in plugins.loaded()]
+    known = ", ".join([*map(_usage, _DEFAULTS), *own])
     raise UsageError(
-        f"a codec must be one of {', '.join(map(_usage, _DEFAULTS))} (not {id!r})"
+        f"a codec must be one of {known} (not {id!r}); a codec of your own is loaded with "
+        "--codec-plugin"
     )
+
+
+def load_codec(make: plugins.MakeCodec) -> Codec:
+    """Load a family of codecs of a user's own for this process; return it with its default
+    setting.
+
+    `make(setting)` returns a codec; "" means the default setting. From then on `codec` knows
+    its name, sessions that begin offer it, and servers take it. Raises UsageError for what is
+    no codec, and for a family that is taken.
+    """
+    return plugins.add(make, taken=CODECS).default
 
 
 def split_codec(id: str) -> tuple[str, str]:
@@ -100,12 +120,13 @@ def _usage(codec: Codec) -> str:
     return f"{codec.family}[:1..100]" if codec.quality else codec.family
 
 
-def codec_of(code: int, quality: int) -> Codec:
+def codec_of(code: int, quality: int, codes: PrivateCodes = NO_PRIVATE_CODES) -> Codec:
     """The codec that a header names; raises CodecError if there is none such.
 
-    Of ec, ecc and ctx, without D: the header has the step itself.
+    Of ec, ecc and ctx, without D: the header has the step itself. `codes` says what private
+    codes stand for.
     """
-    found = _BY_CODE.get(code)
+    found = codes.codec_of(code) if code >= FIRST_PRIVATE else _BY_CODE.get(code)
     if found is None:
         raise CodecError(f"a payload must use a known codec (not number {code})")
     if not (1 <= quality <= 100 if found.quality else quality == 0):

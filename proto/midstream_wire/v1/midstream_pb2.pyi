@@ -36,26 +36,46 @@ class ServerMessage(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., more: _Optional[_Union[More, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., go_away: _Optional[_Union[GoAway, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("model", "partition_digest", "client")
+    __slots__ = ("model", "partition_digest", "client", "codecs")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PARTITION_DIGEST_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
+    CODECS_FIELD_NUMBER: _ClassVar[int]
     model: str
     partition_digest: str
     client: str
-    def __init__(self, model: _Optional[str] = ..., partition_digest: _Optional[str] = ..., client: _Optional[str] = ...) -> None: ...
+    codecs: _containers.RepeatedCompositeFieldContainer[CodecName]
+    def __init__(self, model: _Optional[str] = ..., partition_digest: _Optional[str] = ..., client: _Optional[str] = ..., codecs: _Optional[_Iterable[_Union[CodecName, _Mapping]]] = ...) -> None: ...
+
+class CodecName(_message.Message):
+    __slots__ = ("name", "version")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("server", "max_request_nbytes", "max_in_flight", "keepalive_s")
+    __slots__ = ("server", "max_request_nbytes", "max_in_flight", "keepalive_s", "codecs")
     SERVER_FIELD_NUMBER: _ClassVar[int]
     MAX_REQUEST_NBYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     KEEPALIVE_S_FIELD_NUMBER: _ClassVar[int]
+    CODECS_FIELD_NUMBER: _ClassVar[int]
     server: str
     max_request_nbytes: int
     max_in_flight: int
     keepalive_s: float
-    def __init__(self, server: _Optional[str] = ..., max_request_nbytes: _Optional[int] = ..., max_in_flight: _Optional[int] = ..., keepalive_s: _Optional[float] = ...) -> None: ...
+    codecs: _containers.RepeatedCompositeFieldContainer[CodecAnswer]
+    def __init__(self, server: _Optional[str] = ..., max_request_nbytes: _Optional[int] = ..., max_in_flight: _Optional[int] = ..., keepalive_s: _Optional[float] = ..., codecs: _Optional[_Iterable[_Union[CodecAnswer, _Mapping]]] = ...) -> None: ...
+
+class CodecAnswer(_message.Message):
+    __slots__ = ("name", "refusal")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    refusal: str
+    def __init__(self, name: _Optional[str] = ..., refusal: _Optional[str] = ...) -> None: ...
 
 class Request(_message.Message):
     __slots__ = ("id", "first_segment", "budget_s", "tensors", "pieces", "transform")
@@ -194,7 +214,7 @@ class DescribeReply(_message.Message):
     def __init__(self, server: _Optional[str] = ..., models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "graph_digest", "partition_digest", "cuts", "codecs", "profile", "feed")
+    __slots__ = ("name", "graph_digest", "partition_digest", "cuts", "codecs", "profile", "feed", "own_codecs")
     NAME_FIELD_NUMBER: _ClassVar[int]
     GRAPH_DIGEST_FIELD_NUMBER: _ClassVar[int]
     PARTITION_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -202,6 +222,7 @@ class Model(_message.Message):
     CODECS_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     FEED_FIELD_NUMBER: _ClassVar[int]
+    OWN_CODECS_FIELD_NUMBER: _ClassVar[int]
     name: str
     graph_digest: str
     partition_digest: str
@@ -209,7 +230,8 @@ class Model(_message.Message):
     codecs: _containers.RepeatedScalarFieldContainer[str]
     profile: str
     feed: _containers.RepeatedCompositeFieldContainer[FeedField]
-    def __init__(self, name: _Optional[str] = ..., graph_digest: _Optional[str] = ..., partition_digest: _Optional[str] = ..., cuts: _Optional[_Iterable[_Union[CutDescription, _Mapping]]] = ..., codecs: _Optional[_Iterable[str]] = ..., profile: _Optional[str] = ..., feed: _Optional[_Iterable[_Union[FeedField, _Mapping]]] = ...) -> None: ...
+    own_codecs: _containers.RepeatedCompositeFieldContainer[CodecName]
+    def __init__(self, name: _Optional[str] = ..., graph_digest: _Optional[str] = ..., partition_digest: _Optional[str] = ..., cuts: _Optional[_Iterable[_Union[CutDescription, _Mapping]]] = ..., codecs: _Optional[_Iterable[str]] = ..., profile: _Optional[str] = ..., feed: _Optional[_Iterable[_Union[FeedField, _Mapping]]] = ..., own_codecs: _Optional[_Iterable[_Union[CodecName, _Mapping]]] = ...) -> None: ...
 
 class FeedField(_message.Message):
     __slots__ = ("name", "value")

@@ -19,6 +19,7 @@ from midstream.cli.commands.codecs import (
     print_codecs,
 )
 from midstream.cli.flags.common import (
+    CodecPlugins,
     Json,
     Model,
     Runs,
@@ -52,11 +53,11 @@ from midstream_partitioner.profiling.dataset import Data, read_data
 from midstream_partitioner.profiling.fit_transforms import fit_transforms
 from midstream_partitioner.profiling.profiler import (
     BEHIND_TRANSFORMS,
-    CODECS,
     LADDER,
     SIZED,
     behind_transforms,
     ladder_of,
+    usual_codecs,
 )
 from midstream_partitioner.units import parse_share
 from midstream_wire.errors import UsageError
@@ -151,6 +152,7 @@ def calibrate(
     ] = None,
     samples: Samples = 512,
     only: Ladder = None,
+    codec_plugin: CodecPlugins = None,  # loaded as it is read
     *,
     fits: Fits,
     size: Size = None,
@@ -205,7 +207,7 @@ def _profile(chain: Chain, source: Data, found: Calibration, *, runs: int) -> Pr
             source.inputs[:SIZED],
             this_device(threads=chain.threads),
             runs=runs,
-            codecs=(*CODECS, *found.codecs),
+            codecs=(*usual_codecs(), *found.codecs),
             progress=tick,
         )
 

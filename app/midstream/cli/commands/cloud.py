@@ -296,6 +296,7 @@ def describe_server(
                     for cut in model.cuts
                 ],
                 "codecs": list(model.codecs),
+                "own_codecs": {each.name: each.version for each in model.own_codecs},
                 "feed": dict(model.feed),
             }
             for model in models

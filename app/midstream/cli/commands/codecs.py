@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from midstream.cli.flags.common import Json, Model, Seed, Size, Threads, takes_feed
+from midstream.cli.flags.common import (
+    CodecPlugins,
+    Json,
+    Model,
+    Seed,
+    Size,
+    Threads,
+    takes_feed,
+)
 from midstream.cli.flags.destinations import writable
 from midstream.cli.opening import opened_partition
 from midstream.cli.output import console
@@ -61,6 +69,7 @@ def codecs(
     metric: MetricName = None,
     samples: Samples = 512,
     only: Ladder = None,
+    codec_plugin: CodecPlugins = None,  # loaded as it is read
     size: Size = None,
     seed: Seed = 0,
     threads: Threads = 1,

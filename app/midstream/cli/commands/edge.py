@@ -49,6 +49,7 @@ from midstream_edge.link.channel import CONNECT_S, Endpoint
 from midstream_edge.session.session import EdgeSession
 from midstream_edge.workload.comparison import Contender, Outcome, adopt, baselines, run_trial
 from midstream_partitioner.backends.backend import Backend
+from midstream_partitioner.codec_spec import family_of
 from midstream_partitioner.costs.link import Link
 from midstream_partitioner.execution.chain import Chain
 from midstream_partitioner.partition.partition import Partition
@@ -344,8 +345,9 @@ def _plan(reached: _Reached, planning: Planning, choice: PlanFlags) -> tuple[Pla
     """The plan for the link as it is, or the one that was asked for, and its envelope."""
     deployment, link = reached.deployment, reached.link
     planner = _planner(deployment, planning)
-    if planner.told:
-        console.note(planner.told)
+    for note in (planner.told, *dict(deployment.refused).values()):
+        if note:
+            console.note(note)
     made = planner.plan(link)
     rows = envelope_of(planner, link, from_bps=FROM_BPS, to_bps=TO_BPS)
     if choice.cut is not None:
@@ -359,7 +361,7 @@ def _planner(deployment: Deployment, planning: Planning) -> Planner:
         deployment.edge,
         deployment.cloud,
         objective=planning.objective,
-        constraints=planning.constraints,
+        constraints=deployment.allowed(planning.constraints),
     )
 
 
@@ -368,6 +370,9 @@ def _forced(deployment: Deployment, link: Link, cut: str, codec: str) -> Plan:
     known = [each.id for each in deployment.partition.cuts]
     if cut not in known:
         raise UsageError(f"--cut must be one of {', '.join(known)} (not {cut!r})")
+    refused = dict(deployment.refused).get(family_of(codec))
+    if refused is not None:
+        raise PlanError(refused)
     made = _planner(deployment, Planning(constraints=Constraints(codecs=(codec,)))).plan(link)
     for candidate in made.candidates:
         if candidate.cut == cut:

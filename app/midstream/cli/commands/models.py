@@ -31,6 +31,7 @@ from midstream.loaders import (
     open_inputs,
 )
 from midstream_lab.networks import NETWORKS
+from midstream_partitioner.codec_spec import full_id
 from midstream_partitioner.costs.curves import Curve
 from midstream_partitioner.costs.device import this_device
 from midstream_partitioner.costs.profile import LayerProfile, Profile
@@ -49,7 +50,7 @@ from midstream_partitioner.partition.folder import (
 from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.planning.choose_cuts import MOST_CUTS
 from midstream_partitioner.profiling.buckets import profile_sizes
-from midstream_partitioner.profiling.profiler import profile_layers
+from midstream_partitioner.profiling.profiler import profile_layers, usual_codecs
 from midstream_partitioner.profiling.quietness import disturbance
 from midstream_partitioner.units import format_nbytes
 from midstream_wire.errors import UsageError
@@ -68,6 +69,10 @@ def profile(
     runs: Runs = 20,
     *,
     execution: Execution,
+    codecs: Annotated[
+        str | None,
+        typer.Option(help="Codecs to time besides the usual ones: ec:0.5,ecc:1."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", callback=writable, help="File for the profile."),
@@ -82,12 +87,16 @@ def profile(
     """
     device = this_device(threads=threads, slowdown=slowdown)
     backend = execution.open()
+    named = () if codecs is None else tuple(map(full_id, codecs.split(",")))
     if is_partition(Path(model)):
         part = opened_partition(model, feed=feed, size=size)
         samples = open_buckets(part, input, seed=seed)
         with console.progress(f"profiling {part.name}") as tick:
             chain = Chain(part, threads=threads, backend=backend, weigh=True)
-            measured = profile_sizes(chain, samples, device, runs=runs, progress=tick)
+            measured = profile_sizes(
+                chain, samples, device, runs=runs,
+                codecs=(*usual_codecs(), *named), progress=tick,
+            )  # fmt: skip
         _hand_out(measured, output, json=json)
         if not json:
             print_segments(part, measured)

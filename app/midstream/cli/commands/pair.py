@@ -12,6 +12,7 @@ import typer
 
 from midstream.cli import completion
 from midstream.cli.flags.common import (
+    Codecs,
     Execution,
     Input,
     Json,
@@ -74,6 +75,7 @@ class Goal:
     """The objective and the limits that the edge of a pair plans for."""
 
     private: Private = False
+    codecs: Codecs = None
     lossless: Lossless = False
     max_loss: MaxLoss = None
     min_agreement: MinAgreement = None

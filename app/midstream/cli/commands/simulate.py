@@ -15,6 +15,7 @@ import typer
 from midstream.cli import completion
 from midstream.cli.flags.applicable import SCENARIO, check_simulated
 from midstream.cli.flags.common import (
+    CodecPlugins,
     Devices,
     Json,
     Planning,
@@ -70,6 +71,7 @@ def simulate(
         ),
     ] = None,
     *,
+    codec_plugin: CodecPlugins = None,  # loaded as it is read
     size: Size = None,
     trial: Trial,
     devices: Devices,

@@ -22,6 +22,7 @@ from midstream.feeding import Feeding
 from midstream_lab.traces.conditions import condition
 from midstream_partitioner.backends.backend import Backend
 from midstream_partitioner.backends.by_name import open_backend
+from midstream_partitioner.codec_plugins import load_codecs, plugin_flags
 from midstream_partitioner.costs.link import Link
 from midstream_partitioner.costs.profile import Profile
 from midstream_partitioner.planning.constraints import UNCONSTRAINED, Constraints
@@ -73,6 +74,26 @@ Size = Annotated[
         "given repeatedly. Default: as in --input, else 256 pixels or 1.",
     ),
 ]
+
+
+def _load_plugins(context: typer.Context, names: list[str] | None) -> list[str] | None:
+    """Load them before any flag is read that may name their codecs."""
+    if not context.resilient_parsing:  # a shell asks what may come next
+        load_codecs(names or ())
+    return names
+
+
+CodecPlugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--codec-plugin",
+        metavar="NAME",
+        is_eager=True,
+        callback=_load_plugins,
+        help="A codec of your own (python:MODULE:NAME, or the name that an installed package "
+        "announces); may be given repeatedly.",
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of random inputs.")]
 
 
@@ -100,6 +121,12 @@ Private = Annotated[
         help="Send no secret input itself, only what lossy layers made of it. No proof of "
         "privacy: activations reveal much of the input. How much is not measured yet "
         "(docs/explanation/planning.md).",
+    ),
+]
+Codecs = Annotated[
+    str | None,
+    typer.Option(
+        "--codecs", help="Allowed codecs (half,ec:0.5,jpeg:80). Default: all in budget."
     ),
 ]
 Lossless = Annotated[bool, typer.Option("--lossless", help="Allow lossless codecs only.")]
@@ -279,10 +306,7 @@ def _planning(
         int, typer.Option(min=0, help="Minimum number of lossy layers in front of the cut.")
     ] = 0,
     lossless: Lossless = False,
-    codecs: Annotated[
-        _Text,
-        typer.Option(help="Allowed codecs (half,ec:0.5,jpeg:80). Default: all in budget."),
-    ] = None,
+    codecs: Codecs = None,
     max_loss: MaxLoss = None,
     min_agreement: MinAgreement = None,
     max_error: MaxError = None,
@@ -359,7 +383,7 @@ class Devices:
 @final
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """The backend that runs the segments, by name: docs/explanation/backends.md."""
+    """The backend that runs the segments, and codecs of a user's own, by name."""
 
     backend: Annotated[
         str, typer.Option(help="Backend that runs segments: onnxruntime or torch.")
@@ -371,6 +395,7 @@ class Execution:
         ),
     ] = None
     device: Annotated[_Text, typer.Option(help="Device of torch: cpu, cuda, cuda:1.")] = None
+    codec_plugin: CodecPlugins = None
 
     def open(self) -> Backend:
         """The backend; `UsageError` for what is not installed here."""
@@ -380,7 +405,8 @@ class Execution:
         """As another process takes them."""
         named = {"--backend": self.backend, "--provider": self.provider}
         named |= {"--device": self.device}
-        return [word for flag, value in named.items() if value for word in (flag, value)]
+        flags = [word for flag, value in named.items() if value for word in (flag, value)]
+        return flags + plugin_flags(self.codec_plugin or ())
 
 
 takes_feed = takes("feed", _feed)

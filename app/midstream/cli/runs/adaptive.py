@@ -82,7 +82,8 @@ class Following:
         """Have the policy choose from now on."""
         course = Course(
             self._session, deployment, planner, link,
-            constraints=self._constraints, name=self._driving.policy, curve=self._curve,
+            constraints=deployment.allowed(self._constraints),
+            name=self._driving.policy, curve=self._curve,
             probes=ProbeBudget(day_nbytes=self._driving.probes_day_nbytes),
         )  # fmt: skip
         if self._driving.repartition:
