@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from midstream_cloud.statistics import Statistics
+from midstream_cloud.statistics import KINDS, Statistics
 
 
 def registry_of(statistics: Statistics) -> CollectorRegistry:
@@ -36,8 +36,9 @@ class _ServerCollector(Collector):
             "Calls and requests refused, by kind.",
             labels=["kind"],
         )
-        for kind, count in sorted(counts.refused.copy().items()):
-            refused.add_metric([kind], count)
+        found = counts.refused.copy()
+        for kind in sorted({*KINDS, *found}):
+            refused.add_metric([kind], found[kind])
         yield refused
         yield CounterMetricFamily(
             "midstream_server_sessions", "Sessions begun.", value=counts.sessions_opened

@@ -28,6 +28,7 @@ _KINDS: dict[int, str] = {
     Code.INVALID_ARGUMENT: "invalid",
     Code.DEADLINE_EXCEEDED: "late",
     Code.NOT_FOUND: "not found",
+    Code.FAILED_PRECONDITION: "failed precondition",
     Code.RESOURCE_EXHAUSTED: "overload",
     Code.UNAVAILABLE: "unavailable",
     Code.INTERNAL: "internal",
@@ -35,6 +36,19 @@ _KINDS: dict[int, str] = {
 
 #: Calls without the token.
 UNAUTHENTICATED = "unauthenticated"
+
+#: All kinds of refusals, so that a page shows those that have not come about yet.
+KINDS = (
+    *_KINDS.values(),
+    UNAUTHENTICATED,
+    "in flight",
+    "memory",
+    "queue",
+    "stalled",
+    "threads",
+    "work",
+    "other",
+)
 
 
 @final
@@ -110,7 +124,7 @@ class Statistics:
 def kind_of(error: BaseException) -> str:
     """Return the kind of refusal that `error` is: its own, or that of its status."""
     if isinstance(error, CloudRefused):
-        return error.kind or _KINDS.get(error.code, "other")
+        return error.kind or _KINDS.get(error.code, KINDS[-1])
     if isinstance(error, ProtocolError | CodecError | TensorError):
         return "invalid"
     return "memory" if isinstance(error, MemoryError) else "internal"
