@@ -40,7 +40,7 @@ from midstream_partitioner.partition.cutting import partition
 from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.planning.choose_cuts import choose_cuts, static_profile, wire_nbytes
 from midstream_partitioner.planning.envelope import envelope_of
-from midstream_partitioner.planning.plan import Planner
+from midstream_partitioner.planning.planner import Planner
 from midstream_partitioner.search.cost_table import costs_of
 from midstream_partitioner.search.min_cut import LISTED_SETS, CutSearch, Limits
 from midstream_wire.errors import PlanError

@@ -58,7 +58,7 @@ from midstream_partitioner.machine import usable_cores
 from midstream_partitioner.partition.folder import load_partition
 from midstream_partitioner.planning.constraints import Constraints
 from midstream_partitioner.planning.placements import Placement
-from midstream_partitioner.planning.plan import Planner
+from midstream_partitioner.planning.planner import Planner
 
 HERE = Path(__file__).resolve().parent
 MENUS = HERE / "menus.json"

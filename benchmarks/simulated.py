@@ -40,7 +40,8 @@ from pydantic import TypeAdapter
 
 from midstream_edge.policies.menu import Menu
 from midstream_lab.report.matplotlib_figures import check_picture
-from midstream_lab.results.rows import Rows, RunResult, load_runs
+from midstream_lab.results.rows import Rows, RunResult
+from midstream_lab.results.run_files import load_runs
 from midstream_lab.simulation.kernel.random_streams import Draws
 from midstream_lab.simulation.model.arrivals import Arrivals, Every
 from midstream_lab.simulation.model.duplex_link import Way

@@ -49,7 +49,8 @@ from midstream_partitioner.execution.chain import Chain
 from midstream_partitioner.graph.cuts import EDGE_ONLY, position_cuts
 from midstream_partitioner.partition.cutting import partition
 from midstream_partitioner.partition.partition import Partition
-from midstream_partitioner.planning.plan import Candidate, Planner
+from midstream_partitioner.planning.plan import Candidate
+from midstream_partitioner.planning.planner import Planner
 from midstream_partitioner.profiling.buckets import profile_sizes
 from midstream_partitioner.profiling.rounds import PAUSE_S
 

@@ -43,7 +43,7 @@ import numpy as np
 import psutil
 
 from midstream.loaders import open_inputs, open_partition
-from midstream_edge.link.channel import Endpoint
+from midstream_edge.link.endpoint import Endpoint
 from midstream_edge.repartition.prepare import prepare
 from midstream_edge.session.session import Answer, EdgeSession
 from midstream_lab.emulation.emulate import emulate

@@ -32,7 +32,7 @@ from midstream_partitioner.graph.cuts import position_cuts
 from midstream_partitioner.intake.onnx_model import load_network
 from midstream_partitioner.partition.cutting import partition
 from midstream_partitioner.partition.partition import Partition
-from midstream_partitioner.planning.plan import Planner
+from midstream_partitioner.planning.planner import Planner
 from midstream_partitioner.profiling.profiler import profile_segments
 from midstream_wire.limits import MAX_IN_FLIGHT
 from midstream_wire.tensors import Array

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -163,7 +163,7 @@ def test_importing_the_base_packages_imports_no_extra() -> None:
 
 #: What decides, live and simulated. Imported one after the other, in this order.
 PURE = (
-    "midstream_partitioner.planning.plan",
+    "midstream_partitioner.planning.planner",
     "midstream_partitioner.planning.replan",
     "midstream_edge.policies.link_estimator",
     "midstream_edge.session.lifecycle",
@@ -365,3 +365,24 @@ def test_images_are_built_from_every_import_root() -> None:
 def test_decisions_are_numbered_without_gaps() -> None:
     numbers = [int(path.name[:4]) for path in sorted((ROOT / "docs/decisions").glob("*.md"))]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+def share_of(counts: Iterable[int], share: float) -> int:
+    """Return what `share` of `counts` are at most."""
+    ordered = sorted(counts)
+    return ordered[int(share * (len(ordered) - 1))]
+
+
+def test_files_and_functions_are_short() -> None:
+    files = {name_of(path): len(path.read_text("utf-8").splitlines()) for path in MODULES}
+    functions = [
+        (node.end_lineno or node.lineno) - node.lineno + 1
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    assert share_of(files.values(), 0.9) <= 300
+    assert [name for name, lines in files.items() if lines > 450] == []
+    assert share_of(functions, 0.5) <= 8
+    assert share_of(functions, 0.9) <= 25
+    assert max(functions) <= 80

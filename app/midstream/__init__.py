@@ -58,11 +58,8 @@ if TYPE_CHECKING:
     from midstream_partitioner.intake.onnx_model import Network as Network
     from midstream_partitioner.costs.link import Link as Link
     from midstream_partitioner.partition.partition import Partition as Partition
-    from midstream_partitioner.planning.plan import (
-        Candidate as Candidate,
-        Plan as Plan,
-        plan as plan,
-    )
+    from midstream_partitioner.planning.plan import Candidate as Candidate, Plan as Plan
+    from midstream_partitioner.planning.planner import plan as plan
     from midstream_partitioner.planning.placements import Placement as Placement
     from midstream_partitioner.planning.constraints import Constraints as Constraints
     from midstream_partitioner.costs.profile import Profile as Profile
@@ -126,7 +123,8 @@ _HOMES = {
     "midstream_partitioner.partition.partition": ("Partition",),
     "midstream_partitioner.planning.constraints": ("Constraints",),
     "midstream_partitioner.planning.placements": ("Placement",),
-    "midstream_partitioner.planning.plan": ("Candidate", "Plan", "plan"),
+    "midstream_partitioner.planning.plan": ("Candidate", "Plan"),
+    "midstream_partitioner.planning.planner": ("plan",),
     "midstream_partitioner.costs.profile": ("Profile",),
     "midstream_partitioner.costs.timings": ("Estimate", "Timings"),
     "midstream_partitioner.intake.torch_module": ("from_torch",),

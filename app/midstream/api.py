@@ -13,7 +13,7 @@ from midstream.feeding import Feeding
 from midstream.joining import follow
 from midstream.serving import make_repository, measure_chain
 from midstream_cloud.server import Settings, serving
-from midstream_edge.link.channel import Endpoint
+from midstream_edge.link.endpoint import Endpoint
 from midstream_edge.policies.interface import Policy
 from midstream_edge.policies.menu import Menu
 from midstream_edge.policies.probe_budget import ProbeBudget, parse_budget
@@ -31,7 +31,8 @@ from midstream_partitioner.inputs.feed import Feed
 from midstream_partitioner.intake.onnx_model import Network
 from midstream_partitioner.partition import cutting
 from midstream_partitioner.partition.partition import Partition
-from midstream_partitioner.planning.plan import Plan, Planner
+from midstream_partitioner.planning.plan import Plan
+from midstream_partitioner.planning.planner import Planner
 from midstream_partitioner.profiling import calibrator as calibrating
 from midstream_partitioner.profiling.dataset import read_data
 from midstream_partitioner.units import parse_duration, parse_rate

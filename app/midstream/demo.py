@@ -15,7 +15,7 @@ from midstream.loaders import open_partition
 from midstream_lab.networks import digits_split
 from midstream_lab.processes.pair import CloudSetting, EdgeSetting, Say, run_pairs
 from midstream_lab.traces.conditions import CONDITIONS
-from midstream_partitioner.costs.calibration import UNLABELLED
+from midstream_partitioner.costs.budget import UNLABELLED
 from midstream_partitioner.costs.device import this_device
 from midstream_partitioner.costs.link import Link
 from midstream_partitioner.execution.chain import Chain
@@ -24,7 +24,8 @@ from midstream_partitioner.graph.cuts import CLOUD_ONLY, EDGE_ONLY
 from midstream_partitioner.partition.folder import save_partition
 from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.planning.constraints import Constraints
-from midstream_partitioner.planning.plan import Candidate, Planner
+from midstream_partitioner.planning.plan import Candidate
+from midstream_partitioner.planning.planner import Planner
 from midstream_partitioner.profiling.calibrator import calibrate
 from midstream_partitioner.profiling.dataset import Data
 from midstream_partitioner.profiling.profiler import profile_segments

@@ -12,8 +12,8 @@ from typing import final
 from midstream.feeding import AS_IT_IS, Feeding
 from midstream.loaders import at_sizes, cut_alike, open_network, open_partition
 from midstream.serving import measure_chain
-from midstream_edge.link.channel import CONNECT_S, Endpoint
 from midstream_edge.link.describe import describe
+from midstream_edge.link.endpoint import CONNECT_S, Endpoint
 from midstream_edge.session.local_time import DeclaredRest
 from midstream_edge.session.session import EdgeSession
 from midstream_partitioner.backends.backend import Backend

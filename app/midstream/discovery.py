@@ -8,10 +8,10 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import final
 
-from midstream_edge.link.channel import Endpoint
 from midstream_edge.link.connection import REACH_S
 from midstream_edge.link.describe import describe
 from midstream_edge.link.diagnosis import require_reachable
+from midstream_edge.link.endpoint import Endpoint
 from midstream_edge.link.failures import no_answer
 from midstream_edge.session.threads import start_thread
 from midstream_wire.descriptions import ModelDescription

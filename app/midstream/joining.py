@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import cast, final
 
 from midstream.deployment import Deployment, EdgeSide, begin_session, go_over, with_profile
-from midstream_edge.link.channel import Endpoint
 from midstream_edge.link.describe import describe
+from midstream_edge.link.endpoint import Endpoint
 from midstream_edge.link.failures import is_settled
 from midstream_edge.policies.interface import Policy
 from midstream_edge.policies.menu import Menu
@@ -27,7 +27,7 @@ from midstream_partitioner.costs.device import Device
 from midstream_partitioner.costs.link import Link
 from midstream_partitioner.costs.profile import Profile
 from midstream_partitioner.planning.constraints import UNCONSTRAINED
-from midstream_partitioner.planning.plan import Planner
+from midstream_partitioner.planning.planner import Planner
 from midstream_wire.errors import CloudUnavailable, DeadlineExceeded, MidstreamError
 
 _LOG = logging.getLogger(__name__)

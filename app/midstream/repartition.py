@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import final
 
 from midstream.deployment import Deployment, declared_rest
-from midstream_edge.link.channel import Endpoint
+from midstream_edge.link.endpoint import Endpoint
 from midstream_edge.policies.interface import Policy
 from midstream_edge.policies.link_estimator import LinkBelief
 from midstream_edge.policies.menu import Menu
@@ -18,8 +18,8 @@ from midstream_edge.workload.load_generator import DRAIN_S
 from midstream_partitioner.costs.link import Link
 from midstream_partitioner.partition.recut import network_of
 from midstream_partitioner.planning.constraints import Constraints
-from midstream_partitioner.planning.plan import Planner
-from midstream_partitioner.profiling.profiler import usual_codecs
+from midstream_partitioner.planning.planner import Planner
+from midstream_partitioner.profiling.codec_ladder import usual_codecs
 from midstream_wire.allocator import release_freed_memory
 from midstream_wire.tensors import Array
 

@@ -16,7 +16,8 @@ from midstream_partitioner.costs.size_spans import Spans
 from midstream_partitioner.execution.chain import ONNXRUNTIME, Chain
 from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.profiling.buckets import profile_sizes
-from midstream_partitioner.profiling.profiler import Progress, no_progress, usual_codecs
+from midstream_partitioner.profiling.codec_ladder import usual_codecs
+from midstream_partitioner.profiling.profiler import Progress, no_progress
 from midstream_wire.errors import ModelError, TensorError, UsageError
 
 

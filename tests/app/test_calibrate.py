@@ -22,9 +22,10 @@ from midstream_partitioner.inputs.feed import read_inputs
 from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.profiling.answer_metrics import Metric, deviation
 from midstream_partitioner.profiling.calibrator import calibrate
+from midstream_partitioner.profiling.codec_ladder import ladder_of
 from midstream_partitioner.profiling.dataset import Data, read_data
 from midstream_partitioner.profiling.fit_transforms import fit_transforms
-from midstream_partitioner.profiling.profiler import exchange, ladder_of
+from midstream_partitioner.profiling.profiler import exchange
 from midstream_partitioner.python_names import import_function
 from midstream_wire.errors import TensorError, UsageError
 from midstream_wire.tensors import Array

@@ -20,8 +20,8 @@ from midstream.loaders import open_network, open_partition
 from midstream.serving import open_repository
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import Settings, serving
-from midstream_edge.link.channel import Endpoint
 from midstream_edge.link.describe import describe
+from midstream_edge.link.endpoint import Endpoint
 from midstream_edge.session.session import EdgeSession
 from midstream_partitioner.graph.cuts import position_cuts
 from midstream_partitioner.partition.cutting import partition

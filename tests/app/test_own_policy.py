@@ -19,7 +19,7 @@ from midstream_edge.policies.registry import policy
 from midstream_lab.experiment.scenario import _known_policy
 from midstream_partitioner.costs.device import Device
 from midstream_partitioner.costs.link import Link
-from midstream_partitioner.planning.plan import Planner
+from midstream_partitioner.planning.planner import Planner
 from midstream_wire.errors import UsageError
 
 if TYPE_CHECKING:

@@ -11,14 +11,14 @@ from midstream.deployment import Deployment, EdgeSetup, begin_session, deploy
 from midstream.repartition import Course
 from midstream.serving import open_repository
 from midstream_cloud.server import serving
-from midstream_edge.link.channel import Endpoint
+from midstream_edge.link.endpoint import Endpoint
 from midstream_edge.policies.probe_budget import ProbeBudget
 from midstream_edge.repartition.prepare import prepare
 from midstream_edge.repartition.repartitioner import Sides
 from midstream_partitioner.costs.link import Link
 from midstream_partitioner.partition.recut import network_of
 from midstream_partitioner.planning.constraints import UNCONSTRAINED
-from midstream_partitioner.planning.plan import Planner
+from midstream_partitioner.planning.planner import Planner
 from midstream_partitioner.planning.replan import estimated_profile
 from midstream_wire.errors import ModelError, UsageError
 

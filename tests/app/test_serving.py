@@ -11,8 +11,8 @@ from midstream.loaders import open_models
 from midstream.serving import make_repository, measure_chain
 from midstream_cloud import service
 from midstream_cloud.server import serving
-from midstream_edge.link.channel import Endpoint
 from midstream_edge.link.describe import describe
+from midstream_edge.link.endpoint import Endpoint
 from midstream_partitioner.costs.profile import Profile
 from midstream_partitioner.execution.chain import Chain
 from midstream_wire.errors import UsageError

@@ -48,7 +48,7 @@ COMMANDS: dict[str, Entry] = {
         ),
     ),
     "partition": Entry(
-        "models.cut",
+        "partition.cut",
         "Cut a model once, at the places that can ever win, and write it as a folder.",
         (
             "midstream partition net.onnx -o net.midstream",

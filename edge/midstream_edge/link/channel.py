@@ -13,7 +13,6 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, final
 
@@ -21,15 +20,13 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from midstream_edge.link.diagnosis import examine
+from midstream_edge.link.endpoint import KEEPALIVE_TIMEOUT_MS, Endpoint
 from midstream_edge.link.failures import UNCLEAR, UNDIAGNOSED, classify_status, no_answer
 from midstream_edge.link.tcp_handshakes import PeerAddress
 from midstream_edge.link.tcp_info import UNSENT_NBYTES, Tap, TcpInfo, find_tap
-from midstream_wire.address import Address, parse_address
-from midstream_wire.credentials import ChannelTls, bearer, require_safe
 from midstream_wire.descriptions import Description, Preparation, Readiness
 from midstream_wire.errors import CloudUnavailable, PeerError
 from midstream_wire.frames import ClientFrame, Hello, ServerFrame
-from midstream_wire.limits import MAX_MESSAGE_NBYTES
 from midstream_wire.messages import read_server, write_client
 from midstream_wire.unary import read_description, read_readiness, write_preparation
 from midstream_wire.v1 import midstream_pb2 as pb
@@ -37,83 +34,11 @@ from midstream_wire.v1.midstream_pb2_grpc import MidstreamStub
 
 _LOG = logging.getLogger(__name__)
 
-#: How long one attempt to connect may take. gRPC names the option after its other use.
-CONNECT_S = 3.0
 
 _SESSION = f"/{pb.DESCRIPTOR.services_by_name['Midstream'].full_name}/Session"
 
-#: gRPC's own keepalive, an HTTP/2 ping. Servers and proxies with gRPC's defaults close a
-#: connection on which these come more often than every five minutes without data, and only
-#: while a call is open. Frames are data to them, so a dead link is found by the pings of
-#: `streams`, in seconds, however many proxies there are; this one is for what nobody looks at.
-KEEPALIVE_MS = 330_000
-
-#: How long a keepalive may go unanswered. It is also the longest pause of TCP's
-#: acknowledgements (TCP_USER_TIMEOUT): with 1 s, a link of 0.5 Mbit/s behind 64 KiB of buffer
-#: broke in the middle of every larger request. Nothing waits for it: requests have deadlines
-#: of their own, and `failure_detector` finds a dead link sooner.
-KEEPALIVE_TIMEOUT_MS = 10_000
-
 #: Streams wait a few milliseconds more or less, so that each one's socket can be told.
 _marks = itertools.cycle(range(KEEPALIVE_TIMEOUT_MS + 1, KEEPALIVE_TIMEOUT_MS + 1000))
-
-_OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
-    ("grpc.http2.max_pings_without_data", 0),
-    # The first attempt must be given time for TCP and TLS over a satellite; later ones are
-    # made on fresh channels, with our own pauses in between.
-    ("grpc.min_reconnect_backoff_ms", int(CONNECT_S * 1000)),
-    # Channels of equal options share connections and their backoff: a fresh one would not be.
-    ("grpc.use_local_subchannel_pool", 1),
-    # Retries keep copies of what was sent; requests are finished on the edge instead.
-    ("grpc.enable_retries", 0),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_NBYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_NBYTES),
-)
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A server's address and credentials: all that opening a channel takes."""
-
-    address: Address
-    tls: ChannelTls | None = None
-    token: str | None = None
-
-    @classmethod
-    def of(
-        cls,
-        server: str,
-        *,
-        tls: ChannelTls | None = None,
-        token: str | None = None,
-        insecure: bool = False,
-    ) -> Endpoint:
-        """Read `server` (`host:port`, `unix:path`).
-
-        Raises `UsageError` if it is no address, or if plaintext would leave the machine
-        without `insecure`.
-        """
-        address = parse_address(server)
-        require_safe(address, tls=tls is not None, token=token is not None, insecure=insecure)
-        return cls(address, tls, token)
-
-    @property
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Return what goes with every call."""
-        return () if self.token is None else bearer(self.token)
-
-    def open(self, *, mark_ms: int = KEEPALIVE_TIMEOUT_MS) -> grpc.Channel:
-        """A fresh channel; it connects when first used. `mark_ms`: see `tcpinfo.find_tap`."""
-        options: list[tuple[str, int]] = [*_OPTIONS, ("grpc.keepalive_timeout_ms", mark_ms)]
-        if self.address.is_loopback:
-            # A proxy named in the environment cannot know what is on this machine.
-            options.append(("grpc.enable_http_proxy", 0))
-        if self.tls is None:
-            return grpc.insecure_channel(self.address.target, options)
-        return grpc.secure_channel(self.address.target, self.tls.credentials, options)
-
 
 _unclosed: SimpleQueue[grpc.Channel] = SimpleQueue()
 

@@ -17,8 +17,9 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import final
 
-from midstream_edge.link.channel import Endpoint, Stream
+from midstream_edge.link.channel import Stream
 from midstream_edge.link.clock_offset import ClockEstimate, Exchange
+from midstream_edge.link.endpoint import Endpoint
 from midstream_edge.link.failure_detector import LOOK_S
 from midstream_edge.link.failures import going_away, not_opened
 from midstream_edge.link.monitored_stream import MonitoredStream

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from midstream_edge.link.channel import Endpoint, fetch_description, fetch_health
+from midstream_edge.link.channel import fetch_description, fetch_health
+from midstream_edge.link.endpoint import Endpoint
 from midstream_wire.descriptions import Description, ModelDescription
 from midstream_wire.errors import CloudUnavailable, ProtocolError
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import final
 
-from midstream_edge.link.channel import CONNECT_S, Stream
+from midstream_edge.link.channel import Stream
 from midstream_edge.link.clock_offset import ClockEstimate
+from midstream_edge.link.endpoint import CONNECT_S
 from midstream_edge.link.failure_detector import PING_S, FailureDetector, Observations, Overdue
 from midstream_edge.link.pings import Pings
 from midstream_wire.errors import PeerError

@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable
 from typing import final
 
-from midstream_edge.link.channel import CONNECT_S
 from midstream_edge.link.clock_offset import ClockEstimate
+from midstream_edge.link.endpoint import CONNECT_S
 from midstream_edge.link.failure_detector import (
     LOOK_S,
     SUSPECT_S,

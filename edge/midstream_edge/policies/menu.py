@@ -26,7 +26,7 @@ from midstream_partitioner.planning.placements import (
     Pipeline,
     Placement,
 )
-from midstream_partitioner.planning.plan import Planner
+from midstream_partitioner.planning.planner import Planner
 from midstream_wire.errors import UsageError
 
 Floats = NDArray[np.float64]

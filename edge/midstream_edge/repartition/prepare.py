@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import final
 
-from midstream_edge.link.channel import Endpoint, fetch_readiness
+from midstream_edge.link.channel import fetch_readiness
+from midstream_edge.link.endpoint import Endpoint
 from midstream_partitioner.execution.chain import Chain
 from midstream_partitioner.partition.background import TIMEOUT_S, recut_beside
 from midstream_partitioner.partition.partition import Partition

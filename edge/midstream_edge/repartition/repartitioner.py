@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar, final
 
-from midstream_edge.link.channel import Endpoint
+from midstream_edge.link.endpoint import Endpoint
 from midstream_edge.repartition.prepare import Fresh, ask, prepare
 from midstream_edge.session.local_time import quarter_octaves
 from midstream_edge.session.threads import start_thread
@@ -27,14 +27,15 @@ from midstream_partitioner.execution.chain import Chain
 from midstream_partitioner.graph.graph import Graph
 from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.planning.constraints import UNCONSTRAINED, Constraints
-from midstream_partitioner.planning.plan import Planner
+from midstream_partitioner.planning.planner import Planner
 from midstream_partitioner.planning.replan import (
     Replanner,
     Watch,
     estimated_profile,
     node_seconds,
 )
-from midstream_partitioner.profiling.profiler import CODECS, profile_codecs
+from midstream_partitioner.profiling.codec_ladder import CODECS
+from midstream_partitioner.profiling.profiler import profile_codecs
 from midstream_wire.errors import MidstreamError, PlanError
 from midstream_wire.tensors import Array
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import final
 
-from midstream_edge.link.channel import Endpoint, Stream
+from midstream_edge.link.channel import Stream
 from midstream_edge.link.connection import Connection
+from midstream_edge.link.endpoint import Endpoint
 from midstream_edge.link.observations import LinkState
 from midstream_edge.session.answers import Answer, Stats
 from midstream_edge.session.director import Choice, Director

@@ -16,8 +16,9 @@ import time
 from collections.abc import Iterator
 from typing import final
 
-from midstream_edge.link.channel import Endpoint, Stream
+from midstream_edge.link.channel import Stream
 from midstream_edge.link.connection import Connection
+from midstream_edge.link.endpoint import Endpoint
 from midstream_edge.link.observations import LinkState, Transfer
 from midstream_edge.session.answers import CLOUD
 from midstream_edge.session.breaker import CLOSED

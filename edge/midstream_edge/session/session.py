@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import final
 
 from midstream_edge.faults import POLICY
-from midstream_edge.link.channel import CONNECT_S, Endpoint
 from midstream_edge.link.describe import describe
+from midstream_edge.link.endpoint import CONNECT_S, Endpoint
 from midstream_edge.link.failures import is_settled
 from midstream_edge.link.link_measurement import measure_link
 from midstream_edge.link.observations import LinkState

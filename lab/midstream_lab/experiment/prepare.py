@@ -24,8 +24,8 @@ from midstream_partitioner.graph.cuts import EDGE_ONLY
 from midstream_partitioner.lifeline import tied
 from midstream_partitioner.partition.folder import SUFFIX, is_partition, load_partition
 from midstream_partitioner.planning.envelope import envelope_of
-from midstream_partitioner.planning.plan import Planner
-from midstream_partitioner.profiling.profiler import calibrated_codecs, usual_codecs
+from midstream_partitioner.planning.planner import Planner
+from midstream_partitioner.profiling.codec_ladder import calibrated_codecs, usual_codecs
 from midstream_wire.errors import MidstreamError, UsageError
 from midstream_wire.foreign_text import file_name
 

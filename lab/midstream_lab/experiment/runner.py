@@ -21,7 +21,8 @@ from midstream_lab.experiment.run import link_of, run_once, settings_of
 from midstream_lab.experiment.scenario import Experiment
 from midstream_lab.processes.pair import Say
 from midstream_lab.processes.process import stop_all
-from midstream_lab.results.rows import RunKey, RunResult, load_run, load_runs, save_run
+from midstream_lab.results.rows import RunKey, RunResult
+from midstream_lab.results.run_files import load_run, load_runs, save_run
 from midstream_wire.errors import MidstreamError, UsageError
 
 RUNS, MODELS = "runs", "models"

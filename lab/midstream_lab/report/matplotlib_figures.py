@@ -17,7 +17,8 @@ from midstream_partitioner.costs.timings import FIELDS
 from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.planning.envelope import Envelope
 from midstream_partitioner.planning.over_sizes import SizeCurve
-from midstream_partitioner.planning.plan import Plan, Planner
+from midstream_partitioner.planning.plan import Plan
+from midstream_partitioner.planning.planner import Planner
 from midstream_partitioner.units import format_duration, format_rate
 from midstream_wire.errors import UsageError
 

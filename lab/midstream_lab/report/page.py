@@ -16,7 +16,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, final
 
-from midstream_lab.results.rows import whole
+from midstream_lab.results.run_files import whole
 
 #: The names that a report and its figures have in whatever folder.
 REPORT, SUMMARY = "report.html", "summary.json"

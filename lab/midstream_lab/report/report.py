@@ -22,7 +22,8 @@ from midstream_lab.report.wording import (
     verdict,
 )
 from midstream_lab.results.comparison import BEST_FIXED
-from midstream_lab.results.rows import RunResult, write_table
+from midstream_lab.results.rows import RunResult
+from midstream_lab.results.run_files import write_table
 from midstream_lab.results.summary import Summary, summarise
 from midstream_partitioner.units import format_duration
 

@@ -8,15 +8,13 @@ from fnmatch import fnmatchcase
 from typing import final
 
 from midstream_partitioner.codec_spec import family_of, full_id, is_known
-from midstream_partitioner.costs.calibration import (
-    Budget,
-    Calibration,
-    default_budget,
-)
+from midstream_partitioner.costs.budget import Budget, default_budget
+from midstream_partitioner.costs.calibration import Calibration
 from midstream_partitioner.graph.cuts import CLOUD_ONLY, Cut
 from midstream_partitioner.graph.veils import secret_inputs
 from midstream_partitioner.partition.partition import Partition
-from midstream_partitioner.planning.placements import Assessment, Placement
+from midstream_partitioner.planning.assess import Assessment
+from midstream_partitioner.planning.placements import Placement
 from midstream_partitioner.units import format_nbytes
 from midstream_wire.errors import UsageError
 

@@ -23,7 +23,7 @@ from midstream_partitioner.costs.profile import Profile
 from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.planning.constraints import UNCONSTRAINED, Constraints
 from midstream_partitioner.planning.placements import Placement
-from midstream_partitioner.planning.plan import Planner
+from midstream_partitioner.planning.planner import Planner
 from midstream_partitioner.units import format_rate
 from midstream_wire.errors import PlanError, UsageError
 

@@ -9,7 +9,8 @@ from typing import final
 from midstream_partitioner.costs.link import Link
 from midstream_partitioner.costs.size_spans import Spans, nominal_sizes
 from midstream_partitioner.costs.sizes import Sizes, listed
-from midstream_partitioner.planning.plan import Candidate, Planner
+from midstream_partitioner.planning.plan import Candidate
+from midstream_partitioner.planning.planner import Planner
 
 #: Sizes of one dimension that are planned before the changes between them are looked for.
 _STEPS = 24

@@ -36,14 +36,9 @@ from midstream_partitioner.profiling.answer_metrics import (
     score_answer,
     scores_output,
 )
+from midstream_partitioner.profiling.codec_ladder import codecs_at, ladder_of
 from midstream_partitioner.profiling.dataset import Data
-from midstream_partitioner.profiling.profiler import (
-    Progress,
-    codecs_at,
-    exchange,
-    ladder_of,
-    no_progress,
-)
+from midstream_partitioner.profiling.profiler import Progress, exchange, no_progress
 from midstream_wire.errors import MidstreamError, UsageError
 from midstream_wire.tensors import Array, TensorSpec
 

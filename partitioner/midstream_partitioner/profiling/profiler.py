@@ -7,8 +7,7 @@ the sum of layers is not the time of a fused graph.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from statistics import mean
@@ -17,22 +16,23 @@ from typing import final
 import onnx
 
 from midstream_partitioner.backends.backend import Backend
-from midstream_partitioner.codec_spec import full_id, is_known, parse_codec
+from midstream_partitioner.codec_spec import full_id
 from midstream_partitioner.costs.device import Device
 from midstream_partitioner.costs.profile import CodecCost, Layer, LayerProfile, Profile, Stat
 from midstream_partitioner.costs.sizes import bind_sizes
 from midstream_partitioner.execution.chain import ONNXRUNTIME, Chain, State
 from midstream_partitioner.execution.crossing import decode_crossing, encode_crossing
-from midstream_partitioner.graph.graph import INPUT, Graph
 from midstream_partitioner.intake.onnx_model import Network
 from midstream_partitioner.onnx_tools.serializing import serialized
 from midstream_partitioner.partition.partition import Partition
-from midstream_partitioner.planning.placements import obstacle_at
+from midstream_partitioner.profiling.codec_ladder import (
+    LADDER,
+    calibrated_codecs,
+    codecs_at,
+    usual_codecs,
+)
+from midstream_partitioner.profiling.fused_nodes import attribute, fused_into, owners_of
 from midstream_partitioner.profiling.rounds import PAUSE_S, time_rounds, walk
-from midstream_wire.codecs import codec as codec_called
-from midstream_wire.codecs import split_codec
-from midstream_wire.codecs.plugins import loaded
-from midstream_wire.errors import UsageError
 from midstream_wire.tensors import Array
 from midstream_wire.transfers import encode_output
 
@@ -43,40 +43,13 @@ Progress = Callable[[int, int], None]
 #: picture to picture far more than times do (four photos of ten missed their mean by 7 %).
 TIMED, SIZED = 4, 16
 
-#: Codecs whose cost is measured at every cut that they accept, unless others are named.
-CODECS = ("raw", "lossless", "half", "int8", "int8c", "png", "jpeg", "webp")
 
 #: Seconds for timing codecs that a calibration knows beyond these, at all cuts together.
 FURTHER_S = 30.0
 
-#: All that is calibrated: for activations from lossless down to coarse steps of the
-#: entropy-coded quantizer, for pictures the range of qualities that people use. `ctx` is left
-#: to those who name it: on three ImageNet networks it was larger than `ec` at 30 of 36 steps,
-#: and elsewhere faster only below 0.1 Mbit/s (docs/explanation/codecs.md).
-LADDER = (
-    *("raw", "lossless", "half", "int8", "int8c"),
-    *("ec:0.125", "ec:0.25", "ec:0.5", "ec:1", "ec:2", "ecc:0.25", "ecc:0.5", "ecc:1"),
-    *("png", "jpeg:95", "jpeg:90", "jpeg:75", "jpeg:50", "jpeg:25"),
-    *("webp:95", "webp:80", "webp:50", "webp:25"),
-)
-
-#: What is tried behind a transform: the entropy-coded steps, and plain ones beside.
-BEHIND_TRANSFORMS = ("half", "int8", "ec", "ecc", "ctx")
-#: What a prior has packed is bytes that nothing makes fewer.
-BEHIND_PRIOR = "raw"
-
 
 def no_progress(done: int, total: int) -> None:
     """Say nothing."""
-
-
-def usual_codecs() -> tuple[str, ...]:
-    """Return `CODECS`, and those of a user's own that this process has loaded."""
-    return (*CODECS, *_own_codecs())
-
-
-def _own_codecs() -> tuple[str, ...]:
-    return tuple(plugin.default.id for plugin in loaded())
 
 
 def profile_layers(
@@ -110,13 +83,13 @@ def profile_layers(
 
     whole = _sample(run, runs, lambda n, _: progress(n, steps))
     optimised, kernels = backend.trace(model, inputs, threads=device.threads, runs=runs)
-    owners = _owners(network.graph, onnx.load_model_from_string(optimised).graph)
-    per_node = _attribute(network.graph, owners, kernels[len(kernels) // 4 :])
+    owners = owners_of(network.graph, onnx.load_model_from_string(optimised).graph)
+    per_node = attribute(network.graph, owners, kernels[len(kernels) // 4 :])
     progress(steps, steps)
     total = Stat.of(whole)
     measured = sum(Stat.of(samples).median_s for samples in per_node if samples) or 1.0
     scale = device.slowdown * total.median_s / measured
-    fused = _fused_into(network.graph, owners)
+    fused = fused_into(network.graph, owners)
     layers = tuple(
         Layer(
             name=node.name,
@@ -235,16 +208,6 @@ def _profiled(
     return sorted(costs, key=lambda cost: index_of[cost.cut])
 
 
-def calibrated_codecs(partition: Partition) -> tuple[str, ...]:
-    """Return what the partition's calibration tells the fidelity of, at any cut, as far as
-    this process knows it.
-    """
-    found = partition.calibration
-    if found is None or found.generated:
-        return ()
-    return tuple(filter(is_known, found.codecs))
-
-
 def profile_codecs(
     chain: Chain,
     samples: Sequence[State],
@@ -275,61 +238,6 @@ def _sample(run: Callable[[], object], runs: int, progress: Progress) -> list[fl
         times.append(time.perf_counter() - started)
         progress(done + 1, runs)
     return times
-
-
-def _owners(graph: Graph, optimised: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
-    """For each node of the optimised graph, the user's nodes whose work it does.
-
-    Optimisation keeps the names of the tensors that remain. So a node stands for everything
-    between the tensors it makes and those that other optimised nodes make. Around a node that
-    computes in half precision, casts take the names of its tensors, but it keeps its own.
-    """
-    own = {node.name: node.outputs for node in graph.nodes}
-    told = {
-        node.name: [name for name in node.output if name in graph.producer]
-        for node in optimised.node
-    }
-    hidden = {name: own[name] for name, kept in told.items() if not kept and name in own}
-    made = {name for node in optimised.node for name in node.output}
-    made.update(*hidden.values())
-    taken: set[int] = set()
-    owners = {}
-    for node in sorted(optimised.node, key=lambda node: node.name not in hidden):
-        stack = [*(hidden.get(node.name) or told[node.name])]
-        mine: list[int] = []
-        while stack:
-            index = graph.producer[stack.pop()]
-            if index != INPUT and index not in taken:
-                taken.add(index)
-                mine.append(index)
-                stack += [name for name in graph.nodes[index].inputs if name not in made]
-        owners[node.name] = tuple(mine)
-    return owners
-
-
-def _attribute(
-    graph: Graph, owners: Mapping[str, tuple[int, ...]], kernels: Sequence[Mapping[str, float]]
-) -> list[list[float]]:
-    """Per node of `graph`, seconds in each run. A fused group's time goes to its main node."""
-    times: list[list[float]] = [[] for _ in graph.nodes]
-    for name, group in owners.items():
-        if group:
-            times[_main(graph, group)] = [run.get(name, 0.0) for run in kernels]
-    return times
-
-
-def _main(graph: Graph, group: Sequence[int]) -> int:
-    """The node that a fused group is called after: the one with the most arithmetic."""
-    return max(group, key=lambda index: (graph.nodes[index].flops, -index))
-
-
-def _fused_into(graph: Graph, owners: Mapping[str, tuple[int, ...]]) -> dict[int, str]:
-    return {
-        index: graph.nodes[_main(graph, group)].name
-        for group in owners.values()
-        for index in group
-        if index != _main(graph, group)
-    }
 
 
 def _codec_costs(
@@ -376,58 +284,6 @@ def _resized(
         replace(cost, payload_nbytes=round(sum(each) / len(each)), payloads_nbytes=tuple(each))
         for cost, each in zip(costs, sizes, strict=True)
     ]
-
-
-def codecs_at(
-    partition: Partition, k: int, state: State, codecs: Sequence[str]
-) -> tuple[str, ...]:
-    """The ids of those `codecs` that do something to what crosses cut `k`.
-
-    A codec must take at least one of the tensors; a transform must be one of this cut's. None
-    does where the protocol cannot carry what crosses.
-    """
-    nbytes = sum(state[name].nbytes for name in partition.cuts[k].tensors)
-    if obstacle_at(partition, k, crossing_nbytes=nbytes):
-        return ()
-    found: dict[str, None] = {}
-    for name in codecs:
-        transform, kind = parse_codec(name)
-        if transform:
-            fits = transform in partition.transforms_at(k)
-        else:
-            specs = partition.crossing(k)
-            fits = any(kind.accepts(spec.dtype, state[spec.name].shape) for spec in specs)
-        if fits:
-            found[full_id(name)] = None
-    return tuple(found)
-
-
-def ladder_of(partition: Partition, named: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Return what is calibrated: the ladder or the codecs `named`, also behind every
-    transform.
-
-    The ladder is taken as far as this build knows it, and with it the codecs of a user's own
-    that are loaded. Codecs named with their transforms are all that is meant.
-    """
-    known = list(named or ())
-    for name in LADDER if named is None else ():
-        with suppress(UsageError):
-            known.append(codec_called(name).id)
-    known += _own_codecs() if named is None else ()
-    if any(split_codec(name)[0] for name in known):
-        return tuple(known)
-    behind = behind_transforms(known)
-    names = dict.fromkeys(
-        f"{each.name}+{name}"
-        for each in partition.transforms
-        for name in ((BEHIND_PRIOR,) if each.packs else behind)
-    )
-    return (*known, *names)
-
-
-def behind_transforms(codecs: Sequence[str]) -> tuple[str, ...]:
-    """Those of `codecs` that are tried behind a transform that does not pack."""
-    return tuple(name for name in codecs if name.partition(":")[0] in BEHIND_TRANSFORMS)
 
 
 @final

@@ -22,8 +22,9 @@ from midstream_cloud.session import Limits
 from midstream_edge.link import connection as connection_module
 from midstream_edge.link import monitored_stream as strand_module
 from midstream_edge.link import streams as strands_module
-from midstream_edge.link.channel import Endpoint, Stream
+from midstream_edge.link.channel import Stream
 from midstream_edge.link.connection import Connection
+from midstream_edge.link.endpoint import Endpoint
 from midstream_edge.link.failure_detector import Overdue
 from midstream_edge.link.monitored_stream import MonitoredStream
 from midstream_lab.emulation.proxy.proxy import ProxyThread

@@ -14,7 +14,7 @@ from midstream_edge.policies.registry import policy
 from midstream_partitioner.costs.sizes import Sizes
 from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.planning.constraints import Constraints
-from midstream_partitioner.planning.plan import Planner
+from midstream_partitioner.planning.planner import Planner
 
 SHORT, MIDDLE, LONG = 10, 150, 600
 

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import serving
-from midstream_edge.link.channel import Endpoint
+from midstream_edge.link.endpoint import Endpoint
 from midstream_edge.repartition.prepare import Fresh, prepare
 from midstream_edge.repartition.repartitioner import Believed, Repartitioner, Sides
 from midstream_edge.session.session import EdgeSession
@@ -34,7 +34,7 @@ from midstream_partitioner.partition.cutting import partition
 from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.partition.recut import network_of, recut
 from midstream_partitioner.planning.constraints import Constraints
-from midstream_partitioner.planning.plan import Planner
+from midstream_partitioner.planning.planner import Planner
 from midstream_partitioner.planning.replan import EVERY_S, HOLD_S
 from midstream_wire.errors import CloudRefused, TensorError
 from midstream_wire.tensors import Array

@@ -17,7 +17,7 @@ import pytest
 
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import serving
-from midstream_edge.link.channel import Endpoint
+from midstream_edge.link.endpoint import Endpoint
 from midstream_edge.repartition import prepare as preparation
 from midstream_edge.repartition.prepare import prepare
 from midstream_edge.session.session import EdgeSession

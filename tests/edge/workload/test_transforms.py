@@ -19,7 +19,8 @@ from midstream_partitioner.execution.chain import Chain
 from midstream_partitioner.graph.cuts import Cut
 from midstream_partitioner.partition.folder import load_partition, save_partition
 from midstream_partitioner.partition.partition import Partition, with_transforms
-from midstream_partitioner.planning.placements import Assessment, Placement
+from midstream_partitioner.planning.assess import Assessment
+from midstream_partitioner.planning.placements import Placement
 from midstream_partitioner.planning.plan import Candidate
 from midstream_partitioner.transforms.klt import klt, spectrum_of
 from midstream_wire.errors import ModelError, UsageError

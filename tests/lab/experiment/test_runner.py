@@ -17,7 +17,8 @@ from midstream_lab.experiment.run import link_of, settings_of, uplink_of
 from midstream_lab.experiment.runner import Outcome, Plan, Progress, plan_runs, run_all
 from midstream_lab.experiment.scenario import Experiment, load_experiment
 from midstream_lab.processes.folder_lock import locked
-from midstream_lab.results.rows import RunKey, RunResult, load_run, save_run
+from midstream_lab.results.rows import RunKey, RunResult
+from midstream_lab.results.run_files import load_run, save_run
 from midstream_wire.errors import MidstreamError, UsageError
 
 Plain = Callable[..., RunResult]

@@ -11,18 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from midstream_lab.results.rows import (
-    COLUMNS,
-    RunKey,
-    RunResult,
-    load_run,
-    load_runs,
-    read_log,
-    rows_of,
-    save_run,
-    whole,
-    write_table,
-)
+from midstream_lab.results.rows import COLUMNS, RunKey, RunResult, read_log, rows_of
+from midstream_lab.results.run_files import load_run, load_runs, save_run, whole, write_table
 from midstream_wire.errors import MidstreamError, UsageError
 
 Make = Callable[..., list[RunResult]]

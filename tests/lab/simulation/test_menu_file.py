@@ -22,7 +22,7 @@ from midstream_lab.simulation.pair.pair import Setting, simulate_pair
 from midstream_lab.traces.conditions import condition
 from midstream_partitioner.costs.device import Device
 from midstream_partitioner.planning.placements import Pipeline, Placement
-from midstream_partitioner.planning.plan import OBJECTIVES
+from midstream_partitioner.planning.planner import OBJECTIVES
 from midstream_wire.errors import UsageError
 
 REMOTE = Placement("cloud-only", "raw", 0, "cloud-only raw", True,

@@ -10,7 +10,8 @@ import pytest
 from onnx import numpy_helper, parser
 
 from midstream_lab.verification import verify as verification
-from midstream_lab.verification.verify import Verification, verify_cuts, verify_partition
+from midstream_lab.verification.checks import Check, Verification
+from midstream_lab.verification.verify import verify_cuts, verify_partition
 from midstream_partitioner.execution.chain import Chain
 from midstream_partitioner.graph.cuts import cut_of, position_cuts
 from midstream_partitioner.intake.onnx_model import Network, load_network
@@ -172,7 +173,7 @@ def test_a_verification_is_a_json_document(
 
 
 def test_an_error_that_is_not_finite_is_null_in_json() -> None:
-    row = verification.Check("c1-000000", "after conv", 4, 0, math.inf, False, "no answer")
+    row = Check("c1-000000", "after conv", 4, 0, math.inf, False, "no answer")
     document = Verification("raw", 1e-5, (row,)).to_dict()
     assert document["max_relative_error"] is None
     assert document["rows"][0]["relative_error"] is None

@@ -14,14 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midstream_partitioner.costs.calibration import (
+from midstream_partitioner.costs.budget import (
     BY_METRIC,
     LABELLED,
     UNLABELLED,
     Budget,
+    default_budget,
+)
+from midstream_partitioner.costs.calibration import (
     Calibration,
     Fidelity,
-    default_budget,
     load_calibration,
     save_calibration,
 )
@@ -29,7 +31,7 @@ from midstream_partitioner.costs.link import Link
 from midstream_partitioner.costs.profile import Profile
 from midstream_partitioner.planning.constraints import Constraints
 from midstream_partitioner.planning.envelope import envelope
-from midstream_partitioner.planning.plan import OBJECTIVES, plan
+from midstream_partitioner.planning.planner import OBJECTIVES, plan
 from midstream_partitioner.units import parse_points, parse_share
 from midstream_wire.errors import ModelError, UsageError
 

@@ -27,7 +27,7 @@ from midstream_partitioner.graph.cuts import CLOUD_ONLY
 from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.planning.constraints import Constraints
 from midstream_partitioner.planning.over_sizes import over_sizes
-from midstream_partitioner.planning.plan import Planner
+from midstream_partitioner.planning.planner import Planner
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import TensorSpec
 

@@ -20,7 +20,7 @@ from midstream_partitioner.intake.onnx_model import Network, load_network
 from midstream_partitioner.partition.cutting import partition
 from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.planning.choose_cuts import choose_cuts, static_profile, wire_nbytes
-from midstream_partitioner.planning.plan import Planner
+from midstream_partitioner.planning.planner import Planner
 from midstream_wire.tensors import Array
 
 SIDES = (64, 128, 256)

@@ -25,7 +25,7 @@ from midstream_partitioner.intake.onnx_model import load_network
 from midstream_partitioner.partition.cutting import partition
 from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.planning.constraints import Constraints
-from midstream_partitioner.planning.plan import Planner
+from midstream_partitioner.planning.planner import Planner
 from midstream_partitioner.profiling.buckets import memory_by_segments, profile_sizes
 from midstream_wire.errors import ModelError, ResourceError
 from midstream_wire.limits import MIB

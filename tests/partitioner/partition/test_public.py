@@ -20,7 +20,7 @@ from midstream_partitioner.partition.folder import load_partition, save_partitio
 from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.planning.choose_cuts import choose_cuts
 from midstream_partitioner.planning.constraints import Constraints
-from midstream_partitioner.planning.plan import Planner
+from midstream_partitioner.planning.planner import Planner
 from midstream_partitioner.profiling.profiler import profile_segments
 from midstream_wire.errors import UsageError
 

@@ -20,7 +20,8 @@ from midstream_partitioner.execution.chain import Chain
 from midstream_partitioner.intake.onnx_model import load_network
 from midstream_partitioner.partition.cutting import partition
 from midstream_partitioner.partition.partition import Partition
-from midstream_partitioner.planning.plan import Plan, Planner
+from midstream_partitioner.planning.plan import Plan
+from midstream_partitioner.planning.planner import Planner
 from midstream_partitioner.profiling.profiler import profile_segments
 from midstream_wire.limits import (
     MAX_NAMES_NBYTES,

@@ -13,7 +13,7 @@ import pytest
 from midstream_partitioner.costs.link import Link
 from midstream_partitioner.planning.constraints import Constraints
 from midstream_partitioner.planning.envelope import envelope, envelope_of
-from midstream_partitioner.planning.plan import OBJECTIVES, Planner
+from midstream_partitioner.planning.planner import OBJECTIVES, Planner
 from midstream_wire.errors import PlanError, UsageError
 
 CaseOf = Callable[..., Any]

@@ -12,7 +12,8 @@ import pytest
 from midstream_partitioner.costs.device import Device
 from midstream_partitioner.costs.link import Link
 from midstream_partitioner.planning.constraints import Constraints
-from midstream_partitioner.planning.plan import OBJECTIVES, Candidate, Planner, plan
+from midstream_partitioner.planning.plan import Candidate
+from midstream_partitioner.planning.planner import OBJECTIVES, Planner, plan
 from midstream_wire.errors import PlanError, UsageError
 
 CaseOf = Callable[..., Any]

@@ -13,7 +13,7 @@ from midstream_partitioner.costs.device import Device
 from midstream_partitioner.costs.link import Link
 from midstream_partitioner.machine import usable_cores, usable_memory_nbytes
 from midstream_partitioner.planning.placements import Pipeline, Placement
-from midstream_partitioner.planning.plan import Planner
+from midstream_partitioner.planning.planner import Planner
 
 CaseOf = Callable[..., Any]
 FAST = Link(1e12, 1e12, 0.0, 0.0)

@@ -16,7 +16,7 @@ from midstream_partitioner.intake.onnx_model import load_network
 from midstream_partitioner.partition.cutting import partition
 from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.planning.over_sizes import over_sizes
-from midstream_partitioner.planning.plan import Planner
+from midstream_partitioner.planning.planner import Planner
 from midstream_partitioner.profiling.buckets import grouped, profile_sizes
 from midstream_wire.errors import TensorError, UsageError
 from midstream_wire.tensors import TensorSpec

@@ -19,8 +19,8 @@ from midstream_partitioner.partition.cutting import partition
 from midstream_partitioner.partition.folder import load_partition, save_partition
 from midstream_partitioner.partition.partition import Partition, with_transforms
 from midstream_partitioner.partition.transform import EXPANSION, expansion
+from midstream_partitioner.profiling.codec_ladder import ladder_of
 from midstream_partitioner.profiling.fit_transforms import fit_transforms
-from midstream_partitioner.profiling.profiler import ladder_of
 from midstream_partitioner.transforms.channel_axis import Layouts
 from midstream_partitioner.transforms.construct import make_packing
 from midstream_partitioner.transforms.context_model import ESCAPE, PASSES, Expectation

@@ -27,8 +27,8 @@ from midstream.cli.flags.common import (
     Size,
     Threads,
     takes,
-    takes_feed,
 )
+from midstream.cli.flags.feed import takes_feed
 from midstream.cli.opening import opened_partition
 from midstream.cli.output import console
 from midstream.documents import calibration_document
@@ -49,16 +49,16 @@ from midstream_partitioner.partition.folder import (
 from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.profiling.buckets import profile_sizes
 from midstream_partitioner.profiling.calibrator import calibrate as measure
-from midstream_partitioner.profiling.dataset import Data, read_data
-from midstream_partitioner.profiling.fit_transforms import fit_transforms
-from midstream_partitioner.profiling.profiler import (
+from midstream_partitioner.profiling.codec_ladder import (
     BEHIND_TRANSFORMS,
     LADDER,
-    SIZED,
     behind_transforms,
     ladder_of,
     usual_codecs,
 )
+from midstream_partitioner.profiling.dataset import Data, read_data
+from midstream_partitioner.profiling.fit_transforms import fit_transforms
+from midstream_partitioner.profiling.profiler import SIZED
 from midstream_partitioner.units import parse_share
 from midstream_wire.errors import UsageError
 

@@ -23,8 +23,8 @@ from midstream.cli.flags.common import (
     Threads,
     takes,
     takes_execution,
-    takes_feed,
 )
+from midstream.cli.flags.feed import takes_feed
 from midstream.cli.flags.security import Insecure, Token, Trust, takes_trust
 from midstream.cli.opening import read_profile, say_sizes
 from midstream.cli.output import console

@@ -7,16 +7,9 @@ from typing import Annotated
 
 import typer
 
-from midstream.cli.flags.common import (
-    CodecPlugins,
-    Json,
-    Model,
-    Seed,
-    Size,
-    Threads,
-    takes_feed,
-)
+from midstream.cli.flags.common import CodecPlugins, Json, Model, Seed, Size, Threads
 from midstream.cli.flags.destinations import writable
+from midstream.cli.flags.feed import takes_feed
 from midstream.cli.opening import opened_partition
 from midstream.cli.output import console
 from midstream.documents import codecs_document
@@ -24,7 +17,8 @@ from midstream.feeding import Feeding
 from midstream.loaders import open_metric
 from midstream_lab.report.matplotlib_figures import check_picture, draw_codecs
 from midstream_partitioner.codec_spec import full_id
-from midstream_partitioner.costs.calibration import Calibration, Fidelity, default_budget
+from midstream_partitioner.costs.budget import default_budget
+from midstream_partitioner.costs.calibration import Calibration, Fidelity
 from midstream_partitioner.costs.device import this_device
 from midstream_partitioner.costs.profile import CodecCost
 from midstream_partitioner.execution.chain import Chain

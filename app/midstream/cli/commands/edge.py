@@ -11,17 +11,7 @@ from typing import Annotated, Any, final
 import typer
 
 from midstream.cli.flags.applicable import effective
-from midstream.cli.flags.common import (
-    Execution,
-    Json,
-    Model,
-    Planning,
-    Size,
-    takes_execution,
-    takes_feed,
-    takes_link,
-    takes_planning,
-)
+from midstream.cli.flags.common import Execution, Json, Model, Size, takes_execution
 from midstream.cli.flags.edge_run import (
     Holding,
     PlanFlags,
@@ -31,6 +21,8 @@ from midstream.cli.flags.edge_run import (
     takes_holding,
     takes_workload,
 )
+from midstream.cli.flags.feed import takes_feed
+from midstream.cli.flags.planning import Planning, takes_link, takes_planning
 from midstream.cli.flags.policy import Driving, takes_driving
 from midstream.cli.flags.security import Trust, takes_trust
 from midstream.cli.opening import opened_partition
@@ -45,7 +37,7 @@ from midstream.documents import candidate_document, plan_document
 from midstream.feeding import Feeding
 from midstream.joining import Joining
 from midstream.loaders import Inputs
-from midstream_edge.link.channel import CONNECT_S, Endpoint
+from midstream_edge.link.endpoint import CONNECT_S, Endpoint
 from midstream_edge.session.session import EdgeSession
 from midstream_edge.workload.comparison import Contender, Outcome, adopt, baselines, run_trial
 from midstream_partitioner.backends.backend import Backend
@@ -55,7 +47,8 @@ from midstream_partitioner.execution.chain import Chain
 from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.planning.constraints import Constraints
 from midstream_partitioner.planning.envelope import Envelope, envelope_of
-from midstream_partitioner.planning.plan import Plan, Planner
+from midstream_partitioner.planning.plan import Plan
+from midstream_partitioner.planning.planner import Planner
 from midstream_wire.errors import (
     CloudUnavailable,
     DeadlineExceeded,

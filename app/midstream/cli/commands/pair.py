@@ -16,22 +16,24 @@ from midstream.cli.flags.common import (
     Execution,
     Input,
     Json,
+    Model,
+    Seed,
+    Size,
+    Threads,
+    takes,
+    takes_execution,
+)
+from midstream.cli.flags.destinations import writable
+from midstream.cli.flags.feed import takes_feed
+from midstream.cli.flags.planning import (
     Lossless,
     MaxError,
     MaxLoss,
     MinAgreement,
-    Model,
     Objective,
     Private,
-    Seed,
-    Size,
     TargetPayload,
-    Threads,
-    takes,
-    takes_execution,
-    takes_feed,
 )
-from midstream.cli.flags.destinations import writable
 from midstream.cli.opening import opened_partition
 from midstream.cli.output import console
 from midstream.cli.output.outcomes import outcome_table, verdict

@@ -7,21 +7,16 @@ from typing import Annotated
 
 import typer
 
-from midstream.cli.flags.common import (
+from midstream.cli.flags.common import Execution, Input, Json, Model, Size, takes_execution
+from midstream.cli.flags.destinations import writable
+from midstream.cli.flags.feed import takes_feed
+from midstream.cli.flags.planning import (
     Devices,
-    Execution,
-    Input,
-    Json,
-    Model,
     Planning,
-    Size,
     takes_devices,
-    takes_execution,
-    takes_feed,
     takes_link,
     takes_planning,
 )
-from midstream.cli.flags.destinations import writable
 from midstream.cli.opening import opened_partition
 from midstream.cli.output import console
 from midstream.cli.output.plan_table import (

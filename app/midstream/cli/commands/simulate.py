@@ -14,17 +14,10 @@ import typer
 
 from midstream.cli import completion
 from midstream.cli.flags.applicable import SCENARIO, check_simulated
-from midstream.cli.flags.common import (
-    CodecPlugins,
-    Devices,
-    Json,
-    Planning,
-    Size,
-    takes_devices,
-    takes_feed,
-    takes_planning,
-)
+from midstream.cli.flags.common import CodecPlugins, Json, Size
 from midstream.cli.flags.destinations import reportable, writable
+from midstream.cli.flags.feed import takes_feed
+from midstream.cli.flags.planning import Devices, Planning, takes_devices, takes_planning
 from midstream.cli.flags.simulation import Sweep, Trial, takes_sweep, takes_trial
 from midstream.cli.output import console
 from midstream.cli.output.simulated import ANSWERED, LEGEND, chosen_most, remarks, who_answered

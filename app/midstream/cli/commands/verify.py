@@ -15,15 +15,16 @@ from midstream.cli.flags.common import (
     Size,
     Threads,
     takes_execution,
-    takes_feed,
 )
+from midstream.cli.flags.feed import takes_feed
 from midstream.cli.opening import opened_network, opened_partition
 from midstream.cli.output import console
 from midstream.feeding import Feeding
 from midstream.loaders import (
     open_inputs,
 )
-from midstream_lab.verification.verify import Verification, verify_cuts, verify_partition
+from midstream_lab.verification.checks import Verification
+from midstream_lab.verification.verify import verify_cuts, verify_partition
 from midstream_partitioner.graph.cuts import position_cuts
 from midstream_partitioner.partition.cutting import partition
 from midstream_partitioner.units import format_nbytes

@@ -16,7 +16,7 @@ from midstream.cli.output import console
 from midstream.deployment import Deployment, EdgeSetup, EdgeSide, deploy
 from midstream.feeding import Feeding
 from midstream.loaders import Inputs, open_samples
-from midstream_edge.link.channel import Endpoint
+from midstream_edge.link.endpoint import Endpoint
 from midstream_partitioner.backends.backend import Backend
 from midstream_partitioner.costs.size_spans import parse_sizes
 from midstream_partitioner.execution.chain import Chain

@@ -9,7 +9,7 @@ from typing import Annotated, final
 import typer
 
 from midstream.cli.flags.common import takes
-from midstream_edge.link.channel import Endpoint
+from midstream_edge.link.endpoint import Endpoint
 from midstream_wire.credentials import load_token, trust
 
 Token = Annotated[

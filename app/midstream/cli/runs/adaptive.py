@@ -23,7 +23,7 @@ from midstream.deployment import Deployment, EdgeSide
 from midstream.documents import link_document
 from midstream.metrics import served
 from midstream.repartition import Course
-from midstream_edge.link.channel import Endpoint
+from midstream_edge.link.endpoint import Endpoint
 from midstream_edge.policies.link_estimator import LinkBelief
 from midstream_edge.policies.oracle import Curve
 from midstream_edge.policies.probe_budget import ProbeBudget
@@ -35,7 +35,7 @@ from midstream_partitioner.costs.link import Link
 from midstream_partitioner.inputs.samples import Sample
 from midstream_partitioner.lifeline import heeded
 from midstream_partitioner.planning.constraints import Constraints
-from midstream_partitioner.planning.plan import Planner
+from midstream_partitioner.planning.planner import Planner
 from midstream_partitioner.units import format_duration
 from midstream_wire.errors import MidstreamError, UsageError
 

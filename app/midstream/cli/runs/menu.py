@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from midstream.cli.flags.common import Devices, Planning
+from midstream.cli.flags.planning import Devices, Planning
 from midstream.cli.opening import opened_partition
 from midstream.cli.runs.planner import open_planner
 from midstream.feeding import Feeding

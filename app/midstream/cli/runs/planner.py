@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from midstream.cli.flags.common import (
-    Devices,
-    Planning,
-)
+from midstream.cli.flags.planning import Devices, Planning
 from midstream.cli.opening import read_profile
 from midstream.cli.output import console
 from midstream.serving import measure_chain
@@ -16,7 +13,7 @@ from midstream_partitioner.costs.curves import check_sized
 from midstream_partitioner.costs.profile import Profile
 from midstream_partitioner.execution.chain import ONNXRUNTIME, Chain
 from midstream_partitioner.partition.partition import Partition
-from midstream_partitioner.planning.plan import Planner
+from midstream_partitioner.planning.planner import Planner
 
 
 def open_planner(

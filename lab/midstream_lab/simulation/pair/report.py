@@ -13,15 +13,8 @@ import numpy as np
 from midstream_edge.session.answers import FALLBACK
 from midstream_lab.report.page import is_page
 from midstream_lab.report.report import write_outcome, write_page
-from midstream_lab.results.rows import (
-    COLUMNS,
-    Facts,
-    Rows,
-    RunKey,
-    RunResult,
-    rows_of,
-    save_run,
-)
+from midstream_lab.results.rows import COLUMNS, Facts, Rows, RunKey, RunResult, rows_of
+from midstream_lab.results.run_files import save_run
 from midstream_lab.simulation.menu_file import MeasuredModel
 from midstream_lab.simulation.output.request_table import ENDS
 from midstream_lab.simulation.pair.pair import Outcome, Setting

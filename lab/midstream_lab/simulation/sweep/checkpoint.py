@@ -14,7 +14,7 @@ from typing import Any, NoReturn, final
 
 from pydantic import TypeAdapter, ValidationError
 
-from midstream_lab.results.rows import whole
+from midstream_lab.results.run_files import whole
 from midstream_lab.simulation.sweep.sweep import AXES, METHOD, Found, Task
 from midstream_wire.errors import UsageError
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from midstream_lab.report.matplotlib_figures import check_picture
 from midstream_lab.report.palette import placement_colours
-from midstream_lab.results.rows import whole
+from midstream_lab.results.run_files import whole
 from midstream_lab.simulation.sweep.sweep import Found, Grid
 from midstream_partitioner.graph.cuts import CLOUD_ONLY, EDGE_ONLY
 from midstream_partitioner.units import format_duration, format_rate

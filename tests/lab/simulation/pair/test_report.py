@@ -13,7 +13,7 @@ import pytest
 
 from midstream_edge.policies.menu import Menu
 from midstream_lab.report.report import REPORT, SUMMARY
-from midstream_lab.results.rows import load_runs
+from midstream_lab.results.run_files import load_runs
 from midstream_lab.simulation.menu_file import MeasuredModel
 from midstream_lab.simulation.model.arrivals import Poisson
 from midstream_lab.simulation.model.link_spec import Network
