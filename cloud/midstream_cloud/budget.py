@@ -35,10 +35,6 @@ _LEAST_NBYTES = 64 * MIB
 #: What a server takes beside its networks where the system does not tell how much there is.
 _UNTOLD_NBYTES = 1024 * MIB
 
-#: What a process may keep of memory that it had, times what it took before. As long as
-#: requests hold more than so many bytes, what they leave behind is about to be used again.
-_KEPT, BUSY_NBYTES = 1.2, 16 * MIB
-
 
 @final
 class Budget:
@@ -99,14 +95,6 @@ class Claim:
             held, self._nbytes = self._nbytes, None
         if held:
             self._budget._move(-held)
-
-
-def is_worth_tidying(now_nbytes: int, before_nbytes: int, taken_nbytes: int) -> bool:
-    """Return True if a process should give memory back that takes `now_nbytes`.
-
-    It took `before_nbytes` when it was tidied last; requests hold `taken_nbytes`.
-    """
-    return now_nbytes > _KEPT * before_nbytes and taken_nbytes < BUSY_NBYTES
 
 
 def memory_limit(memory_nbytes: int | None = None) -> int:

@@ -8,6 +8,7 @@ import importlib.metadata
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -19,13 +20,14 @@ import grpc.aio
 from grpc_reflection.v1alpha import reflection
 
 from midstream_cloud import health
-from midstream_cloud.budget import Budget, is_worth_tidying, memory_budget, resident
+from midstream_cloud.budget import Budget, memory_budget, resident
 from midstream_cloud.health import Health
 from midstream_cloud.repository import Repository
 from midstream_cloud.service import SERVICE, Midstream, RequireToken, handlers
 from midstream_cloud.session import Limits, Service
 from midstream_cloud.statistics import Statistics
 from midstream_cloud.tails import Tails
+from midstream_cloud.tidying import FIRST_S, Tidying
 from midstream_partitioner.lifeline import heeded
 from midstream_partitioner.machine import allow_descriptors, usable_cores, usable_descriptors
 from midstream_wire.address import Address, parse_address
@@ -35,10 +37,6 @@ from midstream_wire.errors import UsageError
 from midstream_wire.frames import Code, Status
 from midstream_wire.limits import MAX_MESSAGE_NBYTES, MIB
 
-#: How often the memory that the process takes is looked at. What is given back has to be
-#: faulted in again for the next large request.
-TIDY_S = 1.0
-
 #: The largest request's share of the budget, decoded: encoded it may take as much again.
 _LARGEST = 0.45
 
@@ -47,6 +45,9 @@ _LEAST_CALLS = 64
 
 #: Descriptors that the process needs beside connections: models, logs, pipes, libraries.
 _OWN_DESCRIPTORS = 128
+
+#: Calls at a time that the event loop has not taken up yet: so many edges may come at once.
+MAX_PENDING = 1024
 
 #: Connections at a time, where the process may have more descriptors than that.
 MAX_CONNECTIONS = 4096
@@ -67,6 +68,9 @@ _OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", 300),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 300),
     ("grpc.http2.max_ping_strikes", 0),
+    # With all their headers: a peer that reset its calls at once filled 800 MB with 3000.
+    ("grpc.server.max_pending_requests", MAX_PENDING),
+    ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING),
     ("grpc.keepalive_permit_without_calls", 1),
     # An edge that vanished without a word is noticed, and its session freed, after a minute.
     # Sooner would close slow links: a ping waits behind what is being sent, and 1.5 MB take
@@ -172,14 +176,14 @@ class Server:
 
     async def _keep_tidy(self) -> None:
         """Give memory back that was taken for more than what is under way."""
-        before_nbytes = resident()
+        tidying = Tidying(resident())
         while True:
-            await asyncio.sleep(TIDY_S)
-            if is_worth_tidying(resident(), before_nbytes, self._budget.taken_nbytes):
+            await asyncio.sleep(FIRST_S)
+            if tidying.is_due(time.monotonic(), resident(), self._budget.taken_nbytes):
                 tidied = self._tails.tidy()
                 if tidied is not None:
                     await asyncio.wrap_future(tidied)
-                before_nbytes = resident()
+                tidying.note(time.monotonic(), resident())
 
     async def stop(self) -> None:
         """Refuse what is new, finish what is under way for at most `drain_s`, close."""

@@ -8,6 +8,7 @@ takes as many cores as there are workers.
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 import threading
 import time
@@ -331,6 +332,7 @@ class Tails:
 
 
 def _release_memory() -> None:
+    gc.collect()  # errors hold the frames that raised them, and these hold messages
     release_working_memory()
     release_freed_memory()
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 
 from midstream_cloud.budget import (
-    BUSY_NBYTES,
     Budget,
-    is_worth_tidying,
     memory_budget,
     networks_limit,
     resident,
@@ -36,12 +34,6 @@ def test_claims_share_a_budget_and_give_back() -> None:
     assert budget.taken_nbytes == 90
     two.release()
     assert budget.taken_nbytes == 0
-
-
-def test_memory_is_given_back_once_little_is_under_way() -> None:
-    assert is_worth_tidying(130 * MIB, 100 * MIB, BUSY_NBYTES - 1)
-    assert not is_worth_tidying(130 * MIB, 100 * MIB, BUSY_NBYTES)
-    assert not is_worth_tidying(110 * MIB, 100 * MIB, 0)
 
 
 def test_networks_and_requests_share_the_memory() -> None:
