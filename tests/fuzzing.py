@@ -25,6 +25,8 @@ from midstream_wire.errors import CodecError, MidstreamError
 from midstream_wire.frames import (
     Cancel,
     ClientFrame,
+    CodecAnswer,
+    CodecName,
     GoAway,
     Hello,
     More,
@@ -227,7 +229,7 @@ def forge(number: int, rng: Random) -> bool:
 _PIECES = (Piece(0, PAYLOADS[0]), Piece(1, PAYLOADS[5][:60]))
 _NAMES = ("x", "skip")
 _CLIENT: list[ClientFrame] = [
-    Hello("resnet18", "0" * 64, "edge"),
+    Hello("resnet18", "0" * 64, "edge", (CodecName("bfp", "1"), CodecName("own", "2.0"))),
     Request(7, 3, _NAMES, _PIECES, 0.25, "klt:16"),
     Request(8, 0, ("x",), (Piece(0, PAYLOADS[1]),)),
     More(7, (Piece(1, PAYLOADS[5][60:]),)),
@@ -235,7 +237,7 @@ _CLIENT: list[ClientFrame] = [
     Ping(9, b"padding" * 20, 1000),
 ]
 _SERVER: list[ServerFrame] = [
-    Welcome("midstream", 1 << 28, 8, 20.0),
+    Welcome("midstream", 1 << 28, 8, 20.0, (CodecAnswer("bfp"), CodecAnswer("own", "no"))),
     Reply(7, Status(), _NAMES, _PIECES, ServerTimings(1.0, 2.0, 0.1, 0.2, 0.3)),
     Reply(8, Status(8, "busy")),
     More(7, (Piece(0, PAYLOADS[1]),)),

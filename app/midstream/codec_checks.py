@@ -102,7 +102,8 @@ class _Case:
             got = decoder.result()
         except CodecError as error:
             raise AssertionError(
-                f"codec {self.codec.id} must decode what it has encoded ({self.told}): {error}"
+                f"codec {self.codec.id} must decode what it has encoded ({self.told}): "
+                f"{_whole(error)}"
             ) from error
         same = (got.dtype, got.shape) == (had.dtype, had.shape)
         self.require(same, f"must keep dtype and shape, and gave {got.dtype} {got.shape}")
@@ -116,7 +117,7 @@ class _Case:
         except CodecError as error:
             raise AssertionError(
                 f"codec {self.codec.id} must encode what it accepts, or begin with None "
-                f"({self.told}): {error}"
+                f"({self.told}): {_whole(error)}"
             ) from error
 
     @property
@@ -193,6 +194,12 @@ class _Case:
             )
         declared = (DTYPES[header.dtype], header.shape)
         self.require((got.dtype, got.shape) == declared, "must decode to what was declared")
+
+
+def _whole(error: CodecError) -> str:
+    """Return what is wrong, with what the codec itself has raised."""
+    cause = error.__cause__
+    return str(error) if cause is None else f"{error} ({cause})"
 
 
 def _parts_of(payload: bytes) -> tuple[Header, list[tuple[bytes, int]]]:

@@ -104,8 +104,8 @@ class Welcome:
             if answer.name == family:
                 return answer.refusal
         return (
-            f"the server must know the codec {family}, and says nothing of it: use the same "
-            "version of midstream on both sides"
+            f"the server must know the codec {family}, and says nothing of it: load it before "
+            "the session begins, and use the same version of midstream on both sides"
         )
 
 

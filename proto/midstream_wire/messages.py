@@ -20,6 +20,7 @@ from google.rpc import status_pb2
 
 from midstream_wire.errors import ProtocolError
 from midstream_wire.fields import Allowance, Bytes, fields_of, front_of, malformed
+from midstream_wire.foreign_text import one_line
 from midstream_wire.frames import (
     Cancel,
     ClientFrame,
@@ -175,14 +176,12 @@ def _read_welcome(message: pb.Welcome) -> Welcome:
         raise ProtocolError(
             f"a Welcome's keepalive_s must be finite and >= 0 (not {keepalive_s})"
         )
-    _check_codecs([each.name for each in message.codecs], MAX_CODEC_CHARS)
-    _check_codecs([each.refusal for each in message.codecs], MAX_REASON_CHARS)
     return Welcome(
         message.server,
         message.max_request_nbytes,
         message.max_in_flight,
         keepalive_s,
-        tuple(CodecAnswer(each.name, each.refusal) for each in message.codecs),
+        _read_codec_answers(message.codecs),
     )
 
 
@@ -203,10 +202,17 @@ def write_hello(hello: Hello, into: pb.Hello) -> None:
 
 
 def read_codec_names(messages: Sequence[pb.CodecName]) -> tuple[CodecName, ...]:
-    """Codecs of users' own, each once; `ProtocolError` for too many, and too long names."""
-    _check_codecs([text for each in messages for text in (each.name, each.version)],
-                  MAX_CODEC_CHARS, 2 * MAX_CODEC_NAMES)  # fmt: skip
-    names = tuple(CodecName(each.name, each.version) for each in messages)
+    """Codecs of users' own, each once; `ProtocolError` for too many, and for names of more
+    than a word.
+    """
+    if len(messages) > MAX_CODEC_NAMES:
+        raise ProtocolError(
+            f"at most {MAX_CODEC_NAMES} codecs of one's own may be named (not "
+            f"{len(messages)}): name those that are used"
+        )
+    names = tuple(
+        CodecName(_codec_word(each.name), _codec_word(each.version)) for each in messages
+    )
     if len({each.name for each in names}) < len(names):
         raise ProtocolError("a codec must be named once (not twice): leave one out")
     return names
@@ -216,12 +222,25 @@ def write_codec_name(name: CodecName) -> pb.CodecName:
     return pb.CodecName(name=name.name, version=name.version)
 
 
-def _check_codecs(texts: Sequence[str], chars: int, most: int = MAX_CODEC_NAMES) -> None:
-    if len(texts) > most or any(len(text) > chars for text in texts):
+def _codec_word(text: str) -> str:
+    if not (0 < len(text) <= MAX_CODEC_CHARS and text.isascii() and text.isprintable()):
         raise ProtocolError(
-            f"a session may name at most {MAX_CODEC_NAMES} codecs of its own, in at most "
-            f"{chars} letters each: name those that are used"
+            f"the name and the version of a codec must be 1 to {MAX_CODEC_CHARS} printable "
+            f"characters of ASCII (not {text[:64]!a}): rename it"
         )
+    return text
+
+
+def _read_codec_answers(messages: Sequence[pb.CodecAnswer]) -> tuple[CodecAnswer, ...]:
+    if len(messages) > MAX_CODEC_NAMES:
+        raise ProtocolError(
+            f"a Welcome may answer at most {MAX_CODEC_NAMES} codecs (not {len(messages)}): "
+            "use the same version of midstream on both sides"
+        )
+    return tuple(
+        CodecAnswer(_codec_word(each.name), one_line(each.refusal, chars=MAX_REASON_CHARS))
+        for each in messages
+    )
 
 
 def read_status(message: status_pb2.Status) -> Status:

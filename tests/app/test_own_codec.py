@@ -7,7 +7,7 @@ import gzip
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,8 @@ import midstream
 from midstream.testing import check_codec
 from midstream_edge.link.describe import describe
 from midstream_partitioner.codec_plugins import load_codecs
-from midstream_partitioner.execution.crossing import encode_crossing
+from midstream_partitioner.execution.chain import Chain
+from midstream_partitioner.execution.crossing import decode_crossing, encode_crossing
 from midstream_wire.codecs import (
     CODECS,
     Codec,
@@ -29,6 +30,13 @@ from midstream_wire.codecs import (
     codec,
     encode_bytes,
     plugins,
+)
+from midstream_wire.codecs.header import (
+    FRAME_NBYTES,
+    frame_of,
+    header_checksum,
+    header_nbytes,
+    parse_header,
 )
 from midstream_wire.codecs.plugins import loaded_codes, loaded_names
 from midstream_wire.errors import CodecError, UsageError
@@ -123,8 +131,8 @@ class Broken(Codec):
         ("chance", "must encode alike twice"),
         ("forgets", "must (keep every bit|fill all its block)"),
         ("writes beyond", "must (keep every bit|write nothing)"),
-        ("reads beyond", "must"),
-        ("claims too much", "must"),
+        ("reads beyond", "must keep every bit"),
+        ("claims too much", "must keep every bit"),
         ("hoards", "in little more, and took"),
     ],
 )
@@ -132,6 +140,9 @@ def test_a_codec_that_is_wrong_is_found_out(how: str, told: str) -> None:
     broken = Broken("broken", lossless=True, version="1", how=how)
     with pytest.raises(AssertionError, match=f"codec broken.*{told}"):
         check_codec(broken)
+
+
+def test_a_codec_that_is_right_is_not_found_wrong() -> None:
     check_codec(Broken("broken", lossless=True, version="1"))
 
 
@@ -261,7 +272,7 @@ def test_a_pair_runs_it_predicted_beside_measured(command: Run) -> None:
 
 EXPERIMENT = f"""
 duration = "1s"
-attempts = 3
+attempts = 2
 policies = ["python:examples.own_policy:make", "cloud-only:bfp:6"]
 codec_plugins = ["{OWN}"]
 models = ["digits"]
@@ -323,12 +334,95 @@ def test_a_server_with_it_serves_those_without_it(
         assert model.own_codecs == (CodecName("bfp", "1"),)
 
 
-def _infer(address: str, codecs: tuple[CodecName, ...]) -> pb.InferReply:
+_OTHERS = """
+from examples.own_codec import BlockFloat
+
+def newer(setting):
+    return BlockFloat("bfp", lossless=False, version="2", bits=int(setting or 8))
+
+def other(setting):
+    return BlockFloat("aaa", lossless=False, version="1", bits=int(setting or 8))
+"""
+
+
+@pytest.fixture
+def others(models: Path) -> str:
+    """A module where commands run, with another version of the codec, and another codec."""
+    (models / "codecs_of_others.py").write_text(_OTHERS)
+    return "python:codecs_of_others"
+
+
+def test_another_version_is_refused_and_the_edge_carries_on(
+    command: Run, start_cloud: StartCloud, others: str
+) -> None:
+    with start_cloud(f"digits --runs 3 --codec-plugin {OWN}") as server:
+        line = f"edge run digits --server {server.address} --runs 3 --requests 3 --json"
+        done = command(f"{line} --codecs raw,bfp:4 --codec-plugin {others}:newer")
+        assert done.code == 0, done.err
+        assert json.loads(done.out)["answered"] == 3
+        assert "of one version on both sides (the server has 1, the edge 2)" in done.err
+
+
+def test_both_sides_may_load_in_any_order(start_cloud: StartCloud, others: str) -> None:
+    load_codecs([OWN])
+    part = midstream.partition("digits")
+    chain, x = Chain(part), midstream.inputs(part)[0]
+    delivered = decode_crossing(chain, 0, encode_crossing(chain, 0, "bfp:3", x))
+    due = chain.run(delivered, 0, chain.last)
+    plugins_of_the_server = f"--codec-plugin {others}:other --codec-plugin {OWN}"
+    with (
+        start_cloud(f"digits --runs 0 {plugins_of_the_server}") as server,
+        midstream.connect(part, server.address, (0, "bfp:3")) as session,
+    ):
+        answer = session.infer(x)
+    assert (answer.where, answer.codec) == ("cloud", "bfp:3")
+    for name, array in answer.outputs.items():
+        assert np.array_equal(array, due[name])
+
+
+def test_a_policy_is_not_given_what_the_server_refuses(command: Run, cloud: Cloud) -> None:
+    line = f"edge run digits --server {cloud.address} --runs 3 --adaptive --duration 1s --json"
+    done = command(f"{line} --codecs raw,bfp:4 --codec-plugin {OWN}")
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
+    assert {each["codec"] for each in document["menu"]} == {"raw"}
+    assert document["lost"] == document["failed"] == 0
+
+
+def test_a_simulation_runs_it(command: Run) -> None:
+    line = "simulate digits --link 3g --policy cloud-only:bfp:4 --duration 5s --runs 3 --json"
+    done = command(f"{line} --codecs raw,bfp:4 --codec-plugin {OWN}")
+    assert done.code == 0, done.err
+    assert "cloud-only:bfp:4" in done.out
+
+
+def test_hostile_bytes_are_refused_by_name_and_the_next_request_is_served(
+    start_cloud: StartCloud,
+) -> None:
+    load_codecs([OWN])
+    with start_cloud(f"digits --runs 0 --codec-plugin {OWN}") as server:
+        for params in (b"", b"\xff", b"\x08" * 1000):
+            with pytest.raises(grpc.RpcError, match="bfp must have one parameter") as refused:
+                _infer(server.address, loaded_names(), params=params)
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert _infer(server.address, loaded_names()).tensors
+
+
+def _infer(
+    address: str, codecs: tuple[CodecName, ...], *, params: bytes | None = None
+) -> pb.InferReply:
     """What crosses the first cut of digits as bfp, in the unary form."""
     part = midstream.partition("digits")
     chain_input = midstream.inputs(part)[0]
     (spec,) = part.crossing(0)
     payload = encode_bytes(codec("bfp:6"), chain_input[spec.name], codes=loaded_codes())
+    if params is not None:  # under a right checksum
+        front = header_nbytes(payload)
+        header = replace(parse_header(payload[:front]), params=params).pack()
+        body = payload[front + FRAME_NBYTES :]
+        nbytes = chain_input[spec.name].nbytes
+        frame = frame_of([body], decoded_nbytes=nbytes, seed=header_checksum(header))
+        payload = header + frame.pack() + body
     hello = pb.Hello(
         model="digits",
         partition_digest=part.digest,
@@ -407,8 +501,6 @@ def test_what_crosses_is_measured_with_it() -> None:
     part = midstream.partition("digits")
     measured = midstream.profile(part, runs=1)
     assert "bfp:8" in {cost.codec for cost in measured.codecs}
-    from midstream_partitioner.execution.chain import Chain
-
     state = midstream.inputs(part)[0]
     sizes = [encode_crossing(Chain(part), 0, f"bfp:{n}", state).nbytes for n in range(2, 9)]
     assert sizes == sorted(set(sizes))

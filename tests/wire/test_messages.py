@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,8 @@ from midstream_wire.frames import (
     Cancel,
     ClientFrame,
     Code,
+    CodecAnswer,
+    CodecName,
     GoAway,
     Hello,
     More,
@@ -47,16 +50,24 @@ _PIECES = st.lists(_PIECE, max_size=3).map(tuple)
 _TENSORS = st.lists(_NAMES, max_size=3).map(tuple)
 _STATUSES = st.builds(Status, st.integers(0, 16), _NAMES)
 _TIMINGS = st.builds(ServerTimings, *[_SECONDS] * 5)
+_WORDS = st.text("abcdef-01.", min_size=1, max_size=limits.MAX_CODEC_CHARS)
+_CODECS = st.lists(
+    st.builds(CodecName, _WORDS, _WORDS), max_size=3, unique_by=lambda each: each.name
+).map(tuple)
+_ANSWERS = st.lists(
+    st.builds(CodecAnswer, _WORDS, st.sampled_from(["", "the codec must be loaded"])),
+    max_size=3,
+).map(tuple)
 
 _CLIENT: st.SearchStrategy[ClientFrame] = st.one_of(
-    st.builds(Hello, _NAMES, _NAMES, _NAMES),
+    st.builds(Hello, _NAMES, _NAMES, _NAMES, _CODECS),
     st.builds(Request, _IDS, _SMALL, _TENSORS, _PIECES, _SECONDS, _NAMES),
     st.builds(More, _IDS, _PIECES),
     st.builds(Cancel, _IDS),
     st.builds(Ping, _IDS, st.binary(max_size=40), st.integers(0, limits.MAX_PADDING_NBYTES)),
 )
 _SERVER: st.SearchStrategy[ServerFrame] = st.one_of(
-    st.builds(Welcome, _NAMES, _IDS, _SMALL, _SECONDS),
+    st.builds(Welcome, _NAMES, _IDS, _SMALL, _SECONDS, _ANSWERS),
     st.builds(Reply, _IDS, _STATUSES, _TENSORS, _PIECES, _TIMINGS),
     st.builds(More, _IDS, _PIECES),
     st.builds(Pong, _IDS, st.binary(max_size=40), _SECONDS, _SECONDS),
@@ -71,6 +82,11 @@ _SPECS = st.builds(
 
 _MIB = (Piece(0, b"x" * 100_000), Piece(1, b"y" * limits.MIB))
 _LARGE = write_client(More(7, _MIB))
+
+
+def _hello(codecs: list[tuple[str, str]]) -> pb.ClientMessage:
+    named = [pb.CodecName(name=name, version=version) for name, version in codecs]
+    return pb.ClientMessage(hello=pb.Hello(codecs=named))
 
 
 @given(_CLIENT)
@@ -92,6 +108,10 @@ def test_a_server_frame_survives_the_wire(frame: ServerFrame) -> None:
     ("frame", "encoded"),
     [
         (Hello("net", "ab", "me"), "0a0d 0a036e6574 12026162 1a026d65"),
+        (
+            Hello("net", "ab", "", (CodecName("bfp", "1"), CodecName("x", "2.0"))),
+            "0a1d 0a036e6574 12026162 2208 0a03626670 120131 2208 0a0178 1203322e30",
+        ),
         (Request(7, 2, ("t",), (Piece(0, b"xy"),)), "120d 0807 1002 220174 2a04 12027879"),
         (Request(7, 2, (), transform="klt:4"), "120b 0807 1002 32056b6c743a34"),
         (More(7, (Piece(1, b"z"),)), "1a09 0807 1205 0801 12017a"),
@@ -114,6 +134,12 @@ def test_the_bytes_on_the_wire_are_these(frame: ClientFrame, encoded: str) -> No
         (pb.ClientMessage(request=pb.Request(tensors=["t"] * 1025)), "at most 1024 tensors"),
         (pb.ClientMessage(request=pb.Request(transform="k" * 65)), "at most 64 characters"),
         (pb.ClientMessage(ping=pb.Ping(reply_nbytes=2**32 - 1)), "at most 4128768 bytes"),
+        (_hello(17 * [("bfp", "1")]), r"at most 16 codecs .*not 17"),
+        (_hello([("bfp", "1"), ("bfp", "2")]), "must be named once"),
+        (_hello([("b" * 33, "1")]), "1 to 32 printable characters"),
+        (_hello([("bfp", "")]), "1 to 32 printable characters"),
+        (_hello([("bfp", "\x1b[2J")]), "1 to 32 printable characters"),
+        (_hello([("\u0441", "1")]), "1 to 32 printable characters"),
         (
             pb.ClientMessage(more=pb.More(pieces=[pb.Piece(data=bytes(2 * 2**20 + 1))])),
             "at most 2097152 bytes",
@@ -157,6 +183,25 @@ def test_a_large_message_of_nothing_but_crumbs_is_refused_at_once() -> None:
         read_client(crumbs.SerializeToString())
 
 
+def test_an_older_server_answers_no_codec_and_takes_none() -> None:
+    welcome = read_server(bytes.fromhex("0a07 0a0173 1001 1801"))  # as before there were any
+    assert welcome == Welcome("s", 1, 1)
+    assert isinstance(welcome, Welcome)
+    assert "says nothing of it" in welcome.refusal_of("bfp")
+
+
+def test_what_a_server_says_of_a_codec_is_one_line_of_bounded_length() -> None:
+    loud = pb.Welcome(codecs=[pb.CodecAnswer(name="bfp", refusal="\x1b[2J\n" + "no " * 999)])
+    welcome = read_server(pb.ServerMessage(welcome=loud).SerializeToString())
+    assert isinstance(welcome, Welcome)
+    told = welcome.refusal_of("bfp")
+    assert len(told) <= limits.MAX_REASON_CHARS
+    assert told.isprintable()
+    many = pb.Welcome(codecs=[pb.CodecAnswer(name="bfp")] * 17)
+    with pytest.raises(ProtocolError, match="at most 16 codecs"):
+        read_server(pb.ServerMessage(welcome=many).SerializeToString())
+
+
 @pytest.mark.parametrize("keepalive_s", [-1.0, math.inf, math.nan])
 def test_a_welcome_that_says_no_time_is_refused(keepalive_s: float) -> None:
     with pytest.raises(ProtocolError, match="keepalive_s"):
@@ -178,6 +223,7 @@ def test_a_description_survives_the_wire(
     transforms = (TransformDescription("klt:4", specs), TransformDescription("klt:8", ()))
     cuts = (CutDescription("c", runs, specs, transforms), CutDescription("d", (), ()))
     model = ModelDescription("m", "g", "p", cuts, ("raw",), "{}", (("kind", '"array"'),))
+    model = replace(model, own_codecs=(CodecName("bfp", "1"),))
     description = Description("server", (model, model))
     encoded = write_description(description).SerializeToString()
     assert read_description(pb.DescribeReply.FromString(encoded)) == description

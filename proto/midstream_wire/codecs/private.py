@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from midstream_wire.codecs.base import PRIVATE, Codec, DecodeBlock, Encoding
 from midstream_wire.codecs.header import FIRST_PRIVATE, MAX_PARAMS_NBYTES
 from midstream_wire.errors import CodecError, UsageError
 from midstream_wire.tensors import Array
+
+_LOG = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
@@ -68,9 +71,13 @@ class Guarded(Codec):
         return Encoding(params, functools.partial(self._encode, encoding))
 
     def resume(self, dtype: str, shape: tuple[int, ...], params: bytes) -> DecodeBlock:
-        decode_block = self._call(self.own.resume, dtype, shape, params)
+        # Not before a block is decoded: what parses headers must not wait for it.
+        decode_block: DecodeBlock | None = None
 
         def guarded(body: memoryview, out: Array, start: int) -> None:
+            nonlocal decode_block
+            if decode_block is None:
+                decode_block = self._call(self.own.resume, dtype, shape, params)
             out.fill(0)
             self._call(decode_block, body, out, start)
 
@@ -94,9 +101,11 @@ class Guarded(Codec):
             return function(*arguments)
         except (CodecError, MemoryError):
             raise
-        except Exception as error:
+        except Exception as error:  # its text may tell a peer of this machine
+            _LOG.debug("codec %s failed", self.family, exc_info=True)
             raise CodecError(
-                f"codec {self.id} could not code a tensor: {type(error).__name__}: {error}"
+                f"codec {self.family} must not fail over a tensor, and raised "
+                f"{type(error).__name__}: mend it, or send what it takes"
             ) from error
 
 
