@@ -92,7 +92,7 @@ def test_what_a_codec_does_before_its_first_piece_is_encoding(
         nonlocal now_s
         now_s += seconds
 
-    def encode(kind: Codec, array: Array) -> Iterator[bytes]:
+    def encode(kind: Codec, array: Array, **_: object) -> Iterator[bytes]:
         spend(2.0)  # looks at the whole array
         return _pieces(spend)
 
