@@ -21,7 +21,8 @@ def peer_of(context: Any) -> str:
 
     Whoever has an IPv6 address has all 2^64 of its network, so that network counts as one
     host. All who come from this machine have one host, as behind a proxy: there every TCP
-    connection counts by itself, and all of a Unix socket as one, since gRPC tells none apart.
+    connection counts by itself, and all of a Unix socket as one, since gRPC tells none apart;
+    its sessions are told apart by `peer_of_session`.
     """
     names = (context.auth_context() or {}).get("x509_common_name")
     if names:
@@ -39,6 +40,16 @@ def peer_of(context: Any) -> str:
     if isinstance(address, IPv6Address):
         return str(ip_network((address, 64), strict=False))
     return str(address)
+
+
+def peer_of_session(context: Any, serial: int) -> str:
+    """Return the peer of the `serial`-th session: on a Unix socket it counts by itself.
+
+    There one bad client would else hold up all others, and it gains no more by many sessions
+    than by many TCP connections from this machine.
+    """
+    peer = peer_of(context)
+    return f"{peer}#{serial}" if peer.startswith("unix:") else peer
 
 
 async def read_message(context: Any, within_s: float) -> bytes:

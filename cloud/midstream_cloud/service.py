@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
@@ -11,7 +12,7 @@ from typing import Any, final
 import grpc
 import grpc.aio
 
-from midstream_cloud.calls import abort, peer_of, read_message
+from midstream_cloud.calls import abort, peer_of, peer_of_session, read_message
 from midstream_cloud.ration import Rations
 from midstream_cloud.session import (
     TROUBLE_BURST,
@@ -55,6 +56,7 @@ class Midstream:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._reading: dict[Session, asyncio.Task[None]] = {}
+        self._serials = itertools.count(1)
         self._draining: Status | None = None
         #: What unary calls may get wrong, as `Session` has it for its requests.
         self._trouble = Rations(burst=TROUBLE_BURST, rate=TROUBLE_RATE)
@@ -87,7 +89,7 @@ class Midstream:
             async with lock:
                 await context.write(message)
 
-        peer = peer_of(context)
+        peer = peer_of_session(context, next(self._serials))
         refuse = partial(self._service.statistics.refuse, peer=peer)
         try:
             self._refuse_draining()

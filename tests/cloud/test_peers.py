@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from midstream_cloud.calls import peer_of
+from midstream_cloud.calls import peer_of, peer_of_session
 
 
 def _call(peer: str, **auth: list[bytes]) -> Any:
@@ -39,3 +39,11 @@ def test_a_peer_is_a_host_and_on_this_machine_a_connection(peer: str, name: str)
 def test_a_certificate_tells_more_than_an_address() -> None:
     call = _call("ipv4:127.0.0.1:51000", x509_common_name=[b"edge 1"])
     assert peer_of(call) == "certificate:edge 1"
+
+
+def test_sessions_of_a_unix_socket_count_one_by_one_and_others_by_their_peer() -> None:
+    local, distant = _call("unix:"), _call("ipv4:192.0.2.7:51000")
+    assert len({peer_of_session(local, serial) for serial in range(5)}) == 5
+    assert {peer_of_session(distant, serial) for serial in range(5)} == {"192.0.2.7"}
+    told = _call("unix:", x509_common_name=[b"edge 1"])
+    assert {peer_of_session(told, serial) for serial in range(5)} == {"certificate:edge 1"}
