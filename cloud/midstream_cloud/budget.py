@@ -51,7 +51,7 @@ class Budget:
         return self._taken
 
     def claim(self) -> Claim:
-        """A claim to nothing yet."""
+        """Return a claim to nothing yet."""
         return Claim(self)
 
     def _move(self, change: int) -> None:
@@ -98,7 +98,7 @@ class Claim:
 
 
 def memory_limit(memory_nbytes: int | None = None) -> int:
-    """Bytes that a server may take in all: `memory_nbytes`, unless that is None.
+    """Return the bytes that a server may take: `memory_nbytes`, unless that is None.
 
     Else a share of what the container or the machine lets this process have.
     """
@@ -108,14 +108,14 @@ def memory_limit(memory_nbytes: int | None = None) -> int:
 
 
 def networks_limit(memory_nbytes: int | None = None) -> int:
-    """Bytes that the networks of such a server may take, weights and working memory."""
+    """Return the bytes that its networks may take, weights and working memory."""
     return int(_NETWORKS * memory_limit(memory_nbytes))
 
 
 def memory_budget(
     memory_nbytes: int | None = None, *, resident_nbytes: int | None = None
 ) -> int:
-    """Bytes that requests may hold in a server that may take `memory_nbytes` in all.
+    """Return the bytes that requests may hold, of `memory_nbytes` for the whole server.
 
     `resident_nbytes` is what the process takes with its networks loaded, by default as
     it is now. `UsageError` when too little is left.
@@ -134,7 +134,7 @@ def memory_budget(
 
 
 def resident() -> int:
-    """Bytes of physical memory that this process takes; 0 where the system does not tell."""
+    """Return the physical memory of this process in bytes; 0 where it is unknown."""
     try:
         pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")

@@ -51,4 +51,4 @@ class Eager:
 
 
 def _unheard(_eager: Eager, _error: BaseException | None) -> None:
-    """Whoever began it wants to know no more."""
+    """Ignore the end of a coroutine that was given up."""

@@ -82,7 +82,7 @@ def points_of(
 
 
 def expected(points: Points, nbytes: float) -> float:
-    """Seconds at `nbytes` on straight lines between `points`, beyond them in proportion."""
+    """Return the seconds at `nbytes`: on lines between `points`, beyond in proportion."""
     if not points:
         return 0.0
     for (low, low_s), (high, high_s) in zip(points, points[1:], strict=False):

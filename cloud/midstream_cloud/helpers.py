@@ -70,7 +70,7 @@ class Helper:
         )
 
     def decode(self, decoder: Decoder) -> Array | None:
-        """The array of a payload that has come whole.
+        """Return the array of a payload that has come whole.
 
         None when the helper is not ready yet, or the payload none for it. Raises `CodecError`
         for what is wrong with it, and `OSError` when the helper is of no use any more.
@@ -145,7 +145,7 @@ class Decoding:
         self._helpers: list[Helper] = []
 
     def decode(self, decoder: Decoder) -> Array:
-        """The array of a payload that has come whole; raises `CodecError`."""
+        """Return the array of a payload that has come whole; raises `CodecError`."""
         family = decoder.codec_id.partition(":")[0]
         if (
             self._helps
@@ -182,7 +182,7 @@ class Decoding:
 
 
 def _memory_file() -> BinaryIO:
-    """A file that lies in memory, where the system has such."""
+    """Open a file that lies in memory, where the system has such."""
     if hasattr(os, "memfd_create"):
         return open(os.memfd_create("midstream-decoded"), "w+b", buffering=0)
     return tempfile.TemporaryFile(buffering=0)

@@ -120,7 +120,7 @@ class Model:
 
     @property
     def longest_tail_s(self) -> float:
-        """The longest that was measured of any tail; 0 if none was."""
+        """Return the longest time that was measured of any tail; 0 if none was."""
         points = self._points.values()
         return max((seconds for each in points for _, seconds in each), default=0.0)
 

@@ -101,7 +101,7 @@ class PreparedPartitions:
             return Readiness(True, found.model.partition.digest)
 
     def find(self, name: str, digest: str) -> Model | None:
-        """The partition of the model called `name` with this digest, if it is ready."""
+        """Return the partition of `name` with this digest, if it is ready."""
         with self._lock:
             for extra in self._prepared:
                 model = extra.model
@@ -111,11 +111,11 @@ class PreparedPartitions:
         return None
 
     def enter(self, model: Model) -> None:
-        """A session of `model` begins."""
+        """Count a session of `model` that begins."""
         self._count(model, 1)
 
     def leave(self, model: Model) -> None:
-        """A session of `model` has ended."""
+        """Count a session of `model` that has ended."""
         self._count(model, -1)
 
     def wait(self, timeout_s: float) -> bool:

@@ -72,7 +72,7 @@ class Repository:
         self._models[model.name] = model
 
     def find(self, hello: Hello) -> Model:
-        """The model that a peer names; `CloudRefused` if it is unknown or cut differently.
+        """Return the model that a peer names; `CloudRefused` if unknown or cut otherwise.
 
         What counts is the partition: under another name than the peer's it is the same.
         """
@@ -104,11 +104,11 @@ class Repository:
         return self._prepared.wait(timeout_s)
 
     def enter(self, model: Model) -> None:
-        """A session of `model`, as found, begins: it is kept until the session has left."""
+        """Keep `model`, as found, until the session that begins has left."""
         self._prepared.enter(model)
 
     def leave(self, model: Model) -> None:
-        """A session of `model` has ended."""
+        """Note that a session of `model` has ended."""
         self._prepared.leave(model)
 
     def close(self) -> None:

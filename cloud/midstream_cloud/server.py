@@ -289,7 +289,7 @@ def serving(
     settings: Settings | None = None,
     statistics: Statistics | None = None,
 ) -> Iterator[Address]:
-    """A server in a thread of this process, for tests and programs that hold both sides."""
+    """Serve in a thread of this process, for programs that hold both sides, and tests."""
     bound: Future[Address] = Future()
     loop = asyncio.new_event_loop()
     stopping = asyncio.Event()

@@ -162,7 +162,7 @@ class Session:
         await self._idle.wait()
 
     async def finish(self) -> None:
-        """The peer will send nothing more; returns when all that arrived whole is answered."""
+        """Take no more frames; returns when all that arrived whole is answered."""
         for id in [*self._arriving]:
             self._cancel(id)
         self._note_idle()
@@ -329,7 +329,7 @@ class Session:
         future.add_done_callback(lambda done: _tell(loop, self._finished, id, done))
 
     def _finished(self, id: int, future: Future[Answer]) -> None:
-        """A tail has run, or failed; unless nobody wants it any more, say so."""
+        """Reply that a tail has run or failed, unless it was cancelled."""
         if id not in self._waiting or self._waiting[id][0] is not future:
             return
         _, job = self._waiting.pop(id)
@@ -369,7 +369,7 @@ class Session:
         await self._send(Pong(ping.id, padding, arrived_s, self._service.clock()))
 
     def _told(self, error: BaseException) -> Status:
-        """The status that tells the peer of `error`, which is counted."""
+        """Return what the peer is told of `error`, and count it."""
         if not (isinstance(error, CloudRefused) and error.code == Code.CANCELLED):
             self._service.statistics.refuse(error, self._peer)
         if isinstance(error, CloudRefused) and error.kind == "work":
@@ -377,7 +377,7 @@ class Session:
         return status_of(error)
 
     def _refusal(self, id: int, status: Status) -> Reply:
-        """The reply that says so; what the peer did wrong itself is charged to it."""
+        """Return a reply of `status`, and charge the peer for its own mistake."""
         if status.code == Code.INVALID_ARGUMENT:
             self._charge(self._trouble, 1.0)
         return Reply(id, status)
@@ -404,7 +404,7 @@ def _tell(
 
 
 def status_of(error: BaseException) -> Status:
-    """The status that tells a peer of `error`; what nobody raised on purpose is logged."""
+    """Return what a peer is told of `error`; one not raised on purpose is logged."""
     if isinstance(error, CloudRefused):
         return Status(error.code, str(error))
     if isinstance(error, ProtocolError | CodecError | TensorError):
