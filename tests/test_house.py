@@ -40,6 +40,9 @@ DOCUMENTS = tuple(
     )
 )
 
+#: Documents whose lines are as long as their entries.
+LONG_LINES = ("ARCHITECTURE.md", "CHANGELOG.md")
+
 #: What only some modules may import, and which (paths from the import root's folder up).
 RESERVED: dict[str, frozenset[str]] = {
     "onnxruntime": frozenset(
@@ -339,6 +342,26 @@ def test_links_within_the_repository_resolve(document: Path) -> None:
         if not file.exists() or (anchor and anchor not in anchors_of(file.read_text())):
             broken.append(target)
     assert broken == []
+
+
+@pytest.mark.parametrize(
+    "document", [each for each in DOCUMENTS if each.name not in LONG_LINES], ids=name_of
+)
+def test_documents_wrap_at_100_columns(document: Path) -> None:
+    """Prose alone: code and tables are as wide as they are, and so is a long link."""
+    text = document.read_text(encoding="utf-8")
+    text = re.sub(
+        r"^```.*?^```$|<!--.*?-->",
+        lambda code: "\n" * code[0].count("\n"),
+        text,
+        flags=re.M | re.S,
+    )
+    wide = [
+        f"{name_of(document)}:{number}: {line}"
+        for number, line in enumerate(text.splitlines(), 1)
+        if len(line) > 100 and " " in line.strip() and not line.startswith(("    ", "|", "#"))
+    ]
+    assert wide == []
 
 
 def test_files_that_the_architecture_names_exist_in_the_package_it_names() -> None:

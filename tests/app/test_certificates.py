@@ -17,7 +17,9 @@ PAGE = Path(__file__).resolve().parents[2] / "docs/how-to/tls-and-tokens.md"
 
 
 def recipe() -> str:
-    (found,) = re.findall(r"^```sh\n(openssl .*?)^```", PAGE.read_text("utf-8"), re.M | re.S)
+    (found,) = re.findall(
+        r"^```sh\n(openssl req .*?)^```", PAGE.read_text("utf-8"), re.M | re.S
+    )
     return str(found)
 
 

@@ -343,10 +343,12 @@ def written_commands() -> Iterator[str]:
     """Command lines that the help and the documents tell users to type."""
     for command in COMMANDS.values():
         yield from re.findall(r"^ *midstream (.+)$", command.epilog, re.MULTILINE)
-    for page in ("README.md", "docs/reference/cli.md"):
-        text = (ROOT / page).read_text()
-        yield from re.findall(r"^    midstream (.+?)(?: +#.*)?$", text, re.MULTILINE)
-        yield from re.findall(r"^\| `midstream (.+?)` \|", text, re.MULTILINE)
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        shown = "".join(re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+        typed = [*re.findall(r"^    (midstream .+)$", text, re.MULTILINE), *shown.splitlines()]
+        for line in typed:
+            yield from re.findall(r"^midstream (?!--)(.+?)(?: +#.*)?$", line)
 
 
 @pytest.mark.parametrize("line", sorted(set(written_commands())))

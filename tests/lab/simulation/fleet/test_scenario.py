@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -279,6 +280,15 @@ def test_the_scenario_of_the_page_is_one(folder: Path) -> None:
     scenario, fleet = read_fleet(path)
     assert [group.count for group in fleet.groups] == [1000]
     assert scenario.cloud.autoscaling is not None
+
+
+def test_the_scenario_of_the_tutorial_is_one(folder: Path) -> None:
+    page = (Path(__file__).parents[4] / "docs/tutorials/fleet.md").read_text()
+    path = folder / "fleet.toml"
+    path.write_text("\n".join(re.findall(r"^```toml\n(.*?)^```$", page, re.M | re.S)))
+    _, fleet = read_fleet(path)
+    assert [group.count for group in fleet.groups] == [100]
+    assert len(fleet.replica_failures) == 1
 
 
 @pytest.mark.parametrize("policy", ["plan", "adaptive", "oracle", "edge-only"])
