@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from midstream_wire.codecs import plugins
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,6 +29,15 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data at {folder}: name another folder in MIDSTREAM_DATA")
     return folder
+
+
+@pytest.fixture
+def no_codec_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process that has loaded no codecs of users; what a test loads is gone after it."""
+    monkeypatch.setattr(plugins, "_LOADED", {})
+    plugins.setting_of.cache_clear()
+    yield
+    plugins.setting_of.cache_clear()
 
 
 @pytest.fixture(scope="session")

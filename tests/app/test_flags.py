@@ -18,7 +18,13 @@ from midstream_lab.traces.conditions import condition
 from midstream_wire.errors import UsageError
 
 #: Values that pass for a flag's type; most flags take a text or a number.
-VALUES = {"objective": "latency", "min_depth": "2"}
+VALUES = {
+    "objective": "latency",
+    "min_depth": "2",
+    "codec_plugin": "python:examples.own_codec:make",
+}
+
+pytestmark = pytest.mark.usefixtures("no_codec_plugins")
 
 
 def parameters(name: str) -> dict[str, Any]:

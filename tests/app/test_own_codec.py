@@ -6,7 +6,7 @@ import csv
 import gzip
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,6 @@ from midstream_wire.codecs import (
     Encoding,
     codec,
     encode_bytes,
-    plugins,
 )
 from midstream_wire.codecs.header import (
     FRAME_NBYTES,
@@ -51,16 +50,10 @@ if TYPE_CHECKING:
     Run = Callable[[str], Ran]
     StartCloud = Callable[[str], Any]
 
+pytestmark = pytest.mark.usefixtures("no_codec_plugins")
+
 OWN = "python:examples.own_codec:make"
 PATIENCE_S = 60.0
-
-
-@pytest.fixture(autouse=True)
-def nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(plugins, "_LOADED", {})
-    plugins.setting_of.cache_clear()
-    yield
-    plugins.setting_of.cache_clear()
 
 
 # What check_codec finds.
@@ -315,9 +308,14 @@ def test_a_server_without_it_refuses_by_name_and_the_edge_carries_on(
     assert "the codec bfp must be loaded on the server, and is not" in done.err
     reasons = {each["reason"] for each in document["plan"]["rejected"]}
     assert any("bfp:4, which the server does not take" in each for each in reasons)
-    forced = command(f"{line} --codec-plugin {OWN} --cut cloud-only --codec bfp:4")
-    assert forced.code == 1
-    assert "the codec bfp must be loaded on the server" in forced.err
+    for demand in (
+        "--cut cloud-only --codec bfp:4",
+        "--codecs bfp:4 --segments 1",
+        "--codecs bfp:4 --adaptive --policy fixed:cloud-only:bfp:4",
+    ):
+        done = command(f"{line} --codec-plugin {OWN} {demand}")
+        assert done.code in (1, 2)
+        assert "the codec bfp must be loaded on the server" in done.err
 
 
 def test_a_server_with_it_serves_those_without_it(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,18 +33,12 @@ from midstream_wire.frames import CodecName
 from midstream_wire.limits import MAX_CODEC_NAMES
 from midstream_wire.tensors import Array, TensorSpec
 
+pytestmark = pytest.mark.usefixtures("no_codec_plugins")
+
 Forge = Callable[..., bytes]
 
 FLOATS = np.random.default_rng(5).standard_normal((1, 4, 6, 6), np.float32)
 SPEC = TensorSpec("x", "float32", (1, 4, 6, 6))
-
-
-@pytest.fixture(autouse=True)
-def nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(plugins, "_LOADED", {})
-    plugins.setting_of.cache_clear()
-    yield
-    plugins.setting_of.cache_clear()
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,7 @@ class Constraints:
                 return 0, f"sends {placement.codec}, which is not loaded here (--codec-plugin)"
             refused = dict(self.refused).get(family_of(placement.codec))
             if refused is not None:
-                return 0, f"sends {placement.codec}, which the server does not take: {refused}"
+                return 1, f"sends {placement.codec}, which the server does not take: {refused}"
             if self.lossless and not placement.lossless:
                 return 0, f"sends {placement.codec}, which is lossy"
             excess = self._excess(found, budget, calibration)

@@ -338,9 +338,10 @@ def _plan(reached: _Reached, planning: Planning, choice: PlanFlags) -> tuple[Pla
     """The plan for the link as it is, or the one that was asked for, and its envelope."""
     deployment, link = reached.deployment, reached.link
     planner = _planner(deployment, planning)
-    for note in (planner.told, *dict(deployment.refused).values()):
-        if note:
-            console.note(note)
+    for _, refusal in deployment.refused:
+        console.say(refusal, to=console.err)
+    if planner.told:
+        console.note(planner.told)
     made = planner.plan(link)
     rows = envelope_of(planner, link, from_bps=FROM_BPS, to_bps=TO_BPS)
     if choice.cut is not None:

@@ -103,7 +103,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(
             (
                 *_PLANNING, *_LINK, *_TLS, "token_file", "insecure", "name", "profile", "runs",
-                "segments", "fuse", "fuse_after", "adaptive", "cut", "codec", "timeout",
+                "segments", "fuse", "fuse_after", "adaptive", "cut", "codec", "codec_plugin",
+                "timeout",
                 "compare", "require_cloud",
             ),
             needs=("server",),
