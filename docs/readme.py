@@ -1,6 +1,6 @@
-"""README's picture and the text under it, out of one run of the demo.
+"""README's picture, the text under it and its example's output, out of one run.
 
-    python docs/readme.py            # runs the demo: about two minutes
+    python docs/readme.py            # runs example and demo: about two minutes
     python docs/readme.py --again    # lays out again what docs/images/demo.json has
 
 The picture holds the digest of that file, by which a test sees that both are of one run.
@@ -12,6 +12,9 @@ import argparse
 import hashlib
 import json
 import os
+import re
+import subprocess
+import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,8 +32,10 @@ DOCS = Path(__file__).resolve().parent
 README = DOCS.parent / "README.md"
 PICTURE, DATA = DOCS / "images/demo.png", DOCS / "images/demo.json"
 TITLE = "ResNet-18, a photo, an edge emulated 8x slower"
-#: Around the text in README.
-BEGIN, END = "<!-- docs/readme.py writes this -->\n", "<!-- to here -->\n"
+#: In front of the demo's text in README, in front of the example's output, and behind each.
+DEMO = "<!-- docs/readme.py writes this -->\n"
+EXAMPLE = "<!-- docs/readme.py writes this output -->\n"
+END = "<!-- to here -->\n"
 #: Where the picture keeps the digest of its data.
 KEY = "midstream-data"
 #: The network whose table README shows, and the columns that are not nearly zero there.
@@ -45,10 +50,27 @@ WIDTH = 118
 
 
 def run(requests: int) -> dict[str, Any]:
-    """The demo's trials, as far as they are shown, and how busy the machine was."""
+    """What the example prints, the demo's trials as shown, and how busy the machine was."""
     load = os.getloadavg()[0]
+    example = run_example()
     networks = [_kept(each) for each in demo.run_networks(requests=requests, say=print)]
-    return {"cores": usable_cores(), "load": round(load, 1), "networks": networks}
+    return {
+        "cores": usable_cores(),
+        "load": round(load, 1),
+        "example": example,
+        "networks": networks,
+    }
+
+
+def run_example() -> list[str]:
+    """Run README's example and return the lines that it prints."""
+    (block,) = re.findall(
+        r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", block], check=True, capture_output=True, text=True
+    )
+    return done.stdout.splitlines()
 
 
 def _kept(document: dict[str, Any]) -> dict[str, Any]:
@@ -76,7 +98,16 @@ def text_of(data: dict[str, Any]) -> str:
     said += ["", *textwrap.wrap(demo.lesson(documents), WIDTH)]
     busy = f"{data['load']:g} processes wanted the {data['cores']} cores when the run began."
     said += ["", busy]
-    return "".join(f"    {line}\n" if line else "\n" for line in said)
+    return _indented(said)
+
+
+def output_of(data: dict[str, Any]) -> str:
+    """The block of README under its example."""
+    return _indented(data["example"])
+
+
+def _indented(lines: Sequence[str]) -> str:
+    return "".join(f"    {line}\n" if line else "\n" for line in lines)
 
 
 def _rows(document: dict[str, Any]) -> Sequence[list[str]]:
@@ -94,9 +125,9 @@ def _rows(document: dict[str, Any]) -> Sequence[list[str]]:
     return rows
 
 
-def in_readme(readme: str) -> str:
-    """The block as README has it."""
-    return readme.partition(BEGIN)[2].partition(END)[0].strip("\n") + "\n"
+def in_readme(readme: str, begin: str) -> str:
+    """The block behind `begin` as README has it."""
+    return readme.partition(begin)[2].partition(END)[0].strip("\n") + "\n"
 
 
 def write(data: dict[str, Any]) -> None:
@@ -110,9 +141,11 @@ def write(data: dict[str, Any]) -> None:
         told.add_text(KEY, hashlib.sha256(content.encode()).hexdigest())
         drawn.save(PICTURE, pnginfo=told, optimize=True)
     readme = README.read_text(encoding="utf-8")
-    before, _, rest = readme.partition(BEGIN)
-    after = rest.partition(END)[2]
-    README.write_text(f"{before}{BEGIN}\n{text_of(data)}\n{END}{after}", encoding="utf-8")
+    for begin, text in ((EXAMPLE, output_of(data)), (DEMO, text_of(data))):
+        before, _, rest = readme.partition(begin)
+        after = rest.partition(END)[2]
+        readme = f"{before}{begin}\n{text}\n{END}{after}"
+    README.write_text(readme, encoding="utf-8")
 
 
 def main() -> None:

@@ -344,11 +344,13 @@ def written_commands() -> Iterator[str]:
     for command in COMMANDS.values():
         yield from re.findall(r"^ *midstream (.+)$", command.epilog, re.MULTILINE)
     for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
-        text = page.read_text(encoding="utf-8")
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
         shown = "".join(re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
         typed = [*re.findall(r"^    (midstream .+)$", text, re.MULTILINE), *shown.splitlines()]
         for line in typed:
             yield from re.findall(r"^midstream (?!--)(.+?)(?: +#.*)?$", line)
+        if page.name == "cli.md":
+            yield from re.findall(r"^\| `midstream (.+?)` \|", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("line", sorted(set(written_commands())))

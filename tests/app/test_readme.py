@@ -33,7 +33,8 @@ def test_the_figures_of_the_text_are_those_in_the_pictures_data(
     script: Any, data: Any
 ) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert script.in_readme(readme) == script.text_of(data)
+    assert script.in_readme(readme, script.DEMO) == script.text_of(data)
+    assert script.in_readme(readme, script.EXAMPLE) == script.output_of(data)
 
 
 def test_the_picture_is_of_that_data(script: Any) -> None:
