@@ -14,7 +14,7 @@ SHELL := bash
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test slow test-torch test-oldest test-openvino wheel-check docs docs-serve check format bench proto proto-check clean
+.PHONY: help demo test slow coverage test-torch test-oldest test-openvino wheel-check docs docs-serve check format bench proto proto-check clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -25,8 +25,14 @@ demo: $(VENV)/.lab  ## a photo through split networks over emulated links, measu
 test: $(VENV)/.dev  ## the tests, without the exhaustive ones (PYTEST_ARGS="-k wire" narrows them)
 	$(BIN)/python -m pytest $(RETRY) -n $(WORKERS) $(PYTEST_ARGS)
 
-slow: $(VENV)/.dev  ## the exhaustive proofs: every cut of every network
-	$(BIN)/python -m pytest -n $(WORKERS) -m slow --hypothesis-profile explore $(PYTEST_ARGS)
+# A part without a test of its own passes: pytest then ends with 5.
+slow: $(VENV)/.dev  ## the exhaustive proofs: every cut of every model (SHARD=3/24 runs a part of them)
+	$(BIN)/python -m pytest -n $(WORKERS) -m slow --hypothesis-profile explore \
+	  $(if $(SHARD),--shard $(SHARD)) $(PYTEST_ARGS) || { code=$$?; test $$code = 5 -a -n "$(SHARD)"; }
+
+coverage: $(VENV)/.dev  ## the tests once more, counting what they run: a floor for each package
+	$(BIN)/python -m pytest $(RETRY) -n $(WORKERS) --cov --cov-report= $(PYTEST_ARGS)
+	@$(BIN)/python tests/coverage_floors.py
 
 test-torch: .venv-torch/.torch  ## torch modules taken in, and torch as a backend, in an environment that has torch
 	.venv-torch/bin/python -m pytest $(RETRY) -m torch $(PYTEST_ARGS)

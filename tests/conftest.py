@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from hypothesis import settings
@@ -20,6 +22,26 @@ ROOT = Path(__file__).resolve().parent.parent
 settings.register_profile("house", deadline=None, print_blob=True, derandomize=True)
 settings.register_profile("explore", deadline=None, print_blob=True)
 settings.load_profile("house")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--shard", help="run one of N parts of the tests chosen: K/N")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests of `--shard` alone. A test is always in the same part of N."""
+    shard = config.getoption("--shard")
+    if not shard:
+        return
+    named = re.fullmatch(r"(\d+)/(\d+)", shard)
+    part, count = map(int, named.groups()) if named else (0, 0)
+    if not 1 <= part <= count:
+        raise pytest.UsageError(
+            f"--shard must be K/N with K from 1 to N (not {shard!r}): 3/24"
+        )
+    mine = [item for item in items if crc32(item.nodeid.encode()) % count == part - 1]
+    config.hook.pytest_deselected(items=[item for item in items if item not in mine])
+    items[:] = mine
 
 
 @pytest.fixture(scope="session")
