@@ -2,7 +2,8 @@
 
     python tests/coverage_floors.py     # after a run with --cov: reads build/coverage
 
-A floor is the last figure measured, less a point for what depends on the machine.
+A floor is the last figure measured, less a point for what depends on the machine. Processes
+that tests start are not counted: of `midstream`, the commands run in processes of their own.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from coverage.exceptions import NoDataError
 
 #: Least share of lines that the default suite runs, in percent.
 FLOORS = {
-    "midstream_wire": 0.0,
-    "midstream_partitioner": 0.0,
-    "midstream_edge": 0.0,
-    "midstream_cloud": 0.0,
-    "midstream_lab": 0.0,
-    "midstream": 0.0,
+    "midstream_wire": 96.0,
+    "midstream_partitioner": 93.0,
+    "midstream_edge": 96.0,
+    "midstream_cloud": 93.0,
+    "midstream_lab": 88.0,
+    "midstream": 74.0,
 }
 
 

@@ -409,3 +409,18 @@ def test_files_and_functions_are_short() -> None:
     assert share_of(functions, 0.5) <= 8
     assert share_of(functions, 0.9) <= 25
     assert max(functions) <= 80
+
+
+def test_all_places_tell_one_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    places = {
+        "CITATION.cff": rf"^version: {re.escape(version)}$",
+        "app/midstream/__init__.py": rf'^__version__ = "{re.escape(version)}"$',
+        "CHANGELOG.md": rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$",
+    }
+    lacking = [
+        place
+        for place, line in places.items()
+        if not re.search(line, (ROOT / place).read_text("utf-8"), re.MULTILINE)
+    ]
+    assert lacking == []
