@@ -59,6 +59,21 @@ def test_sentences_are_short(page: Path) -> None:
     assert [each for each in sentences(page) if len(each.split()) > MOST_WORDS] == []
 
 
+def test_the_python_page_has_every_public_name() -> None:
+    page = (ROOT / "docs/reference/python.md").read_text(encoding="utf-8")
+    told = re.findall(r"^::: midstream\.(\w+)$", page, re.MULTILINE)
+    errors = {
+        name
+        for name in midstream.__all__
+        if isinstance(each := getattr(midstream, name), type) and issubclass(each, Exception)
+    }
+    assert sorted(set(told)) == sorted(set(midstream.__all__) - errors)
+    page = (ROOT / "docs/reference/errors.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == errors - {
+        "MidstreamError"
+    }
+
+
 def programs(page: Path) -> list[str]:
     """Its Python blocks in order, but those marked as fragments."""
     found = BLOCK.findall(page.read_text(encoding="utf-8"))
