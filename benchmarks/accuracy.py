@@ -1,10 +1,10 @@
 """What activation codecs cost in bytes and in accuracy, on trained networks.
 
-    python benchmarks/accuracy.py [--network resnet20|ultraface|digits|minilm] [--json FILE]
+    python benchmarks/accuracy.py [--model resnet20|ultraface|digits|minilm] [--json FILE]
                                   [--draw FOLDER] [--samples N] [--codecs ec:0.5,ctx:1]
-    python benchmarks/accuracy.py --choose --network resnet20 [--cuts 5,6,10]
+    python benchmarks/accuracy.py --choose --model resnet20 [--cuts 5,6,10]
                                   [--codecs ec:0.5,ctx:1] [--samples N] [--json FILE]
-    python benchmarks/accuracy.py --rows FILE [--network resnet20] [--draw FOLDER]
+    python benchmarks/accuracy.py --rows FILE [--model resnet20] [--draw FOLDER]
 
 Every codec at every cut of interest, and JPEG, WebP and PNG of the input over their whole
 range of quality. Tensors go through the codec one sample at a time, as a session sends them;
@@ -120,7 +120,7 @@ def read_rows(path: str) -> list[Row]:
 
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--network", choices=SUBJECTS, action="append", help="default: all")
+    parser.add_argument("--model", choices=SUBJECTS, action="append", help="default: all")
     parser.add_argument("--json", type=Path, help="write all rows to this file")
     parser.add_argument("--draw", type=Path, help="draw a picture a network into this folder")
     parser.add_argument("--samples", type=int, help="only the first so many test samples")
@@ -142,7 +142,7 @@ def main() -> None:
     tell = tell_choices if chosen.choose else tell_rows
     documents: Documents = []
     print(", ".join(f"{key} {value}" for key, value in machine().items()))
-    for name in chosen.network or SUBJECTS:
+    for name in chosen.model or SUBJECTS:
         try:
             subject = subject_called(name, chosen.samples)
         except UsageError as error:

@@ -1,7 +1,7 @@
 """What another backend costs against onnxruntime's CPU, and how far their answers differ.
 
     .venv-openvino/bin/python benchmarks/backends.py --provider openvino [--json]
-    .venv-torch/bin/python benchmarks/backends.py --backend torch [--networks resnet18]
+    .venv-torch/bin/python benchmarks/backends.py --backend torch [--models resnet18]
 
 Both run the same chain of about five segments in turn, in one thread. The ratio is taken pair
 by pair: its median and quartiles.
@@ -70,13 +70,13 @@ def measure(name: str, flags: argparse.Namespace) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--models", default=",".join(NETWORKS))
     parser.add_argument("--backend", default="onnxruntime")
     parser.add_argument("--provider")
     parser.add_argument("--device")
     parser.add_argument("--json", action="store_true")
     flags = parser.parse_args()
-    for name in flags.networks.split(","):
+    for name in flags.models.split(","):
         row = measure(name, flags)
         if flags.json:
             print(json.dumps(row), flush=True)

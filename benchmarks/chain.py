@@ -1,6 +1,6 @@
 """What a chain of segments costs against the unsplit network: time and resident memory.
 
-    python benchmarks/chain.py [--networks resnet18,vgg16] [--pairs 30] [--json]
+    python benchmarks/chain.py [--models resnet18,vgg16] [--pairs 30] [--json]
 
 Time: both variants run in turn in one process, and the ratio is taken pair by pair. Memory:
 each variant is loaded and run in a process of its own, all plans warm. Targets: at most 1.05
@@ -97,7 +97,7 @@ def measure(name: str, pairs: int, threads: int) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--models", default=",".join(NETWORKS))
     parser.add_argument("--pairs", type=int, default=30)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
@@ -107,7 +107,7 @@ def main() -> None:
         print(measure_here(options.measure, options.threads))
         return
     rows = []
-    for name in options.networks.split(","):
+    for name in options.models.split(","):
         row = measure(name, options.pairs, options.threads)
         rows.append(row)
         if not options.json:

@@ -469,7 +469,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--traces", type=Path, default=DATA / "traces")
     parser.add_argument("--policies", default=",".join(POLICIES))
-    parser.add_argument("--networks", default=None, help="parts of their names, by comma")
+    parser.add_argument("--models", default=None, help="parts of their names, by comma")
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--probe-budget", default="50MB/day", help="most sent to ask the link")
     parser.add_argument("--periods", default="0", help="seconds between requests; 0: none")
@@ -488,7 +488,7 @@ def main() -> None:
         return
     if not options.traces.is_dir():
         sys.exit(f"skipped: the traces must lie in {options.traces} (see --traces)")
-    wanted = options.networks.split(",") if options.networks else [""]
+    wanted = options.models.split(",") if options.models else [""]
     jobs = [
         (
             Setting(

@@ -1,6 +1,6 @@
 """Do predictions hold, and does the plan ever lose? Real processes over emulated networks.
 
-    python benchmarks/prediction.py [--models resnet18,mobilenetv2] [--networks 3g,lte,...]
+    python benchmarks/prediction.py [--models resnet18,mobilenetv2] [--links 3g,lte,...]
                                     [--requests 8] [--json]
 
 For every model and network, cloud, link and edge run as three processes (`midstream pair`);
@@ -59,7 +59,7 @@ def measure(model: str, networks: list[str], *, slowdown: float, requests: int) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default="resnet18,mobilenetv2")
-    parser.add_argument("--networks", default=",".join(CONDITIONS))
+    parser.add_argument("--links", default=",".join(CONDITIONS))
     parser.add_argument("--slowdown", type=float, default=8.0)
     parser.add_argument("--requests", type=int, default=8)
     parser.add_argument("--json", action="store_true")
@@ -68,7 +68,7 @@ def main() -> None:
     for model in options.models.split(","):
         documents = measure(
             model,
-            options.networks.split(","),
+            options.links.split(","),
             slowdown=options.slowdown,
             requests=options.requests,
         )

@@ -122,7 +122,7 @@ def proxy_process(
     target: tuple[str, int], network: Condition
 ) -> Iterator[tuple[subprocess.Popen[str], tuple[str, int]]]:
     rates = f"{network.uplink_bps:.0f}bit:{network.downlink_bps:.0f}bit:{network.rtt_s}s"
-    command = [sys.executable, "-m", "midstream_lab.emulation.proxy.proxy", "--network", rates]
+    command = [sys.executable, "-m", "midstream_lab.emulation.proxy.proxy", "--link", rates]
     command += ["--target", f"{target[0]}:{target[1]}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -100,7 +100,7 @@ def run_cell(given: argparse.Namespace, trace: str, policy: str) -> Cell:
         log = Path(folder) / "log.jsonl"
         line = [
             sys.executable, "-m", "midstream", "pair", given.model, "--trace", trace,
-            "--policy", policy, "--network", given.network, "--duration", f"{given.seconds}s",
+            "--policy", policy, "--link", given.link, "--duration", f"{given.seconds}s",
             "--edge-slowdown", str(given.edge_slowdown), "--log", str(log), "--json",
         ]  # fmt: skip
         done = subprocess.run(line, capture_output=True, text=True, check=True)
@@ -344,7 +344,7 @@ def _cell_key(run: RunResult) -> tuple[str, str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="resnet18")
-    parser.add_argument("--network", default="lte")
+    parser.add_argument("--link", default="lte")
     parser.add_argument("--edge-slowdown", type=float, default=8.0)
     parser.add_argument("--seconds", type=float, default=40.0)
     parser.add_argument("--traces", default="lte:1,3g:1,wifi:1")

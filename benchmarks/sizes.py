@@ -1,6 +1,6 @@
 """Do predictions hold at sizes that were not measured, and does each size get its best plan?
 
-    python benchmarks/sizes.py [--networks text,unet] [--files FOLDER] [--links lte,...]
+    python benchmarks/sizes.py [--models text,unet] [--files FOLDER] [--links lte,...]
     python benchmarks/sizes.py --laws        # how far several laws miss between the buckets
     python benchmarks/sizes.py --decisions   # microseconds per decision at changing sizes
     python benchmarks/sizes.py --exact       # answers of many cuts beside the unsplit one's
@@ -315,7 +315,7 @@ def decisions(subject: Subject) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", default="")
+    parser.add_argument("--models", default="")
     parser.add_argument("--files", type=Path)
     parser.add_argument("--links", default="lte,20Mbit:40ms,50Mbit:20ms,100Mbit:10ms")
     parser.add_argument("--slowdown", type=float, default=4.0)
@@ -324,7 +324,7 @@ def main() -> None:
     parser.add_argument("--decisions", action="store_true")
     parser.add_argument("--exact", action="store_true")
     options = parser.parse_args()
-    wanted = options.networks.split(",") if options.networks else None
+    wanted = options.models.split(",") if options.models else None
     every = []
     for subject in subjects(options.files):
         if wanted is not None and subject.name not in wanted:

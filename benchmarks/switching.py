@@ -1,6 +1,6 @@
 """What changing one's mind costs: other plans between requests, other partitions under load.
 
-    python benchmarks/switching.py [--network mobilenetv2] [--switches 1000] [--swaps 20]
+    python benchmarks/switching.py [--model mobilenetv2] [--switches 1000] [--swaps 20]
                                    [--link loopback,wifi] [--json]
 
 The cloud is the command itself, a process of its own; the edge is this process. Requests come
@@ -385,7 +385,7 @@ def run(network: str, link: str, switches: int, swaps: int) -> Iterator[dict[str
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--network", default="mobilenetv2")
+    parser.add_argument("--model", default="mobilenetv2")
     parser.add_argument("--link", default="loopback,wifi")
     parser.add_argument("--switches", type=int, default=1000)
     parser.add_argument("--swaps", type=int, default=20)
@@ -393,7 +393,7 @@ def main() -> int:
     asked = parser.parse_args()
     keep_freed_memory()
     for link in asked.link.split(","):
-        for row in run(asked.network, link, asked.switches, asked.swaps):
+        for row in run(asked.model, link, asked.switches, asked.swaps):
             print(json.dumps(row) if asked.json else table(row), flush=True)
     return 0
 

@@ -1,6 +1,6 @@
 """One pool of threads for all sessions of onnxruntime in a process, or one each that sleeps.
 
-    python benchmarks/thread_pools.py [--network resnet18] [--threads 2] [--runs 40]
+    python benchmarks/thread_pools.py [--model resnet18] [--threads 2] [--runs 40]
 
 Each in a process of its own: milliseconds of a run through five segments with pauses between
 runs, and the processor time that a run and its pause take. The pool that is shared spins.
@@ -69,13 +69,13 @@ def measure(name: str, kind: str, threads: int, runs: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--network", default="resnet18", choices=NETWORKS)
+    parser.add_argument("--model", default="resnet18", choices=NETWORKS)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=40)
     parser.add_argument("--kind", choices=("own", "shared"))
     given = parser.parse_args()
     if given.kind:
-        measure(given.network, given.kind, given.threads, given.runs)
+        measure(given.model, given.kind, given.threads, given.runs)
         return
     for kind in ("own", "shared"):
         command = [sys.executable, __file__, *sys.argv[1:], "--kind", kind]

@@ -424,3 +424,26 @@ def test_all_places_tell_one_version() -> None:
         if not re.search(line, (ROOT / place).read_text("utf-8"), re.MULTILINE)
     ]
     assert lacking == []
+
+
+#: Words of a sentence in a document; a reader in a second language loses the thread sooner.
+MOST_WORDS = 40
+
+
+def sentences_of(text: str) -> Iterator[str]:
+    """Yield the sentences of a document's prose: no code, no tables, no headings."""
+    text = re.sub(r"```.*?```|<!--.*?-->", "", text, flags=re.DOTALL)
+    prose = "\n".join(
+        line for line in text.splitlines() if not re.match(r"\s*\||    |#", line)
+    )
+    prose = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", re.sub(r"`[^`]*`", "code", prose))
+    for paragraph in re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) )", prose):
+        yield from re.split(r"(?<=[.:;!?])\s+", " ".join(paragraph.split()))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_sentences_are_short(document: Path) -> None:
+    if document.parent.name == "decisions" or document.name == "CHANGELOG.md":
+        pytest.skip("records stay as they were written")
+    found = sentences_of(document.read_text("utf-8"))
+    assert [each for each in found if len(each.split()) > MOST_WORDS] == []
