@@ -13,6 +13,7 @@ on acknowledging for a far side that is gone, and a server that hangs.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import final
@@ -89,6 +90,34 @@ def move(state: LinkState, sign: LinkEvent) -> LinkState:
     return _MOVES.get((state, sign), state)
 
 
+def judge(state: LinkState, overdue_since_s: float, now_s: float) -> LinkEvent | None:
+    """Return the event that a look at a link in `state` finds; None: it stays as it is.
+
+    `overdue_since_s` is when what is overdue became so; infinite if nothing is.
+    """
+    if overdue_since_s == math.inf:
+        return LinkEvent.ALIVE if state == "suspect" else None
+    if state == "connected":
+        return LinkEvent.OVERDUE
+    given_up = state == "suspect" and now_s >= overdue_since_s + SUSPECT_S
+    return LinkEvent.GIVEN_UP if given_up else None
+
+
+def ack_patience_s(rto_s: float) -> float:
+    """Return how long acknowledgements that are due may stay away before the link is suspect.
+
+    `rto_s` is TCP's own estimate, srtt + 4 rttvar, in seconds.
+    """
+    return max(ACK_S, rto_s)
+
+
+def moves(still_s: float) -> bool:
+    """Return True if a link on which nothing was acknowledged for `still_s` still counts as
+    moving: an answer that is overdue then means that it is slow, and not dead.
+    """
+    return still_s <= ACK_S / 2
+
+
 def spacing_s(tries: int, *, outage_s: float, pending: bool) -> float:
     """Seconds from the fresh channel number `tries` (from 1) of an outage to the next one.
 
@@ -137,7 +166,7 @@ class FailureDetector:
     `moved_s`: when an acknowledgement last came, or nothing was to be acknowledged. `life_s`:
     when anything last came for sure. `due_s`: since when a pong is due, once its ping has
     arrived; until then `mark_nbytes` is the count of acknowledged bytes at which it will have.
-    `overdue`, since `overdue_s`, makes the stream suspect.
+    `overdue`, since `overdue_s`, makes the stream suspect; infinite while nothing is.
     """
 
     looked_s: float
@@ -150,7 +179,7 @@ class FailureDetector:
     mark_nbytes: int | None = None
     lenience: float = 1.0
     overdue: Overdue | None = None
-    overdue_s: float = 0.0
+    overdue_s: float = math.inf
 
     def look(self, signs: Observations) -> FailureDetector:
         """The watch after one more look."""
@@ -163,7 +192,9 @@ class FailureDetector:
             return seen
         false_alarm = self.overdue in (Overdue.WINDOW, Overdue.PONG)
         lenience = min(MOST_LENIENT, self.lenience * (2 if false_alarm else 1))
-        return replace(seen, overdue=None, moved_s=signs.now_s, lenience=lenience)
+        return replace(
+            seen, overdue=None, overdue_s=math.inf, moved_s=signs.now_s, lenience=lenience
+        )
 
     def doubt(self, now_s: float, since_s: float) -> FailureDetector:
         """The watch after a caller missed an answer that it asked for at `since_s`.
@@ -171,7 +202,7 @@ class FailureDetector:
         Suspect unless anything came since, or acknowledgements keep coming: then the link is
         slow, and not dead.
         """
-        moving = self.outstanding and now_s - self.moved_s < ACK_S / 2
+        moving = self.outstanding and moves(now_s - self.moved_s)
         if self.overdue or moving or self.life_s >= since_s:
             return self
         return self._suspect(Overdue.ANSWER, now_s)
@@ -217,7 +248,7 @@ class FailureDetector:
     def _late(self, signs: Observations) -> Overdue | None:
         now_s, tcp = signs.now_s, signs.tcp
         if tcp is not None and tcp.outstanding:
-            patience_s = max(ACK_S, tcp.srtt_s + 4 * tcp.rttvar_s)
+            patience_s = ack_patience_s(tcp.srtt_s + 4 * tcp.rttvar_s)
             closed = tcp.in_flight_nbytes == 0
             if closed:
                 patience_s = self.lenience * max(WINDOW_S, patience_s)

@@ -7,7 +7,7 @@ from typing import final
 from midstream_edge.link.channel import Stream
 from midstream_edge.link.clock_offset import ClockEstimate
 from midstream_edge.link.endpoint import CONNECT_S
-from midstream_edge.link.failure_detector import PING_S, FailureDetector, Observations, Overdue
+from midstream_edge.link.failure_detector import PING_S, FailureDetector, Observations
 from midstream_edge.link.pings import Pings
 from midstream_wire.errors import PeerError
 from midstream_wire.frames import Welcome
@@ -71,10 +71,8 @@ class MonitoredStream:
         allowed_s = 0.0 if self.welcome is None else self.welcome.keepalive_s
         return max(MIN_KEEPALIVE_S, allowed_s) if allowed_s else None
 
-    def look(self, now_s: float, *, used: bool) -> Overdue | None:
-        """Return what is overdue, after one more look; asks for a sign of life where one is
-        due.
-        """
+    def look(self, now_s: float, *, used: bool) -> None:
+        """Have the detector look once more; ask for a sign of life where one is due."""
         assert self.stream is not None
         signs = Observations(
             now_s, self.heard_s, self.pings.asked_s, self.min_rtt_s, self.stream.tcp_info()
@@ -84,14 +82,12 @@ class MonitoredStream:
         silent = silence_s is not None and now_s - self.heard_s >= silence_s
         if self.detector.overdue or silent:
             self.ask()
-        return self.detector.overdue
 
-    def doubt(self, now_s: float, since_s: float) -> Overdue | None:
-        """Return what is overdue, now that an answer is that was asked for at `since_s`."""
+    def doubt(self, now_s: float, since_s: float) -> None:
+        """Tell the detector that an answer is overdue that was asked for at `since_s`."""
         if self.heard_s < since_s:  # the watch knows what was heard at its last look only
             self.detector = self.detector.doubt(now_s, since_s)
         self.ask()
-        return self.detector.overdue
 
     def ask(self) -> None:
         """Ping, unless a ping is under way already."""

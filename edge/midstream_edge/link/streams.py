@@ -14,10 +14,9 @@ from midstream_edge.link.clock_offset import ClockEstimate
 from midstream_edge.link.endpoint import CONNECT_S
 from midstream_edge.link.failure_detector import (
     LOOK_S,
-    SUSPECT_S,
     USED_S,
     LinkEvent,
-    Overdue,
+    judge,
     move,
 )
 from midstream_edge.link.failures import is_settled, no_answer
@@ -88,7 +87,8 @@ class MonitoredStreams:
         """Look at the present stream; return the streams that are over."""
         if self.present is not None:
             used = now_s - self.used_s < USED_S
-            self._judge(self.present, self.present.look(now_s, used=used), now_s)
+            self.present.look(now_s, used=used)
+            self._judge(self.present, now_s)
         for monitored in self.others:
             unneeded = self.state == "connected" and not monitored.served
             if monitored.ended is None and (unneeded or now_s >= monitored.expires_s):
@@ -122,7 +122,8 @@ class MonitoredStreams:
     def doubt(self, now_s: float, since_s: float) -> None:
         """Take note that an answer is overdue that was asked for at `since_s`."""
         if self.present is not None and self.state == "connected":
-            self._judge(self.present, self.present.doubt(now_s, since_s), now_s)
+            self.present.doubt(now_s, since_s)
+            self._judge(self.present, now_s)
 
     def hear(self, monitored: MonitoredStream, now_s: float) -> bool:
         """Take note of a frame on `monitored`; False if that is over."""
@@ -130,7 +131,8 @@ class MonitoredStreams:
             return False
         monitored.heard_s = now_s
         if monitored is self.present and self.state == "suspect":
-            self._judge(monitored, monitored.look(now_s, used=True), now_s)
+            monitored.look(now_s, used=True)
+            self._judge(monitored, now_s)
         return True
 
     def greet(self, monitored: MonitoredStream, welcome: Welcome, now_s: float) -> bool:
@@ -186,17 +188,15 @@ class MonitoredStreams:
         idle_s = present.keepalive_s
         return math.inf if idle_s is None else max(now_s + LOOK_S, present.heard_s + idle_s)
 
-    def _judge(
-        self, monitored: MonitoredStream, overdue: Overdue | None, now_s: float
-    ) -> None:
+    def _judge(self, monitored: MonitoredStream, now_s: float) -> None:
         """Act on what a look at the present stream means for the link."""
-        if overdue is None:
-            if self.state == "suspect":
-                self._enter(LinkEvent.ALIVE, now_s)
-        elif self.state == "connected":
+        sign = judge(self.state, monitored.detector.overdue_s, now_s)
+        if sign is LinkEvent.ALIVE:
+            self._enter(sign, now_s)
+        elif sign is LinkEvent.OVERDUE:
             self.error = no_answer(self._server, now_s - monitored.heard_s)
-            self._enter(LinkEvent.OVERDUE, now_s)
-        elif now_s >= monitored.detector.overdue_s + SUSPECT_S:
+            self._enter(sign, now_s)
+        elif sign is LinkEvent.GIVEN_UP:
             monitored.lost, monitored.ended = True, self.error
             self._part(monitored, self.error, now_s)
 

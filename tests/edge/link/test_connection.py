@@ -20,6 +20,7 @@ from midstream_cloud.server import Settings
 from midstream_cloud.service import SERVICE
 from midstream_cloud.session import Limits
 from midstream_edge.link import connection as connection_module
+from midstream_edge.link import failure_detector
 from midstream_edge.link import monitored_stream as strand_module
 from midstream_edge.link import streams as strands_module
 from midstream_edge.link.channel import Stream
@@ -117,8 +118,8 @@ def is_suspect(connection: Connection) -> bool:
 def test_a_dark_link_is_suspect_by_its_signs_and_its_stream_lives_on_when_it_returns(
     connect: Connection, proxy: ProxyThread, downs: Downs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No request has to miss its answer first; `test_sentry` has how soon signs tell."""
-    monkeypatch.setattr(strands_module, "SUSPECT_S", 60.0)
+    """No request has to miss its answer first; how soon, `test_failure_detector` shows."""
+    monkeypatch.setattr(failure_detector, "SUSPECT_S", 60.0)
     first = connect.stream
     proxy.black_hole()
     assert is_suspect(connect)
@@ -198,8 +199,10 @@ def test_what_was_heard_since_the_last_look_answers_a_doubt() -> None:
     monitored = MonitoredStream(0.0, tried=False)
     monitored.stream = cast(Stream, SimpleNamespace(send_background=lambda frames: None))
     monitored.heard_s = 5.0
-    assert monitored.doubt(6.0, since_s=4.0) is None
-    assert monitored.doubt(6.0, since_s=5.5) is Overdue.ANSWER
+    monitored.doubt(6.0, since_s=4.0)
+    assert monitored.detector.overdue is None
+    monitored.doubt(6.0, since_s=5.5)
+    assert monitored.detector.overdue is Overdue.ANSWER
 
 
 @pytest.mark.usefixtures("steady_link")

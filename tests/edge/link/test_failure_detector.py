@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from midstream_edge.link.failure_detector import (
     LinkEvent,
     Observations,
     Overdue,
+    judge,
     knock_spacing_s,
     move,
     spacing_s,
@@ -83,6 +85,27 @@ def test_a_link_that_is_down_is_connected_again_only_by_a_welcome(
         state = move(state, sign)
         if LinkEvent.WELCOMED not in signs:
             assert state == "down"
+
+
+def test_a_suspect_link_is_given_up_three_seconds_after_what_was_overdue_became_so() -> None:
+    assert judge("connected", math.inf, 9.0) is None
+    assert judge("connected", 2.0, 9.0) is LinkEvent.OVERDUE  # it may yet speak
+    assert judge("suspect", 2.0, 4.9) is None
+    assert judge("suspect", 2.0, 5.0) is LinkEvent.GIVEN_UP
+    assert judge("suspect", math.inf, 9.0) is LinkEvent.ALIVE
+    assert judge("down", 2.0, 9.0) is judge("down", math.inf, 9.0) is None
+
+
+@given(
+    st.sampled_from(("connected", "suspect", "down")),
+    st.one_of(st.just(math.inf), st.floats(0, 10)),
+    st.floats(0, 20),
+)
+def test_what_a_look_finds_has_a_place_in_the_link_s_state(
+    state: LinkState, overdue_since_s: float, now_s: float
+) -> None:
+    event = judge(state, overdue_since_s, now_s)
+    assert event is None or move(state, event) != state
 
 
 def test_data_that_nobody_acknowledges_makes_a_link_suspect_after_300_ms() -> None:

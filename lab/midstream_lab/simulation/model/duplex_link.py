@@ -1,8 +1,8 @@
 """The simulated link between one edge and the cloud: two lines and their state.
 
-A session calls its link suspect when nothing is acknowledged although something waits to be,
-or an answer is overdue and nothing moves, and down when the connection breaks or stays suspect
-for long (`midstream_edge.link.streams`); so does this.
+When a link is suspect and when it is given up is the rule of sessions
+(`midstream_edge.link.failure_detector`). A session asks TCP for how long nothing was
+acknowledged; here the lines know.
 """
 
 from __future__ import annotations
@@ -11,7 +11,17 @@ import math
 from typing import final
 
 from midstream_edge.link.clock_offset import Exchange
-from midstream_edge.link.failure_detector import ACK_S, LOOK_S, PING_S, USED_S
+from midstream_edge.link.failure_detector import (
+    ACK_S,
+    LOOK_S,
+    PING_S,
+    USED_S,
+    LinkEvent,
+    ack_patience_s,
+    judge,
+    move,
+    moves,
+)
 from midstream_edge.link.link_measurement import measure_link
 from midstream_edge.link.observations import LinkState
 from midstream_edge.link.uplink_backlog import Uplink
@@ -21,14 +31,11 @@ from midstream_lab.simulation.model.http2_pings import FRESH_S, Estimator
 from midstream_lab.simulation.model.link_spec import Network, steady
 from midstream_lab.simulation.model.tcp_flow import Line
 
-#: When an answer is overdue, the link still counts as moving if a packet was acknowledged so
-#: lately.
-MOVING_S = ACK_S / 2
 #: What a ping or its answer takes of the link besides padding.
 PING_NBYTES = 64
-#: A break is noticed, and mended once the link is back, in so long: what keepalives of a
-#: second's fraction and fresh channels take.
-NOTICE_S, RECONNECT_S = 0.3, 0.35
+#: A break is noticed, and mended once the link is back, in so long: what missing
+#: acknowledgements and fresh channels take.
+NOTICE_S, RECONNECT_S = ACK_S, 0.35
 
 
 @final
@@ -128,27 +135,32 @@ class Way:
                 self._estimator.pinged(answered_s, self._draws)
 
     def notice(self, now_s: float) -> bool:
-        """Look at the link; whether `link` has changed by it."""
+        """Look at the link; return True if `link` has changed by it."""
         waits = self.up.free_s > now_s or self.down.free_s > now_s
         if self.link == "down" or (self.link == "connected" and not waits):
             return False
         self._doubted = self._doubted and now_s < self.passed_s
         silent_s = max(self.up.silent_s(now_s), self.down.silent_s(now_s))
-        patience_s = max(ACK_S, self.up.patience_s) if silent_s else ACK_S
-        stalled = self._doubted or silent_s > patience_s
-        before, self.link = self.link, "suspect" if stalled else "connected"
-        if self.link == before:
-            return False
-        self.suspect_since_s = math.inf
-        if stalled:
+        patience_s = ack_patience_s(self.up.patience_s)
+        if not (self._doubted or silent_s > patience_s):
+            self.suspect_since_s = math.inf
+        elif self.link == "connected":
             self.suspect_since_s = now_s if self._doubted else now_s - silent_s + patience_s
+        sign = judge(self.link, self.suspect_since_s, now_s)
+        if sign is None or sign is LinkEvent.GIVEN_UP:
+            return False
+        self.link = move(self.link, sign)
         return True
+
+    def is_given_up(self, now_s: float) -> bool:
+        """Return True if the link has been suspect for too long."""
+        return judge(self.link, self.suspect_since_s, now_s) is LinkEvent.GIVEN_UP
 
     def doubt(self, now_s: float) -> None:
         """An answer is overdue: unless packets still pass, the link is suspect until all that
         was handed over has passed, and a sign of it come back.
         """
-        self._doubted = self.up.still_s(now_s) > MOVING_S
+        self._doubted = not moves(self.up.still_s(now_s))
 
     @property
     def passed_s(self) -> float:
@@ -176,12 +188,13 @@ class Way:
 
     def drop(self) -> None:
         """The break is noticed."""
-        self.link = "down"
+        self.link = move(self.link, LinkEvent.ENDED)
+        self.suspect_since_s = math.inf
 
     def give_up(self) -> None:
         """It was suspect for too long; what is under way will not be waited for."""
         self.epoch += 1
-        self.link = "down"
+        self.link = move(self.link, LinkEvent.GIVEN_UP)
         self.suspect_since_s = math.inf
 
     def mend(self, now_s: float) -> None:
@@ -189,7 +202,7 @@ class Way:
         self.epoch += 1
         self.reconnects += 1
         self.broken = False
-        self.link = "connected"
+        self.link = move(self.link, LinkEvent.WELCOMED)
         self._doubted = False
         self.suspect_since_s = math.inf
         self.up.renew(now_s)

@@ -66,12 +66,11 @@ class LinkMonitor:
     def _look(self, _: object) -> None:
         self._notice()
         way, now_s = self._edge.way, self._core.now_s
-        # A link that is not suspect yet will not have been for long enough before that.
-        due_s = min(way.suspect_since_s, now_s) + GIVE_UP_S
-        if now_s >= due_s:
+        if way.is_given_up(now_s):
             self._give_up()
         elif now_s < self._until_s:
-            self._core.at(due_s, self._look)
+            # A link that is not suspect yet will not have been for long enough before that.
+            self._core.at(min(way.suspect_since_s, now_s) + GIVE_UP_S, self._look)
 
     def _give_up(self) -> None:
         """A fresh connection comes about once all that is under way has passed before it."""
