@@ -10,7 +10,8 @@ from midstream.cli.command_table import COMMANDS, load
 OPENING = """# Commands and flags
 
 The build of this site makes this page from the command line itself; `midstream COMMAND --help`
-says the same. [The command line](cli.md) has what the values look like, and exit codes.
+says the same. [The command line](cli.md) has examples and the form of values,
+[Errors](errors.md) the exit codes.
 """
 
 

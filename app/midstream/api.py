@@ -50,7 +50,7 @@ def load(
     sizes: Mapping[str, int | Sequence[int] | str] | None = None,
     like: str | Path | None = None,
 ) -> Network:
-    """A network: a reference network's name, an ONNX file, its bytes, or a ModelProto.
+    """Load a model: a reference model's name, an ONNX file, its bytes, or a ModelProto.
 
     `feed` says what feeds it; without it a TOML file beside the model is looked for. Where the
     network leaves dimensions open, figures are for `sizes`, such as {"height": 480}, or over
@@ -71,7 +71,7 @@ def partition(
     like: str | Path | None = None,
     public: Iterable[str] = (),
 ) -> Partition:
-    """`source` cut once into a chain of segments, or the partition in a folder.
+    """Cut `source` once into a chain of segments, or open the partition in a folder.
 
     Without `cuts`, at the places that can ever win, chosen by arithmetic alone: the same on
     every machine. `feed`, `sizes` and `like` are as in `load`, which has taken them already
@@ -96,7 +96,7 @@ def partition(
 def inputs(
     part: Partition, source: str | Path | None = None, *, count: int = 1, seed: int = 0
 ) -> sources.Inputs:
-    """`count` inputs, each a dict of arrays by name; random ones without a `source`.
+    """Return `count` inputs, each a dict of arrays by name; random ones without a `source`.
 
     `source` is a picture, a folder of pictures, an .npz or an .npy file.
     """
@@ -154,7 +154,7 @@ def profile(
 
 
 def link(uplink: str, *, downlink: str | None = None, rtt: str = "0ms") -> Link:
-    """A link from quantities with units: `link("8Mbit", rtt="40ms")`."""
+    """Return a link from quantities with units: `link("8Mbit", rtt="40ms")`."""
     rate_bps = parse_rate(uplink)
     return Link(rate_bps, parse_rate(downlink) if downlink else rate_bps, parse_duration(rtt))
 
@@ -170,7 +170,7 @@ def serve(
     profile: Profile | None = None,
     backend: Backend = ONNXRUNTIME,
 ) -> Iterator[str]:
-    """A cloud server in a thread of this process; yields its address.
+    """Run a cloud server in a thread of this process, and yield its address.
 
     For servers of their own use `midstream cloud serve`. The models get no profile, but the
     only one the `profile` that is given: plan with one that you measured.
@@ -208,7 +208,7 @@ def connect(
     slowdown: float = 1.0,
     backend: Backend = ONNXRUNTIME,
 ) -> EdgeSession:
-    """An edge session for `part`: heads here, tails on `server`, as `plan` or `policy` says.
+    """Open an edge session: heads here, tails on `server`, as `plan` or `policy` says.
 
     `plan` is a plan or (segments on the edge, codec); without one everything runs here until
     `use` says otherwise. `policy` chooses for every request: a name ("adaptive"), a `Policy`

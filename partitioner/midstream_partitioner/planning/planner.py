@@ -180,7 +180,7 @@ def plan(
     queue_s: float = 0.0,
     window: int = MAX_IN_FLIGHT,
 ) -> Plan:
-    """The best placement of `partition` over `link`: a `Planner` used once.
+    """Return the best placement of `partition` over `link`: a `Planner` used once.
 
     Raises `PlanError` if the constraints leave no candidate, `UsageError` as `Planner` does.
     """
