@@ -113,8 +113,11 @@ class FakeCloud:
 class VirtualLink:
     """A link with TCP's slow start, queues and round trip.
 
-    `outages` are pairs (from when, for how long) in seconds, in which all that is under way is
-    lost. Raises `UsageError` for values that no link has.
+    `outages` and `refusals` are pairs (from when, for how long) in seconds; both lose what is
+    under way. An outage is silent: the edge finds out after 0.3 s. A refusal begins with a
+    reset, which the edge hears at once, and no connection is taken until it ends: a server
+    that was killed, or that starts later than the edge (from 0 s). Raises `UsageError` for
+    values that no link has.
     """
 
     uplink_bps: float
@@ -122,6 +125,7 @@ class VirtualLink:
     rtt_s: float
     jitter_s: float = 0.0
     outages: Sequence[tuple[float, float]] = ()
+    refusals: Sequence[tuple[float, float]] = ()
 
     def network(self) -> Network:
         """Return the link as the simulator has it."""
@@ -222,6 +226,8 @@ class VirtualSession:
         )
         for at_s, lasts_s in link.outages:
             clock.process(breaking(clock, self._edge, Cut(at_s, lasts_s)))
+        for at_s, lasts_s in link.refusals:
+            clock.process(breaking(clock, self._edge, Cut(at_s, lasts_s), notice_s=0.0))
 
     def submit(self, *, at_s: float | None = None, deadline_s: float | None = None) -> int:
         """Submit a request at a moment, by default now; returns its number, from 1 up.

@@ -123,6 +123,81 @@ def test_what_an_outage_catches_is_finished_here_and_the_rest_goes_out_again() -
     assert {each.where for each in others} == {CLOUD}
 
 
+def test_an_edge_whose_server_is_away_answers_at_once_and_does_not_try_it() -> None:
+    """Neither the timeout nor the deadline matters: nothing leaves."""
+    for link in (
+        VirtualLink(8e6, 8e6, 0.04, refusals=[(0.0, 50.0)]),
+        VirtualLink(8e6, 8e6, 0.04, outages=[(0.0, 50.0)]),
+    ):
+        for deadline_s in (None, 60.0):
+            clock = VirtualClock()
+            cloud = FakeCloud(clock)
+            placement = make_placement(head_s=0.02, rest_s=0.3)
+            session = VirtualSession(clock, cloud, link, [placement], timeout_s=60.0)
+            for number in range(20):
+                session.submit(at_s=1.0 + number, deadline_s=deadline_s)
+            clock.run()
+            assert [each.where for each in session.outcomes] == [FALLBACK] * 20
+            assert all(each.latency_s == pytest.approx(0.32) for each in session.outcomes)
+            assert cloud.arrived == []
+
+
+def test_a_server_that_starts_later_than_the_edge_is_used_once_it_is_there() -> None:
+    link = VirtualLink(8e6, 8e6, 0.04, refusals=[(0.0, 5.0)])
+    session, cloud = run(make_placement(rest_s=0.1), link=link, every_s=0.25, count=40)
+    assert len(session.outcomes) == 40
+    before = [each for each in session.outcomes if each.ended_s < 5.0]
+    assert {each.where for each in before} == {FALLBACK}
+    assert all(each.latency_s == pytest.approx(0.1) for each in before)
+    after = [each for each in session.outcomes if each.submitted_s >= 5.5]
+    assert {each.where for each in after} == {CLOUD}
+    assert min(cloud.arrived) > 20
+
+
+def test_a_server_killed_amid_requests_costs_no_answer_and_no_wait() -> None:
+    link = VirtualLink(8e6, 8e6, 0.04, refusals=[(3.0, 4.0)])
+    placement = make_placement(head_s=0.01, rest_s=0.05)
+    session, _ = run(placement, link=link, every_s=0.1, count=200, timeout_s=60.0)
+    assert Counter(each.number for each in session.outcomes) == Counter(range(1, 201))
+    assert all(each.latency_s < 0.2 for each in session.outcomes)
+    away = [each for each in session.outcomes if 3.0 < each.submitted_s < 7.0]
+    assert {each.where for each in away} == {FALLBACK}
+    others = [each for each in session.outcomes if not 2.8 <= each.submitted_s < 7.5]
+    assert {each.where for each in others} == {CLOUD}
+
+
+def test_a_link_that_goes_dark_costs_one_wait_and_is_used_again_when_it_is_back() -> None:
+    """0.3 s until the edge notices, then nothing leaves until the link is back."""
+    link = VirtualLink(8e6, 8e6, 0.04, outages=[(3.0, 10.0)])
+    placement = make_placement(head_s=0.01, rest_s=0.05)
+    session, _ = run(
+        placement, link=link, every_s=0.5, count=60, timeout_s=60.0, deadline_s=30.0
+    )
+    dark = [each for each in session.outcomes if 3.0 <= each.submitted_s < 13.0]
+    assert {each.where for each in dark} == {FALLBACK}
+    assert dark[0].latency_s == pytest.approx(0.3 + 0.05)  # it had been sent
+    assert all(each.latency_s == pytest.approx(0.06) for each in dark[1:])
+    others = [each for each in session.outcomes if not 3.0 <= each.submitted_s < 13.4]
+    assert {each.where for each in others} == {CLOUD}
+
+
+def test_a_cloud_that_hangs_costs_those_under_way_one_timeout_side_by_side() -> None:
+    placement = make_placement(rest_s=0.01)
+    script: dict[int, Step] = dict.fromkeys(range(1, 9), Silence())
+    session, _ = run(placement, script=script, every_s=0.0, count=8, timeout_s=0.3)
+    assert [each.where for each in session.outcomes] == [FALLBACK] * 8
+    assert max(each.latency_s for each in session.outcomes) == pytest.approx(0.3 + 8 * 0.01)
+
+
+def test_a_deadline_that_the_cloud_cannot_meet_leaves_time_for_the_rest() -> None:
+    """Of 30 s the rest takes 26.5: the edge begins in time, however slow the cloud is."""
+    placement = make_placement(head_s=0.05, rest_s=26.5)
+    slow: dict[int, Step] = {1: Answer(45.0)}
+    (outcome,) = run(placement, script=slow, deadline_s=30.0, timeout_s=60.0)[0].outcomes
+    assert outcome.where == FALLBACK
+    assert 26.65 < outcome.latency_s <= 30.0  # it gave the cloud a while
+
+
 def test_a_session_without_a_placement_is_refused() -> None:
     clock = VirtualClock()
     with pytest.raises(UsageError, match="at least one placement"):

@@ -1,4 +1,8 @@
-"""The edge always answers: servers that die, refuse, hang, or are not ours."""
+"""The edge always answers: servers that die, refuse, hang, or are not ours.
+
+How soon it does is shown in virtual time (`tests/app/test_testing.py` for requests,
+`tests/edge/link/test_streams.py` for links); here are the order, and who answers.
+"""
 
 from __future__ import annotations
 
@@ -191,11 +195,9 @@ def test_nothing_listens_and_the_edge_answers_at_once(
 ) -> None:
     with (
         closed_port() as address,
-        EdgeSession(chain, address, plan=(1, "raw"), timeout_s=60.0) as session,
+        EdgeSession(chain, address, plan=(1, "raw"), timeout_s=3600.0) as session,
     ):
-        began = time.monotonic()
-        answer = session.infer(picture(0))
-        assert time.monotonic() - began < PATIENCE_S
+        answer = session.submit(picture(0)).result(PATIENCE_S)
     assert (answer.where, answer.payload_nbytes) == (FALLBACK, 0)
     assert answer.reason is not None
     assert "the connection was refused" in answer.reason
@@ -208,10 +210,11 @@ def test_a_black_hole_holds_up_neither_answers_nor_closing(
 ) -> None:
     with black_hole() as address:
         session = EdgeSession(chain, address, plan=(1, "raw"))
-        began = time.monotonic()
-        answer = session.infer(picture(0), deadline_s=60.0)
-        session.close()
-        assert time.monotonic() - began < PATIENCE_S
+        answer = session.submit(picture(0), deadline_s=3600.0).result(PATIENCE_S)
+        leaving = threading.Thread(target=session.close, daemon=True)
+        leaving.start()
+        leaving.join(PATIENCE_S)
+        assert not leaving.is_alive()
     assert (answer.where, answer.payload_nbytes) == (FALLBACK, 0)
     assert answer.reason is not None
     assert "nothing came within 3 s" in answer.reason
@@ -235,14 +238,13 @@ def unreachable() -> Iterator[str]:
 def test_a_server_out_of_reach_is_not_waited_for(
     chain: Chain, picture: Picture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(monitored, "CONNECT_S", 120.0)  # the first attempt's
-    began = time.monotonic()
+    """Opening would take an hour otherwise."""
+    monkeypatch.setattr(monitored, "CONNECT_S", 3600.0)  # the first attempt's
     with (
         unreachable() as address,
-        EdgeSession(chain, address, plan=(1, "raw"), patience_s=120.0) as session,
+        EdgeSession(chain, address, plan=(1, "raw"), patience_s=3600.0) as session,
     ):
-        assert session.infer(picture(0)).where == FALLBACK
-    assert time.monotonic() - began < PATIENCE_S
+        assert session.submit(picture(0)).result(PATIENCE_S).where == FALLBACK
 
 
 def test_a_server_that_can_be_reached_is_given_its_time(
@@ -260,9 +262,7 @@ def test_a_deadline_that_the_cloud_cannot_meet_is_met_by_the_edge(
 ) -> None:
     rest_s = {1: 26.5}  # the edge begins 0.85 s after the request, 29 s before it is late
     with EdgeSession(chain, sleepy_server, plan=(1, "raw"), local_rest_s=rest_s) as session:
-        began = time.monotonic()
         answer = session.infer(picture(0), deadline_s=30.0)
-        assert time.monotonic() - began < 30.0
     assert answer.where == FALLBACK
     assert answer.reason is not None
     assert "finish in time" in answer.reason
@@ -274,9 +274,7 @@ def test_the_first_deadline_of_an_edge_that_knows_no_pace_is_met_too(
     chain: Chain, sleepy_server: str, picture: Picture, expected: Expected
 ) -> None:
     with EdgeSession(chain, sleepy_server, plan=(1, "raw")) as session:
-        began = time.monotonic()
         first = session.infer(picture(0), deadline_s=30.0)
-        assert time.monotonic() - began < 30.0
         second = session.infer(picture(1), deadline_s=1.0)
     assert (first.where, second.where) == ("edge-before-cloud", FALLBACK)
     assert_same(first, expected(picture(0)))
@@ -380,10 +378,8 @@ def test_asking_an_absent_server_says_what_is_wrong(ask: Callable[[str], object]
 
 
 def test_asking_a_black_hole_is_bounded() -> None:
-    began = time.monotonic()
     with black_hole() as address, pytest.raises(PeerError, match=r"0\.3 s"):
         describe(address, timeout_s=0.3)
-    assert time.monotonic() - began < PATIENCE_S
 
 
 def test_a_healthy_server_says_so(server: str) -> None:

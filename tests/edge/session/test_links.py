@@ -84,7 +84,6 @@ def test_a_link_that_goes_dark_costs_one_wait_and_is_used_again_when_it_is_back(
         assert session.wait_connected(PATIENCE_S)
         third = session.infer(picture(3))
     assert (first.where, second.where, third.where) == (FALLBACK, FALLBACK, "cloud")
-    assert first.timings.total_s < 30.0
     assert first.payload_nbytes > 0  # it was sent, and waited for
     assert second.payload_nbytes == 0
 

@@ -152,23 +152,23 @@ def test_round_trips_take_the_delay(shared: tuple[Emulation, Ends]) -> None:
     link, both = shared
     edge, cloud = both.pair()
     taken_s = [exchange_s(edge, cloud) for _ in range(20)]
+    # How little more they take, `benchmarks/emulation.py` measures.
     assert link.spec.rtt_s <= statistics.median(taken_s) + 0.0001
-    assert min(taken_s) < link.spec.rtt_s + 0.01  # the least: a busy machine only ever adds
 
 
 def test_the_rate_bounds_what_comes_through_and_a_new_one_holds_for_what_waits(
     shared: tuple[Emulation, Ends], backend: Backend
 ) -> None:
     link, both = shared
-    link.set(spec_for(backend, 4e6))
+    link.set(spec_for(backend, 0.5e6))
     edge, cloud = both.pair()
     begun_s = time.monotonic()
-    send_aside(edge, bytes(2_300_000))  # 4.8 s at 4 Mbit/s
-    drain(cloud, 100_000)
+    send_aside(edge, bytes(2_300_000))
+    drain(cloud, 50_000)
     link.set(spec_for(backend, 40e6))
-    taken_s = drain(cloud, 2_200_000) - begun_s  # 0.46 s at 40 Mbit/s, 4.6 s at 4 Mbit/s
-    at_first_s = 100_000 * 8 / (4e6 * GOODPUT_SHARE)
-    assert at_first_s <= taken_s < at_first_s + 4
+    taken_s = drain(cloud, 2_250_000) - begun_s  # 0.5 s at 40 Mbit/s, 37 s at 0.5 Mbit/s
+    at_first_s = 50_000 * 8 / (0.5e6 * GOODPUT_SHARE)
+    assert at_first_s <= taken_s < at_first_s + 25
 
 
 def test_calibration_finds_what_was_configured(backend: Backend) -> None:
@@ -254,14 +254,15 @@ def test_a_trace_starts_when_told_and_its_outage_holds_everything(
 ) -> None:
     link, both = shared
     low_bps = 150e3 if backend == "kernel" else 0.0
-    trace = Trace("outage", [0.0, 0.3, 10.0], [low_bps, 20e6])
+    trace = Trace("outage", [0.0, 0.3, 60.0], [low_bps, 20e6])
     link.set(LinkSpec(trace, 20e6, link.spec.delay_s))
     edge, cloud = both.pair()
     exchange_s(edge, cloud)  # before the start, the mean holds
+    before_s = time.monotonic()
     origin_s = link.start_trace()
-    assert abs(time.monotonic() - origin_s) < 5
+    assert before_s <= origin_s <= time.monotonic()  # one clock, whichever process told it
     send_aside(edge, bytes(60_000))
-    assert 0.3 <= drain(cloud, 60_000) - origin_s < 9  # the outage's end, not the trace's
+    assert 0.3 <= drain(cloud, 60_000) - origin_s < 30  # the outage's end, not the trace's
 
 
 def test_congestion_control_is_pinned_on_both_ends() -> None:

@@ -86,15 +86,16 @@ class Source:
         self._edge.submit(self.sent, now_s)
 
 
-def breaking(core: Core, edge: Edge, cut: Cut) -> Steps:
-    """One cut of an edge's link, noticed after a while, and mended a while after its end."""
+def breaking(core: Core, edge: Edge, cut: Cut, *, notice_s: float = NOTICE_S) -> Steps:
+    """One cut of a link, noticed after `notice_s`, and mended a while after its end."""
     yield cut.at_s
     edge.way.cut(core.now_s)
-    yield NOTICE_S
+    if notice_s:
+        yield notice_s
     edge.way.drop()
     edge.learn(Evidence(core.now_s, link="down"))
     edge.lose()
-    yield max(0.0, cut.lasts_s - NOTICE_S) + RECONNECT_S
+    yield max(0.0, cut.lasts_s - notice_s) + RECONNECT_S
     if edge.way.heal():
         edge.way.mend(core.now_s)
         edge.learn(Evidence(core.now_s, link="connected"))

@@ -1,4 +1,8 @@
-"""The emulated link over real sockets: rate, delay, every byte, and every fault."""
+"""The emulated link over real sockets: rate, delay, every byte, and every fault.
+
+A busy machine only makes it slower: how exact its times are is shown in virtual time
+(`test_rate_limiter.py`) and measured by `benchmarks/proxy.py`.
+"""
 
 from __future__ import annotations
 
@@ -109,17 +113,11 @@ def upload_s(end: socket.socket, nbytes: int) -> float:
 @pytest.mark.parametrize(
     ("rate", "nbytes"), [("2Mbit", 75_000), ("20Mbit", 10**6), ("100Mbit", 5 * 10**6)]
 )
-def test_the_rate_is_that_of_the_network(linked: Linked, rate: str, nbytes: int) -> None:
+def test_nothing_is_faster_than_the_network(linked: Linked, rate: str, nbytes: int) -> None:
     network = condition(f"{rate}:10ms")
     ideal_s = nbytes * 8 / network.uplink_bps + network.rtt_s
-    took_s = []
-    for _ in range(8):  # the best of a few: a busy machine only ever makes it slower
-        with linked(sink, network.name) as (_, end):
-            took_s.append(upload_s(end, nbytes))
-        if took_s[-1] < 1.1 * ideal_s:
-            break
-    assert min(took_s) > 0.95 * ideal_s
-    assert min(took_s) < 1.1 * ideal_s
+    with linked(sink, network.name) as (_, end):
+        assert upload_s(end, nbytes) > 0.95 * ideal_s
 
 
 def test_the_downlink_has_a_rate_of_its_own(linked: Linked) -> None:
@@ -127,11 +125,11 @@ def test_the_downlink_has_a_rate_of_its_own(linked: Linked) -> None:
         end.recv(1)
         end.sendall(bytes(250_000))
 
-    with linked(source, "0.1Mbit:10Mbit:10ms") as (_, end):
+    with linked(source, "0.001Mbit:10Mbit:10ms") as (_, end):
         begin_s = time.perf_counter()
         end.sendall(b"?")
-        receive(end, 250_000)
-        assert 0.2 < time.perf_counter() - begin_s < 10  # 20 s at the uplink's rate
+        receive(end, 250_000)  # 2,000 s at the uplink's rate
+        assert time.perf_counter() - begin_s > 0.2
 
 
 def test_connections_share_one_line(linked: Linked) -> None:
@@ -149,9 +147,7 @@ def test_connections_share_one_line(linked: Linked) -> None:
 
 
 @pytest.mark.parametrize("rtt_s", [0.0, 0.02, 0.1])
-def test_the_round_trip_is_at_least_the_network_s_and_little_more(
-    linked: Linked, rtt_s: float
-) -> None:
+def test_the_round_trip_is_at_least_the_network_s(linked: Linked, rtt_s: float) -> None:
     with linked(echo, f"100Mbit:{rtt_s}s") as (_, end):
         times_s = []
         for _ in range(20):
@@ -160,7 +156,6 @@ def test_the_round_trip_is_at_least_the_network_s_and_little_more(
             receive(end, 4)
             times_s.append(time.perf_counter() - begin_s)
     assert min(times_s) >= rtt_s
-    assert min(times_s) < rtt_s + 0.02  # the least: a busy machine only ever adds
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -219,11 +214,9 @@ def test_a_receiver_that_does_not_read_stops_the_sender(linked: Linked) -> None:
 
 
 def test_a_new_condition_holds_for_bytes_already_on_their_way(linked: Linked) -> None:
-    with linked(sink, "0.02Mbit:10ms") as (proxy, end):
-        begin_s = time.perf_counter()
+    with linked(sink, "0.001Mbit:10ms") as (proxy, end):
         threading.Timer(0.2, proxy.set, (condition("50Mbit:10ms"),)).start()
-        upload_s(end, 100_000)  # 40 s at the first rate
-        assert 0.2 < time.perf_counter() - begin_s < 20
+        assert upload_s(end, 100_000) > 0.2  # 800 s at the first rate
 
 
 def test_a_black_hole_holds_everything_until_it_ends(linked: Linked) -> None:

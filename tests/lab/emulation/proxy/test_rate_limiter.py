@@ -83,6 +83,36 @@ def test_a_new_rate_holds_for_what_is_queued_and_nothing_overtakes(
         assert dues_s[-1] >= last_s + (20 * 800 - bits) / rate_bps - 1e-6
 
 
+@pytest.mark.parametrize(
+    ("rate_bps", "nbytes"), [(2e6, 75_000), (20e6, 10**6), (100e6, 5 * 10**6)]
+)
+def test_a_long_transfer_and_its_acknowledgement_take_bits_and_delays_exactly(
+    rate_bps: float, nbytes: int
+) -> None:
+    """In pieces, as a proxy reads them, whoever wakes it when each is due."""
+    up: Shaper[int] = Shaper(rate_bps, 0.005)
+    down: Shaper[int] = Shaper(rate_bps, 0.005)
+    for index, begin in enumerate(range(0, nbytes, 1400)):
+        up.push(index, min(1400, nbytes - begin), 3.0)
+    arrived_s, _ = drained(up, 3.0)[-1]
+    down.push(0, 0, arrived_s)
+    answered_s, _ = drained(down, arrived_s)[-1]
+    assert answered_s - 3.0 == pytest.approx(nbytes * 8 / rate_bps + 0.01)
+
+
+@pytest.mark.parametrize("rtt_s", [0.0, 0.02, 0.1])
+def test_a_small_exchange_takes_the_round_trip(rtt_s: float) -> None:
+    up: Shaper[int] = Shaper(100e6, rtt_s / 2)
+    down: Shaper[int] = Shaper(100e6, rtt_s / 2)
+    for number in range(20):
+        begin_s = number * 0.3
+        up.push(number, 4, begin_s)
+        [(there_s, _)] = drained(up, begin_s)
+        down.push(number, 4, there_s)
+        [(back_s, _)] = drained(down, there_s)
+        assert back_s - begin_s == pytest.approx(rtt_s + 2 * 4 * 8 / 100e6)
+
+
 def test_half_an_item_sent_stays_sent_when_the_rate_changes() -> None:
     shaper: Shaper[int] = Shaper(RATE_BPS, 0.0)
     shaper.push(1, 1000, 0.0)
