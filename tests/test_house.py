@@ -434,7 +434,7 @@ def sentences_of(text: str) -> Iterator[str]:
     """Yield the sentences of a document's prose: no code, no tables, no headings."""
     text = re.sub(r"```.*?```|<!--.*?-->", "", text, flags=re.DOTALL)
     prose = "\n".join(
-        line for line in text.splitlines() if not re.match(r"\s*\||    |#", line)
+        line for line in text.splitlines() if not re.match(r"\s*\||    |#|:::", line)
     )
     prose = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", re.sub(r"`[^`]*`", "code", prose))
     for paragraph in re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) )", prose):

@@ -1,4 +1,4 @@
-"""Guides work as they stand, in short sentences."""
+"""Guides work as they stand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,15 +22,12 @@ if TYPE_CHECKING:
     from tests.app.conftest import Environment
 
 ROOT = Path(__file__).resolve().parents[2]
-MOST_WORDS = 40
 #: Pages that a reader follows word by word.
 GUIDES = tuple(
     page
     for room in ("tutorials", "how-to")
     for page in sorted((ROOT / "docs" / room).glob("*.md"))
 )
-#: Pages that are held to short sentences.
-PLAIN = (ROOT / "README.md", ROOT / "docs/index.md", *GUIDES)
 BLOCK = re.compile(r"^(<!-- fragment.*-->\n)?```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 #: "Write `careful.py`:" in front of a block.
 FILE = re.compile(r"`([\w.]+\.(?:py|toml))`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -39,24 +35,6 @@ FILE = re.compile(r"`([\w.]+\.(?:py|toml))`:\n\n```\w+\n(.*?)^```$", re.MULTILIN
 
 def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
-
-
-def prose(page: Path) -> str:
-    """A page without code, tables, headings and comments."""
-    text = page.read_text(encoding="utf-8")
-    text = re.sub(r"^```.*?^```$|<!--.*?-->", "", text, flags=re.MULTILINE | re.DOTALL)
-    return re.sub(r"^(?:    |\||#|:::).*$", "", text, flags=re.MULTILINE)
-
-
-def sentences(page: Path) -> Iterator[str]:
-    text = re.sub(r"\]\([^)]*\)", "]", prose(page))
-    for paragraph in re.split(r"\n\s*\n|\n *(?:[-*]|\d+\.) ", text):
-        yield from re.split(r"(?<=[.:;?!]) ", " ".join(paragraph.split()))
-
-
-@pytest.mark.parametrize("page", PLAIN, ids=name_of)
-def test_sentences_are_short(page: Path) -> None:
-    assert [each for each in sentences(page) if len(each.split()) > MOST_WORDS] == []
 
 
 def test_the_python_page_has_every_public_name() -> None:
