@@ -86,7 +86,8 @@ def _secured(end: socket.socket, address: Address, tls: ChannelTls) -> Finding:
             return Finding(
                 Kind.ABSENT, f"its certificate is not valid now, at {now} UTC by this clock"
             )
-        return Finding(Kind.MISTRUST, f"its certificate fails: {error.verify_message}")
+        why = error.verify_message.rstrip(".")  # a sentence goes on behind it
+        return Finding(Kind.MISTRUST, f"its certificate fails: {why}")
     except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
         return UNDIAGNOSED
     except ssl.SSLError as error:
