@@ -53,7 +53,7 @@ SAMPLES = [
     ("lossless", NORMAL.astype(np.float64)), ("half", FLOATS), ("int8", FLOATS),
     ("int8c", NORMAL), ("ec", FLOATS), ("ec:0.05", NORMAL), ("ec@200B", NORMAL),
     ("ecc", NORMAL), ("ecc:0.02", FLOATS), ("ctx", FLOATS), ("ctx:0.02", NORMAL),
-    ("png", PICTURE), ("jpeg:50", PICTURE), ("webp:50", PICTURE),
+    ("png", PICTURE), ("jpeg:50", PICTURE), ("webp:50", PICTURE), ("avif:50", PICTURE),
 ]  # fmt: skip
 PAYLOADS = [encode_bytes(codec(id), array) for id, array in SAMPLES]
 FREE = ("n", "c", "h", "w")

@@ -30,6 +30,7 @@ from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.planning.constraints import Constraints
 from midstream_partitioner.profiling.profiler import Progress, no_progress
 from midstream_wire.codecs.plugins import refused_by
+from midstream_wire.codecs.registry import unread_by
 from midstream_wire.descriptions import ModelDescription
 from midstream_wire.errors import CloudRefused, MidstreamError, ModelError, UsageError
 from midstream_wire.frames import Code
@@ -52,7 +53,7 @@ class EdgeSide:
         """
         cloud = _profile_of(remote)
         check_sized(cloud, self.partition.inputs)
-        refused = refused_by(remote.own_codecs)
+        refused = (*unread_by(remote.codecs), *refused_by(remote.own_codecs))
         return Deployment(self.partition, remote.name, self.chain, self.edge, cloud, refused)
 
 

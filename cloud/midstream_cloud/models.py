@@ -15,7 +15,7 @@ from midstream_partitioner.inputs.feed_terms import terms_of
 from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.partition.transform import expansion, is_packing
 from midstream_partitioner.scratch import Scratch
-from midstream_wire.codecs import CODECS
+from midstream_wire.codecs import usable
 from midstream_wire.codecs.plugins import loaded_names
 from midstream_wire.codecs.private import NO_PRIVATE_CODES, PrivateCodes
 from midstream_wire.descriptions import (
@@ -147,7 +147,7 @@ class Model:
                 )
                 for k, cut in enumerate(partition.cuts)
             ),
-            codecs=CODECS,
+            codecs=usable(),
             profile=self.profile.to_json(compact=True) if self.profile else "",
             feed=terms_of(partition.feed, partition.inputs),
             own_codecs=loaded_names(),

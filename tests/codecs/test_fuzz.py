@@ -162,6 +162,7 @@ def test_two_hundred_thousand_payloads_and_frames_are_mutated() -> None:
 IDS = [
     "raw", "lossless", "half", "int8", "int8c", "ec", "ec:0.01", "ec@1KB", "ecc:0.125",
     "ecc:2", "ctx", "ctx:0.02", "png", "jpeg", "webp",
+    "avif",
 ]  # fmt: skip
 CHUNK = 1000
 SHAPES: list[tuple[int, ...]] = [
@@ -245,7 +246,7 @@ def check(chosen: Codec, array: Array) -> None:
         errors = np.abs(got.astype(np.float64) - array.astype(np.float64))
         assert errors.max(initial=0.0) <= bound
     else:
-        assert chosen.family in ("jpeg", "webp")
+        assert chosen.family in ("jpeg", "webp", "avif")
 
 
 def of_use(number: int, array: Array) -> list[Codec]:

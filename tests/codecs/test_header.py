@@ -119,7 +119,7 @@ def test_codes_of_dtypes_are_these_for_ever() -> None:
 @pytest.mark.parametrize(
     ("family", "code"),
     [("raw", 1), ("lossless", 2), ("half", 3), ("int8", 4), ("int8c", 5), ("png", 6),
-     ("jpeg", 7), ("webp", 8), ("ec", 9), ("ecc", 10), ("ctx", 11)],
+     ("jpeg", 7), ("webp", 8), ("ec", 9), ("ecc", 10), ("ctx", 11), ("avif", 12)],
 )  # fmt: skip
 def test_codes_of_codecs_are_these_for_ever(family: str, code: int) -> None:
     chosen: Codec = codec(family)

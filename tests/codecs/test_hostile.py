@@ -27,7 +27,7 @@ SAMPLES = [
     ("int8", FLOATS), ("int8c", FLOATS), ("ec", FLOATS), ("ec:0.05", FLOATS - 0.3),
     ("ecc", FLOATS), ("ctx", FLOATS), ("ctx:0.05", FLOATS - 0.3),
     ("raw", FLOATS[:0]), ("int8", FLOATS * np.nan),
-    ("png", PICTURE), ("jpeg:50", PICTURE), ("webp:50", PICTURE),
+    ("png", PICTURE), ("jpeg:50", PICTURE), ("webp:50", PICTURE), ("avif:50", PICTURE),
 ]  # fmt: skip
 # Symbolic dimensions admit the most, so that it is not the spec alone that refuses.
 FREE = ("n", "c", "h", "w")

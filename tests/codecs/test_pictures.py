@@ -1,4 +1,4 @@
-"""Pictures through png, jpeg and webp."""
+"""Pictures through png, jpeg, webp and avif."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def delivered(id: str, array: Array) -> Array:
     return decode(encode_bytes(codec(id), array), spec, max_nbytes=array.nbytes)
 
 
-@pytest.mark.parametrize("id", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize("id", ["png", "jpeg", "webp", "avif"])
 @pytest.mark.parametrize(
     ("shape", "taken"),
     [
@@ -55,7 +55,7 @@ def test_png_keeps_every_bit(picture: Picture) -> None:
         assert delivered("png", array[None]).tobytes() == array.tobytes()
 
 
-@pytest.mark.parametrize("id", ["jpeg:95", "webp:95"])
+@pytest.mark.parametrize("id", ["jpeg:95", "webp:95", "avif:95"])
 @pytest.mark.parametrize("shape", [(1, 1), (3, 200), (200, 3), (229, 331), (1000, 701)])
 def test_lossy_pictures_look_alike(id: str, shape: tuple[int, int], picture: Picture) -> None:
     array = picture(*shape)
@@ -63,7 +63,7 @@ def test_lossy_pictures_look_alike(id: str, shape: tuple[int, int], picture: Pic
     assert error.mean() < 8
 
 
-@pytest.mark.parametrize("family", ["jpeg", "webp"])
+@pytest.mark.parametrize("family", ["jpeg", "webp", "avif"])
 def test_quality_buys_fidelity_with_bytes(family: str, picture: Picture) -> None:
     array = picture(300, 400)
     sizes, errors = [], []
@@ -77,7 +77,7 @@ def test_quality_buys_fidelity_with_bytes(family: str, picture: Picture) -> None
     assert sizes[-1] < array.nbytes / 2
 
 
-@pytest.mark.parametrize("id", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize("id", ["png", "jpeg", "webp", "avif"])
 def test_large_pictures_go_in_strips(id: str, picture: Picture) -> None:
     array = picture(1000, 1001)
     row_nbytes = 3 * 1001
@@ -99,7 +99,9 @@ def test_strips_of_jpeg_lose_hardly_more_than_the_whole(picture: Picture) -> Non
     assert len(encode_bytes(codec("jpeg:90"), array)) <= len(file.getvalue()) + 2000
 
 
-@pytest.mark.parametrize("id", ["jpeg:1", "jpeg:3", "jpeg:100", "webp:1", "webp:100"])
+@pytest.mark.parametrize(
+    "id", ["jpeg:1", "jpeg:3", "jpeg:100", "webp:1", "webp:100", "avif:1", "avif:100"]
+)
 def test_every_quality_is_one_that_the_decoder_takes(id: str) -> None:
     noise = np.random.default_rng(2).integers(0, 256, (64, 70, 3), np.uint8)
     assert delivered(id, noise).shape == noise.shape

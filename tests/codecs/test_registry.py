@@ -12,6 +12,7 @@ from midstream_wire.errors import UsageError
 def test_every_family_is_found_by_its_name() -> None:
     assert CODECS == (
         "raw", "lossless", "half", "int8", "int8c", "ec", "ecc", "ctx", "png", "jpeg", "webp",
+        "avif",
     )  # fmt: skip
     assert [codec(family).family for family in CODECS] == list(CODECS)
 
@@ -19,7 +20,8 @@ def test_every_family_is_found_by_its_name() -> None:
 @pytest.mark.parametrize(
     ("asked", "got"),
     [("raw", "raw"), ("jpeg", "jpeg:90"), ("webp", "webp:80"), ("jpeg:1", "jpeg:1"),
-     ("webp:100", "webp:100"), ("png", "png"), ("ec", "ec:0.5"), ("ecc", "ecc:0.5"),
+     ("webp:100", "webp:100"), ("avif", "avif:80"),
+     ("png", "png"), ("ec", "ec:0.5"), ("ecc", "ecc:0.5"),
      ("ec:1", "ec:1"), ("ec:0.1250", "ec:0.125"), ("ecc:16", "ecc:16"), ("ec@16KB", "ec@16KB"),
      ("ctx", "ctx:0.5"), ("ctx:2.25", "ctx:2.25"),
      ("ec@16000", "ec@16KB"), ("ec@16KiB", "ec@16384B"), ("ec@2MB", "ec@2000KB")],

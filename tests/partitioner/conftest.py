@@ -115,7 +115,7 @@ RandomGraph = Callable[..., Graph]
 ClosedSets = Callable[[Graph], Iterator[frozenset[int]]]
 CaseOf = Callable[..., "Case"]
 
-PICTURES = ("png", "jpeg:90", "webp:80")
+PICTURES = ("png", "jpeg:90", "webp:80", "avif:80")
 
 
 @pytest.fixture(scope="session")

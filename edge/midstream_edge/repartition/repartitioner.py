@@ -34,7 +34,7 @@ from midstream_partitioner.planning.replan import (
     estimated_profile,
     node_seconds,
 )
-from midstream_partitioner.profiling.codec_ladder import CODECS
+from midstream_partitioner.profiling.codec_ladder import usual_codecs
 from midstream_partitioner.profiling.profiler import profile_codecs
 from midstream_wire.errors import MidstreamError, PlanError
 from midstream_wire.tensors import Array
@@ -118,7 +118,7 @@ class Repartitioner:
         believed: Callable[[], Believed | None],
         adopt: Callable[[Sides], None],
         stranded: Callable[[], bool] = lambda: False,
-        codecs: Sequence[str] = CODECS,
+        codecs: Sequence[str] | None = None,
         constraints: Constraints = UNCONSTRAINED,
         look_s: float = LOOK_S,
         prepare: Prepare = prepare,
@@ -132,7 +132,7 @@ class Repartitioner:
         self._model = model
         self._endpoint = endpoint
         self._sample = sample
-        self._codecs = tuple(map(full_id, codecs))
+        self._codecs = tuple(map(full_id, usual_codecs() if codecs is None else codecs))
         self._believed = believed
         self._adopt = adopt
         self._stranded = stranded

@@ -167,7 +167,7 @@ def _label_axes(rates: Any, times: Any, found: Calibration, *, title: str) -> No
 
 
 #: Codecs of pictures: lines of reference, whatever the cut.
-PICTURES = ("png", "jpeg", "webp")
+PICTURES = ("png", "jpeg", "webp", "avif")
 
 
 def _family(codec: str) -> str:

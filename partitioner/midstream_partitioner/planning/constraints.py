@@ -20,9 +20,9 @@ from midstream_wire.errors import UsageError
 
 #: Lossy codecs that a plan may choose unasked where no calibration tells what they cost: half
 #: precision, and pictures as people send them anyway. All others are chosen only by name.
-LOSSY_BY_DEFAULT = ("half", "jpeg", "webp")
+LOSSY_BY_DEFAULT = ("half", "jpeg", "webp", "avif")
 
-PICTURES = ("jpeg", "webp")
+PICTURES = ("jpeg", "webp", "avif")
 
 
 @final
@@ -109,7 +109,10 @@ class Constraints:
             if self.codecs is not None and placement.codec not in self.codecs:
                 return 0, f"sends {placement.codec}, which is not among the codecs allowed"
             if not is_known(placement.codec):
-                return 0, f"sends {placement.codec}, which is not loaded here (--codec-plugin)"
+                return 0, (
+                    f"sends {placement.codec}, which this process does not have "
+                    "(--codec-plugin loads one of your own; avif needs a Pillow with AVIF)"
+                )
             refused = dict(self.refused).get(family_of(placement.codec))
             if refused is not None:
                 return 1, f"sends {placement.codec}, which the server does not take: {refused}"

@@ -207,8 +207,8 @@ def _accuracy(
     if constraints.codecs is not None:
         return "codecs as named, whatever they lose"
     return (
-        "not calibrated: lossless codecs and half precision; of a picture, JPEG and WebP as "
-        "people send them"
+        "not calibrated: lossless codecs and half precision; of a picture, JPEG, WebP and "
+        "AVIF as people send them"
     )
 
 

@@ -14,8 +14,7 @@ from midstream_wire.codecs import split_codec
 from midstream_wire.codecs.plugins import loaded
 from midstream_wire.errors import UsageError
 
-#: Codecs whose cost is measured at every cut that they accept, unless others are named.
-CODECS = ("raw", "lossless", "half", "int8", "int8c", "png", "jpeg", "webp")
+_USUAL = ("raw", "lossless", "half", "int8", "int8c", "png", "jpeg", "webp", "avif")
 
 
 #: All that is calibrated: for activations from lossless down to coarse steps of the
@@ -27,6 +26,7 @@ LADDER = (
     *("ec:0.125", "ec:0.25", "ec:0.5", "ec:1", "ec:2", "ecc:0.25", "ecc:0.5", "ecc:1"),
     *("png", "jpeg:95", "jpeg:90", "jpeg:75", "jpeg:50", "jpeg:25"),
     *("webp:95", "webp:80", "webp:50", "webp:25"),
+    *("avif:90", "avif:80", "avif:65", "avif:50"),
 )
 
 
@@ -39,8 +39,10 @@ BEHIND_PRIOR = "raw"
 
 
 def usual_codecs() -> tuple[str, ...]:
-    """Return `CODECS`, and those of a user's own that this process has loaded."""
-    return (*CODECS, *_own_codecs())
+    """Return the codecs whose cost is measured unless others are named: the usual ones that
+    this process can use, and all of a user's own that it has loaded.
+    """
+    return (*filter(is_known, _USUAL), *_own_codecs())
 
 
 def _own_codecs() -> tuple[str, ...]:

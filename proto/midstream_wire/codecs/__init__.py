@@ -6,7 +6,7 @@ from midstream_wire.codecs.base import Codec, DecodeBlock, EncodeBlock, Encoding
 from midstream_wire.codecs.decoder import Decoder, decode, decode_small
 from midstream_wire.codecs.encoder import JOIN_NBYTES, encode, encode_bytes, encode_small
 from midstream_wire.codecs.header import BLOCK_NBYTES
-from midstream_wire.codecs.registry import CODECS, codec, load_codec, split_codec
+from midstream_wire.codecs.registry import CODECS, codec, load_codec, split_codec, usable
 
 __all__ = [
     "BLOCK_NBYTES",
@@ -25,4 +25,5 @@ __all__ = [
     "encode_small",
     "load_codec",
     "split_codec",
+    "usable",
 ]

@@ -1,8 +1,8 @@
-"""png, jpeg:Q and webp:Q, for uint8 pictures [1, H, W, 3] or [H, W, 3], channels RGB.
+"""png, jpeg:Q, webp:Q and avif:Q, for uint8 pictures [1, H, W, 3] or [H, W, 3], channels RGB.
 
-A picture goes in strips of whole rows, each a file of its own, of at most BLOCK_NBYTES when
-decoded: so they decode while the next ones arrive, in bounded memory. Strips are multiples of
-16 rows, the height of JPEG's largest coding unit.
+A picture goes in strips of whole rows, each a file of its own (of avif, the frame in it), of
+at most BLOCK_NBYTES when decoded: so they decode while the next ones arrive, in bounded
+memory. Strips are multiples of 16 rows, the height of JPEG's largest coding unit.
 
 What arrives is not handed to the picture library as it comes. Its size must be the strip's,
 and its structure one that this module writes: no progressive or repeated scans, no text,
@@ -17,27 +17,31 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 
+from midstream_wire.codecs import avif
 from midstream_wire.codecs.base import Codec, DecodeBlock, Encoding
 from midstream_wire.codecs.exact import refuse_params
 from midstream_wire.codecs.header import BLOCK_NBYTES
 from midstream_wire.errors import CodecError
 from midstream_wire.tensors import Array
 
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
 #: 192 MiB of pixels: more than any camera that feeds a network takes.
 MAX_PIXELS = 1 << 26
 
-_MAX_SIDE = 16383  # WebP's limit, the narrowest of the three (JPEG: 65535)
+_MAX_SIDE = 16383  # WebP's limit, the narrowest of all (JPEG: 65535)
 _JPEG_UNIT = 16
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Picture(Codec):
-    """A picture format. png is exact; jpeg and webp promise no error bound."""
+    """A picture format. png is exact; jpeg, webp and avif promise no error bound."""
 
     def accepts(self, dtype: str, shape: tuple[int, ...]) -> bool:
         if dtype != "uint8" or len(shape) not in (3, 4) or shape[-1] != 3:
@@ -69,8 +73,10 @@ class Picture(Codec):
         """One strip [rows, W, 3] as a file; JPEG with Pillow's defaults: 4:2:0, baseline."""
         from PIL import Image
 
-        file = io.BytesIO()
         image = Image.fromarray(pixels)
+        if self.family == "avif":
+            return avif.encode(image, self.quality)
+        file = io.BytesIO()
         if self.family == "png":
             image.save(file, "PNG", compress_level=1)
         elif self.family == "jpeg":
@@ -80,26 +86,31 @@ class Picture(Codec):
         return file.getvalue()
 
     def _decode(self, file: bytes, out: Array) -> None:
-        from PIL import Image
-
         rows, width, _ = out.shape
         size = _SIZES[self.family](file)
         if size != (width, rows):
             raise CodecError(
-                f"a {self.family} block must be a plain picture of {width} x {rows} pixels, "
+                f"the {self.family} block must be a plain picture of {width} x {rows} pixels, "
                 f"such as midstream writes (not {'one' if size is None else size})"
             )
         try:
-            image = Image.open(io.BytesIO(file), formats=[self.family.upper()])
+            image = self._open(file)
             image.load()
         # Pillow's readers promise no particular exceptions for malformed files.
         except Exception as error:
             raise CodecError(
-                f"a {self.family} block must be a whole picture (not so: {error})"
+                f"the {self.family} block must be a whole picture (not so: {error})"
             ) from error
         if image.mode != "RGB" or image.size != size:
-            raise CodecError(f"a {self.family} block must be RGB (not {image.mode})")
+            raise CodecError(f"the {self.family} block must be RGB (not {image.mode})")
         np.copyto(out, np.asarray(image))
+
+    def _open(self, file: bytes) -> ImageFile:
+        from PIL import Image
+
+        if self.family == "avif":
+            return avif.open_frame(file)
+        return Image.open(io.BytesIO(file), formats=[self.family.upper()])
 
 
 def _png_size(file: bytes) -> tuple[int, int] | None:
@@ -161,4 +172,5 @@ _SIZES: dict[str, Callable[[bytes], tuple[int, int] | None]] = {
     "png": _png_size,
     "jpeg": _jpeg_size,
     "webp": _webp_size,
+    "avif": avif.size_of,
 }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import replace
 
-from midstream_wire.codecs import plugins
+from midstream_wire.codecs import avif, plugins
 from midstream_wire.codecs.affine import Affine
 from midstream_wire.codecs.base import Codec
 from midstream_wire.codecs.context import Context
@@ -32,6 +33,7 @@ _DEFAULTS: tuple[Codec, ...] = (
     Picture("png", 6, lossless=True),
     Picture("jpeg", 7, lossless=False, quality=90),
     Picture("webp", 8, lossless=False, quality=80),
+    Picture("avif", 12, lossless=False, quality=80),
 )
 _BY_FAMILY = {each.family: each for each in _DEFAULTS}
 # Of ec, ecc and ctx, payloads tell the step, not D.
@@ -50,10 +52,32 @@ _UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "KiB": 1 << 10, "MiB": 1 << 
 CODECS: tuple[str, ...] = tuple(_BY_FAMILY)
 
 
+def usable() -> tuple[str, ...]:
+    """Return those of `CODECS` that this process can use."""
+    return tuple(each.family for each in _DEFAULTS if not _lack(each))
+
+
+def unread_by(read: Collection[str]) -> tuple[tuple[str, str], ...]:
+    """Return the usable families that are not among `read`, a server's, and why not."""
+    why = (
+        "the codec {} must be one that the server reads, and is not: run the same release "
+        "there, for avif with a Pillow that has AVIF, or plan without it"
+    )
+    return tuple((family, why.format(family)) for family in usable() if family not in read)
+
+
+def _lack(found: Codec) -> str:
+    """Return why this process cannot use a codec of ours; "" if it can."""
+    if found.family != "avif" or avif.available():
+        return ""
+    return "the codec avif needs a Pillow with AVIF: install pillow from PyPI, or name another"
+
+
 def codec(id: str) -> Codec:
     """The codec called `id`: a family, or one of these with a setting.
 
-    "jpeg:Q" and "webp:Q" with a quality from 1 to 100 ("jpeg" is jpeg:90, "webp" is webp:80);
+    "jpeg:Q", "webp:Q" and "avif:Q" with a quality from 1 to 100 ("jpeg" is jpeg:90, "webp"
+    webp:80, "avif" avif:80, where Pillow has AVIF);
     "ec:D", "ecc:D" and "ctx:D" with the step in standard deviations, 0.01 to 16 ("ec" is
     ec:0.5);
     "ec@NBYTES" with the size that a payload may have, as in ec@16KB; codecs of a user's own
@@ -64,6 +88,9 @@ def codec(id: str) -> Codec:
     found = _BY_FAMILY.get(family)
     if found is not None:
         changed = found if not mark else _with(found, mark, setting)
+        lack = _lack(found)
+        if lack:
+            raise UsageError(lack)
         if changed is not None:
             return changed
     plugin = plugins.plugin_called(family)
@@ -131,4 +158,7 @@ def codec_of(code: int, quality: int, codes: PrivateCodes = NO_PRIVATE_CODES) ->
         raise CodecError(f"a payload must use a known codec (not number {code})")
     if not (1 <= quality <= 100 if found.quality else quality == 0):
         raise CodecError(f"codec {found.family} must not be used with quality {quality}")
+    lack = _lack(found)
+    if lack:
+        raise CodecError(lack)
     return replace(found, quality=quality) if quality != found.quality else found

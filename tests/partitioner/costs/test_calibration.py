@@ -86,7 +86,7 @@ def keeps(budget: Budget, row: Fidelity, samples: int = 1000) -> bool:
     """The definition, written down once more: nothing worse would look as good by chance."""
     if row.codec in LOSSLESS:
         return True
-    proven = not (budget.default and row.codec in ("half", "jpeg:90", "webp:80"))
+    proven = not (budget.default and row.codec in ("half", "jpeg:90", "webp:80", "avif:80"))
     agreement, loss = row.agreement or 0.0, (row.top1_loss or 0.0) / 100
     if proven and row.loss_square is not None:
         spread = (row.loss_square * samples + 2) / (samples + 2)
@@ -248,13 +248,13 @@ def test_pictures_of_the_input_keep_to_the_budget_like_any_codec(case_of: CaseOf
     case = case_of(12)
     found = calibrated(case, 12)
     rows = tuple(
-        replace(row, top1_loss=5.0) if row.codec in ("jpeg:90", "webp:80") else row
+        replace(row, top1_loss=5.0) if row.codec in ("jpeg:90", "webp:80", "avif:80") else row
         for row in found.rows
     )
     made = plan(
         case.partition, case.edge, case.cloud, LINK, calibration=replace(found, rows=rows)
     )
-    assert not {"jpeg:90", "webp:80"} & {c.codec for c in made.candidates}
+    assert not {"jpeg:90", "webp:80", "avif:80"} & {c.codec for c in made.candidates}
     # What was not calibrated stays the baseline that it is without a calibration.
     rows = tuple(row for row in found.rows if row.codec != "jpeg:90")
     made = plan(

@@ -19,7 +19,7 @@ from midstream_wire.errors import PlanError, UsageError
 CaseOf = Callable[..., Any]
 
 LINK = Link(4e6, 8e6, 0.03)
-UNASKED = ("raw", "lossless", "half", "png", "jpeg:90", "webp:80")
+UNASKED = ("raw", "lossless", "half", "png", "jpeg:90", "webp:80", "avif:80")
 
 
 def by_hand(case: Any, link: Link, queue_s: float = 0.0) -> dict[tuple[str, str], list[float]]:

@@ -77,8 +77,8 @@ def codecs(
 ) -> None:
     """Show what every codec at every cut costs: bits, time, accuracy.
 
-    Where the input is a picture, PNG, JPEG and WebP of it stand beside, as `cloud-only`. A
-    partition that was calibrated is not measured again unless --data is given; without any
+    Where the input is a picture, PNG, JPEG, WebP and AVIF of it stand beside, as `cloud-only`.
+    A partition that was calibrated is not measured again unless --data is given; without any
     data there are only sizes and times.
     """
     if draw is not None:
