@@ -308,12 +308,14 @@ def test_a_target_where_nothing_listens_is_a_reset() -> None:
 
 def test_stats_count_bytes_and_connections(linked: Linked) -> None:
     with linked(echo, "100Mbit:2ms") as (proxy, end):
+        begin_s = time.perf_counter()
         end.sendall(b"x" * 1000)
         receive(end, 1000)
         stats = proxy.stats()
+        took_s = time.perf_counter() - begin_s
         assert (stats.uplink.nbytes, stats.downlink.nbytes) == (1000, 1000)
         assert stats.connections == 1
-        assert 0 <= stats.uplink.lateness_p50_s <= stats.uplink.lateness_p99_s < 1.0
+        assert 0 <= stats.uplink.lateness_p50_s <= stats.uplink.lateness_p99_s <= took_s
 
 
 def test_a_port_that_is_taken_is_a_usage_error() -> None:
