@@ -21,7 +21,7 @@ from midstream_partitioner.backends.by_name import open_backend
 from midstream_partitioner.compare import relative_error
 from midstream_partitioner.execution.chain import Chain
 from midstream_partitioner.graph.cuts import position_cuts
-from midstream_partitioner.inputs.feed import read_inputs
+from midstream_partitioner.inputs.reading import read_inputs
 from midstream_partitioner.intake.onnx_model import load_network
 from midstream_partitioner.partition.cutting import partition
 from midstream_partitioner.partition.partition import Partition

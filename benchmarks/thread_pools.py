@@ -18,7 +18,7 @@ import onnxruntime as ort
 
 from midstream_lab.networks import NETWORKS
 from midstream_partitioner.graph.cuts import position_cuts
-from midstream_partitioner.inputs.feed import read_inputs
+from midstream_partitioner.inputs.reading import read_inputs
 from midstream_partitioner.intake.onnx_model import load_network
 from midstream_partitioner.partition.cutting import partition
 

@@ -14,7 +14,8 @@ from midstream_lab.networks import NETWORKS, build
 from midstream_partitioner.costs.size_spans import Spans, buckets, checked_sizes, tied_names
 from midstream_partitioner.costs.sizes import bind_sizes, check_sizes, check_told
 from midstream_partitioner.graph.cuts import Cut, cut_of
-from midstream_partitioner.inputs.feed import Feed, read_inputs
+from midstream_partitioner.inputs.feed import Feed
+from midstream_partitioner.inputs.reading import read_inputs
 from midstream_partitioner.inputs.samples import Sample
 from midstream_partitioner.intake.onnx_model import Network, load_network
 from midstream_partitioner.partition.cutting import partition

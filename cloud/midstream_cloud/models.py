@@ -10,8 +10,8 @@ from typing import final
 from midstream_cloud.estimates import Points, points_of
 from midstream_partitioner.costs.profile import Profile
 from midstream_partitioner.execution.chain import Chain
-from midstream_partitioner.inputs.feed import read_inputs
 from midstream_partitioner.inputs.feed_terms import terms_of
+from midstream_partitioner.inputs.reading import read_inputs
 from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.partition.transform import expansion, is_packing
 from midstream_partitioner.scratch import Scratch

@@ -18,7 +18,7 @@ from midstream.loaders import open_partition
 from midstream_lab.networks import digits_split
 from midstream_partitioner.costs.calibration import MOST_DEVIATION, PARTIAL_FILE
 from midstream_partitioner.execution.chain import Chain
-from midstream_partitioner.inputs.feed import read_inputs
+from midstream_partitioner.inputs.reading import read_inputs
 from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.profiling.answer_metrics import Metric, deviation
 from midstream_partitioner.profiling.calibrator import calibrate

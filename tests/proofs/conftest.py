@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from midstream_lab.networks import NETWORKS
 from midstream_partitioner.backends.onnxruntime_backend import Executor
-from midstream_partitioner.inputs.feed import read_inputs
+from midstream_partitioner.inputs.reading import read_inputs
 from midstream_partitioner.intake.onnx_model import Network, load_network
 from midstream_wire.tensors import Array
 

@@ -33,7 +33,7 @@ PARTIAL_FILE = "calibration.partial.npz"
 #: zeros, or where one side gives a number and the other none.
 MOST_DEVIATION = 1e6
 
-_CONFIG = ConfigDict(extra="forbid")
+_CONFIG = ConfigDict(extra="forbid", defer_build=True)
 _Name = Annotated[str, Field(max_length=4096)]
 _Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _Deviation = Annotated[float, Field(ge=0, le=MOST_DEVIATION, allow_inf_nan=False)]

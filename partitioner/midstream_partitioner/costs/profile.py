@@ -44,7 +44,7 @@ _Bindings = Annotated[
     Field(max_length=64),
 ]
 
-_CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
+_CONFIG = ConfigDict(extra="forbid", defer_build=True)
 
 
 @final

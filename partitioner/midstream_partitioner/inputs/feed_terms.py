@@ -6,7 +6,8 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from midstream_partitioner.inputs.feed import Feed, pictures_among
+from midstream_partitioner.inputs.feed import Feed
+from midstream_partitioner.inputs.reading import pictures_among
 from midstream_wire.limits import MAX_FEED_CHARS
 from midstream_wire.tensors import TensorSpec
 

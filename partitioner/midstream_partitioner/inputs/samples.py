@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from midstream_partitioner.inputs.arrays import ONLY, load_arrays
+from midstream_partitioner.inputs.feed import MAX_SIDE
 from midstream_partitioner.inputs.picture import open_picture
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import DTYPES, Array, TensorSpec
 
-#: A side no picture for a network has; keeps a typing error from asking for gigabytes.
-MAX_SIDE = 16_384
 #: Suffixes taken from a folder; a file named directly may have any.
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 #: The same for arrays.

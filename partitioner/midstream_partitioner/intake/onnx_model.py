@@ -21,7 +21,8 @@ from midstream_partitioner.costs.sizes import Sizes, bind_sizes, check_sizes
 from midstream_partitioner.graph.graph import Graph
 from midstream_partitioner.graph.nodes import CARRIABLE, Node, Tensor
 from midstream_partitioner.graph.veils import secret_inputs
-from midstream_partitioner.inputs.feed import Feed, guess_feed, read_inputs
+from midstream_partitioner.inputs.feed import Feed, guess_feed
+from midstream_partitioner.inputs.reading import read_inputs
 from midstream_partitioner.intake import declared_shapes as declared
 from midstream_partitioner.intake import shapes
 from midstream_partitioner.intake.arithmetic import Arithmetic

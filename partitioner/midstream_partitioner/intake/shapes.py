@@ -24,7 +24,8 @@ from midstream_partitioner.costs.sizes import (
     nominal_shape,
     open_name,
 )
-from midstream_partitioner.inputs.feed import Feed, read_inputs
+from midstream_partitioner.inputs.feed import Feed
+from midstream_partitioner.inputs.reading import read_inputs
 from midstream_partitioner.onnx_tools.serializing import serialized
 from midstream_partitioner.onnx_tools.validation import stored_nbytes
 from midstream_wire.errors import ModelError

@@ -13,7 +13,7 @@ import xxhash
 
 from midstream_partitioner.execution.chain import State
 from midstream_partitioner.inputs.arrays import ONLY, load_arrays
-from midstream_partitioner.inputs.feed import read_inputs
+from midstream_partitioner.inputs.reading import read_inputs
 from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.python_names import PYTHON, import_function
 from midstream_wire.errors import UsageError

@@ -17,7 +17,8 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from midstream_partitioner.inputs import samples
-from midstream_partitioner.inputs.feed import Feed, guess_feed, read_inputs
+from midstream_partitioner.inputs.feed import Feed, guess_feed
+from midstream_partitioner.inputs.reading import read_inputs
 from midstream_partitioner.intake.preprocess import prepend
 from midstream_wire.errors import UsageError
 from midstream_wire.tensors import TensorSpec

@@ -12,7 +12,7 @@ from onnx import parser
 
 from midstream_lab.verification.verify import verify_cuts
 from midstream_partitioner.graph.cuts import position_cuts
-from midstream_partitioner.inputs.feed import read_inputs
+from midstream_partitioner.inputs.reading import read_inputs
 from midstream_partitioner.intake.onnx_model import Network, load_network
 from midstream_wire.errors import ModelError, UsageError
 from midstream_wire.tensors import Array, TensorSpec

@@ -20,7 +20,7 @@ from midstream_edge.link.endpoint import Endpoint
 from midstream_partitioner.backends.backend import Backend
 from midstream_partitioner.costs.size_spans import parse_sizes
 from midstream_partitioner.execution.chain import Chain
-from midstream_partitioner.inputs.feed import read_inputs
+from midstream_partitioner.inputs.reading import read_inputs
 from midstream_partitioner.inputs.samples import Sample
 from midstream_partitioner.partition.partition import Partition
 from midstream_partitioner.profiling.profiler import no_progress
