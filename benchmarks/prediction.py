@@ -4,10 +4,10 @@
                                     [--requests 8] [--json]
 
 For every model and network, cloud, link and edge run as three processes (`midstream pair`);
-every placement (edge-only, cloud-only raw, cloud-only JPEG, the best cut, the plan) is
-predicted and measured. Targets: mean absolute error of the predicted total at most 10 %, the
-worst placement at most 25 %, and the plan's measured median at most 1.05 times the best of
-edge-only, cloud-only raw and cloud-only JPEG.
+every placement (the baselines, the best cut, the plan) is predicted and measured. Targets:
+mean absolute error of the predicted total at most 10 %, the worst placement at most 25 %, and
+the plan's measured median at most 1.05 times the best baseline (edge-only, cloud-only raw,
+cloud-only compressed).
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from typing import Any
 
 from midstream.demo import photo
 from midstream.loaders import open_partition
+from midstream_edge.workload.comparison import BASELINES
 from midstream_lab.processes.pair import CloudSetting, EdgeSetting, run_pairs
 from midstream_lab.traces.conditions import CONDITIONS
 from midstream_partitioner.partition.folder import save_partition
-
-BASELINES = ("edge-only", "cloud-only raw", "cloud-only jpeg")
 
 
 def errors(document: dict[str, Any]) -> dict[str, float]:

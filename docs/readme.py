@@ -24,7 +24,7 @@ from PIL import Image, PngImagePlugin
 
 from midstream import demo
 from midstream.cli.output.console import ms
-from midstream.cli.output.outcomes import verdict
+from midstream.cli.output.outcomes import title_of, verdict
 from midstream_lab.report.matplotlib_figures import draw_outcomes, network_title
 from midstream_partitioner.machine import usable_cores
 
@@ -50,7 +50,7 @@ WIDTH = 118
 
 
 def run(requests: int) -> dict[str, Any]:
-    """What the example prints, the demo's trials as shown, and how busy the machine was."""
+    """Run README's example and the demo's trials; return both, and the machine's load."""
     load = os.getloadavg()[0]
     example = run_example()
     networks = [_kept(each) for each in demo.run_networks(requests=requests, say=print)]
@@ -115,11 +115,8 @@ def _rows(document: dict[str, Any]) -> Sequence[list[str]]:
     rows = [["", "", "", *names, "p50"]]
     for each in document["placements"]:
         marks = ["plan"] * each["is_chosen"] + ["private"] * each["is_private_choice"]
-        what = each["name"]
-        if what in ("best cut", "plan", "private plan"):
-            what = f"{what}: {each['label']}"
         for kind, median in (("predicted", ""), ("measured", ms(each["p50_s"]))):
-            first = [" ".join(marks), what] if kind == "predicted" else ["", ""]
+            first = [" ".join(marks), title_of(each)] if kind == "predicted" else ["", ""]
             times = [ms(each[kind][name]) for name in COLUMNS]
             rows.append([*first, kind, *times, median])
     return rows

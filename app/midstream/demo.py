@@ -104,7 +104,7 @@ def lesson(documents: Sequence[dict[str, Any]]) -> str:
     moral = (
         "which cut is best depends on the link"
         if inside
-        else "a photo compresses better than its activations: sending the JPEG is hard to beat"
+        else "a photo compresses better than its activations: the picture is hard to beat"
     )
     return f"Freely: {freely}; {moral}. When the photo may not leave the device: {kept}."
 

@@ -163,7 +163,7 @@ def test_a_pair_runs_every_placement_and_leaves_nothing_behind(
     assert found["max_relative_error"] <= EXACT <= 1e-5
     assert found["chosen"] == found["candidates"][0]
     names = [entry["name"] for entry in found["placements"]]
-    assert names[:3] == ["edge-only", "cloud-only raw", "best cut"]
+    assert names[:4] == ["edge-only", "cloud-only raw", "cloud-only compressed", "best cut"]
     assert [entry["is_chosen"] for entry in found["placements"]].count(True) == 1
     for entry in found["placements"]:
         for times in (entry["predicted"], entry["measured"]):

@@ -24,6 +24,7 @@ from midstream_partitioner.compare import argmax_equal, relative_error
 from midstream_partitioner.costs.timings import FIELDS, Timings
 from midstream_partitioner.execution.chain import Chain, State
 from midstream_partitioner.execution.crossing import decode_crossing, encode_crossing
+from midstream_partitioner.graph.cuts import CLOUD_ONLY, EDGE_ONLY
 from midstream_partitioner.partition.cutting import fuse
 from midstream_partitioner.planning.plan import Candidate, Plan
 from midstream_wire.tensors import Array
@@ -83,18 +84,23 @@ class Outcome:
         }
 
 
-def baselines(plan: Plan) -> tuple[Contender, ...]:
+Test = Callable[[Candidate], bool]
+
+#: The test of each baseline; of the placements that pass, it is the best as planned.
+BASELINES: Mapping[str, Test] = {
+    "edge-only": lambda c: c.cut == EDGE_ONLY,
+    "cloud-only raw": lambda c: c.cut == CLOUD_ONLY and c.codec == "raw",
+    "cloud-only compressed": lambda c: c.cut == CLOUD_ONLY and c.codec != "raw",
+}
+
+
+def contenders_of(plan: Plan) -> tuple[Contender, ...]:
     """Return what a plan has to be held against, as far as its constraints admit it.
 
-    Edge-only; cloud-only with the raw and with the compressed input; the best cut inside the
-    network; and the plan's own choice where it is none of these.
+    The baselines: edge-only, and cloud-only with the raw and with the compressed input; the
+    best cut inside the network; and the plan's own choice where it is none of these.
     """
-    wanted: dict[str, Callable[[Candidate], bool]] = {
-        "edge-only": lambda c: c.cut == "edge-only",
-        "cloud-only raw": lambda c: c.cut == "cloud-only" and c.codec == "raw",
-        "cloud-only jpeg": lambda c: c.cut == "cloud-only" and c.codec.startswith("jpeg"),
-        "best cut": lambda c: c.cut not in ("edge-only", "cloud-only"),
-    }
+    wanted = {**BASELINES, "best cut": _is_inside}
     found = {
         name: next((c for c in plan.candidates if fits(c)), None)
         for name, fits in wanted.items()
@@ -103,6 +109,10 @@ def baselines(plan: Plan) -> tuple[Contender, ...]:
     if plan.chosen not in found.values():
         contenders.append(Contender("plan", plan.chosen))
     return tuple(contenders)
+
+
+def _is_inside(candidate: Candidate) -> bool:
+    return candidate.cut not in (EDGE_ONLY, CLOUD_ONLY)
 
 
 def adopt(session: EdgeSession, candidate: Candidate) -> None:

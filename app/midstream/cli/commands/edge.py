@@ -39,7 +39,13 @@ from midstream.joining import Joining
 from midstream.loaders import Inputs
 from midstream_edge.link.endpoint import CONNECT_S, Endpoint
 from midstream_edge.session.session import EdgeSession
-from midstream_edge.workload.comparison import Contender, Outcome, adopt, baselines, run_trial
+from midstream_edge.workload.comparison import (
+    Contender,
+    Outcome,
+    adopt,
+    contenders_of,
+    run_trial,
+)
 from midstream_partitioner.backends.backend import Backend
 from midstream_partitioner.codec_spec import family_of
 from midstream_partitioner.costs.link import Link
@@ -393,7 +399,7 @@ def _compare(
     """Run every placement in turn; the document says what was predicted and what came."""
     deployment = reached.deployment
     private = _private(deployment, planning, made.link)
-    contenders = list(baselines(made))
+    contenders = list(contenders_of(made))
     known = [contender.candidate for contender in contenders]
     if private is not None and private.chosen not in known:
         contenders.append(Contender("private plan", private.chosen))

@@ -17,14 +17,18 @@ def outcome_table(document: dict[str, Any], title: str) -> console.Rows:
                          "error", left=("", "placement"))  # fmt: skip
     for entry in document["placements"]:
         marks = ["plan"] * entry["is_chosen"] + ["private"] * entry["is_private_choice"]
-        what = entry["name"]
-        if what in ("best cut", "plan", "private plan"):
-            what = f"{what}: {console.elided(entry['label'])}"
+        what = console.elided(title_of(entry))
         rows.add_row(" ".join(marks), what, "predicted", *_times(entry["predicted"]))
         rows.add_row("", "", "measured", *_times(entry["measured"]),
                      console.ms(entry["p50_s"]), console.ms(entry["p95_s"]),
                      f"{_error(entry):.0e}")  # fmt: skip
     return rows
+
+
+def title_of(entry: dict[str, Any]) -> str:
+    """Return cut and codec of a placement, and what it is there for where they do not tell."""
+    name, label = entry["name"], entry["label"]
+    return f"{name}: {label}" if name in ("best cut", "plan", "private plan") else label
 
 
 def _times(times: dict[str, float]) -> list[str]:
