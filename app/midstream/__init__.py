@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from midstream_partitioner.costs.link import Link as Link
     from midstream_partitioner.partition.partition import Partition as Partition
     from midstream_partitioner.planning.plan import Candidate as Candidate, Plan as Plan
-    from midstream_partitioner.planning.planner import plan as plan
+    from midstream_partitioner.planning.planner import Goal as Goal, plan as plan
     from midstream_partitioner.planning.placements import Placement as Placement
     from midstream_partitioner.planning.constraints import Constraints as Constraints
     from midstream_partitioner.costs.profile import Profile as Profile
@@ -124,7 +124,7 @@ _HOMES = {
     "midstream_partitioner.planning.constraints": ("Constraints",),
     "midstream_partitioner.planning.placements": ("Placement",),
     "midstream_partitioner.planning.plan": ("Candidate", "Plan"),
-    "midstream_partitioner.planning.planner": ("plan",),
+    "midstream_partitioner.planning.planner": ("Goal", "plan"),
     "midstream_partitioner.costs.profile": ("Profile",),
     "midstream_partitioner.costs.timings": ("Estimate", "Timings"),
     "midstream_partitioner.intake.torch_module": ("from_torch",),

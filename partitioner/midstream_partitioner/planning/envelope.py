@@ -12,18 +12,16 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from math import inf
-from typing import final
+from typing import Unpack, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from midstream_partitioner.costs.calibration import Calibration
 from midstream_partitioner.costs.link import Link
 from midstream_partitioner.costs.profile import Profile
 from midstream_partitioner.partition.partition import Partition
-from midstream_partitioner.planning.constraints import UNCONSTRAINED, Constraints
 from midstream_partitioner.planning.placements import Placement
-from midstream_partitioner.planning.planner import Planner
+from midstream_partitioner.planning.planner import Goal, Planner
 from midstream_partitioner.units import format_rate
 from midstream_wire.errors import PlanError, UsageError
 
@@ -151,26 +149,17 @@ def envelope(
     cloud: Profile,
     link: Link,
     *,
-    objective: str = "latency",
-    constraints: Constraints = UNCONSTRAINED,
-    calibration: Calibration | None = None,
     queue_s: float = 0.0,
     from_bps: float = 0.0,
     to_bps: float = inf,
+    **goal: Unpack[Goal],
 ) -> Envelope:
-    """The winners over uplinks from `from_bps` to `to_bps`; all else of `link` stays.
+    """Return the winners over uplinks from `from_bps` to `to_bps`; all else of `link` stays.
 
     Raises `PlanError` if the constraints leave no candidate at any bandwidth, and `UsageError`
     as `Planner` does.
     """
-    planner = Planner(
-        partition,
-        edge,
-        cloud,
-        objective=objective,
-        constraints=constraints,
-        calibration=calibration,
-    )
+    planner = Planner(partition, edge, cloud, **goal)
     return envelope_of(planner, link, queue_s=queue_s, from_bps=from_bps, to_bps=to_bps)
 
 

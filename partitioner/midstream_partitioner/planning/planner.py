@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from math import inf
-from typing import final
+from typing import TypedDict, Unpack, final
 
 from midstream_partitioner.costs.budget import Budget
 from midstream_partitioner.costs.calibration import Calibration
@@ -30,6 +30,20 @@ from midstream_wire.errors import PlanError, UsageError
 from midstream_wire.limits import MAX_IN_FLIGHT
 
 OBJECTIVES = ("latency", "throughput", "energy")
+
+
+class Goal(TypedDict, total=False):
+    """The part of a `Planner`'s arguments that says what its plans must achieve, by name.
+
+    `objective` is one of `OBJECTIVES` and "latency" by default. `constraints` are
+    `UNCONSTRAINED`, `calibration` is the partition's own and `window` is `MAX_IN_FLIGHT`
+    requests where they are not given.
+    """
+
+    objective: str
+    constraints: Constraints
+    calibration: Calibration | None
+    window: int
 
 
 @final
@@ -174,26 +188,15 @@ def plan(
     cloud: Profile,
     link: Link,
     *,
-    objective: str = "latency",
-    constraints: Constraints = UNCONSTRAINED,
-    calibration: Calibration | None = None,
     queue_s: float = 0.0,
-    window: int = MAX_IN_FLIGHT,
+    **goal: Unpack[Goal],
 ) -> Plan:
     """Return the best placement of `partition` over `link`: a `Planner` used once.
 
-    Raises `PlanError` if the constraints leave no candidate, `UsageError` as `Planner` does.
+    `queue_s` is how long a request waits in the cloud, in seconds. Raises `PlanError` if the
+    constraints leave no candidate, `UsageError` as `Planner` does.
     """
-    planner = Planner(
-        partition,
-        edge,
-        cloud,
-        objective=objective,
-        constraints=constraints,
-        calibration=calibration,
-        window=window,
-    )
-    return planner.plan(link, queue_s=queue_s)
+    return Planner(partition, edge, cloud, **goal).plan(link, queue_s=queue_s)
 
 
 def _accuracy(
