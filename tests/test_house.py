@@ -207,6 +207,18 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
+def test_no_module_imports_what_another_keeps_to_itself() -> None:
+    strays = [
+        f"{name_of(path)}: {alias.name} of {node.module}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if re.match("_(?!_)", alias.name)
+    ]
+    assert strays == []
+
+
 def test_nothing_that_runs_code_from_data_is_used() -> None:
     found = [
         f"{name_of(path)} imports {name}"

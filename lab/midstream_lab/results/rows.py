@@ -26,7 +26,8 @@ from midstream_wire.foreign_text import file_name
 Curve = tuple[tuple[float, float], ...]
 Kind = Literal["number", "integer", "word", "flag"]
 
-_CONFIG = ConfigDict(extra="forbid")
+#: A file of a run that has a field nobody knows is refused.
+STRICT = ConfigDict(extra="forbid")
 _DTYPES: Mapping[Kind, Any] = {
     "number": np.float64, "integer": np.int64, "word": np.str_, "flag": np.bool_,
 }  # fmt: skip
@@ -76,7 +77,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("switched", "flag", "whether the placement differs from the one before"),
     Column("failed", "word", "why there is no answer; empty where there is one"),
 )
-_KINDS = {column.name: column.kind for column in COLUMNS}
+#: The kind of every column, by name.
+COLUMN_KINDS = {column.name: column.kind for column in COLUMNS}
 
 
 @final
@@ -131,20 +133,23 @@ def rows_of(records: Iterable[Mapping[str, Any]]) -> Rows:
     listed = list(records)
     return Rows(
         {
-            column.name: _array(column.kind, [record.get(column.name) for record in listed])
+            column.name: column_array(
+                column.kind, [record.get(column.name) for record in listed]
+            )
             for column in COLUMNS
         }
     )
 
 
-def _array(kind: Kind, values: Sequence[Any]) -> NDArray[Any]:
+def column_array(kind: Kind, values: Sequence[Any]) -> NDArray[Any]:
+    """Return `values` as an array of the dtype of `kind`; None is what is missing."""
     missing = _MISSING[kind]
     given = [missing if value is None else value for value in values]
     return np.asarray(given, dtype=_DTYPES[kind])
 
 
 @final
-@checked_dataclass(frozen=True, config=_CONFIG)
+@checked_dataclass(frozen=True, config=STRICT)
 class Facts:
     """Facts of a run besides its rows.
 
@@ -219,8 +224,8 @@ def _record(line: Mapping[str, Any], origin_s: float) -> dict[str, Any]:
     """One request; one that failed has no latency, whatever it waited."""
     belief = line.get("belief") or {}
     timings = line.get("timings") or {}
-    record = {name: line.get(name) for name in _KINDS}
-    record |= {name: value for name, value in timings.items() if name in _KINDS}
+    record = {name: line.get(name) for name in COLUMN_KINDS}
+    record |= {name: value for name, value in timings.items() if name in COLUMN_KINDS}
     return record | {
         "trace_s": line["monotonic_s"] - origin_s,
         "latency_s": line["latency_s"] if line["failed"] is None else None,

@@ -17,14 +17,14 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from midstream_lab.results.rows import (
-    _CONFIG,
-    _KINDS,
+    COLUMN_KINDS,
+    STRICT,
     Facts,
     Kind,
     Rows,
     RunKey,
     RunResult,
-    _array,
+    column_array,
 )
 from midstream_wire.errors import UsageError
 
@@ -32,7 +32,7 @@ FORMAT = 1
 
 
 @final
-@checked_dataclass(frozen=True, config=_CONFIG)
+@checked_dataclass(frozen=True, config=STRICT)
 class _Document:
     """A run's file."""
 
@@ -66,7 +66,7 @@ def load_run(path: Path) -> RunResult:
     """Read a run's file; `UsageError` says what to do where it is none."""
     try:
         found = _DOCUMENT.validate_json(gzip.decompress(path.read_bytes()))
-        lengths = {name: len(found.columns.get(name, ())) for name in _KINDS}
+        lengths = {name: len(found.columns.get(name, ())) for name in COLUMN_KINDS}
         if len(set(lengths.values())) != 1:
             raise UsageError("its columns must all be there and equally long")
     except (ValidationError, UsageError, EOFError, OSError, ValueError) as error:
@@ -75,7 +75,9 @@ def load_run(path: Path) -> RunResult:
             f"{path} must be a run that this version wrote ({first}): remove it, and it is "
             "run again"
         ) from None
-    columns = {name: _array(kind, found.columns[name]) for name, kind in _KINDS.items()}
+    columns = {
+        name: column_array(kind, found.columns[name]) for name, kind in COLUMN_KINDS.items()
+    }
     return RunResult(found.key, found.facts, Rows(columns))
 
 
@@ -92,10 +94,12 @@ def write_table(results: Iterable[RunResult], path: Path) -> None:
         file = gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) if packs else raw
         with io.TextIOWrapper(file, "utf-8", newline="") as text:
             writer = csv.writer(text)
-            writer.writerow(["model", "trace", "policy", "seed", *_KINDS])
+            writer.writerow(["model", "trace", "policy", "seed", *COLUMN_KINDS])
             for each in results:
                 key = (each.key.model, each.key.trace, each.key.policy, each.key.seed)
-                columns = [_cells(each.rows[name], _KINDS[name]) for name in _KINDS]
+                columns = [
+                    _cells(each.rows[name], COLUMN_KINDS[name]) for name in COLUMN_KINDS
+                ]
                 writer.writerows((*key, *row) for row in zip(*columns, strict=True))
 
 

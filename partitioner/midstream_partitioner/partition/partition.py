@@ -21,11 +21,11 @@ from midstream_partitioner.onnx_tools.model_files import (
     read_model,
 )
 from midstream_partitioner.partition.transform import (
-    _NAME,
     FLOATS,
     MAX_TRANSFORMS,
     MIN_RANK,
     PACKED,
+    TRANSFORM_NAME,
     Transform,
     transformable,
 )
@@ -181,7 +181,7 @@ def with_transforms(partition: Partition, transforms: Iterable[Transform]) -> Pa
 
 def _check(partition: Partition, k: int, transform: Transform) -> None:
     name, spec = transform.name, transform.spec
-    if not _NAME.fullmatch(name) or len(name) > MAX_TRANSFORM_CHARS:
+    if not TRANSFORM_NAME.fullmatch(name) or len(name) > MAX_TRANSFORM_CHARS:
         raise UsageError(
             f"a transform's name must be letters, and a number where it has one, as klt:16 "
             f"(not {name[:64]!r})"

@@ -34,7 +34,8 @@ MAX_TRANSFORM_NBYTES = 256 << 20
 #: A network of a hundred cuts with ten tensors each and four sizes of the transform.
 MAX_TRANSFORMS = 4096
 
-_NAME = re.compile(r"[a-z][a-z0-9]*(:[0-9]{1,6})?")
+#: A name, and after a colon what it is given: "prior:25".
+TRANSFORM_NAME = re.compile(r"[a-z][a-z0-9]*(:[0-9]{1,6})?")
 
 #: "prior:N" packs a tensor into bytes, with a step of N hundredths of its deviation; so does
 #: "shaped:N", with numbers by a metric.

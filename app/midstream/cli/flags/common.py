@@ -89,7 +89,6 @@ Codecs = Annotated[
         "--codecs", help="Allowed codecs (half,ec:0.5,jpeg:80). Default: all in budget."
     ),
 ]
-_Text = str | None
 
 Command = Callable[..., None]
 
@@ -141,12 +140,14 @@ class Execution:
         str, typer.Option(help="Backend that runs segments: onnxruntime or torch.")
     ] = "onnxruntime"
     provider: Annotated[
-        _Text,
+        str | None,
         typer.Option(
             help="A provider of onnxruntime: openvino, cuda:device_id=1 (default: cpu)."
         ),
     ] = None
-    device: Annotated[_Text, typer.Option(help="Device of torch: cpu, cuda, cuda:1.")] = None
+    device: Annotated[str | None, typer.Option(help="Device of torch: cpu, cuda, cuda:1.")] = (
+        None
+    )
     codec_plugin: CodecPlugins = None
 
     def open(self) -> Backend:

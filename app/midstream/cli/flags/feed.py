@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from midstream.cli.flags.common import _Text, takes
+from midstream.cli.flags.common import takes
 from midstream.feeding import Feeding
 from midstream_wire.errors import UsageError
 from midstream_wire.text import read_text
@@ -19,11 +19,11 @@ def _feed(
         typer.Option("--feed", help="File that describes the model's feed (TOML)."),
     ] = None,
     *,
-    kind: Annotated[_Text, typer.Option(help="Kind of input: image or array.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Kind of input: image or array.")] = None,
     feed_input: Annotated[
-        _Text, typer.Option(help="Name of the model's input that is fed.")
+        str | None, typer.Option(help="Name of the model's input that is fed.")
     ] = None,
-    layout: Annotated[_Text, typer.Option(help="Layout: NCHW or NHWC.")] = None,
+    layout: Annotated[str | None, typer.Option(help="Layout: NCHW or NHWC.")] = None,
     height: Annotated[
         int | None,
         typer.Option(help="Height of pictures, where the model leaves it open (480)."),
@@ -33,17 +33,17 @@ def _feed(
         typer.Option(help="Width of pictures, where the model leaves it open (640)."),
     ] = None,
     resize: Annotated[
-        _Text, typer.Option(help="Resizing of pictures: stretch, crop, pad or keep.")
+        str | None, typer.Option(help="Resizing of pictures: stretch, crop, pad or keep.")
     ] = None,
     color: Annotated[
-        _Text, typer.Option(help="Channels of pictures: RGB, BGR or GRAY.")
+        str | None, typer.Option(help="Channels of pictures: RGB, BGR or GRAY.")
     ] = None,
-    scale: Annotated[_Text, typer.Option(help="Factor on pixel values (1/255).")] = None,
+    scale: Annotated[str | None, typer.Option(help="Factor on pixel values (1/255).")] = None,
     mean: Annotated[
-        _Text, typer.Option(help="Mean to subtract after scaling (0.485,0.456,0.406).")
+        str | None, typer.Option(help="Mean to subtract after scaling (0.485,0.456,0.406).")
     ] = None,
     std: Annotated[
-        _Text,
+        str | None,
         typer.Option(help="Standard deviation to divide by, after the mean (0.23,0.22,0.23)."),
     ] = None,
     feed_labels: Annotated[

@@ -9,7 +9,7 @@ from typing import Annotated, final
 import typer
 
 from midstream.cli import completion
-from midstream.cli.flags.common import Codecs, Runs, Threads, _Text, takes
+from midstream.cli.flags.common import Codecs, Runs, Threads, takes
 from midstream_lab.traces.conditions import condition
 from midstream_partitioner.costs.link import Link
 from midstream_partitioner.costs.profile import Profile
@@ -57,12 +57,13 @@ Lossless = Annotated[bool, typer.Option("--lossless", help="Allow lossless codec
 
 
 MaxLoss = Annotated[
-    _Text, typer.Option("--max-loss", help="Maximum top-1 loss of a lossy codec (0.5pt).")
+    str | None, typer.Option("--max-loss", help="Maximum top-1 loss of a lossy codec (0.5pt).")
 ]
 
 
 MinAgreement = Annotated[
-    _Text, typer.Option("--min-agreement", help="Minimum share of unchanged answers (99%).")
+    str | None,
+    typer.Option("--min-agreement", help="Minimum share of unchanged answers (99%)."),
 ]
 
 
@@ -73,23 +74,23 @@ MaxError = Annotated[
 
 
 TargetPayload = Annotated[
-    _Text, typer.Option("--target-payload", help="Maximum payload of a request (16KB).")
+    str | None, typer.Option("--target-payload", help="Maximum payload of a request (16KB).")
 ]
 
 
 def _link(
     link: Annotated[
-        _Text,
+        str | None,
         typer.Option(
             autocompletion=completion.links,
             help="3g, lte, wifi, 5g, broadband, satellite, or RATE:RTT such as 8Mbit:40ms.",
         ),
     ] = None,
-    uplink: Annotated[_Text, typer.Option(help="Uplink rate (8Mbit).")] = None,
+    uplink: Annotated[str | None, typer.Option(help="Uplink rate (8Mbit).")] = None,
     downlink: Annotated[
-        _Text, typer.Option(help="Downlink rate (20Mbit). Default: the uplink's.")
+        str | None, typer.Option(help="Downlink rate (20Mbit). Default: the uplink's.")
     ] = None,
-    rtt: Annotated[_Text, typer.Option(help="Round-trip time (40ms).")] = None,
+    rtt: Annotated[str | None, typer.Option(help="Round-trip time (40ms).")] = None,
 ) -> Link | None:
     """Make the named link, with single figures replaced where they are given."""
     if link is uplink is downlink is rtt is None:
@@ -132,9 +133,9 @@ def _planning(
         list[str] | None,
         typer.Option(help="Forbidden cuts, by id, label or tensor (shell pattern)."),
     ] = None,
-    deadline: Annotated[_Text, typer.Option(help="Maximum latency (100ms).")] = None,
+    deadline: Annotated[str | None, typer.Option(help="Maximum latency (100ms).")] = None,
     max_edge_memory: Annotated[
-        _Text, typer.Option(help="Maximum memory of segments on the edge (64MiB).")
+        str | None, typer.Option(help="Maximum memory of segments on the edge (64MiB).")
     ] = None,
 ) -> Planning:
     return Planning(

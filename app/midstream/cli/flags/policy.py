@@ -23,7 +23,6 @@ from midstream_partitioner.units import parse_duration
 from midstream_wire.address import Address, parse_address
 from midstream_wire.errors import UsageError
 
-_Text = str | None
 _FLAGS: dict[str, Any] = {
     "adaptive": Annotated[
         bool,
@@ -32,7 +31,7 @@ _FLAGS: dict[str, Any] = {
         ),
     ],
     "policy": Annotated[
-        _Text,
+        str | None,
         typer.Option(
             "--policy",
             autocompletion=completion.policies,
@@ -40,13 +39,13 @@ _FLAGS: dict[str, Any] = {
         ),
     ],
     "every": Annotated[
-        _Text,
+        str | None,
         typer.Option(
             "--every", help="Interval between requests (200ms). Default: back to back."
         ),
     ],
     "duration": Annotated[
-        _Text,
+        str | None,
         typer.Option("--duration", help="Duration of the run (60s), instead of --requests."),
     ],
     "log": Annotated[
@@ -58,14 +57,14 @@ _FLAGS: dict[str, Any] = {
         ),
     ],
     "probe_budget": Annotated[
-        _Text,
+        str | None,
         typer.Option(
             "--probe-budget",
             help="Maximum volume of probes on a silent link (50MB/day, or 0 for none).",
         ),
     ],
     "metrics": Annotated[
-        _Text,
+        str | None,
         typer.Option("--metrics", help="Address for Prometheus metrics (127.0.0.1:9100)."),
     ],
     "metrics_insecure": Annotated[
@@ -73,7 +72,8 @@ _FLAGS: dict[str, Any] = {
         typer.Option("--metrics-insecure", help="Allow plaintext metrics beyond loopback."),
     ],
     "trace": Annotated[
-        _Text, typer.Option("--trace", help="Trace of the true uplink, for the policy oracle.")
+        str | None,
+        typer.Option("--trace", help="Trace of the true uplink, for the policy oracle."),
     ],
     "trace_origin": Annotated[
         float | None,
