@@ -37,7 +37,7 @@ Cut = Callable[[Partition, Iterable[Runs]], Prepared]
 
 @final
 @dataclass(slots=True)
-class _Extra:
+class _Entry:
     """A partition on its way, then ready; or the reason why it cannot be."""
 
     base: Model
@@ -73,8 +73,8 @@ class PreparedPartitions:
         self._clock = clock
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._prepared: list[_Extra] = []
-        self._wanted: SimpleQueue[_Extra | None] | None = None  # the thread's, if there is one
+        self._prepared: list[_Entry] = []
+        self._wanted: SimpleQueue[_Entry | None] | None = None  # the thread's, if there is one
 
     def prepare(self, base: Model, asked: Preparation) -> Readiness:
         """Begin to make what is `asked` of `base`, or say how far it is.
@@ -89,7 +89,7 @@ class PreparedPartitions:
             found = next((e for e in self._of(base) if e.heads == heads), None)
             if found is None:
                 self._make_room(base)
-                found = _Extra(base, heads, self._clock())
+                found = _Entry(base, heads, self._clock())
                 self._begin(found)
                 self._prepared.append(found)
             found.used_s = self._clock()
@@ -103,10 +103,10 @@ class PreparedPartitions:
     def find(self, name: str, digest: str) -> Model | None:
         """Return the partition of `name` with this digest, if it is ready."""
         with self._lock:
-            for extra in self._prepared:
-                model = extra.model
+            for entry in self._prepared:
+                model = entry.model
                 if model and (model.name, model.partition.digest) == (name, digest):
-                    extra.used_s = self._clock()
+                    entry.used_s = self._clock()
                     return model
         return None
 
@@ -122,7 +122,7 @@ class PreparedPartitions:
         """Wait until nothing is being made; whether that came about in time."""
         with self._lock:
             return self._changed.wait_for(
-                lambda: not any(extra.making for extra in self._prepared), timeout_s
+                lambda: not any(entry.making for entry in self._prepared), timeout_s
             )
 
     def close(self) -> None:
@@ -152,21 +152,21 @@ class PreparedPartitions:
         except ModelError as error:
             raise _refusal(error) from None
 
-    def _of(self, base: Model) -> list[_Extra]:
-        return [extra for extra in self._prepared if extra.base is base]
+    def _of(self, base: Model) -> list[_Entry]:
+        return [entry for entry in self._prepared if entry.base is base]
 
     def _make_room(self, base: Model) -> None:
         """Leave a place for one more. The caller holds the lock."""
-        if any(extra.making for extra in self._prepared):
+        if any(entry.making for entry in self._prepared):
             raise CloudRefused(
                 Code.RESOURCE_EXHAUSTED,
                 "a server makes one partition at a time, and is at one: ask again later",
             )
         idle = sorted(
-            (extra for extra in self._of(base) if not extra.sessions), key=lambda e: e.used_s
+            (entry for entry in self._of(base) if not entry.sessions), key=lambda e: e.used_s
         )
-        for extra in idle[: max(0, len(self._of(base)) + 1 - self._per_model)]:
-            self._prepared.remove(extra)
+        for entry in idle[: max(0, len(self._of(base)) + 1 - self._per_model)]:
+            self._prepared.remove(entry)
         if len(self._of(base)) >= self._per_model:
             raise CloudRefused(
                 Code.RESOURCE_EXHAUSTED,
@@ -174,9 +174,9 @@ class PreparedPartitions:
                 "the first, and sessions use them all: ask again later",
             )
 
-    def _begin(self, extra: _Extra) -> None:
+    def _begin(self, entry: _Entry) -> None:
         if self._wanted is None:
-            wanted: SimpleQueue[_Extra | None] = SimpleQueue()
+            wanted: SimpleQueue[_Entry | None] = SimpleQueue()
             maker = threading.Thread(
                 target=self._work, args=(wanted,), name="midstream-prepare", daemon=True
             )
@@ -189,52 +189,52 @@ class PreparedPartitions:
                     f"({error}): ask again later",
                 ) from None
             self._wanted = wanted
-        self._wanted.put(extra)
+        self._wanted.put(entry)
 
     def _count(self, model: Model, change: int) -> None:
         with self._lock:
-            for extra in self._prepared:
-                if extra.model is model:
-                    extra.sessions += change
-                    extra.used_s = self._clock()
+            for entry in self._prepared:
+                if entry.model is model:
+                    entry.sessions += change
+                    entry.used_s = self._clock()
 
     # The thread that makes them, and lets those go that nobody uses.
 
-    def _work(self, wanted: SimpleQueue[_Extra | None]) -> None:
+    def _work(self, wanted: SimpleQueue[_Entry | None]) -> None:
         while True:
             try:
-                extra = wanted.get(timeout=self._linger_s / 4)
+                entry = wanted.get(timeout=self._linger_s / 4)
             except Empty:
                 self._let_go()
                 continue
-            if extra is None:
+            if entry is None:
                 return
-            self._make(extra)
-            del extra  # waiting for the next one must not keep this one alive
+            self._make(entry)
+            del entry  # waiting for the next one must not keep this one alive
             self._let_go()
             release_freed_memory()
 
-    def _make(self, extra: _Extra) -> None:
+    def _make(self, entry: _Entry) -> None:
         began_s = self._clock()
         try:
-            model = compile_model(extra.base, self._cut(extra.base.partition, extra.heads))
+            model = compile_model(entry.base, self._cut(entry.base.partition, entry.heads))
         except (
             Exception
         ) as error:  # whatever it is: those who ask must know, and may ask again
             unexpected = not isinstance(error, MidstreamError)
             _LOG.warning(
-                "%s was not cut anew: %s", extra.base.name, error, exc_info=unexpected
+                "%s was not cut anew: %s", entry.base.name, error, exc_info=unexpected
             )
             with self._lock:
-                extra.error = _refusal(error)
+                entry.error = _refusal(error)
                 self._changed.notify_all()
             return
         took_s = self._clock() - began_s
         digest = model.partition.digest[:12]
-        _LOG.info("%s cut anew as %s in %.1f s", extra.base.name, digest, took_s)
+        _LOG.info("%s cut anew as %s in %.1f s", entry.base.name, digest, took_s)
         with self._lock:
-            extra.model = model
-            extra.used_s = self._clock()
+            entry.model = model
+            entry.used_s = self._clock()
             self._changed.notify_all()
 
     def _let_go(self) -> None:

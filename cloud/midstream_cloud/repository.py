@@ -81,9 +81,9 @@ class Repository:
                 return held
         model = self._named(hello.model)
         if hello.partition_digest != model.partition.digest:
-            extra = self._prepared.find(hello.model, hello.partition_digest)
-            if extra is not None:
-                return extra
+            prepared = self._prepared.find(hello.model, hello.partition_digest)
+            if prepared is not None:
+                return prepared
             raise CloudRefused(
                 Code.FAILED_PRECONDITION,
                 f"both sides must hold the same partition of {model.name!r}: here it is "

@@ -204,7 +204,7 @@ class Stream:
                 self._on_frame(self, read_server(message))
         except grpc.RpcError as broken:
             # One that has stood needs no examination: it broke.
-            error = _verdict(self._endpoint, broken, examined=attach)
+            error = _peer_error(self._endpoint, broken, examined=attach)
         except PeerError as broken:
             error = broken
         except Exception as broken:
@@ -261,12 +261,12 @@ def _ask(endpoint: Endpoint, begin: Callable[[grpc.Channel], Any], timeout_s: fl
     except grpc.FutureTimeoutError:
         raise no_answer(server, timeout_s) from None
     except grpc.RpcError as broken:
-        raise _verdict(endpoint, broken, examined=True) from None
+        raise _peer_error(endpoint, broken, examined=True) from None
     finally:
         close_beside(channel)
 
 
-def _verdict(endpoint: Endpoint, broken: grpc.RpcError, *, examined: bool) -> PeerError:
+def _peer_error(endpoint: Endpoint, broken: grpc.RpcError, *, examined: bool) -> PeerError:
     """Return what the end of a call means. `examined`: the server is looked at where that
     helps.
     """

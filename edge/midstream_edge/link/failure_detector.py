@@ -85,9 +85,9 @@ _MOVES: dict[tuple[LinkState, LinkEvent], LinkState] = {
 }
 
 
-def move(state: LinkState, sign: LinkEvent) -> LinkState:
-    """The state after `sign`; what has no place in `state` leaves it as it is."""
-    return _MOVES.get((state, sign), state)
+def move(state: LinkState, event: LinkEvent) -> LinkState:
+    """Return the state after `event`; what has no place in `state` leaves it as it is."""
+    return _MOVES.get((state, event), state)
 
 
 def judge(state: LinkState, overdue_since_s: float, now_s: float) -> LinkEvent | None:
@@ -127,7 +127,7 @@ def spacing_s(tries: int, *, outage_s: float, pending: bool) -> float:
     return max(least_s, min(MOST_S, SHARE * outage_s))
 
 
-def knock_spacing_s(outage_s: float) -> float:
+def handshake_spacing_s(outage_s: float) -> float:
     """Seconds from one handshake to the next, so long after the link was lost."""
     return max(HANDSHAKE_S, min(MOST_HANDSHAKE_S, SHARE * outage_s))
 
@@ -181,23 +181,23 @@ class FailureDetector:
     overdue: Overdue | None = None
     overdue_s: float = math.inf
 
-    def look(self, signs: Observations) -> FailureDetector:
-        """The watch after one more look."""
-        seen = self._hear(signs)._time_pong(signs)
+    def look(self, observed: Observations) -> FailureDetector:
+        """Return the detector after one more look."""
+        seen = self._hear(observed)._time_pong(observed)
         if self.overdue is None:
-            late = seen._late(signs)
-            return seen if late is None else seen._suspect(late, signs.now_s)
+            late = seen._late(observed)
+            return seen if late is None else seen._suspect(late, observed.now_s)
         moved = self.overdue is Overdue.ACK and seen.acked_nbytes > self.acked_nbytes
-        if not moved and signs.heard_s <= self.overdue_s:
+        if not moved and observed.heard_s <= self.overdue_s:
             return seen
         false_alarm = self.overdue in (Overdue.WINDOW, Overdue.PONG)
         lenience = min(MOST_LENIENT, self.lenience * (2 if false_alarm else 1))
         return replace(
-            seen, overdue=None, overdue_s=math.inf, moved_s=signs.now_s, lenience=lenience
+            seen, overdue=None, overdue_s=math.inf, moved_s=observed.now_s, lenience=lenience
         )
 
     def doubt(self, now_s: float, since_s: float) -> FailureDetector:
-        """The watch after a caller missed an answer that it asked for at `since_s`.
+        """Return the detector after a caller missed an answer that it asked for at `since_s`.
 
         Suspect unless anything came since, or acknowledgements keep coming: then the link is
         slow, and not dead.
@@ -210,43 +210,43 @@ class FailureDetector:
     def _suspect(self, late: Overdue, now_s: float) -> FailureDetector:
         return replace(self, overdue=late, overdue_s=now_s)
 
-    def _hear(self, signs: Observations) -> FailureDetector:
-        tcp, life_s = signs.tcp, max(self.life_s, signs.heard_s)
+    def _hear(self, observed: Observations) -> FailureDetector:
+        tcp, life_s = observed.tcp, max(self.life_s, observed.heard_s)
         if tcp is None:
             seen = replace(self, life_s=life_s, outstanding=False)
-            return replace(seen, looked_s=signs.now_s, moved_s=signs.now_s)
+            return replace(seen, looked_s=observed.now_s, moved_s=observed.now_s)
         if tcp.received_nbytes > self.received_nbytes:
             life_s = max(life_s, self.looked_s)  # at some time since then
         still = tcp.outstanding and tcp.acked_nbytes == self.acked_nbytes
         return replace(
             self,
-            looked_s=signs.now_s,
-            moved_s=self.moved_s if still and self.outstanding else signs.now_s,
+            looked_s=observed.now_s,
+            moved_s=self.moved_s if still and self.outstanding else observed.now_s,
             life_s=life_s,
             outstanding=tcp.outstanding,
             acked_nbytes=tcp.acked_nbytes,
             received_nbytes=tcp.received_nbytes,
         )
 
-    def _time_pong(self, signs: Observations) -> FailureDetector:
+    def _time_pong(self, observed: Observations) -> FailureDetector:
         """A pong's time begins when its ping has arrived behind what was sent before it."""
-        tcp = signs.tcp
-        if signs.asked_s is None:
+        tcp = observed.tcp
+        if observed.asked_s is None:
             timely = self.due_s is not None and self.overdue is None
             lenience = max(1.0, 0.8 * self.lenience) if timely else self.lenience
             return replace(self, due_s=None, mark_nbytes=None, lenience=lenience)
         if self.due_s is not None:
             return self
         if tcp is None:
-            return replace(self, due_s=signs.asked_s)
+            return replace(self, due_s=observed.asked_s)
         before = tcp.acked_nbytes + tcp.in_flight_nbytes + tcp.unsent_nbytes + GRPC_NBYTES
         mark_nbytes = before if self.mark_nbytes is None else self.mark_nbytes
         arrived = not tcp.outstanding or tcp.acked_nbytes >= mark_nbytes
-        due_s = signs.now_s if arrived else None
+        due_s = observed.now_s if arrived else None
         return replace(self, due_s=due_s, mark_nbytes=mark_nbytes)
 
-    def _late(self, signs: Observations) -> Overdue | None:
-        now_s, tcp = signs.now_s, signs.tcp
+    def _late(self, observed: Observations) -> Overdue | None:
+        now_s, tcp = observed.now_s, observed.tcp
         if tcp is not None and tcp.outstanding:
             patience_s = ack_patience_s(tcp.srtt_s + 4 * tcp.rttvar_s)
             closed = tcp.in_flight_nbytes == 0
@@ -255,7 +255,7 @@ class FailureDetector:
             if now_s - max(self.moved_s, self.life_s) > patience_s:
                 return Overdue.WINDOW if closed else Overdue.ACK
         if self.due_s is not None:
-            patience_s = self.lenience * max(PONG_S, 4 * signs.rtt_s)
+            patience_s = self.lenience * max(PONG_S, 4 * observed.rtt_s)
             if now_s - max(self.due_s, self.life_s) > patience_s:
                 return Overdue.PONG
         return None

@@ -74,10 +74,10 @@ class MonitoredStream:
     def look(self, now_s: float, *, used: bool) -> None:
         """Have the detector look once more; ask for a sign of life where one is due."""
         assert self.stream is not None
-        signs = Observations(
+        observed = Observations(
             now_s, self.heard_s, self.pings.asked_s, self.min_rtt_s, self.stream.tcp_info()
         )
-        self.detector = self.detector.look(signs)
+        self.detector = self.detector.look(observed)
         silence_s = PING_S if used else self.keepalive_s
         silent = silence_s is not None and now_s - self.heard_s >= silence_s
         if self.detector.overdue or silent:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import final
 
-from midstream_edge.link.failure_detector import SPACINGS_S, knock_spacing_s, spacing_s
+from midstream_edge.link.failure_detector import SPACINGS_S, handshake_spacing_s, spacing_s
 from midstream_edge.link.monitored_stream import MonitoredStream
 from midstream_edge.link.tcp_handshakes import HandshakeProbes, PeerAddress
 
@@ -34,8 +34,8 @@ class ReconnectSchedule:
         self.addresses: tuple[PeerAddress, ...] = ()
         self.tried_s: float | None = None  # when the first handshake left
         self.answered = False  # any handshake was
-        self._knocks = HandshakeProbes()
-        self._next_knock_s = now_s
+        self._handshakes = HandshakeProbes()
+        self._next_handshake_s = now_s
         self._tries = 0
         self._tried_s = now_s - SPACINGS_S[0]
         self._trouble_s = now_s
@@ -59,19 +59,19 @@ class ReconnectSchedule:
 
     def look(self, now_s: float, trials: Sequence[MonitoredStream]) -> tuple[bool, bool]:
         """Go on with handshakes; return (open a channel now, a handshake was answered)."""
-        if len(trials) >= MOST_TRIALS or now_s < self._after_knock_s(trials):
+        if len(trials) >= MOST_TRIALS or now_s < self._after_handshake_s(trials):
             self.rest()
             return False, False
-        answered = bool(self._knocks) and self._knocks.are_answered(now_s)
+        answered = bool(self._handshakes) and self._handshakes.are_answered(now_s)
         if answered:
             self.answered = True
-            self._knocks.close()
-        elif self.addresses and self._tries and now_s >= self._next_knock_s:
+            self._handshakes.close()
+        elif self.addresses and self._tries and now_s >= self._next_handshake_s:
             self.tried_s = self.tried_s or now_s
-            for door in self.addresses:
-                self._knocks.begin(door, now_s)
-            spacing_s = knock_spacing_s(now_s - self._trouble_s)
-            self._next_knock_s = now_s + spacing_s * self._spread_pause()
+            for address in self.addresses:
+                self._handshakes.begin(address, now_s)
+            spacing_s = handshake_spacing_s(now_s - self._trouble_s)
+            self._next_handshake_s = now_s + spacing_s * self._spread_pause()
         return answered or now_s >= self._in_any_case_s(trials), answered
 
     def next_look_s(self, now_s: float, trials: Sequence[MonitoredStream]) -> float | None:
@@ -80,20 +80,20 @@ class ReconnectSchedule:
             return None
         if not self.addresses or not self._tries:
             return self._in_any_case_s(trials)
-        knocking_s = now_s + LISTEN_S if self._knocks else self._next_knock_s
-        knocking_s = max(knocking_s, self._after_knock_s(trials))
-        return min(self._in_any_case_s(trials), knocking_s)
+        handshake_s = now_s + LISTEN_S if self._handshakes else self._next_handshake_s
+        handshake_s = max(handshake_s, self._after_handshake_s(trials))
+        return min(self._in_any_case_s(trials), handshake_s)
 
     def rest(self) -> None:
         """Forget the handshakes that are on their way."""
-        self._knocks.close()
+        self._handshakes.close()
 
-    def _after_knock_s(self, trials: Sequence[MonitoredStream]) -> float:
+    def _after_handshake_s(self, trials: Sequence[MonitoredStream]) -> float:
         """Return when a channel is due if a handshake was answered."""
         return self._spaced_s(pending=any(monitored.tried for monitored in trials))
 
     def _in_any_case_s(self, trials: Sequence[MonitoredStream]) -> float:
-        # Where there is a door, knocking finds out sooner, and costs less.
+        # Where there is an address, a handshake finds out sooner, and costs less.
         return self._spaced_s(pending=bool(self.addresses or trials))
 
     def _spaced_s(self, *, pending: bool) -> float:

@@ -190,18 +190,18 @@ class MonitoredStreams:
 
     def _judge(self, monitored: MonitoredStream, now_s: float) -> None:
         """Act on what a look at the present stream means for the link."""
-        sign = judge(self.state, monitored.detector.overdue_s, now_s)
-        if sign is LinkEvent.ALIVE:
-            self._enter(sign, now_s)
-        elif sign is LinkEvent.OVERDUE:
+        event = judge(self.state, monitored.detector.overdue_s, now_s)
+        if event is LinkEvent.ALIVE:
+            self._enter(event, now_s)
+        elif event is LinkEvent.OVERDUE:
             self.error = no_answer(self._server, now_s - monitored.heard_s)
-            self._enter(sign, now_s)
-        elif sign is LinkEvent.GIVEN_UP:
+            self._enter(event, now_s)
+        elif event is LinkEvent.GIVEN_UP:
             monitored.lost, monitored.ended = True, self.error
             self._part(monitored, self.error, now_s)
 
-    def _enter(self, sign: LinkEvent, now_s: float) -> None:
-        before, self.state = self.state, move(self.state, sign)
+    def _enter(self, event: LinkEvent, now_s: float) -> None:
+        before, self.state = self.state, move(self.state, event)
         if self.state == "connected" != before:
             self._risen = True
             self.rises += 1

@@ -64,7 +64,7 @@ def seek_addresses(address: Address, know: Callable[[tuple[PeerAddress, ...]], b
             time.sleep(SEEK_S)
 
     if address.port is not None:
-        with suppress(RuntimeError, MemoryError):  # channels are tried without knocking, too
+        with suppress(RuntimeError, MemoryError):  # channels are tried without handshakes, too
             threading.Thread(target=seek, name="midstream-seek", daemon=True).start()
 
 

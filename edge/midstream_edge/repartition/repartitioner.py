@@ -43,11 +43,11 @@ _LOG = logging.getLogger(__name__)
 
 _Kept = TypeVar("_Kept", Graph, Replanner)
 
-#: From one look to the next: an outlook takes a millisecond, a better partition ten seconds
+#: From one look to the next: a replanner takes a millisecond, a better partition ten seconds
 #: of patience and some of making.
 LOOK_S = 2.0
 
-#: Sizes, a quarter of an octave wide, whose graphs and outlooks are kept.
+#: Sizes, a quarter of an octave wide, whose graphs and replanners are kept.
 MOST_SIZES = 16
 
 
@@ -142,7 +142,7 @@ class Repartitioner:
         self._clock = clock
         self._watch = Watch()
         self._fresh: Fresh | None = None  # its files are read when a transform is first used
-        self._outlooks: dict[Sizes, Replanner] = {(): self._look_out()}
+        self._replanners: dict[Sizes, Replanner] = {(): self._new_replanner()}
         self._stop = threading.Event()
         self._thread = threading.Thread(
             target=self._run, name="midstream-repartition", daemon=True
@@ -201,7 +201,7 @@ class Repartitioner:
         made = self._expected(fresh.chain)
         self._adopt(made)
         self._now, self._fresh = made, fresh
-        self._outlooks = {(): self._look_out()}
+        self._replanners = {(): self._new_replanner()}
         self.repartitions += 1
 
     def _expected(self, chain: Chain) -> Sides:
@@ -231,21 +231,23 @@ class Repartitioner:
         return Sides(chain, edge.holding(first, others), cloud)
 
     def _replanner(self, sizes: Sizes) -> Replanner:
-        """Return the outlook for requests of `sizes`, and of all that are close to them.
+        """Return the replanner for requests of `sizes`, and of all that are close to them.
 
         Where the network has no graph at these, the profile's own sizes stand in for them.
         """
         key = quarter_octaves(sizes)
-        if key not in self._outlooks:
+        if key not in self._replanners:
             try:
-                self._keep(self._outlooks, key, self._look_out(self._sized(sizes, key), sizes))
+                self._keep(
+                    self._replanners, key, self._new_replanner(self._sized(sizes, key), sizes)
+                )
             except MidstreamError as error:
                 shown = listed(sizes)
                 _LOG.warning(
                     "cuts are judged at the profile's sizes, not %s: %s", shown, error
                 )
-                self._keep(self._outlooks, key, self._outlooks[()])
-        return self._outlooks[key]
+                self._keep(self._replanners, key, self._replanners[()])
+        return self._replanners[key]
 
     def _sized(self, sizes: Sizes, key: Sizes) -> Graph:
         if key not in self._graphs:
@@ -259,8 +261,8 @@ class Repartitioner:
         if len(kept) > MOST_SIZES:
             del kept[next(each for each in kept if each)]
 
-    def _look_out(self, graph: Graph | None = None, sizes: Sizes = ()) -> Replanner:
-        """Return the outlook for requests of `sizes`, at which the network has `graph`."""
+    def _new_replanner(self, graph: Graph | None = None, sizes: Sizes = ()) -> Replanner:
+        """Return the replanner for requests of `sizes`, at which the network has `graph`."""
         now = self._now
         graph = self._graph if graph is None else graph
         edge, cloud = (

@@ -14,8 +14,8 @@ from midstream_edge.link.failure_detector import (
     LinkEvent,
     Observations,
     Overdue,
+    handshake_spacing_s,
     judge,
-    knock_spacing_s,
     move,
     spacing_s,
 )
@@ -230,5 +230,5 @@ def test_fresh_channels_come_quickly_in_short_outages_and_rarely_in_long_ones() 
     assert spacing_s(5000, outage_s=86400.0, pending=True) == 2.0
 
 
-def test_a_server_is_knocked_at_often_at_first() -> None:
-    assert [knock_spacing_s(s) for s in (0.0, 3.0, 16.0, 1e6)] == [0.1, 0.1, 0.4, 0.5]
+def test_handshakes_are_tried_often_at_first() -> None:
+    assert [handshake_spacing_s(s) for s in (0.0, 3.0, 16.0, 1e6)] == [0.1, 0.1, 0.4, 0.5]

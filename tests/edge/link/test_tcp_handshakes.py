@@ -47,7 +47,7 @@ def test_ipv4_is_reached_through_an_address_of_ipv6_as_grpc_names_it() -> None:
         assert answered(handshakes)
 
 
-def test_a_knock_that_is_lost_waits_beside_later_ones_and_is_forgotten() -> None:
+def test_a_handshake_that_is_lost_waits_beside_later_ones_and_is_forgotten() -> None:
     """A listener whose queue is full drops every further SYN, as a black hole does."""
     with ExitStack() as stack:
         handshakes = stack.enter_context(closing(HandshakeProbes()))
@@ -66,7 +66,7 @@ def test_a_knock_that_is_lost_waits_beside_later_ones_and_is_forgotten() -> None
         assert len(handshakes) == 1
 
 
-def test_a_door_that_cannot_be_knocked_at_is_no_answer() -> None:
+def test_an_address_that_cannot_be_tried_is_no_answer() -> None:
     with closing(HandshakeProbes()) as handshakes:
         handshakes.begin(PeerAddress(socket.AF_INET, ("255.255.255.255", 1)), 0.0)
         assert not answered(handshakes)

@@ -131,9 +131,9 @@ def test_slower_devices_move_the_answer(
     replanner_at: Callable[..., Replanner], network: Network
 ) -> None:
     """Edge-only and cloud-only are there always; the edge slows down until neither will do."""
-    outlook = replanner_at(())
+    replanner = replanner_at(())
     link = Link(8 * MBIT, 8 * MBIT, 0.02)
-    found = [outlook.better(link, edge_scale=scale) for scale in (0.1, 1.0, 1000.0)]
+    found = [replanner.better(link, edge_scale=scale) for scale in (0.1, 1.0, 1000.0)]
     assert found[0] is None  # edge-only
     assert found[1] is not None
     assert found[2] is None  # cloud-only
@@ -259,7 +259,7 @@ def test_a_limit_of_memory_is_one_of_weights_as_the_profile_says(network: Networ
     assert most_weights(part, prefix, 1e12) == first  # beyond that nothing was measured
 
 
-def test_an_outlook_promises_no_head_beyond_the_memory(
+def test_a_replanner_promises_no_head_beyond_the_memory(
     replanner_at: Callable[..., Replanner], network: Network
 ) -> None:
     cuts = position_cuts(network.graph)

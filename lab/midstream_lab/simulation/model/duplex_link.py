@@ -146,10 +146,10 @@ class Way:
             self.suspect_since_s = math.inf
         elif self.link == "connected":
             self.suspect_since_s = now_s if self._doubted else now_s - silent_s + patience_s
-        sign = judge(self.link, self.suspect_since_s, now_s)
-        if sign is None or sign is LinkEvent.GIVEN_UP:
+        event = judge(self.link, self.suspect_since_s, now_s)
+        if event is None or event is LinkEvent.GIVEN_UP:
             return False
-        self.link = move(self.link, sign)
+        self.link = move(self.link, event)
         return True
 
     def is_given_up(self, now_s: float) -> bool:

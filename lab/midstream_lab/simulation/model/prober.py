@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, cast, final
+from typing import Protocol, final
 
 from midstream_edge.link.observations import Transfer
+from midstream_edge.policies.believing import belief_of
 from midstream_edge.policies.interface import Evidence
-from midstream_edge.policies.link_estimator import LinkBelief
 from midstream_edge.policies.probe_budget import (
     SILENT_S,
     TICK_S,
@@ -28,13 +28,6 @@ LOOK_S = 0.1
 LATE_S = 0.0002
 #: What comes back of a probe: its number and the server's time.
 PONG_NBYTES = 64
-
-
-class Believing(Protocol):
-    """A policy that watches the link."""
-
-    @property
-    def belief(self) -> LinkBelief: ...
 
 
 class Learner(Protocol):
@@ -75,7 +68,8 @@ class Prober:
         if self._stopped:
             return
         edge, now_s = self._edge, self._core.now_s
-        belief = cast(Believing, edge.chooser.policy).belief
+        belief = belief_of(edge.chooser.policy)
+        assert belief is not None
         nbytes = probe_due(
             self.budget, now_s, uplink_bps=belief.uplink_bps, link=edge.way.link
         )
