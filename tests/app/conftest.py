@@ -34,6 +34,8 @@ from midstream_wire.tensors import Array
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 60.0
 
+Announce = Callable[[str, str], None]
+
 _NETWORK = """
 <ir_version: 8, opset_import: ["" : 17, "house.own" : 1]>
 net (float[batch, 8] x) => (float[batch, 4] scores) {{
@@ -70,6 +72,21 @@ def environment(**more: str) -> dict[str, str]:
 
 
 Environment = Callable[..., dict[str, str]]
+
+
+@pytest.fixture
+def announce(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Announce:
+    """Return what installs a package that announces `entries` under `group`."""
+
+    def install(group: str, entries: str) -> None:
+        info = tmp_path / "announcing-1.0.dist-info"
+        info.mkdir()
+        told = "Metadata-Version: 2.1\nName: announcing\nVersion: 1.0\n"
+        (info / "METADATA").write_text(told)
+        (info / "entry_points.txt").write_text(f"[{group}]\n{entries}")
+        monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+
+    return install
 
 
 @pytest.fixture(name="environment", scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,7 +44,7 @@ from midstream_wire.v1 import midstream_pb2 as pb
 from midstream_wire.v1.midstream_pb2_grpc import MidstreamStub
 
 if TYPE_CHECKING:
-    from tests.app.conftest import Cloud, Ran
+    from tests.app.conftest import Announce, Cloud, Ran
 
     Run = Callable[[str], Ran]
     StartCloud = Callable[[str], Any]
@@ -179,15 +178,9 @@ def test_what_is_no_codec_is_told_in_one_sentence(name: str, told: str) -> None:
 
 
 def test_an_installed_package_announces_its_codecs_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    announce: Announce,
 ) -> None:
-    info = tmp_path / "bfp-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bfp\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[midstream.codecs]\nblocks = examples.own_codec:make\nbroken = nosuch:make\n"
-    )
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    announce("midstream.codecs", "blocks = examples.own_codec:make\nbroken = nosuch:make\n")
     with pytest.raises(UsageError):  # nothing is loaded because it is installed
         codec("bfp")
     assert load_codecs(["blocks"]) == ("bfp:8",)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,7 +21,7 @@ from midstream_partitioner.planning.planner import Planner
 from midstream_wire.errors import UsageError
 
 if TYPE_CHECKING:
-    from tests.app.conftest import Ran
+    from tests.app.conftest import Announce, Ran
 
     Run = Callable[[str], Ran]
 
@@ -64,15 +62,11 @@ def test_what_is_no_policy_is_told_in_one_sentence(name: str, told: str, menu: M
 
 
 def test_an_installed_package_announces_its_policies_by_name(
-    menu: Menu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    menu: Menu, announce: Announce
 ) -> None:
-    info = tmp_path / "careful-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: careful\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[midstream.policies]\ncareful = examples.own_policy:make\nbroken = nosuch:make\n"
+    announce(
+        "midstream.policies", "careful = examples.own_policy:make\nbroken = nosuch:make\n"
     )
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     assert policy("careful", menu, link=LINK, device=DEVICE).name == "careful"
     assert _known_policy("careful") == "careful"
     with pytest.raises(UsageError, match="'broken' of an installed package must load"):

@@ -14,6 +14,7 @@ import onnx
 import pytest
 from google.rpc import code_pb2
 from onnx import TensorProto, helper, numpy_helper
+from tests.clock import Clock
 from tests.cloud.gate import Gate
 
 from midstream_cloud.repository import Model, Repository
@@ -58,6 +59,11 @@ def _network() -> bytes:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
     return model.SerializeToString()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(100.0)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import grpc
 import numpy as np
 import pytest
+from tests.clock import Clock
 
 from midstream_cloud.prepared import PreparedPartitions
 from midstream_cloud.repository import Model, Repository
@@ -45,18 +46,6 @@ def cut_here(part: Partition, heads: Iterable[Runs]) -> Prepared:
 def asked(model: Model, *heads: tuple[int, ...]) -> Preparation:
     part = model.partition
     return Preparation(model.name, part.graph_digest, part.digest, heads)
-
-
-class Clock:
-    now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+from tests.clock import Clock
+
 from midstream_cloud.statistics import LOG_EVERY_S, Statistics, kind_of
 from midstream_wire.errors import CloudRefused, CodecError, ProtocolError
 from midstream_wire.frames import Code, ServerTimings
 
 
-class Clock:
-    now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 def test_every_refusal_is_counted_and_one_of_a_kind_logged_at_a_time() -> None:
-    clock, lines = Clock(), list[str]()
+    clock, lines = Clock(100.0), list[str]()
     counts = Statistics(clock=clock, log=lines.append)
     for n in range(1000):
         counts.refuse(CloudRefused(Code.RESOURCE_EXHAUSTED, f"no {n}", kind="queue"), "peer")

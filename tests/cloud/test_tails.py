@@ -11,6 +11,7 @@ from typing import cast
 
 import numpy as np
 import pytest
+from tests.clock import Clock
 from tests.cloud.gate import PATIENCE_S, Gate
 
 from midstream_cloud.budget import Budget
@@ -24,21 +25,6 @@ from midstream_wire.errors import CloudRefused, CodecError, TensorError
 from midstream_wire.frames import Code, Piece
 from midstream_wire.tensors import Array, TensorSpec
 from midstream_wire.transfers import Incoming
-
-
-class Clock:
-    """A clock that moves when told to."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -211,21 +211,7 @@ def test_an_edge_without_the_transforms_is_told_that_it_holds_another_partition(
 
 def test_what_a_decoder_makes_of_a_request_stays_within_the_limit() -> None:
     """One channel travels and 256 come of it: a request of 1 MiB would become 256."""
-    nodes = [
-        helper.make_node("Relu", ["x"], ["h"], "first"),
-        helper.make_node("Relu", ["h"], ["y"], "second"),
-    ]
-    x, y = (
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 256, "h", "w"])
-        for name in "xy"
-    )
-    model = helper.make_model(
-        helper.make_graph(nodes, "wide", [x], [y]),
-        opset_imports=[helper.make_opsetid("", 17)],
-        ir_version=8,
-    )
-    network = load_network(model.SerializeToString())
-    part = partition(network, position_cuts(network.graph))
+    part = _two_relus("n", 256, "h", "w")
     mean, basis = np.zeros(256, np.float32), np.eye(256, dtype=np.float32)
     part = with_transforms(part, [klt(part, 1, "h", mean, basis[:1])])
     assert part.travelling(1, "klt:1") == (TensorSpec("h", "float32", ("n", 1, "h", "w")),)
@@ -337,23 +323,24 @@ def test_what_a_prior_unpacks_at_open_sizes_is_bounded_before_it_runs() -> None:
                 assert cast(CloudRefused, future.exception(10.0)).kind == "work"
 
 
-def _open_prior() -> tuple[Partition, str, str]:
-    """Two Relus on batches of any size, and a prior for what crosses between them."""
+def _two_relus(*shape: int | str) -> Partition:
     nodes = [
         helper.make_node("Relu", ["x"], ["h"], "first"),
         helper.make_node("Relu", ["h"], ["y"], "second"),
     ]
-    x, y = (
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 8, 16, 16])
-        for name in "xy"
-    )
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "xy")
     model = helper.make_model(
-        helper.make_graph(nodes, "open", [x], [y]),
+        helper.make_graph(nodes, "relus", [x], [y]),
         opset_imports=[helper.make_opsetid("", 17)],
         ir_version=8,
     )
     network = load_network(model.SerializeToString())
-    part = partition(network, position_cuts(network.graph))
+    return partition(network, position_cuts(network.graph))
+
+
+def _open_prior() -> tuple[Partition, str, str]:
+    """Two Relus on batches of any size, and a prior for what crosses between them."""
+    part = _two_relus("n", 8, 16, 16)
     prior = fit_prior([np.random.default_rng(0).random((1, 8, 16, 16), np.float32)], 0.1)
     packing = make_packing(part.cuts[1].id, 0.1, "h", prior)
     return with_transforms(part, [packing]), packing.name, "h"

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.edge.link.idle_tcp import idle_tcp
 
 from midstream_edge.link.failure_detector import (
     FailureDetector,
@@ -20,21 +21,8 @@ from midstream_edge.link.failure_detector import (
     spacing_s,
 )
 from midstream_edge.link.observations import LinkState
-from midstream_edge.link.tcp_info import TcpInfo
 
-IDLE = TcpInfo(
-    acked_nbytes=1000,
-    unsent_nbytes=0,
-    in_flight_nbytes=0,
-    received_nbytes=500,
-    retransmitted_nbytes=0,
-    ack_age_s=0.0,
-    srtt_s=0.02,
-    rttvar_s=0.005,
-    min_rtt_s=0.02,
-    rto_s=0.22,
-    delivery_bps=1e7,
-)
+IDLE = idle_tcp(0.02)
 SENDING = replace(IDLE, in_flight_nbytes=1400, unsent_nbytes=32_000)
 CLOSED = replace(IDLE, unsent_nbytes=32_000)  # the receiver's window is
 

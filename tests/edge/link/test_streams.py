@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Literal, cast
 
 import pytest
+from tests.edge.link.idle_tcp import idle_tcp
 
 from midstream_edge.link.channel import Stream
 from midstream_edge.link.failure_detector import (
@@ -36,19 +37,7 @@ OPENING_S = 4 * RTT_S
 #: The last thing heard may be a ping's time old, and the stream is looked at now and then.
 NOTICED_S = PING_S + ACK_S + RTT_S + 2 * LOOK_S
 
-IDLE = TcpInfo(
-    acked_nbytes=1000,
-    unsent_nbytes=0,
-    in_flight_nbytes=0,
-    received_nbytes=500,
-    retransmitted_nbytes=0,
-    ack_age_s=0.0,
-    srtt_s=RTT_S,
-    rttvar_s=0.005,
-    min_rtt_s=RTT_S,
-    rto_s=0.22,
-    delivery_bps=1e7,
-)
+IDLE = idle_tcp(RTT_S)
 
 
 class Wire:

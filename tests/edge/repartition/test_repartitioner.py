@@ -12,6 +12,7 @@ import onnx
 import onnx.parser
 import pytest
 from onnx import numpy_helper
+from tests.clock import Clock
 
 from midstream_cloud.repository import Repository
 from midstream_cloud.server import serving
@@ -105,13 +106,6 @@ def profile(part: Partition, scale: float) -> Profile:
 def inside(part: Partition, heads: tuple[tuple[int, ...], ...], **how: object) -> Fresh:
     """Makes it here and at once."""
     return Fresh(Chain(recut(part, heads)))
-
-
-class Clock:
-    now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def repartitioner_of(
