@@ -58,7 +58,7 @@ MAX_ATTEMPTS = 10
 
 Threads = Annotated[int, Field(ge=1, le=1024, strict=True)]
 Jobs = Annotated[int, Field(ge=1, le=MAX_JOBS, strict=True)]
-ReconnectSchedule = Annotated[int, Field(ge=1, le=MAX_ATTEMPTS, strict=True)]
+Attempts = Annotated[int, Field(ge=1, le=MAX_ATTEMPTS, strict=True)]
 
 
 @final
@@ -264,7 +264,7 @@ class Scenario:
     duration_s: Annotated[Duration, AfterValidator(_waited_for)] = 60.0
     seeds: Annotated[Seeds, _EACH_ONCE] = (0,)
     jobs: Jobs = 1
-    attempts: ReconnectSchedule = 2
+    attempts: Attempts = 2
     link: LinkTable = LinkTable()
     edge: SideTable = SideTable()
     cloud: SideTable = SideTable()
